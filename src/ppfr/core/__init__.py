@@ -1,0 +1,34 @@
+"""Value types, contracts, errors, seeds and device choice. No torch import at run time, no I/O."""
+
+from ppfr.core._devices import choose_device as choose_device
+from ppfr.core._errors import AlignmentError as AlignmentError
+from ppfr.core._errors import CheckpointError as CheckpointError
+from ppfr.core._errors import ChecksumError as ChecksumError
+from ppfr.core._errors import DatasetError as DatasetError
+from ppfr.core._errors import DeviceError as DeviceError
+from ppfr.core._errors import ImageReadError as ImageReadError
+from ppfr.core._errors import InvalidInputError as InvalidInputError
+from ppfr.core._errors import MissingAssetError as MissingAssetError
+from ppfr.core._errors import MissingExtraError as MissingExtraError
+from ppfr.core._errors import MissingWeightsError as MissingWeightsError
+from ppfr.core._errors import NotYetSupportedError as NotYetSupportedError
+from ppfr.core._errors import OverlapError as OverlapError
+from ppfr.core._errors import PpfrError as PpfrError
+from ppfr.core._errors import ProblemsError as ProblemsError
+from ppfr.core._errors import RangeError as RangeError
+from ppfr.core._errors import ShapeError as ShapeError
+from ppfr.core._errors import StorageError as StorageError
+from ppfr.core._errors import ThreatModelError as ThreatModelError
+from ppfr.core._errors import UnsupportableError as UnsupportableError
+from ppfr.core._protocols import Attack as Attack
+from ppfr.core._protocols import BatchMixer as BatchMixer
+from ppfr.core._protocols import Embedder as Embedder
+from ppfr.core._protocols import ImageMasker as ImageMasker
+from ppfr.core._protocols import ImageSet as ImageSet
+from ppfr.core._seeding import derive_seed as derive_seed
+from ppfr.core._types import OBSERVATIONS as OBSERVATIONS
+from ppfr.core._types import AttackResult as AttackResult
+from ppfr.core._types import MaskSpec as MaskSpec
+from ppfr.core._types import MixedBatch as MixedBatch
+from ppfr.core._types import Observation as Observation
+from ppfr.core._types import ThreatModel as ThreatModel
