@@ -1,0 +1,56 @@
+# Thin targets. Everything runs in .venv, with the versions of requirements/constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
+# One thread per test worker; oversubscribed cores are many times slower.
+TEST_WORKERS ?= 2
+
+# Tests on real faces and weights run where these directories exist, and say why they skip where not.
+PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
+PPFR_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
+export PPFR_DATA PPFR_WEIGHTS
+
+.PHONY: setup demo test lint type arch docs bench check clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/.runtime: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) torch==2.13.0 -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx]'
+	touch $@
+
+setup: $(VENV)/.dev  ## environment with everything that developers need
+
+demo: $(VENV)/.runtime  ## environment + the main job on synthetic faces; opens nothing, prints where the report is
+	$(BIN)/ppfr demo --out runs/demo
+
+test: $(VENV)/.dev  ## environment + tests and doctests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+lint: $(VENV)/.dev  ## ruff: format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: $(VENV)/.dev  ## mypy
+	$(BIN)/mypy
+
+arch: $(VENV)/.dev  ## import-linter: arrows point down
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev  ## build the documentation, warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
+	$(BIN)/python benchmarks/front_end.py
+
+check: lint type arch docs test  ## what CI runs
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
