@@ -1,3 +1,12 @@
 """Named files: where they are, what their checksum is, how to get them, and writing files whole or not at all."""
 
+from ppfr.assets._assets import Asset as Asset
+from ppfr.assets._assets import find_asset as find_asset
+from ppfr.assets._assets import sha256_of as sha256_of
+from ppfr.assets._assets import verify_asset as verify_asset
+from ppfr.assets._download import fetch as fetch
 from ppfr.assets._files import write_atomically as write_atomically
+from ppfr.assets._roots import DATA_VARIABLE as DATA_VARIABLE
+from ppfr.assets._roots import WEIGHTS_VARIABLE as WEIGHTS_VARIABLE
+from ppfr.assets._roots import data_root as data_root
+from ppfr.assets._roots import weights_root as weights_root
