@@ -1,0 +1,237 @@
+"""PPFR-FD (AAAI 2022): frequency channels less DC, shuffled, normalised, mixed, shuffled and normalised again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn, Self, final
+
+import torch
+from torch import Generator, Tensor
+
+from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, UnsupportableError
+from ppfr.frequency import bdct_upsampled, block_dct, lowest_channels, luma, rgb_to_ycbcr
+from ppfr.masking._checks import check_image
+from ppfr.masking._permutations import permutation_from
+
+SECRET_BYTES = 32
+_EPS = 1e-5
+_DEAD_STD = 1e-2
+_PIECE_FLOATS = 1 << 18
+
+
+@final
+class PpfrFd(ImageMasker):
+    """Fast frequency masking: what leaves the device is M shuffled, mixed, self-normalised frequency channels.
+
+    The image becomes block-DCT channels; DC is dropped and the `num_channels` lowest of the rest in zig-zag order are
+    kept. Then: shuffle 1; self-normalisation (x - mean) / std per image and channel; mixing, which adds channel
+    (i+1) mod M to channel i; shuffle 2; self-normalisation. A channel whose std on the [0, 255] scale is below 0.01 holds nothing but rounding
+    and is put out as zeros, since normalising would blow it up to full size.
+
+    Args:
+        secret: 32 bytes from which both shuffles are derived, shared by all devices and the training of one
+            deployment; `PpfrFd.new_secret()` draws one. None, and only None, with permutation="per_image".
+        front_end: "block" is a plain block DCT of the crop (28x28 grid at 112, block 8, stride 4); "upsampled" is the
+            x8-upsampled front end of the field's later papers (112x112 grid, block 8, stride does not apply).
+        colours: "y" (luma only, as the paper) or "ycbcr" (`num_channels` of each colour plane, M three times as large).
+        block: side of a block, front_end="block" only.
+        stride: step between blocks, front_end="block" only.
+        num_channels: frequency channels kept of each colour plane after DC is dropped.
+        permutation: "fixed" derives the shuffles from the secret; "per_image" draws fresh ones for every image from
+            `rng` and nobody knows them: then there is no secret and the output is stochastic.
+        in_shape: (3, H, W) of the aligned crop.
+
+    Raises:
+        RangeError: an argument outside what is stated.
+
+    Privacy:
+        Claims that a face cannot be made visible from what leaves the device. Rests on the secrecy of two permutations
+        and on lost channel means and scales; both are weak. Whoever holds the secret undoes the mixing
+        (`ppfr.masking.unmix`), and trained networks recover faces and link identities without it. It is no encryption.
+
+    References:
+        Wang, Liu, Luo, Yang, Wang: "Privacy-Preserving Face Recognition in the Frequency Domain", AAAI 2022.
+        Deviations are listed in docs/methods/ppfr-fd.md.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: bytes | None,
+        front_end: Literal["block", "upsampled"] = "block",
+        colours: Literal["y", "ycbcr"] = "y",
+        block: int = 8,
+        stride: int = 4,
+        num_channels: int = 36,
+        permutation: Literal["fixed", "per_image"] = "fixed",
+        in_shape: tuple[int, int, int] = (3, 112, 112),
+    ) -> None:
+        _check_words(front_end=front_end, colours=colours, permutation=permutation)
+        if front_end == "upsampled" and block != 8:
+            raise RangeError(f"block is {block}; the upsampled front end has blocks of 8: leave block at 8")
+        self._front_end, self._colours, self._permutation = front_end, colours, permutation
+        self._block, self._stride, self._num_channels = block, stride, num_channels
+        self._kept = lowest_channels(num_channels, block=block, keeps_dc=False)
+        grid = _grid(in_shape, front_end, block, stride)
+        num = num_channels * (3 if colours == "ycbcr" else 1)
+        self._shuffles: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._take_secret(secret, num)
+        bound = float(grid[0] * grid[1]) ** 0.5  # |x - mean| / std of n values is at most sqrt(n - 1)
+        self._spec = MaskSpec(
+            in_shape=(3, int(in_shape[1]), int(in_shape[2])),
+            out_shape=(num, *grid),
+            value_range=(-bound, bound),
+            is_stochastic=permutation == "per_image",
+            is_keyed=permutation == "fixed",
+            is_trainable=False,
+            is_differentiable=True,
+            bytes_per_face=2 * num * grid[0] * grid[1],
+        )
+
+    def _take_secret(self, secret: bytes | None, num: int) -> None:
+        if self._permutation == "per_image":
+            if secret is not None:
+                raise InvalidInputError("permutation='per_image' has no secret: pass secret=None")
+            return
+        if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+            kind = f"{len(secret)} bytes" if isinstance(secret, bytes) else f"a {type(secret).__name__}"
+            raise InvalidInputError(f"secret is {kind}; it must be {SECRET_BYTES} bytes: use PpfrFd.new_secret()")
+        self._shuffles = tuple(permutation_from(secret, f"ppfr-fd/1/shuffle-{i}", num) for i in (1, 2))  # type: ignore[assignment]
+
+    @staticmethod
+    def new_secret() -> bytes:
+        """32 bytes from the operating system: the secret of a deployment. Keep it out of records and logs."""
+        return secrets.token_bytes(SECRET_BYTES)
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return "ppfr-fd"
+
+    @property
+    def spec(self) -> MaskSpec:
+        """Output shape (M, P, Q); |value| is at most sqrt(P*Q)."""
+        return self._spec
+
+    @property
+    def kept_channels(self) -> tuple[int, ...]:
+        """Frequency channels c = block*u + v kept of each colour plane, in zig-zag order. Public."""
+        return self._kept
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """Mask a batch; see `ImageMasker.mask`. `rng` is used by permutation="per_image" only."""
+        image_BCHW = check_image(image_BCHW, self._spec)
+        batch, (num, rows, columns) = image_BCHW.shape[0], self._spec.out_shape
+        if batch == 0:
+            return image_BCHW.new_empty(0, *self._spec.out_shape)
+        pairs_2BM = self._pairs(batch, rng).to(image_BCHW.device)
+        # On a CPU small pieces stay in cache between the passes. Their size depends on the configuration alone.
+        piece = max(1, _PIECE_FLOATS // (num * rows * columns)) if image_BCHW.device.type == "cpu" else batch
+        outputs = [
+            _mix(self._channels_of(image_BCHW[start : start + piece]), pairs_2BM[:, start : start + piece])
+            for start in range(0, batch, piece)
+        ]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _pairs(self, batch: int, rng: Generator) -> Tensor:
+        """The two kept channels that each output channel mixes, (2, B, M); B = 1 stands for the whole batch."""
+        num = self._spec.out_shape[0]
+        if self._shuffles is not None:
+            first_BM, second_BM = torch.tensor(self._shuffles, dtype=torch.int64).expand(batch, 2, num).unbind(1)
+        else:
+            keys = torch.rand(2, batch, num, generator=rng, dtype=torch.float64)
+            first_BM, second_BM = keys.argsort(dim=-1, stable=True)
+        # Output j is w_P2[j], w_i = x_P1[i] + x_P1[i+1]: normalising commutes with both shuffles.
+        return torch.stack([first_BM.gather(1, second_BM), first_BM.gather(1, (second_BM + 1) % num)])
+
+    def _channels_of(self, image_BCHW: Tensor) -> Tensor:
+        if self._front_end == "upsampled":
+            return bdct_upsampled(image_BCHW, colours=self._colours, channels=self._kept, checks_range=False)
+        planes = luma(image_BCHW, scale=255.0) if self._colours == "y" else rgb_to_ycbcr(image_BCHW * 255.0)
+        return block_dct(planes, block=self._block, stride=self._stride, channels=self._kept)
+
+    def with_new_secret(self, *, rng: Generator) -> Self:
+        """The same parameters under a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
+        if self._shuffles is None:
+            return super().with_new_secret(rng=rng)
+        secret = bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
+        return type(self)(secret=secret, **self._arguments())
+
+    def public_config(self) -> Mapping[str, Any]:
+        """Constructor arguments less the secret."""
+        return {**self._arguments(), "in_shape": list(self._spec.in_shape)}
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "front_end": self._front_end,
+            "colours": self._colours,
+            "block": self._block,
+            "stride": self._stride,
+            "num_channels": self._num_channels,
+            "permutation": self._permutation,
+            "in_shape": self._spec.in_shape,
+        }
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
+        return f"PpfrFd(secret={'<redacted>' if self._shuffles else None}, {arguments})"
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportableError(
+            "a PpfrFd is never pickled, since that would write its secret; hand over public_config() and the secret "
+            "separately, and build it anew on the other side"
+        )
+
+    def __copy__(self) -> Self:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def _normalised(x_BMPQ: Tensor, *, dead_std: float) -> Tensor:
+    """(x - mean) / std over space, for each image and channel; zeros where the std is not above `dead_std`."""
+    variance, mean = torch.var_mean(x_BMPQ, dim=(2, 3), correction=0, keepdim=True)
+    scale = torch.where(variance > dead_std**2, torch.rsqrt(variance + _EPS**2), 0.0)
+    return (x_BMPQ - mean) * scale
+
+
+def _mix(channels_BMPQ: Tensor, pairs_2BM: Tensor) -> Tensor:
+    """Self-normalise, add the two channels of each pair, self-normalise."""
+    x_BMPQ = _normalised(channels_BMPQ, dead_std=_DEAD_STD)
+    batch, num = x_BMPQ.shape[:2]
+    row = torch.arange(batch, device=x_BMPQ.device)[:, None] * num
+    rows_2N = (pairs_2BM + row).view(2, batch * num)
+    flat_NS = x_BMPQ.view(batch * num, -1)
+    mixed = flat_NS.index_select(0, rows_2N[0]) + flat_NS.index_select(0, rows_2N[1])
+    return _normalised(mixed.view_as(x_BMPQ), dead_std=_DEAD_STD)
+
+
+def _grid(in_shape: tuple[int, int, int], front_end: str, block: int, stride: int) -> tuple[int, int]:
+    if len(in_shape) != 3 or in_shape[0] != 3 or min(in_shape) < 2:
+        raise RangeError(f"in_shape is {tuple(in_shape)}; it must be (3, H, W) with H and W at least 2")
+    height, width = int(in_shape[1]), int(in_shape[2])
+    if front_end == "upsampled":
+        return height, width
+    if not 1 <= stride <= block:
+        raise RangeError(f"stride is {stride}; it must be in 1..block={block}")
+    if height % stride or width % stride or min(height, width) < block:
+        raise RangeError(
+            f"in_shape {height}x{width} does not fit block {block} at stride {stride}: "
+            "both sides must be multiples of the stride and not smaller than the block"
+        )
+    return height // stride, width // stride
+
+
+_WORDS = {
+    "front_end": ("block", "upsampled"),
+    "colours": ("y", "ycbcr"),
+    "permutation": ("fixed", "per_image"),
+}
+
+
+def _check_words(**given: str) -> None:
+    for name, value in given.items():
+        if value not in _WORDS[name]:
+            raise RangeError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, _WORDS[name]))}")
