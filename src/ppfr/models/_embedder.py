@@ -1,0 +1,87 @@
+"""Networks as `Embedder`s: evaluation mode, no gradient, unit norm, batches that fit in memory.
+
+Shapes: `B` batch, `K P Q` the input's channels and grid, `D` embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ppfr.core import InvalidInputError, RangeError
+from ppfr.models._backbone import Backbone, check_shape
+
+
+class NetworkEmbedder:
+    """A trained network as the benchmark uses it: images or masked images in, unit-norm embeddings out.
+
+    The network is put into evaluation mode for the call and left as it was found.
+
+    Args:
+        network: the recogniser; it stays where it is (CPU or GPU), inputs are moved to it.
+        flip: add the embedding of the mirrored input before normalising, as in the usual verification protocol. Only
+            for image networks: the mirrored masked image is not the mask of the mirrored image.
+        batch_size: inputs a forward pass.
+        channels_last: memory format of the inputs; the network's own parameters are left alone.
+
+    Raises:
+        InvalidInputError: `flip` for a masked-input network, or batch_size below 1.
+    """
+
+    def __init__(
+        self, network: Backbone, *, flip: bool = False, batch_size: int = 64, channels_last: bool = False
+    ) -> None:
+        if flip and not network.takes_image:
+            raise InvalidInputError(
+                "flip=True needs an image network: a mirrored masked image is not the mask of the mirrored image. "
+                "Mask the mirrored image, embed both, and add the embeddings instead"
+            )
+        if batch_size < 1:
+            raise InvalidInputError(f"batch_size={batch_size} must be at least 1")
+        self.network, self.flip, self.batch_size = network, flip, batch_size
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    @property
+    def dim(self) -> int:
+        """D, the embedding's length."""
+        return self.network.dim
+
+    def embed(self, x_BKPQ: Tensor) -> Tensor:
+        """(B, K, P, Q) -> (B, D) float32 with L2 norm 1, on the input's device.
+
+        Raises:
+            ShapeError: another shape than the network's `in_shape`.
+            RangeError: values that are not finite, or, for an image network, outside [0, 1].
+        """
+        check_shape(x_BKPQ, self.network.in_shape, "the embedder's input")
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                rows = [self._embed_batch(batch) for batch in x_BKPQ.split(self.batch_size)]
+        finally:
+            self.network.train(was_training)
+        # Cloned out of inference mode, so that callers may use the result in a graph of their own.
+        return torch.cat(rows).to(x_BKPQ.device).clone() if rows else x_BKPQ.new_zeros(0, self.dim)
+
+    def _embed_batch(self, x_BKPQ: Tensor) -> Tensor:
+        self._check_values(x_BKPQ)
+        first = next(self.network.parameters())
+        x_BKPQ = x_BKPQ.to(first.device, first.dtype, memory_format=self._format)
+        embedding_BD = self.network(x_BKPQ).float()
+        if self.flip:
+            embedding_BD = embedding_BD + self.network(x_BKPQ.flip(-1)).float()
+        return functional.normalize(embedding_BD, dim=1)
+
+    def _check_values(self, x_BKPQ: Tensor) -> None:
+        if x_BKPQ.numel() == 0:
+            return
+        low, high = x_BKPQ.aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise RangeError("the embedder's input has values that are not finite; check the masker that made it")
+        if self.network.takes_image and (low < 0 or high > 1):
+            raise RangeError(
+                "the embedder's input has values outside [0, 1]; an image network takes RGB there and scales inside "
+                "(divide uint8 crops by 255)"
+            )

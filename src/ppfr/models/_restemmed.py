@@ -1,0 +1,247 @@
+"""A new stem in front of a pretrained body, and the convolutional stem that masked inputs need.
+
+Shapes: `B` batch, `K P Q` the input's channels and grid, `C P Q` a feature map, `D` embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ppfr.core import InvalidInputError, ShapeError
+from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, drawing_from
+
+_UNSHUFFLE_MOST_CHANNELS = 256  # beyond it, the 3x3 convolution after the unshuffle costs more than strided ones
+
+
+class ConvStem(nn.Module):
+    """K x P x Q -> C x P' x Q': BatchNorm, resampling, residual 3x3 convolutions, linear 1x1. See `conv_stem`.
+
+    Attributes:
+        in_shape: (K, P, Q).
+        out_shape: (C, P', Q').
+    """
+
+    def __init__(
+        self, in_shape: Shape3, out_shape: Shape3, *, width: int, depth: int, reduce: str, norm_input: bool
+    ) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape = in_shape, out_shape
+        self.width, self.depth, self.reduce, self.norm_input = width, depth, reduce, norm_input
+        factor = max(1, in_shape[1] // out_shape[1])
+        self.norm = nn.BatchNorm2d(in_shape[0]) if norm_input else nn.Identity()
+        self.reduction = _reduction(in_shape[0], width, factor, reduce)
+        self.blocks = nn.Sequential(*(ResidualUnit(width) for _ in range(depth)))
+        self.project = nn.Sequential(nn.BatchNorm2d(width), nn.Conv2d(width, out_shape[0], 1))
+
+    def forward(self, x_BKPQ: Tensor) -> Tensor:
+        """(B, K, P, Q) -> (B, C, P', Q').
+
+        Raises:
+            ShapeError: another shape than `in_shape`.
+        """
+        check_shape(x_BKPQ, self.in_shape, "the stem's input")
+        features = _fit_grid(self.reduction(self.norm(x_BKPQ)), self.out_shape[1:])
+        return self.project(self.blocks(features))
+
+    def config(self) -> dict[str, Any]:
+        """JSON-ready arguments of `conv_stem`, less the seed."""
+        return {
+            "in_shape": list(self.in_shape),
+            "out_shape": list(self.out_shape),
+            "width": self.width,
+            "depth": self.depth,
+            "reduce": self.reduce,
+            "norm_input": self.norm_input,
+        }
+
+
+class ResidualUnit(nn.Module):
+    """x + BN-conv-BN-PReLU-conv-BN(x), 3x3, the unit of improved residual networks for faces."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.PReLU(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x_BCPQ: Tensor) -> Tensor:
+        """Same shape."""
+        return x_BCPQ + self.body(x_BCPQ)
+
+
+def conv_stem(
+    in_shape: Shape3,
+    out_shape: Shape3,
+    *,
+    width: int = 96,
+    depth: int = 4,
+    reduce: str = "auto",
+    norm_input: bool = True,
+    seed: int,
+) -> ConvStem:
+    """A small convolutional network that turns a masked input into a feature map of a pretrained body.
+
+    The grid is reduced by the whole factor P // P', then, where that does not meet (P', Q'), cut to the middle columns
+    (a body that looks at the middle of the image) or resampled bilinearly (27 -> 28, 14 -> 28).
+
+    Args:
+        in_shape: (K, P, Q), a masker's `spec.out_shape`.
+        out_shape: (C, P', Q'), a body's `tap_shapes[tap]`.
+        width: channels of the residual units.
+        depth: number of residual units of two 3x3 convolutions each.
+        reduce: how the grid shrinks: "unshuffle" moves pixels to channels, "stride" convolves with stride 2 (factors
+            that are powers of 2), "auto" unshuffles while that gives at most 256 channels or the factor is odd.
+        norm_input: BatchNorm on the input first; masked channels differ in scale by orders of magnitude.
+        seed: of the first weights.
+
+    Raises:
+        ShapeError: a shape is not (channels, rows, columns) of positive numbers.
+        InvalidInputError: width, depth or reduce is out of range.
+    """
+    shape_in, shape_out = check_in_shape(in_shape, smallest_grid=1), check_in_shape(out_shape, smallest_grid=1)
+    if width < 1 or depth < 0:
+        raise InvalidInputError(f"width={width}, depth={depth}: a stem needs width >= 1 and depth >= 0")
+    factor = max(1, shape_in[1] // shape_out[1])
+    is_power_of_2 = factor & (factor - 1) == 0
+    if reduce == "auto":
+        fits = shape_in[0] * factor**2 <= _UNSHUFFLE_MOST_CHANNELS
+        reduce = "unshuffle" if fits or not is_power_of_2 else "stride"
+    if reduce not in {"unshuffle", "stride"}:
+        raise InvalidInputError(f"reduce={reduce!r} is unknown; use auto, unshuffle or stride")
+    if reduce == "stride" and not is_power_of_2:
+        raise InvalidInputError(f"reduce='stride' halves the grid, but {shape_in[1]} // {shape_out[1]} = {factor}")
+    with drawing_from(seed):
+        stem = ConvStem(shape_in, shape_out, width=width, depth=depth, reduce=reduce, norm_input=norm_input)
+        for layer in stem.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=0.25, mode="fan_in")
+    return stem
+
+
+def _reduction(channels: int, width: int, factor: int, reduce: str) -> nn.Module:
+    if reduce == "unshuffle":
+        layers: list[nn.Module] = [nn.PixelUnshuffle(factor)] if factor > 1 else []
+        channels *= factor**2
+        return nn.Sequential(*layers, nn.Conv2d(channels, width, 3, padding=1, bias=False), *_norm_act(width))
+    layers = []
+    narrow = max(width // 2, 16)
+    for step in range(factor.bit_length() - 1):
+        is_last = step == factor.bit_length() - 2
+        out = width if is_last else narrow
+        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False), *_norm_act(out)]
+        channels = out
+    if not layers:
+        layers = [nn.Conv2d(channels, width, 3, padding=1, bias=False), *_norm_act(width)]
+    return nn.Sequential(*layers)
+
+
+def _norm_act(width: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm2d(width), nn.PReLU(width)
+
+
+def _fit_grid(x_BCPQ: Tensor, grid: tuple[int, ...]) -> Tensor:
+    rows, columns = grid
+    if x_BCPQ.shape[2] == rows and x_BCPQ.shape[3] > columns:
+        first = (x_BCPQ.shape[3] - columns) // 2
+        return x_BCPQ[..., first : first + columns]
+    if tuple(x_BCPQ.shape[2:]) == (rows, columns):
+        return x_BCPQ
+    return functional.interpolate(x_BCPQ, size=(rows, columns), mode="bilinear", align_corners=False)
+
+
+class Restemmed(Backbone):
+    """A pretrained body with a new stem in place of everything up to `tap`.
+
+    The body's later parts and head are copied: training this network leaves `body` as it was, so `body` can be its
+    teacher. The stem's output takes the name `tap`, so that student and teacher are compared tap by tap.
+
+    Args:
+        stem: (B, *in_shape) -> (B, *body.tap_shapes[tap]); `conv_stem` makes one.
+        body: the pretrained network.
+        tap: the feature map of `body` that the stem has to produce.
+        in_shape: (K, P, Q) of the stem's input; by default `stem.in_shape`.
+        takes_image: the input is a plain RGB image in [0, 1], which may be mirrored.
+
+    Raises:
+        InvalidInputError: `body` has no such tap, or the stem states no in_shape and none is given.
+        ShapeError: the stem's output is not the body's feature map.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        body: Backbone,
+        tap: str,
+        *,
+        in_shape: Shape3 | None = None,
+        takes_image: bool = False,
+    ) -> None:
+        if tap not in body.tap_shapes:
+            raise InvalidInputError(f"no tap named {tap}; this body has {', '.join(body.tap_shapes)}")
+        stated = getattr(stem, "in_shape", None) if in_shape is None else in_shape
+        if stated is None:
+            raise InvalidInputError("the stem states no in_shape: give in_shape=(K, P, Q), the masker's spec.out_shape")
+        shape = check_in_shape(stated, smallest_grid=1)
+        _check_stem(stem, shape, body.tap_shapes[tap])
+        names = list(body.parts)
+        parts = {tap: stem}
+        parts.update({name: copy.deepcopy(body.parts[name]) for name in names[names.index(tap) + 1 :]})
+        super().__init__(
+            in_shape=shape,
+            dim=body.dim,
+            takes_image=takes_image,
+            entry=nn.Identity(),
+            parts=parts,
+            head=copy.deepcopy(body.head),
+        )
+        self.tap = tap
+        self._body_origin = {"architecture": type(body).__name__, "config": body.config()}
+
+    @property
+    def stem(self) -> nn.Module:
+        """The new part, the one that is trained first."""
+        return self.parts[self.tap]
+
+    def body_parameters(self) -> list[nn.Parameter]:
+        """Parameters that came from the body, the ones that are unfrozen later."""
+        new = {id(parameter) for parameter in self.stem.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in new]
+
+    def config(self) -> dict[str, Any]:
+        """JSON-ready description of stem, body and tap.
+
+        Raises:
+            InvalidInputError: the stem is none of `conv_stem`'s, so its arguments are not known.
+        """
+        if not isinstance(self.stem, ConvStem):
+            raise InvalidInputError(
+                f"the stem is a {type(self.stem).__name__}, whose arguments are not known; "
+                "make it with conv_stem to save the network, or keep its state_dict yourself"
+            )
+        return {
+            "stem": self.stem.config(),
+            "body": self._body_origin,
+            "tap": self.tap,
+            "takes_image": self.takes_image,
+        }
+
+
+def _check_stem(stem: nn.Module, in_shape: Shape3, wanted: Shape3) -> None:
+    was_training = stem.training
+    stem.eval()
+    first = next(stem.parameters(), None)
+    with torch.no_grad():
+        out = stem(torch.zeros(1, *in_shape, device=None if first is None else first.device))
+    stem.train(was_training)
+    if tuple(out.shape[1:]) != tuple(wanted):
+        raise ShapeError(f"the stem gives {tuple(out.shape[1:])}, the body's feature map is {tuple(wanted)}")
