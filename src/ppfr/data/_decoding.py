@@ -1,0 +1,139 @@
+"""From an image file of any usual kind to uint8 RGB, or an error that names the remedy."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ppfr.core import ImageReadError
+
+MAX_PIXELS = 64_000_000
+"""Most pixels decoded by default: 192 MB of RGB, above what a 50-megapixel camera writes."""
+
+MAX_FILE_BYTES = 256_000_000
+"""Largest file read by default."""
+
+# No format that starts another program (EPS) or that phones and data sets do not use.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+_EIGHT_BIT_MODES = frozenset({"1", "L", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_SIXTEEN_BIT_MAX = 65_535
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def read_image(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> np.ndarray:
+    """Decode one still image.
+
+    JPEG (also CMYK and the first picture of a phone's multi-picture JPEG), PNG, WebP, BMP, TIFF, GIF and PNM. Every
+    kind becomes RGB: grey is repeated, a palette is looked up, what is transparent becomes white, CMYK is converted
+    without a colour profile, 16 bits are scaled to 8. The EXIF orientation is applied, so the picture stands upright.
+    The size is checked from the header, before a pixel is decoded.
+
+    Args:
+        source: path, or the file's bytes.
+        max_pixels: most width x height that is decoded.
+        max_file_bytes: largest file that is read.
+
+    Returns:
+        (H, W, 3) uint8 RGB, C-contiguous, writable.
+
+    Raises:
+        ImageReadError: absent, empty, no image, damaged, truncated, too large, animated, or with values that have no
+            place on an 8-bit scale; says which, and what to do.
+    """
+    data, label = _bytes_and_label(source, max_file_bytes)
+    if not data:
+        raise ImageReadError(f"{label} is empty (0 bytes); copy or export it again")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(label, f"{width} x {height} pixels", max_pixels)
+            num_frames = getattr(image, "n_frames", 1)
+            if num_frames > 1 and image.format != "MPO":
+                raise ImageReadError(
+                    f"{label} is animated or has pages ({num_frames} frames); save the frame you mean as PNG or JPEG"
+                )
+            return _to_rgb(image, label)
+    except ImageReadError:
+        raise
+    except _BOMB as error:
+        raise _too_large(label, "more pixels than any photo", max_pixels) from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageReadError(
+            f"{label} is not an image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM), or its header is"
+            " damaged; convert it to PNG or JPEG"
+        ) from error
+    except MemoryError as error:
+        raise ImageReadError(f"{label} does not fit in memory; make it smaller") from error
+    except Exception as error:  # decoders raise almost anything on hostile bytes; all of it means the same here
+        reason = str(error) or type(error).__name__
+        raise ImageReadError(
+            f"{label} is damaged or truncated ({reason}); get it again from its source, or export it anew as PNG"
+        ) from error
+
+
+def _too_large(label: str, given: str, max_pixels: int) -> ImageReadError:
+    return ImageReadError(
+        f"{label} has {given}; at most {max_pixels} pixels are decoded, as a guard against decompression bombs."
+        " Scale it down first"
+    )
+
+
+def _bytes_and_label(source: str | Path | bytes, max_file_bytes: int) -> tuple[bytes, str]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        if len(source) > max_file_bytes:
+            raise ImageReadError(
+                f"the image has {len(source)} bytes; at most {max_file_bytes} are read. Scale it down first"
+            )
+        return bytes(source), "the image"
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_file_bytes + 1)
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{path} does not exist; check the path") from error
+    except IsADirectoryError as error:
+        raise ImageReadError(f"{path} is a directory; give one image, or use a command that takes folders") from error
+    except OSError as error:
+        raise ImageReadError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
+    if len(data) > max_file_bytes:
+        raise ImageReadError(f"{path} has more than {max_file_bytes} bytes, the most that is read. Scale it down first")
+    return data, str(path)
+
+
+def _to_rgb(image: Image.Image, label: str) -> np.ndarray:
+    """Decode all pixels and bring them to upright 8-bit RGB."""
+    if image.mode == "RGB" and "exif" not in image.info and "transparency" not in image.info:
+        decoded: Image.Image = image  # the common crop: nothing to convert
+    else:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        decoded = _eight_bit_rgb(upright if upright is not None else image, label)
+    return np.array(decoded, dtype=np.uint8)
+
+
+def _eight_bit_rgb(image: Image.Image, label: str) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        values_HW = np.asarray(image).astype(np.int64)
+        if values_HW.min() < 0 or values_HW.max() > _SIXTEEN_BIT_MAX:
+            raise ImageReadError(
+                f"{label} has 32-bit values outside 0..{_SIXTEEN_BIT_MAX}; export it with 8 or 16 bits a channel"
+            )
+        return Image.fromarray(((values_HW + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode != "RGB" and image.mode not in _EIGHT_BIT_MODES:
+        raise ImageReadError(f"{label} has the pixel format {image.mode!r}; export it with 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

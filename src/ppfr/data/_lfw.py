@@ -1,0 +1,105 @@
+"""Labeled Faces in the Wild, aligned: images and the official 6,000 pairs ("View 2").
+
+References:
+    Huang, Ramesh, Berg, Learned-Miller: Labeled Faces in the Wild, University of Massachusetts, TR 07-49, 2007.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ppfr.core import DatasetError, ProblemsError
+from ppfr.data._image_sets import FileImageSet
+from ppfr.data._layout import find_set, list_images
+from ppfr.data._pairs import PairProtocol
+
+FOLDER = "lfw112"
+_REMEDY = (
+    "`ppfr data fetch lfw --data DIR` gets and aligns it; or give --data (or PPFR_DATA) the directory that holds"
+    " lfw112/."
+)
+
+
+def read_lfw_images(root: Path) -> FileImageSet:
+    """All aligned LFW images, subject by subject; subject ids are the official names ("Aaron_Peirsol").
+
+    Args:
+        root: directory that holds `lfw112/`, or `lfw112` itself: `<Name>/<Name>_NNNN.jpg` and `pairs.txt`.
+
+    Raises:
+        MissingAssetError: not there; names the places and the command that gets it.
+        DatasetError: the folder holds no images.
+    """
+    folder = find_set(root, FOLDER, marker="pairs.txt", remedy=_REMEDY)
+    paths = [path for directory in list_images(folder) for path in directory]
+    if not paths:
+        raise DatasetError(f"{folder} holds no image; expected <Name>/<Name>_NNNN.jpg. {_REMEDY}")
+    return FileImageSet(paths, [path.parent.name for path in paths], name="lfw", root=folder)
+
+
+def read_lfw(root: Path) -> PairProtocol:
+    """The official 10 folds of 300 genuine and 300 impostor pairs.
+
+    `images` of the result holds all of LFW, also the people in no pair.
+
+    Args:
+        root: as for `read_lfw_images`.
+
+    Raises:
+        MissingAssetError: the data are not there.
+        ProblemsError: lines of `pairs.txt` are malformed or name files that are missing; all are listed by line.
+    """
+    images = read_lfw_images(root)
+    folder = find_set(root, FOLDER, marker="pairs.txt", remedy=_REMEDY)
+    text = (folder / "pairs.txt").read_text(encoding="utf-8")
+    return parse_lfw_pairs(text, images, name="lfw")
+
+
+def parse_lfw_pairs(text: str, images: FileImageSet, *, name: str) -> PairProtocol:
+    """Turn the text of a file in the format of `pairs.txt` into a protocol over `images`.
+
+    The first line is "folds<TAB>pairs"; each fold then has that many genuine lines (name, number, number), then as many
+    impostor lines (name, number, name, number).
+
+    Raises:
+        ProblemsError: all malformed lines and missing images, by line number.
+    """
+    lines = [line.split("\t") for line in text.rstrip().splitlines()]
+    header = lines[0] if lines else []
+    if len(header) != 2 or not all(word.strip().isdigit() for word in header):
+        raise DatasetError("the pair list's first line must be 'folds<TAB>pairs'; get the official pairs.txt again")
+    num_folds, num_pairs = int(header[0]), int(header[1])
+    expected = num_folds * 2 * num_pairs
+    if num_pairs == 0 or len(lines) - 1 != expected:
+        raise DatasetError(
+            f"the pair list announces {num_folds} folds of 2 x {num_pairs} pairs ({expected} lines) and has"
+            f" {len(lines) - 1}; get the official pairs.txt again"
+        )
+    index_of = {(path.parent.name, path.stem): index for index, path in enumerate(images.paths)}
+    problems: list[str] = []
+    first, second, genuine = [], [], []
+    for number, words in enumerate(lines[1:], start=2):
+        is_genuine = (number - 2) % (2 * num_pairs) < num_pairs
+        if len(words) != (3 if is_genuine else 4) or not (words[1].isdigit() and words[-1].strip().isdigit()):
+            problems.append(f"line {number}: expected a {'genuine' if is_genuine else 'impostor'} pair")
+            continue
+        sides = ((words[0], words[1]), (words[0] if is_genuine else words[2], words[-1].strip()))
+        found = [index_of.get((person, f"{person}_{int(image):04d}")) for person, image in sides]
+        for side, index in zip(("first", "second"), found, strict=True):
+            if index is None:
+                problems.append(f"line {number}: the {side} image is missing")
+        first.append(found[0])
+        second.append(found[1])
+        genuine.append(is_genuine)
+    if problems:
+        raise ProblemsError(f"the pairs of {name!r} do not fit the images; fetch the set again", problems)
+    return PairProtocol(
+        name=name,
+        images=images,
+        first=np.array(first, np.int64),
+        second=np.array(second, np.int64),
+        is_genuine=np.array(genuine, np.bool_),
+        fold=np.repeat(np.arange(num_folds, dtype=np.int64), 2 * num_pairs),
+    )
