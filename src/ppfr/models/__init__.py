@@ -4,6 +4,14 @@ from ppfr.models._backbone import Backbone as Backbone
 from ppfr.models._backbone import PixelScaling as PixelScaling
 from ppfr.models._cards import ModelCard as ModelCard
 from ppfr.models._embedder import NetworkEmbedder as NetworkEmbedder
+from ppfr.models._heads import AdaFace as AdaFace
+from ppfr.models._heads import ArcFace as ArcFace
+from ppfr.models._heads import CosFace as CosFace
+from ppfr.models._heads import MarginHead as MarginHead
+from ppfr.models._iresnet import IResNet as IResNet
+from ppfr.models._iresnet import ir18 as ir18
+from ppfr.models._iresnet import ir50 as ir50
+from ppfr.models._iresnet import ir_se50 as ir_se50
 from ppfr.models._mobilefacenet import MobileFaceNet as MobileFaceNet
 from ppfr.models._pretrained import PRETRAINED as PRETRAINED
 from ppfr.models._pretrained import Pretrained as Pretrained

@@ -18,6 +18,7 @@ from ppfr.core import CheckpointError, InvalidInputError, MissingWeightsError
 from ppfr.models._backbone import Backbone
 from ppfr.models._cards import ModelCard
 from ppfr.models._foreign import shown
+from ppfr.models._iresnet import IResNet
 from ppfr.models._mobilefacenet import MobileFaceNet
 from ppfr.models._restemmed import Restemmed, conv_stem
 
@@ -182,6 +183,7 @@ def _build_restemmed(config: dict[str, Any], seed: int) -> Backbone:
 _ARCHITECTURES: Mapping[str, Callable[[dict[str, Any], int], Backbone]] = MappingProxyType(
     {
         "MobileFaceNet": lambda config, seed: MobileFaceNet(**config, seed=seed),
+        "IResNet": lambda config, seed: IResNet(**config, seed=seed),
         "Restemmed": _build_restemmed,
     }
 )
