@@ -1,1 +1,10 @@
-"""training."""
+"""The one training loop, and the objectives that it runs: three ways to a recogniser of masked faces."""
+
+from ppfr.training._fit import fit as fit
+from ppfr.training._objective import Batch as Batch
+from ppfr.training._objective import Objective as Objective
+from ppfr.training._objective import OptimiserSettings as OptimiserSettings
+from ppfr.training._objective import ParameterGroup as ParameterGroup
+from ppfr.training._objective import Player as Player
+from ppfr.training._plan import Plan as Plan
+from ppfr.training._record import FitRecord as FitRecord

@@ -1,0 +1,92 @@
+"""The losses of a run: checked for being finite, thinned to a curve, averaged at the end, kept for resuming."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppfr.core import RangeError
+from ppfr.training._plan import Plan
+
+_NUM_CURVE_POINTS = 200
+_NUM_LAST_STEPS = 50
+# The fp16 scaler halves its scale at each overflow: from 2**16, twenty-five in a row mean that scale is not the cause.
+_MAX_OVERFLOWS_IN_A_ROW = 25
+
+
+class LossHistory:
+    """Losses by step.
+
+    On a GPU reading a loss waits for the step to finish, so losses are held as tensors and read `read_every` at a time.
+    """
+
+    def __init__(self, *, plan: Plan, num_steps: int, read_every: int, rates: Mapping[str, float]) -> None:
+        self._plan, self._rates, self._read_every = plan, dict(rates), read_every
+        self._stride = max(1, math.ceil(num_steps / _NUM_CURVE_POINTS))
+        self._unread: list[tuple[int, list[str], Tensor]] = []
+        self._num_overflows = 0
+        self._curve: list[list[float]] = []
+        self._last: list[dict[str, float]] = []
+
+    def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Take in the losses of one step, named "player/term"."""
+        self._unread.append((step, list(losses), torch.stack([value.detach().float() for value in losses.values()])))
+
+    def is_due(self) -> bool:
+        """Enough steps are unread."""
+        return len(self._unread) >= self._read_every
+
+    def read(self) -> list[tuple[int, dict[str, float]]]:
+        """The unread steps' losses as numbers.
+
+        Raises:
+            RangeError: a loss is not finite; names the player, the step and the remedies.
+        """
+        rows: list[tuple[int, dict[str, float]]] = []
+        for step, names, values in self._unread:
+            row = dict(zip(names, values.tolist(), strict=True))
+            self._check(step, row)
+            rows.append((step, row))
+            self._last = [*self._last[1 - _NUM_LAST_STEPS :], row]
+            total = sum(value for name, value in row.items() if name.endswith("/loss"))
+            if step % self._stride == 0 and math.isfinite(total):
+                self._curve.append([step, total])
+        self._unread = []
+        return rows
+
+    def _check(self, step: int, row: Mapping[str, float]) -> None:
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        self._num_overflows = self._num_overflows + 1 if bad else 0
+        is_patient = self._plan.precision == "16-mixed" and self._num_overflows < _MAX_OVERFLOWS_IN_A_ROW
+        if not bad or is_patient:
+            return
+        player = bad[0].split("/")[0]
+        clip = "no clipping" if self._plan.clip_norm is None else f"clip_norm {self._plan.clip_norm}"
+        raise RangeError(
+            f"{', '.join(bad)} is not finite at step {step}; lower the rate of player {player!r} (now "
+            f"{self._rates[player]:g}), lengthen the warm-up (now {self._plan.warmup_steps} steps), clip gradients "
+            f"(now {clip}), or compute in 32-true (now {self._plan.precision}). Earlier checkpoints are good"
+        )
+
+    def final(self) -> dict[str, float]:
+        """Mean of each loss over the last steps."""
+        names = self._last[-1] if self._last else {}
+        rows = [row for row in self._last if all(math.isfinite(v) for v in row.values())] or self._last
+        return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}
+
+    def curve(self) -> list[list[float]]:
+        """[step, sum of the players' losses], at most 200 points."""
+        return [list(point) for point in self._curve]
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state; nothing may be unread."""
+        assert not self._unread
+        return {"curve": self.curve(), "last": self._last}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._curve, self._last = [list(p) for p in state["curve"]], [dict(row) for row in state["last"]]

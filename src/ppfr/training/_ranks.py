@@ -1,0 +1,49 @@
+"""Keeping several processes in step: gradients and running statistics are averaged over ranks.
+
+The averaging is the loop's own, in a few flat buffers, since the wrapper of torch's DistributedDataParallel fixes the
+set of trained parameters at the start: it can neither unfreeze a body half-way nor tell two players apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+_BUCKET_ELEMENTS = 16 * 2**20
+
+
+def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over ranks."""
+    if fabric.world_size > 1:
+        _average(fabric, [p.grad for p in parameters if p.grad is not None])
+
+
+def average_buffers(fabric: Fabric, module: nn.Module) -> None:
+    """Replace each floating-point buffer (running statistics) by its mean over ranks."""
+    if fabric.world_size > 1:
+        _average(fabric, [b for b in module.buffers() if b.is_floating_point()])
+
+
+def _average(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for bucket in _buckets(tensors):
+            mean = fabric.all_reduce(torch.cat([t.reshape(-1) for t in bucket]), reduce_op="mean")
+            assert isinstance(mean, Tensor)
+            for tensor, part in zip(bucket, mean.split([t.numel() for t in bucket]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Runs of tensors of one dtype, of bounded size."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        is_full = sum(t.numel() for t in bucket) >= _BUCKET_ELEMENTS
+        if bucket and (is_full or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
