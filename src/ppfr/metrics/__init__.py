@@ -1,1 +1,29 @@
-"""metrics."""
+"""Error rates, image similarity and intervals. NumPy in, NumPy out; every rate comes with n and an interval."""
+
+from ppfr.metrics._bootstrap import mean_with_interval as mean_with_interval
+from ppfr.metrics._estimate import Estimate as Estimate
+from ppfr.metrics._folds import FoldAccuracy as FoldAccuracy
+from ppfr.metrics._folds import ten_fold_accuracy as ten_fold_accuracy
+from ppfr.metrics._identification import chance_rate as chance_rate
+from ppfr.metrics._identification import cmc as cmc
+from ppfr.metrics._identification import open_set_tpir as open_set_tpir
+from ppfr.metrics._identification import rank_k as rank_k
+from ppfr.metrics._images import PSNR_CEILING_DB as PSNR_CEILING_DB
+from ppfr.metrics._images import lpips as lpips
+from ppfr.metrics._images import psnr as psnr
+from ppfr.metrics._images import ssim as ssim
+from ppfr.metrics._recovered import RecoveredAcceptance as RecoveredAcceptance
+from ppfr.metrics._recovered import identity_cosine as identity_cosine
+from ppfr.metrics._recovered import verification_accuracy_of_recovered as verification_accuracy_of_recovered
+from ppfr.metrics._roc import Roc as Roc
+from ppfr.metrics._roc import roc as roc
+from ppfr.metrics._roc import threshold_at_far as threshold_at_far
+from ppfr.metrics._verification import DEFAULT_FARS as DEFAULT_FARS
+from ppfr.metrics._verification import Comparisons as Comparisons
+from ppfr.metrics._verification import VerificationReport as VerificationReport
+from ppfr.metrics._verification import auc as auc
+from ppfr.metrics._verification import eer as eer
+from ppfr.metrics._verification import fmr as fmr
+from ppfr.metrics._verification import fnmr as fnmr
+from ppfr.metrics._verification import tar_at_far as tar_at_far
+from ppfr.metrics._verification import verification_report as verification_report

@@ -12,6 +12,7 @@ from ppfr.models._iresnet import IResNet as IResNet
 from ppfr.models._iresnet import ir18 as ir18
 from ppfr.models._iresnet import ir50 as ir50
 from ppfr.models._iresnet import ir_se50 as ir_se50
+from ppfr.models._lpips import Lpips as Lpips
 from ppfr.models._mobilefacenet import MobileFaceNet as MobileFaceNet
 from ppfr.models._pretrained import PRETRAINED as PRETRAINED
 from ppfr.models._pretrained import Pretrained as Pretrained

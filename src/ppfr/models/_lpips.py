@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr.core import ChecksumError, MissingWeightsError, RangeError, ShapeError
+from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
+from ppfr.core import MissingAssetError, MissingWeightsError, RangeError, ShapeError
 
-LPIPS_FILE = "lpips_squeeze.safetensors"
-LPIPS_SHA256 = "6090f8f626c2d780c19fce5d7e96f016580516a7831b4e1634cfa1afa4e12240"
+LPIPS_ASSET = Asset(
+    name="lpips_squeeze.safetensors",
+    sha256="6090f8f626c2d780c19fce5d7e96f016580516a7831b4e1634cfa1afa4e12240",
+    licence="BSD-2-Clause (LPIPS); SqueezeNet 1.1 as in torchvision (BSD-3-Clause), trained on ImageNet",
+    note="LPIPS v0.1 of github.com/richzhang/PerceptualSimilarity at 082bb24f and SqueezeNet 1.1 in one safetensors file.",
+)
+_REMEDY = f"Give --weights DIR (or set {WEIGHTS_VARIABLE}) to a directory that holds it. {LPIPS_ASSET.note}"
 LEAST_SIDE_PX = 17  # below it nothing is left after the third pooling
 
 # Output channels of the layers behind which features are compared, by the layer's place in SqueezeNet.
@@ -81,31 +85,26 @@ class Lpips(nn.Module):
         return self
 
     @classmethod
-    def from_weights(cls, weights_dir: str | Path | None) -> Lpips:
-        """Load `lpips_squeeze.safetensors` from a directory; every tensor is used and none is left over.
+    def from_weights(cls, weights_dir: Path | None = None) -> Lpips:
+        """Load `lpips_squeeze.safetensors`; every tensor of the network is in it and none is left over.
+
+        Args:
+            weights_dir: the directory that holds it; by default the one in the environment variable PPFR_WEIGHTS.
 
         Raises:
-            MissingWeightsError: the file is not there, or no directory was given.
-            ChecksumError: it is another file than the one named by `LPIPS_SHA256`.
+            MissingWeightsError: not there; names file, sha256, where it was looked for and what to do.
+            ChecksumError: a file of that name holds other bytes.
         """
-        path = None if weights_dir is None else Path(weights_dir) / LPIPS_FILE
-        if path is None or not path.is_file():
-            raise MissingWeightsError(
-                LPIPS_FILE,
-                looked_in=[] if weights_dir is None else [str(weights_dir)],
-                remedy="Name the directory that holds it with --weights or PPFR_WEIGHTS.",
-                sha256=LPIPS_SHA256,
-            )
-        data = path.read_bytes()
-        found = hashlib.sha256(data).hexdigest()
-        if found != LPIPS_SHA256:
-            raise ChecksumError(f"{path} has sha256 {found}, not {LPIPS_SHA256}; fetch the file again")
-        try:
-            tensors = load(data)
-        except SafetensorError as error:  # pragma: no cover - the checksum above rules it out
-            raise ChecksumError(f"{path} is not a safetensors file; fetch it again") from error
+        if weights_dir is None:
+            try:
+                weights_dir = weights_root()
+            except MissingAssetError as error:
+                raise MissingWeightsError(
+                    LPIPS_ASSET.name, looked_in=error.looked_in, remedy=_REMEDY, sha256=LPIPS_ASSET.sha256
+                ) from error
+        path = find_asset(LPIPS_ASSET, [Path(weights_dir)], remedy=_REMEDY, error=MissingWeightsError)
         network = cls()
-        network.load_state_dict(tensors, strict=True)
+        network.load_state_dict(load_file(path), strict=True)
         return network
 
     def forward(self, image_a_BCHW: Tensor, image_b_BCHW: Tensor) -> Tensor:
@@ -140,7 +139,8 @@ class Lpips(nn.Module):
         return distance
 
     def _compare(self, features: Tensor, number: int) -> Tensor:
-        direction = features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+        # Where every channel is off the root has no derivative; 1e-20 under it gives one and changes no value.
+        direction = features / ((features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt() + 1e-10)
         a, b = direction.chunk(2)
         weighted: Tensor = self.get_submodule(f"lin{number}")((a - b).square())
         return weighted.mean(dim=(1, 2, 3))

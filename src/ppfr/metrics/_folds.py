@@ -1,0 +1,151 @@
+"""Accuracy over folds: the threshold of each fold is chosen on the other folds alone.
+
+Suffixes: R resamples, N comparisons ordered by score, T thresholds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import InvalidInputError, ShapeError
+from ppfr.metrics._bootstrap import Ints
+from ppfr.metrics._estimate import Floats
+from ppfr.metrics._inputs import Labels, finite_scores, subject_index
+from ppfr.metrics._roc import ScoreOrder
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoldAccuracy:
+    """Accuracy of each fold at the threshold chosen on the others.
+
+    Attributes:
+        mean: mean over folds.
+        std: standard deviation over folds with divisor F, as papers print behind the plus-minus sign.
+        standard_error: standard deviation with divisor F - 1, over the root of F, as LFW's own page defines.
+        accuracy_F: accuracy of each fold.
+        threshold_F: threshold of each fold.
+        n: number of comparisons.
+    """
+
+    mean: float
+    std: float
+    standard_error: float
+    accuracy_F: Floats
+    threshold_F: Floats
+    n: int
+
+
+class FoldSplit:
+    """Folds laid over an order of scores."""
+
+    def __init__(self, order: ScoreOrder, fold_N: NDArray[np.int64], num_folds: int) -> None:
+        self._order = order
+        ordered_fold_N = fold_N[order.order_N]
+        self._members = [np.flatnonzero(ordered_fold_N == f) for f in range(num_folds)]
+        self._gain_N = np.where(order.is_genuine_N, 1, -1).astype(np.int32)
+
+    def evaluate(self, weight_RN: Ints) -> tuple[Floats, Floats]:
+        """(R, F) accuracy and threshold of each fold under each row of weights (in the order of the scores).
+
+        Accepting one more genuine comparison gains its weight, one more impostor loses it; the best running sum over
+        the other folds is the best threshold. Of equally good ones the strictest is taken. The threshold lies half-way
+        between the lowest accepted and the highest rejected score of the other folds, which decides them alike.
+        """
+        gain_RN = weight_RN * self._gain_N
+        results = [self._one_fold(weight_RN, gain_RN, members) for members in self._members]
+        return np.stack([a for a, _ in results], axis=1), np.stack([t for _, t in results], axis=1)
+
+    def _one_fold(self, weight_RN: Ints, gain_RN: Ints, members: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        order = self._order
+        training_RN = weight_RN.copy()
+        training_RN[:, members] = 0
+        running = np.zeros((len(weight_RN), weight_RN.shape[1] + 1), dtype=np.int32)
+        np.cumsum(training_RN * self._gain_N, axis=1, out=running[:, 1:])
+        if len(order.num_accepted_T) != running.shape[1]:  # ties are accepted together
+            running = np.take(running, order.num_accepted_T, axis=1)
+        threshold_R = self._half_way(training_RN, np.argmax(running, axis=1))
+        # The fold itself: which of its members lie at or above the threshold.
+        num_accepted_R = order.num_accepted_T[order.index_of(threshold_R)]
+        is_accepted = members[None, :] < num_accepted_R[:, None]
+        own_gain = np.where(is_accepted, gain_RN[:, members], 0).sum(axis=1)
+        own_weight = weight_RN[:, members]
+        num_impostor = own_weight[:, ~order.is_genuine_N[members]].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return (own_gain + num_impostor) / own_weight.sum(axis=1), threshold_R
+
+    def _half_way(self, training_RN: Ints, chosen_R: NDArray[np.intp]) -> Floats:
+        accepted_R, thresholds = self._order.num_accepted_T[chosen_R], self._order.threshold_T
+        ordered_scores = np.repeat(thresholds[1:], np.diff(self._order.num_accepted_T))
+        next_R = accepted_R.copy()  # position of the highest rejected score that belongs to the other folds
+        rows = np.arange(len(next_R))
+        while True:
+            inside = next_R < len(ordered_scores)
+            skip = inside & (training_RN[rows, np.minimum(next_R, len(ordered_scores) - 1)] == 0)
+            if not skip.any():
+                break
+            next_R[skip] += 1
+        lowest_accepted = thresholds[chosen_R]
+        highest_rejected = ordered_scores[np.minimum(next_R, len(ordered_scores) - 1)]
+        middle = 0.5 * lowest_accepted + 0.5 * highest_rejected
+        # Between neighbouring floats there is no half-way: rounding must not accept the rejected score.
+        return np.where(inside & (middle > highest_rejected), middle, lowest_accepted)
+
+
+def checked_folds(fold: Labels, num: int) -> tuple[NDArray[np.int64], int]:
+    """Fold index of each comparison and the number of folds.
+
+    Raises:
+        ShapeError: not one fold for each comparison.
+        InvalidInputError: fewer than two folds.
+    """
+    index_N, num_folds = subject_index(fold, num, "fold")
+    if num_folds < 2:
+        raise InvalidInputError(f"accuracy over folds needs at least 2 folds; there is {num_folds}")
+    return index_N, num_folds
+
+
+def ten_fold_accuracy(scores: ArrayLike, is_genuine: ArrayLike, fold: Labels) -> FoldAccuracy:
+    """Mean accuracy over folds, each at the threshold that is best on the other folds (LFW's protocol).
+
+    All thresholds that the scores offer are tried, not a grid; of equally good ones the strictest is taken.
+
+    Args:
+        scores: (N,) similarity scores.
+        is_genuine: (N,) truth of each comparison.
+        fold: (N,) fold of each comparison; LFW has ten, any number from two up works.
+
+    Returns:
+        Mean, spread and thresholds. `verification_report` adds an interval over subjects.
+
+    Raises:
+        ShapeError: lengths differ.
+        RangeError: a score that is not finite.
+        InvalidInputError: fewer than two folds, or no genuine or no impostor comparison outside some fold.
+
+    References:
+        G. B. Huang et al., "Labeled Faces in the Wild", 2007, View 2. Deviation: the papers' scripts try a grid of
+        distances of step 0.01 and take the first of the best.
+    """
+    score_N = finite_scores(scores, "scores")
+    genuine_N = np.asarray(is_genuine, dtype=bool)
+    if genuine_N.shape != score_N.shape:
+        raise ShapeError(f"is_genuine has shape {genuine_N.shape}, scores {score_N.shape}; they must be the same")
+    fold_N, num_folds = checked_folds(fold, len(score_N))
+    for f in range(num_folds):
+        others = genuine_N[fold_N != f]
+        if others.all() or not others.any():
+            raise InvalidInputError("the folds other than one hold no genuine or no impostor comparison; mix the folds")
+    split = FoldSplit(ScoreOrder(score_N, genuine_N), fold_N, num_folds)
+    accuracy_RF, threshold_RF = split.evaluate(np.ones((1, len(score_N)), dtype=np.int32))
+    accuracy_F = accuracy_RF[0]
+    return FoldAccuracy(
+        mean=float(accuracy_F.mean()),
+        std=float(accuracy_F.std()),
+        standard_error=float(accuracy_F.std(ddof=1) / np.sqrt(num_folds)),
+        accuracy_F=accuracy_F,
+        threshold_F=threshold_RF[0],
+        n=len(score_N),
+    )
