@@ -1,6 +1,9 @@
 """The one training loop, and the objectives that it runs: three ways to a recogniser of masked faces."""
 
+from ppfr.training._adaptation import AdaptationObjective as AdaptationObjective
+from ppfr.training._distillation import DistillationObjective as DistillationObjective
 from ppfr.training._fit import fit as fit
+from ppfr.training._margin import MarginObjective as MarginObjective
 from ppfr.training._objective import Batch as Batch
 from ppfr.training._objective import Objective as Objective
 from ppfr.training._objective import OptimiserSettings as OptimiserSettings

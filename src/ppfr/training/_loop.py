@@ -72,6 +72,7 @@ class Loop:
         self._prepare_objective()
         self._players = objective.players()
         check_players(objective, self._players)
+        self._wake_players()
         self._optimisers: dict[str, Any] = {
             player.name: fabric.setup_optimizers(player.make_optimiser()) for player in self._players
         }
@@ -123,7 +124,14 @@ class Loop:
             if log is not None:
                 log.close()
         self._objective.zero_grad(set_to_none=True)
+        self._wake_players()
         return self._record()
+
+    def _wake_players(self) -> None:
+        """Every player's parameters learn, unless `begin_step` puts some to rest; none is left so after the run."""
+        for player in self._players:
+            for parameter in player.all_parameters():
+                parameter.requires_grad_(True)
 
     def _open_log(self) -> LossLog | None:
         if self._job.run_dir is None:

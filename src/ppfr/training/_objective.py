@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ class Objective(nn.Module, ABC):
             out of checkpoints (a checksum of their weights is kept instead).
     """
 
-    frozen: ClassVar[tuple[str, ...]] = ()
+    frozen: tuple[str, ...] = ()
 
     @abstractmethod
     def players(self) -> tuple[Player, ...]:

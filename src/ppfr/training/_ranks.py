@@ -22,9 +22,11 @@ def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> Non
 
 
 def average_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Replace each floating-point buffer (running statistics) by its mean over ranks."""
+    """Replace each floating-point buffer (running statistics) by its mean over ranks, in parts that learn."""
     if fabric.world_size > 1:
-        _average(fabric, [b for b in module.buffers() if b.is_floating_point()])
+        # Parts at rest are equal on all ranks, and the mean of equal numbers need not be that number.
+        learning = [part for part in module.modules() if part.training]
+        _average(fabric, [b for part in learning for b in part.buffers(recurse=False) if b.is_floating_point()])
 
 
 def _average(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
