@@ -4,6 +4,7 @@ from ppfr.models._backbone import Backbone as Backbone
 from ppfr.models._backbone import PixelScaling as PixelScaling
 from ppfr.models._cards import ModelCard as ModelCard
 from ppfr.models._embedder import NetworkEmbedder as NetworkEmbedder
+from ppfr.models._folding import for_inference as for_inference
 from ppfr.models._heads import AdaFace as AdaFace
 from ppfr.models._heads import ArcFace as ArcFace
 from ppfr.models._heads import CosFace as CosFace

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -50,7 +49,8 @@ class Backbone(nn.Module, ABC):
         self.entry = entry
         self.parts = nn.ModuleDict(parts)
         self.head = head
-        self.tap_shapes: Mapping[str, Shape3] = MappingProxyType(self._measure_taps())
+        # A plain dict: a mappingproxy would bar copy.deepcopy and pickling to worker processes.
+        self.tap_shapes: Mapping[str, Shape3] = self._measure_taps()
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

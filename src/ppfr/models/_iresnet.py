@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
 from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, drawing_from, num_strides
+from ppfr.models._prelu import PReLU
 
 _SE_REDUCTION = 16
 
@@ -142,7 +143,7 @@ class IRUnit(nn.Module):
             nn.BatchNorm2d(channels_in),
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
-            nn.PReLU(channels_out),
+            PReLU(channels_out),
             nn.Conv2d(channels_out, channels_out, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
         ]
@@ -184,7 +185,7 @@ def _parts(
     before = widths[0]
     parts: dict[str, nn.Module] = {
         "stem": nn.Sequential(
-            nn.Conv2d(in_shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.PReLU(before)
+            nn.Conv2d(in_shape[0], before, 3, padding=1, bias=False), nn.BatchNorm2d(before), PReLU(before)
         )
     }
     for number, (num, width, stride) in enumerate(zip(units, widths, strides, strict=True), start=1):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
 from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, drawing_from, num_strides
+from ppfr.models._prelu import PReLU
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,7 @@ class ConvUnit(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(channels_out, eps=eps)
-        self.act = nn.Identity() if is_linear else nn.PReLU(channels_out)
+        self.act = nn.Identity() if is_linear else PReLU(channels_out)
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Feature map -> feature map."""

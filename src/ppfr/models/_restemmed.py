@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ppfr.core import InvalidInputError, ShapeError
 from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, drawing_from
+from ppfr.models._prelu import PReLU
 
 _UNSHUFFLE_MOST_CHANNELS = 256  # beyond it, the 3x3 convolution after the unshuffle costs more than strided ones
 
@@ -69,7 +70,7 @@ class ResidualUnit(nn.Module):
             nn.BatchNorm2d(width),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            nn.PReLU(width),
+            PReLU(width),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
@@ -146,7 +147,7 @@ def _reduction(channels: int, width: int, factor: int, reduce: str) -> nn.Module
 
 
 def _norm_act(width: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(width), nn.PReLU(width)
+    return nn.BatchNorm2d(width), PReLU(width)
 
 
 def _fit_grid(x_BCPQ: Tensor, grid: tuple[int, ...]) -> Tensor:
