@@ -1,0 +1,85 @@
+"""What an adversary who is told the method, but not the secret, can simulate: the method under secrets of his own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+
+from ppfr.core import ImageMasker, MaskSpec, UnsupportableError, derive_seed
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+@final
+class FreshSecret(ImageMasker):
+    """The same protection under a newly drawn secret for every call.
+
+    An attack trained on it must succeed whatever the secret is. The deployed masker is let go at construction: what is
+    kept is the method under a secret that was never deployed, so no attribute leads to the deployed one.
+
+    Args:
+        masker: a masker with secret parameters (`spec.is_keyed`).
+        per_image: a new secret for every image of a batch instead of every batch. A batch under one secret is what a
+            deployment shows (many faces, one secret); a secret an image asks for invariance within the batch too. As
+            slow as masking image by image.
+
+    Raises:
+        UnsupportableError: the masker has no secret; attack it as it is.
+
+    Example:
+        >>> import torch
+        >>> from ppfr.masking import PpfrFd
+        >>> deployed = PpfrFd(secret=PpfrFd.new_secret())
+        >>> simulated = FreshSecret(deployed)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> face = torch.rand(1, 3, 112, 112, generator=rng)
+        >>> bool(torch.equal(simulated.mask(face, rng=rng), simulated.mask(face, rng=rng)))
+        False
+    """
+
+    def __init__(self, masker: ImageMasker, *, per_image: bool = False) -> None:
+        if not masker.spec.is_keyed:
+            raise UnsupportableError(
+                f"{masker.name} has no secret, so there is none to draw anew; attack it as it is, "
+                "with knows_secret=True or False alike"
+            )
+        # Never used to mask: it only carries the method. Its seed is public, and need not be anything else.
+        placeholder = torch.Generator().manual_seed(derive_seed(0, "fresh-secret", "placeholder"))
+        self._method = masker.with_new_secret(rng=placeholder)
+        self._per_image = per_image
+
+    @property
+    def name(self) -> str:
+        """The masker's name and how its secrets are drawn."""
+        return f"{self._method.name} under fresh secrets"
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The masker's, but without a secret of its own, and stochastic."""
+        return dataclasses.replace(self._method.spec, is_keyed=False, is_stochastic=True)
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """Mask under a secret drawn from `rng`; see `ImageMasker.mask`."""
+        if not self._per_image:
+            return self.draw(rng=rng).mask(image_BCHW, rng=rng)
+        rows = [self.draw(rng=rng).mask(one_1CHW, rng=rng) for one_1CHW in image_BCHW.split(1)]
+        return torch.cat(rows) if rows else self._method.mask(image_BCHW, rng=rng)
+
+    def draw(self, *, rng: Generator) -> ImageMasker:
+        """One simulated deployment: the method under a single secret drawn from `rng`."""
+        return self._method.with_new_secret(rng=rng)
+
+    def public_config(self) -> Mapping[str, Any]:
+        """The method's public configuration and how the secrets are drawn."""
+        return {
+            "masker": self._method.name,
+            "config": dict(self._method.public_config()),
+            "secrets": "one for each image" if self._per_image else "one for each batch",
+        }
+
+    def __repr__(self) -> str:
+        return f"FreshSecret({self._method.name}, per_image={self._per_image})"

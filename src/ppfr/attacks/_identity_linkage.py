@@ -1,0 +1,186 @@
+"""Identity linkage: whose face is it? A student reads from the mask what a public recogniser reads from the face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+from torch import nn
+from torch.nn import functional
+
+from ppfr.attacks._trained import AttackObjective, TrainedAttack
+from ppfr.core import AttackResult, ImageMasker, InvalidInputError, ShapeError, derive_seed
+from ppfr.models import Backbone, MobileFaceNet, ModelCard, Restemmed, conv_stem
+from ppfr.training import AdaptationObjective, Batch, DistillationObjective, Objective, OptimiserSettings, Player
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+STUDENTS = ("restemmed", "scratch")
+FINEST_TAP_GRID = 28
+
+
+@final
+class IdentityLinkage(TrainedAttack):
+    """Train a student to map masked images to a public recogniser's embeddings of the plain ones (FaceLinkGen).
+
+    The embeddings of the victims' masked images are then compared with embeddings of plain faces by the same teacher:
+    in a gallery (linkage) or pair by pair (1:1). Linkage needs no picture, so SSIM and PSNR say nothing about it.
+
+    Args:
+        teacher: a public recogniser of plain faces, other than the one that the deployment adapted.
+        teacher_card: what the teacher learned from; named in every result.
+        student: "restemmed" starts from the teacher's own body with a new stem for the masked channels (the strong
+            setting: little data suffices); "scratch" trains a new MobileFaceNet.
+        tap: where the stem enters the teacher's body: its feature map there is learned too. Default: the first tap
+            whose grid is at most 28x28 and not finer than the masked image's.
+        stem_width: channels of the stem.
+        stem_depth: residual units of the stem.
+        feature_weight: weight of the feature map's error ("restemmed" only).
+        body_unfrozen_from: share of the training after which the body learns too ("restemmed" only).
+        lr: learning rate of AdamW.
+        options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
+            `TrainedAttack`.
+
+    Threat model:
+        Reads masked images; knows the method; holds a public recogniser and faces of other people; with or without
+        the secret.
+
+    References:
+        FaceLinkGen: loss 1 - cos(student(mask), teacher(face)). Deviations are listed in
+        docs/methods/identity-linkage.md.
+    """
+
+    def __init__(
+        self,
+        teacher: Backbone,
+        *,
+        teacher_card: ModelCard,
+        student: str = "restemmed",
+        tap: str | None = None,
+        stem_width: int = 96,
+        stem_depth: int = 4,
+        feature_weight: float = 1.0,
+        body_unfrozen_from: float = 0.5,
+        lr: float = 1e-3,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if student not in STUDENTS:
+            raise InvalidInputError(f"student={student!r} is unknown; use one of {', '.join(STUDENTS)}")
+        if tap is not None and tap not in teacher.tap_shapes:
+            raise InvalidInputError(f"tap={tap!r} is not in the teacher; it has {', '.join(teacher.tap_shapes)}")
+        self.teacher, self.teacher_card, self.student, self.tap = teacher, teacher_card, student, tap
+        self.stem_width, self.stem_depth = stem_width, stem_depth
+        self.feature_weight, self.body_unfrozen_from, self.lr = feature_weight, body_unfrozen_from, lr
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return "identity-linkage"
+
+    def public_config(self) -> Mapping[str, Any]:
+        """Teacher, student, losses, optimiser, plan and threat model."""
+        restemmed = {
+            "tap": self.tap or "auto",
+            "stem": {"width": self.stem_width, "depth": self.stem_depth},
+            "feature_weight": self.feature_weight,
+            "body_unfrozen_from": self.body_unfrozen_from,
+        }
+        return {
+            **self._shared_config(),
+            "teacher": self.teacher_card.name,
+            "teacher_training_data": self.teacher_card.training_data,
+            "student": self.student,
+            **(restemmed if self.student == "restemmed" else {}),
+            "loss": "1 - cos" + (" + feature map" if self.student == "restemmed" and self.feature_weight else ""),
+            "optimiser": "adamw",
+            "lr": self.lr,
+        }
+
+    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
+        optimiser = OptimiserSettings(optimiser="adamw", lr=self.lr)
+        seed = derive_seed(seed, self.name, "weights")
+        shape = masker.spec.out_shape
+        inner: Objective
+        network: Backbone
+        if self.student == "scratch":
+            network = MobileFaceNet(shape, self.teacher.dim, takes_image=False, seed=seed)
+            inner = DistillationObjective(
+                masker, network, self.teacher, teacher_card=self.teacher_card, optimiser=optimiser, seed=seed
+            )
+        else:
+            tap = self.tap or _entry_tap(self.teacher, shape)
+            out_shape = self.teacher.tap_shapes[tap]
+            stem = conv_stem(shape, out_shape, width=self.stem_width, depth=self.stem_depth, seed=seed)
+            network = Restemmed(stem, self.teacher, tap)
+            inner = AdaptationObjective(
+                masker,
+                network,
+                self.teacher,
+                teacher_card=self.teacher_card,
+                feature_weight=self.feature_weight,
+                body_unfrozen_from=self.body_unfrozen_from,
+                optimiser=optimiser,
+            )
+        return LinkageObjective(masker, inner, network)
+
+    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
+        assert isinstance(trained, LinkageObjective)
+        return functional.normalize(trained.student(masked_BKPQ).float(), dim=1)
+
+    def _result(self, rows: Tensor) -> AttackResult:
+        return AttackResult(embeddings_ND=rows.numpy(), notes=dict(self._facts))
+
+
+class LinkageObjective(AttackObjective):
+    """One of the training package's objectives, run by an adversary."""
+
+    frozen = ("inner.teacher",)
+
+    def __init__(self, masker: ImageMasker, inner: Objective, student: Backbone) -> None:
+        super().__init__(masker)
+        self.inner = inner
+        self._student = (student,)  # in a tuple, so that it is registered once, in `inner`
+
+    @property
+    def student(self) -> nn.Module:
+        """The network from masked image to embedding."""
+        return self._student[0]
+
+    def players(self) -> tuple[Player, ...]:
+        """The inner objective's."""
+        return self.inner.players()
+
+    def begin_step(self, step: int, progress: float) -> None:
+        """Passed on."""
+        self.inner.begin_step(step, progress)
+
+    def end_step(self, step: int, progress: float) -> None:
+        """Passed on."""
+        self.inner.end_step(step, progress)
+
+    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """The inner objective's."""
+        return self.inner.loss(player, batch, rng=rng, progress=progress)
+
+    def describe(self) -> dict[str, Any]:
+        """The inner objective's, under the attack's name."""
+        return {"task": "identity-linkage", **self.inner.describe()}
+
+
+def _entry_tap(teacher: Backbone, shape: tuple[int, int, int]) -> str:
+    """The first tap of the teacher that the masked grid can fill without being stretched, at most 28x28.
+
+    Raises:
+        ShapeError: the teacher has no such tap.
+    """
+    side = min(FINEST_TAP_GRID, max(shape[1:]))
+    for name, (_, rows, columns) in teacher.tap_shapes.items():
+        if max(rows, columns) <= side:
+            return name
+    raise ShapeError(
+        f"the teacher has no feature map of {side}x{side} or less for masked images of {shape[1]}x{shape[2]}; "
+        "name the tap, or use student='scratch'"
+    )

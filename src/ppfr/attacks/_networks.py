@@ -1,0 +1,237 @@
+"""The attackers' networks: a U-Net that turns any masked grid into a face, and a patch discriminator.
+
+Shape suffixes: B batch, C colour, H W pixels, K masked channels, P Q masked grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ppfr.core import InvalidInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FACE_SHAPE = (3, 112, 112)
+GRIDS = (112, 56, 28, 14, 7)
+SMALLEST_STD = 1e-6
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std by channel, with the statistics of the attacker's own masked faces.
+
+    Masked values may be DCT coefficients around a thousand or normalised maps around one; the networks after it see the
+    same scale in either case.
+    """
+
+    mean_K11: Tensor
+    std_K11: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_K11", torch.zeros(num_channels, 1, 1))
+        self.register_buffer("std_K11", torch.ones(num_channels, 1, 1))
+
+    def set_from(self, masked_NKPQ: Tensor) -> None:
+        """Take the statistics from a sample of masked faces; a channel that never varies is only centred."""
+        values = masked_NKPQ.double()
+        std_K, mean_K = torch.std_mean(values, dim=(0, 2, 3), correction=0)
+        # A constant channel would have its rounding error blown up to unit variance.
+        floor_K = SMALLEST_STD * mean_K.abs().clamp_min(1.0)
+        std_K = torch.where(std_K > floor_K, std_K, torch.ones_like(std_K))
+        self.mean_K11.copy_(mean_K[:, None, None])
+        self.std_K11.copy_(std_K[:, None, None])
+
+    def forward(self, x_BKPQ: Tensor) -> Tensor:
+        """Standardised values, same shape."""
+        return (x_BKPQ - self.mean_K11) / self.std_K11
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(conv(act(x)))), without normalisation layers: absolute levels are what a recovery needs.
+
+    The last convolution starts at zero, so that a deep network starts as a shallow one and trains at lr 1e-3.
+    """
+
+    def __init__(self, num_channels: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+        self.second = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+        self.dropout = dropout
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(_bias(self.second))
+
+    def forward(self, x_BCPQ: Tensor) -> Tensor:
+        """Same shape in and out."""
+        inner = functional.leaky_relu(self.first(functional.leaky_relu(x_BCPQ, 0.1)), 0.1)
+        if self.dropout:
+            inner = functional.dropout(inner, self.dropout, self.training)
+        return x_BCPQ + self.second(inner)
+
+
+class RecoveryUNet(nn.Module):
+    """Masked image of any grid -> face.
+
+    The levels are 112, 56, 28, 14 and 7 pixels wide. The encoder enters at the smallest level that holds the masked
+    grid (28x28x36 starts at 28: nothing is computed at 112 that the input does not have), the decoder climbs to 112 by
+    pixel shuffling, with a skip at every level that the encoder visited. The output is a learned mean face plus what
+    the network adds to it; aligned faces start there, and an input that says nothing ends there.
+
+    Args:
+        in_shape: (K, P, Q) of the masked image.
+        width: channels at the 112 level; doubled at each level below, at most `max_width`.
+        max_width: cap of the doubling.
+        num_blocks: residual blocks for each level from 28 down, on either side.
+        num_fine_blocks: the same for levels 112 and 56, where a block costs as much and says less.
+        dropout: rate inside the decoder's blocks (pix2pix's source of noise).
+        num_noise_channels: channels of unit Gaussian noise beside the input; drawn by the caller (`forward`'s `noise`).
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        *,
+        width: int = 16,
+        max_width: int = 256,
+        num_blocks: int = 1,
+        num_fine_blocks: int = 0,
+        dropout: float = 0.0,
+        num_noise_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if width < 4 or max_width < width or num_blocks < 0 or num_fine_blocks < 0:
+            raise InvalidInputError(
+                f"width={width}, max_width={max_width}, num_blocks={num_blocks}, num_fine_blocks={num_fine_blocks}: "
+                "use width >= 4, max_width >= width and numbers of blocks >= 0"
+            )
+        self.in_shape, self.num_noise_channels = in_shape, num_noise_channels
+        self.sizes = {
+            "width": width,
+            "max_width": max_width,
+            "num_blocks": num_blocks,
+            "num_fine_blocks": num_fine_blocks,
+            "num_noise_channels": num_noise_channels,
+        }
+        num_in, rows, columns = in_shape
+        self.entry = max((i for i, grid in enumerate(GRIDS) if grid >= min(max(rows, columns), 112)), default=0)
+        widths = [min(width * 2**i, max_width) for i in range(len(GRIDS))]
+        blocks = [num_fine_blocks if grid > 28 else num_blocks for grid in GRIDS]
+
+        def stack(level: int, rate: float) -> nn.Module:
+            return nn.Sequential(*(ResidualBlock(widths[level], dropout=rate) for _ in range(blocks[level])))
+
+        levels, last = range(self.entry, len(GRIDS)), len(GRIDS) - 1
+        self.standardise = Standardise(num_in)
+        self.stem = nn.Conv2d(num_in + num_noise_channels, widths[self.entry], 3, padding=1)
+        self.encoder = nn.ModuleList(stack(i, 0.0) for i in levels)
+        self.down = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, stride=2) for i in levels if i < last)
+        self.bottom = ResidualBlock(widths[last])
+        self.place_CPQ = nn.Parameter(torch.zeros(widths[last], GRIDS[last], GRIDS[last]))
+        self.up = nn.ModuleList(nn.Conv2d(widths[i + 1], 4 * widths[i], 1) for i in range(last))
+        self.fuse = nn.ModuleList(
+            nn.Conv2d(widths[i] * (2 if i >= self.entry else 1), widths[i], 3, padding=1) for i in range(last)
+        )
+        self.decoder = nn.ModuleList(stack(i, dropout) for i in range(last))
+        self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.mean_face_CHW = nn.Parameter(torch.full(FACE_SHAPE, 0.5))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(_bias(self.head))
+
+    def set_statistics(self, masked_NKPQ: Tensor, image_NCHW: Tensor) -> None:
+        """Start from the attacker's own faces: channel statistics of the masked ones, mean of the plain ones."""
+        self.standardise.set_from(masked_NKPQ)
+        with torch.no_grad():
+            self.mean_face_CHW.copy_(image_NCHW.mean(dim=0))
+
+    def forward(self, x_BKPQ: Tensor, noise_BZPQ: Tensor | None = None) -> Tensor:
+        """(B, K, P, Q) -> (B, 3, 112, 112) float; in [0, 1] only as far as training brought it there (clamp to use).
+
+        Args:
+            x_BKPQ: masked images, `in_shape` after the batch axis.
+            noise_BZPQ: `num_noise_channels` channels on the same grid; None stands for zeros.
+        """
+        x = self.standardise(x_BKPQ)
+        if self.num_noise_channels:
+            if noise_BZPQ is None:
+                noise_BZPQ = x.new_zeros(len(x), self.num_noise_channels, *x.shape[2:])
+            x = torch.cat([x, noise_BZPQ], dim=1)
+        grid = GRIDS[self.entry]
+        if x.shape[2:] != (grid, grid):
+            shrinks = max(x.shape[2:]) > grid
+            x = functional.interpolate(x, size=(grid, grid), mode="bilinear", antialias=shrinks)
+        x = self.stem(x)
+        skips: list[Tensor] = []
+        for i, blocks in enumerate(self.encoder):
+            x = blocks(x)
+            if i < len(self.down):
+                skips.append(x)
+                x = self.down[i](functional.leaky_relu(x, 0.1))
+        x = self.bottom(x + self.place_CPQ)
+        for level in reversed(range(len(GRIDS) - 1)):
+            x = functional.pixel_shuffle(self.up[level](functional.leaky_relu(x, 0.1)), 2)
+            if level >= self.entry:
+                x = torch.cat([x, skips[level - self.entry]], dim=1)
+            x = self.decoder[level](self.fuse[level](x))
+        return self.head(x).float() + self.mean_face_CHW
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges 70x70 patches of a face beside what the server saw of it (pix2pix).
+
+    Five 4x4 convolutions, the first three with stride 2: each output sees 70x70 pixels. The masked image is brought to
+    112x112 bilinearly and joined to the face by channel.
+
+    Args:
+        in_shape: (K, P, Q) of the masked image.
+        width: channels after the first convolution; 64 in pix2pix.
+
+    References: Isola et al. 2017, section 3.2. Deviation: the masked channels are first reduced by a 1x1 convolution on
+    their own small grid, so that 36 or more channels are not resized and filtered at 112x112 one by one.
+    """
+
+    def __init__(self, in_shape: tuple[int, int, int], *, width: int = 64) -> None:
+        super().__init__()
+        self.standardise = Standardise(in_shape[0])
+        reduced = min(in_shape[0], max(4, width // 4))
+        self.reduce = nn.Conv2d(in_shape[0], reduced, 1)
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        layers: list[nn.Module] = [nn.Conv2d(reduced + 3, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i, stride in ((1, 2), (2, 2), (3, 1)):
+            layers += [
+                nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=False),
+                nn.InstanceNorm2d(widths[i], affine=True),
+                nn.LeakyReLU(0.2),
+            ]
+        self.body = nn.Sequential(*layers, nn.Conv2d(widths[3], 1, 4, padding=1))
+
+    def forward(self, masked_BKPQ: Tensor, face_BCHW: Tensor) -> Tensor:
+        """(B, K, P, Q) and (B, 3, 112, 112) -> (B, 1, 12, 12) logits: high means "the real face of this mask"."""
+        condition = self.reduce(self.standardise(masked_BKPQ))
+        if condition.shape[2:] != face_BCHW.shape[2:]:
+            condition = functional.interpolate(condition, size=face_BCHW.shape[2:], mode="bilinear")
+        return self.body(torch.cat([condition, 2.0 * face_BCHW - 1.0], dim=1)).float()
+
+
+def num_parameters(network: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+@contextlib.contextmanager
+def weights_drawn_from(seed: int) -> Iterator[None]:
+    """Within the block modules draw their first weights from `seed`; the caller's generators are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would also reseed every CUDA device outside the fork.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias

@@ -1,0 +1,61 @@
+"""The threat models of the attacks on masked images, and what an attack may be handed under each."""
+
+from __future__ import annotations
+
+from ppfr.attacks._fresh_secret import FreshSecret
+from ppfr.core import ImageMasker, Observation, RangeError, ShapeError, ThreatModel, ThreatModelError
+
+
+def masked_images_threat(*, knows_secret: bool) -> ThreatModel:
+    """An adversary who reads every masked image that reaches the server.
+
+    He knows how the protection works (Kerckhoffs) and has faces of other people; he does not need the deployed
+    recogniser's weights.
+
+    Args:
+        knows_secret: he holds the deployment's secret parameters too, as a dishonest server or a lost device does.
+            Without it he is someone who copies the traffic or the stored masked images.
+    """
+    name = "server with the deployment's secret" if knows_secret else "reader of masked images"
+    return ThreatModel(name=name, sees="masked_images", knows_secret=knows_secret, knows_recogniser=False)
+
+
+def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> None:
+    """Refuse to train an attack on a masker that tells more, or less, than its threat model says.
+
+    Raises:
+        ThreatModelError: the deployed masker for an adversary without the secret, or a simulation for one who has it.
+    """
+    if not threat.knows_secret and masker.spec.is_keyed:
+        raise ThreatModelError(
+            f"{attack} does not know the secret (knows_secret=False), but was given {masker.name!r} with one in it; "
+            "give it FreshSecret(masker), which simulates the protection under secrets of its own"
+        )
+    if threat.knows_secret and isinstance(masker, FreshSecret):
+        raise ThreatModelError(
+            f"{attack} knows the secret (knows_secret=True), but was given {masker.name!r}, which leaves it out; "
+            "give it the deployed masker, or make the attack with knows_secret=False"
+        )
+
+
+def check_observation(seen: Observation, threat: ThreatModel, shape: tuple[int, int, int], *, attack: str) -> None:
+    """Refuse an observation that the attack's threat model does not grant, or that it was not trained for.
+
+    Raises:
+        ThreatModelError: another kind of observation.
+        ShapeError: not (N, K, P, Q) of the masker that the attack was trained on, or no row at all.
+        RangeError: values that are not finite.
+    """
+    if seen.kind != threat.sees:
+        raise ThreatModelError(
+            f"{attack} was given {seen.kind!r}; its threat model grants {threat.sees!r} and nothing else"
+        )
+    values = seen.values_NKPQ
+    if values.ndim != 4 or tuple(values.shape[1:]) != shape or len(values) == 0:
+        raise ShapeError(
+            f"the observation has shape {tuple(values.shape)}; {attack} was trained on "
+            f"(N, {', '.join(map(str, shape))}) with N >= 1: "
+            "mask the victims with the masker that it was trained against, or fit it again"
+        )
+    if not bool(values.isfinite().all()):
+        raise RangeError("the observation has values that are not finite; check the masker that made it")

@@ -1,0 +1,252 @@
+"""What every attack that trains a network on masked faces has in common: checks, training, resuming, chunked running.
+
+Shape suffixes: B batch, N observed faces, C colour, H W pixels, K masked channels, P Q masked grid.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ppfr.attacks._alignment import AlignedDeployments, ChannelAlignment, apply_matrix
+from ppfr.attacks._fresh_secret import FreshSecret
+from ppfr.attacks._networks import FACE_SHAPE, num_parameters
+from ppfr.attacks._threats import check_masker, check_observation, masked_images_threat
+from ppfr.core import (
+    Attack,
+    AttackResult,
+    CheckpointError,
+    ImageMasker,
+    ImageSet,
+    InvalidInputError,
+    Observation,
+    PpfrError,
+    ShapeError,
+    ThreatModel,
+    choose_device,
+    derive_seed,
+)
+from ppfr.training import Batch, Objective, Plan, fit
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+NUM_SAMPLED_FACES = 512
+
+
+class AttackObjective(Objective):
+    """An objective whose first act is to mask the batch, as its adversary sees it.
+
+    Attributes:
+        masker: the masker that the adversary trains against; no module, so it is in no checkpoint.
+        probe_KPQ: a fixed noise image as masked by `masker`. It travels in the checkpoint, so that a training is never
+            taken up again under another secret: the attack would look weak where it was only misled.
+    """
+
+    probe_KPQ: Tensor
+
+    def __init__(self, masker: ImageMasker) -> None:
+        super().__init__()
+        self.masker = masker
+        self.register_buffer("probe_KPQ", masked_probe(masker))
+
+    def masked(self, batch: Batch, *, rng: Generator) -> Tensor:
+        """(B, K, P, Q) as the adversary sees the batch, in full precision."""
+        return mask_exactly(self.masker, batch.images_BCHW, rng=rng)
+
+    def check_masker_unchanged(self) -> None:
+        """Refuse weights that were trained under another secret than `masker` has now.
+
+        Raises:
+            CheckpointError: they were.
+        """
+        if not torch.allclose(self.probe_KPQ.cpu(), masked_probe(self.masker), rtol=1e-3, atol=1e-3):
+            raise CheckpointError(
+                f"the attack's checkpoint was trained under another secret of {self.masker.name!r} than the one given "
+                "now; choose another run directory, or give the masker its earlier secret"
+            )
+
+
+def mask_exactly(masker: ImageMasker, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    """Mask without gradient and outside autocast: a device computes its mask in float32."""
+    with torch.no_grad(), torch.autocast(image_BCHW.device.type, enabled=False):
+        return masker.mask(image_BCHW, rng=rng)
+
+
+def masked_probe(masker: ImageMasker) -> Tensor:
+    """(K, P, Q): one fixed noise image, masked with a fixed `rng`."""
+    rng = torch.Generator().manual_seed(derive_seed(0, "attack", "probe"))
+    return masker.mask(torch.rand(1, *masker.spec.in_shape, generator=rng), rng=rng)[0]
+
+
+class TrainedAttack(Attack):
+    """An adversary who trains one network on masked public faces, then applies it to each masked victim.
+
+    Args:
+        plan: length, batch size and precision of the training: the strength of the attack beside its network's size.
+        knows_secret: the adversary holds the deployment's secret; then `fit` takes the deployed masker, otherwise a
+            `FreshSecret`. Maskers without a secret are attacked as they are in either case.
+        aligns_channels: without the secret, train on one simulated deployment and find from the observed masked faces
+            how the real one's channels correspond to it (`ChannelAlignment`), instead of training on fresh secrets
+            and hoping for a network that works for all of them. No effect where the secret is known or there is none.
+        num_deployments: with `aligns_channels`: how many deployments are simulated beside the surrogate.
+        run_dir: keeps checkpoints; a training that was cut short, or is complete, is taken up from there.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        chunk_size: observed faces in memory at a time.
+        progress: show the training's progress.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        knows_secret: bool,
+        aligns_channels: bool = False,
+        num_deployments: int = 16,
+        run_dir: Path | None = None,
+        device: str = "auto",
+        chunk_size: int = 64,
+        progress: bool = True,
+    ) -> None:
+        if chunk_size < 1:
+            raise InvalidInputError(f"chunk_size={chunk_size}; use 1 or more")
+        if aligns_channels and knows_secret:
+            raise InvalidInputError(
+                "aligns_channels=True is for an adversary without the secret; leave it out, or use knows_secret=False"
+            )
+        self.plan, self.knows_secret, self.aligns_channels = plan, knows_secret, aligns_channels
+        self.num_deployments = num_deployments
+        self.run_dir, self.device, self.chunk_size, self.progress = run_dir, device, chunk_size, progress
+        self._trained: AttackObjective | None = None
+        self._alignment: ChannelAlignment | None = None
+        self._facts: dict[str, float | int | str] = {}
+
+    @property
+    def needs(self) -> ThreatModel:
+        """A reader of masked images, with or without the deployment's secret."""
+        return masked_images_threat(knows_secret=self.knows_secret)
+
+    @abstractmethod
+    def public_config(self) -> Mapping[str, Any]:
+        """JSON-ready constructor arguments that make the attack what it is."""
+
+    @abstractmethod
+    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
+        """Untrained networks for this masker; `sample` is (masked_NKPQ, image_NCHW) of public faces."""
+
+    @abstractmethod
+    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: Generator) -> Tensor:
+        """Apply the trained network to a chunk of what was seen; one row for each row."""
+
+    @abstractmethod
+    def _result(self, rows: Tensor) -> AttackResult:
+        """All rows as the attack's result."""
+
+    def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, float | int | str]:
+        """Train on `public` as seen through `masker`; see `Attack.fit`.
+
+        Raises:
+            ThreatModelError: the masker tells more or less than the threat model says.
+            ShapeError: the masker takes other images than 112x112 crops.
+            CheckpointError: `run_dir` holds the training of another configuration, secret or data set.
+        """
+        check_masker(masker, self.needs, attack=self.name)
+        if masker.spec.in_shape != FACE_SHAPE:
+            raise ShapeError(f"{masker.name} takes {masker.spec.in_shape}; {self.name} works on {FACE_SHAPE} crops")
+        images_NCHW = _sample_images(public, seed=seed)
+        self._trained, self._alignment = None, None
+        if self.aligns_channels and isinstance(masker, FreshSecret):
+            aligned = AlignedDeployments(
+                masker, images_NCHW, num_deployments=self.num_deployments, rng=_generator(seed, "deployments")
+            )
+            masker, self._alignment = aligned, aligned.alignment
+        masked_NKPQ = _masked_sample(masker, images_NCHW, rng=_generator(seed, "sample masks"))
+        objective = self._make_objective(masker, (masked_NKPQ, images_NCHW), seed=seed)
+        record = fit(
+            objective,
+            public,
+            plan=self.plan,
+            seed=derive_seed(seed, self.name),
+            run_dir=self.run_dir,
+            device=self.device,
+            resume=self.run_dir is not None,
+            progress=self.progress,
+        )
+        objective.check_masker_unchanged()
+        self._trained = objective
+        self._facts = {
+            "steps": record.steps,
+            "images_seen": record.images_seen,
+            "images_per_s": round(record.images_per_s, 2),
+            "wall_s": round(record.wall_s, 2),
+            "num_parameters": num_parameters(objective),
+            "batch_size": self.plan.batch_size,
+            "precision": record.precision,
+            "device": record.device,
+            "knows_secret": "yes" if self.knows_secret else "no",
+            "aligns_channels": "yes" if self._alignment is not None else "no",
+            **{f"loss {name}": round(value, 6) for name, value in sorted(record.losses.items())},
+        }
+        return dict(self._facts)
+
+    def run(self, seen: Observation, *, seed: int) -> AttackResult:
+        """Act on every observed face; see `Attack.run`.
+
+        Raises:
+            PpfrError: before `fit`.
+            ThreatModelError: another kind of observation than the threat model grants.
+            ShapeError: another shape than the attack was trained on.
+        """
+        if self._trained is None:
+            raise PpfrError(f"{self.name} has not been trained; call fit(masker, public, seed=...) first")
+        check_observation(seen, self.needs, self._trained.masker.spec.out_shape, attack=self.name)
+        device = choose_device(self.device)
+        trained = self._trained.to(device).eval()
+        align = self._alignment.matrix_for(seen.values_NKPQ) if self._alignment is not None else None
+        rng, rows = _generator(seed, self.name, "run"), []
+        with torch.no_grad():
+            for chunk in seen.values_NKPQ.split(self.chunk_size):
+                masked_BKPQ = chunk.float() if align is None else apply_matrix(align, chunk)
+                rows.append(self._act(trained, masked_BKPQ.to(device), rng=rng).float().cpu())
+        trained.to("cpu")
+        return self._result(torch.cat(rows))
+
+    def _shared_config(self) -> dict[str, Any]:
+        return {
+            "attack": self.name,
+            "threat_model": self.needs.in_words(),
+            "knows_secret": self.knows_secret,
+            "aligns_channels": self.aligns_channels,
+            **({"num_deployments": self.num_deployments} if self.aligns_channels else {}),
+            "plan": self.plan.as_dict(),
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({json.dumps(self.public_config(), default=str)})"
+
+
+def images_to_tensor(images_NHWC: np.ndarray) -> Tensor:
+    """uint8 HWC -> float32 CHW in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images_NHWC)).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def _sample_images(public: ImageSet, *, seed: int) -> Tensor:
+    """Public faces drawn at random, for statistics."""
+    order: Sequence[int] = torch.randperm(len(public), generator=_generator(seed, "sample"))[
+        :NUM_SAMPLED_FACES
+    ].tolist()
+    return images_to_tensor(public.read(order))
+
+
+def _masked_sample(masker: ImageMasker, images_NCHW: Tensor, *, rng: Generator) -> Tensor:
+    return torch.cat([mask_exactly(masker, part, rng=rng) for part in images_NCHW.split(32)])
+
+
+def _generator(seed: int, *labels: str) -> Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "attack", *labels))
