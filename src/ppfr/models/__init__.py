@@ -15,6 +15,7 @@ from ppfr.models._iresnet import ir50 as ir50
 from ppfr.models._iresnet import ir_se50 as ir_se50
 from ppfr.models._lpips import Lpips as Lpips
 from ppfr.models._mobilefacenet import MobileFaceNet as MobileFaceNet
+from ppfr.models._onnx import export_onnx as export_onnx
 from ppfr.models._pretrained import PRETRAINED as PRETRAINED
 from ppfr.models._pretrained import Pretrained as Pretrained
 from ppfr.models._pretrained import load_pretrained as load_pretrained
