@@ -1,8 +1,10 @@
 """Image sets, readers, verification protocols, disjoint splits, safe decoding, detection and alignment."""
 
+from ppfr.data._bin import read_insightface_bin as read_insightface_bin
 from ppfr.data._cfp import read_cfp as read_cfp
 from ppfr.data._cfp import read_cfp_images as read_cfp_images
 from ppfr.data._decoding import read_image as read_image
+from ppfr.data._folder import read_folder as read_folder
 from ppfr.data._image_sets import CROP_SHAPE as CROP_SHAPE
 from ppfr.data._image_sets import ArrayImageSet as ArrayImageSet
 from ppfr.data._image_sets import EncodedImageSet as EncodedImageSet
@@ -13,6 +15,10 @@ from ppfr.data._lfw import parse_lfw_pairs as parse_lfw_pairs
 from ppfr.data._lfw import read_lfw as read_lfw
 from ppfr.data._lfw import read_lfw_images as read_lfw_images
 from ppfr.data._pairs import PairProtocol as PairProtocol
+from ppfr.data._rec import RecImageSet as RecImageSet
+from ppfr.data._rec import read_rec as read_rec
+from ppfr.data._shards import ShardImageSet as ShardImageSet
+from ppfr.data._shards import read_shards as read_shards
 from ppfr.data._splits import training_split_for_cfp as training_split_for_cfp
 from ppfr.data._splits import training_split_for_lfw as training_split_for_lfw
 from ppfr.data._splits import without_subjects_of as without_subjects_of

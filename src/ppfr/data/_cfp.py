@@ -55,6 +55,17 @@ def read_cfp_images(root: Path) -> FileImageSet:
     return FileImageSet(paths, ids, name="cfp", root=folder)
 
 
+def read_listed_in_lfw(root: Path) -> set[str]:
+    """The people whom `also_in_lfw.txt` lists, as LFW writes their names; see `_spellings` for whom it misses.
+
+    Raises:
+        MissingAssetError: the set or the list is not there.
+    """
+    folder = find_set(root, FOLDER, marker="also_in_lfw.txt", remedy=_REMEDY)
+    lines = (folder / "also_in_lfw.txt").read_text(encoding="utf-8").splitlines()
+    return {line.split("\t")[1].strip().replace(" ", "_") for line in lines if line.count("\t") == 1}
+
+
 def read_cfp(root: Path, kind: Literal["FF", "FP"]) -> PairProtocol:
     """The official 10 folds of 350 genuine and 350 impostor pairs.
 

@@ -65,9 +65,11 @@ class StoredImageSet(ABC):
         """The images at `indices`, in that order, under `name` (default: this set's)."""
         return _Subset(self, _checked_indices(indices, len(self)), name=name or self.name)
 
-    def subset_of_subjects(self, subjects: set[str], *, name: str | None = None) -> StoredImageSet:
-        """All images whose subject id is in `subjects`."""
-        chosen = [index for index, subject in enumerate(self._subject_ids) if subject in subjects]
+    def subset_of_subjects(
+        self, subjects: set[str], *, name: str | None = None, others: bool = False
+    ) -> StoredImageSet:
+        """All images whose subject id is in `subjects`, or with `others` all whose is not."""
+        chosen = [index for index, subject in enumerate(self._subject_ids) if (subject in subjects) != others]
         return self.subset(chosen, name=name)
 
     def cached(self) -> ArrayImageSet:
@@ -78,16 +80,27 @@ class StoredImageSet(ABC):
         """
         height, width = self.crop_shape
         images_NHWC = np.empty((len(self), height, width, 3), np.uint8)
-        problems = []
-        for index in range(len(self)):
-            try:
-                images_NHWC[index] = self._read_checked([index])[0]
-            except ImageReadError as error:
-                problems.append(str(error))
+        problems = self._read_each(images_NHWC)
         if problems:
             raise ProblemsError(f"image set {self.name!r} has images that cannot be read", problems)
         signatures = [self.signature(index) for index in range(len(self))]
         return ArrayImageSet(images_NHWC, self._subject_ids, name=self.name, signatures=signatures)
+
+    def problems(self) -> list[str]:
+        """One line for each image that cannot be read, after decoding all of them once; empty if all is well."""
+        return self._read_each(None)
+
+    def _read_each(self, out_NHWC: np.ndarray | None) -> list[str]:
+        problems = []
+        for index in range(len(self)):
+            try:
+                image_HWC = self._read_checked([index])[0]
+            except ImageReadError as error:
+                problems.append(str(error))
+            else:
+                if out_NHWC is not None:
+                    out_NHWC[index] = image_HWC
+        return problems
 
     def fingerprint(self) -> str:
         """sha256 over names, sizes and subjects of all images in order, for result records; decodes nothing."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from ppfr.core import DatasetError
-from ppfr.data._cfp import read_cfp_images
+from ppfr.core import DatasetError, InvalidInputError
+from ppfr.data._cfp import read_cfp_images, read_listed_in_lfw
 from ppfr.data._image_sets import StoredImageSet, concatenate
 from ppfr.data._lfw import read_lfw, read_lfw_images
-from ppfr.data._subjects import canonical_subject
+from ppfr.data._subjects import canonical_subject, shared_subjects
 
 
 def without_subjects_of(images: StoredImageSet, *others: StoredImageSet, name: str | None = None) -> StoredImageSet:
@@ -24,13 +25,17 @@ def without_subjects_of(images: StoredImageSet, *others: StoredImageSet, name: s
     return images.subset(kept, name=name)
 
 
-def training_split_for_lfw(root: Path) -> StoredImageSet:
-    """Everything in CFP and LFW that shows nobody of LFW's 6,000 pairs: CFP less LFW's people, LFW people in no pair.
+def training_split_for_lfw(root: Path, *, leaves_out: Literal["all", "listed"] = "all") -> StoredImageSet:
+    """CFP less the people of LFW, and LFW people who are in no pair: nobody of LFW's 6,000 pairs.
 
     Also what an attacker on LFW may call public data.
 
     Args:
         root: directory that holds `lfw112/` and `cfp112/`.
+        leaves_out: "all" leaves out everyone in CFP who is in LFW, also under another spelling: 205 people; 5,679
+            images remain and `assert_disjoint` holds. "listed" leaves out only the 172 of `also_in_lfw.txt`, which was
+            made by exact names: 6,141 images, of which 462 show 33 people of LFW. It serves comparison with results
+            made by that list; `assert_disjoint` refuses it.
 
     Raises:
         MissingAssetError: one of the two is not there.
@@ -38,16 +43,34 @@ def training_split_for_lfw(root: Path) -> StoredImageSet:
     protocol = read_lfw(root)
     lfw, cfp = protocol.images, read_cfp_images(root)
     unpaired = without_subjects_of(lfw, protocol.used_images(), name="lfw-unpaired")
-    return concatenate([without_subjects_of(cfp, lfw, name="cfp-not-in-lfw"), unpaired], name="train-for-lfw")
+    shared = _shared_by(leaves_out, root)
+    kept = cfp.subset_of_subjects(shared, name="cfp-not-in-lfw", others=True)
+    return concatenate([kept, unpaired], name="train-for-lfw" + _suffix(leaves_out))
 
 
-def training_split_for_cfp(root: Path) -> StoredImageSet:
+def training_split_for_cfp(root: Path, *, leaves_out: Literal["all", "listed"] = "all") -> StoredImageSet:
     """All of LFW less the people who are in CFP too. Also what an attacker on CFP may call public data.
 
     Args:
         root: directory that holds `lfw112/` and `cfp112/`.
+        leaves_out: as for `training_split_for_lfw`.
 
     Raises:
         MissingAssetError: one of the two is not there.
     """
-    return without_subjects_of(read_lfw_images(root), read_cfp_images(root), name="train-for-cfp")
+    shared = _shared_by(leaves_out, root)
+    return read_lfw_images(root).subset_of_subjects(shared, name="train-for-cfp" + _suffix(leaves_out), others=True)
+
+
+def _shared_by(leaves_out: str, root: Path) -> set[str]:
+    """Subject ids, as both sets write them, of the people to leave out."""
+    if leaves_out == "listed":
+        return read_listed_in_lfw(root)
+    if leaves_out != "all":
+        raise InvalidInputError(f"a split leaves out 'all' shared people or those 'listed', not {leaves_out!r}")
+    shared = shared_subjects(read_lfw_images(root).subject_ids, read_cfp_images(root).subject_ids)
+    return {subject for subject in read_lfw_images(root).subject_ids if canonical_subject(subject) in shared}
+
+
+def _suffix(leaves_out: str) -> str:
+    return "" if leaves_out == "all" else "-as-listed"

@@ -1,0 +1,267 @@
+"""InsightFace `.bin` pair sets, read without executing pickle.
+
+The format is a pickle of `(list of encoded images, list of bool)`, images 2i and 2i+1 being pair i. A pickle is a
+program; unpickling a file from the internet runs it. Here its opcodes are walked by hand: only those that build bytes,
+numbers, lists and tuples are followed, plus four calls that writers of this format use, which are recognised by name
+and computed here. Nothing is imported or called by name, so a hostile file is refused, not run.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppfr.core import DatasetError, MissingAssetError
+from ppfr.data._image_sets import CROP_SHAPE, EncodedImageSet
+from ppfr.data._pairs import PairProtocol
+
+NUM_FOLDS = 10
+_MAX_FILE_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A global that the pickle refers to; stays a name."""
+
+    path: str
+
+
+@dataclass(slots=True, eq=False)
+class _Built:
+    """What a recognised call makes; `state` is set by BUILD."""
+
+    kind: str
+    state: Any = None
+
+
+_ARRAY_MAKERS = frozenset({"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"})
+_SCALAR_MAKERS = frozenset({"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"})
+_DTYPES = frozenset({"b1", "u1", "i1", "i4", "i8", "?"})
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
+)
+_TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
+
+
+class _Walker:
+    """A stack machine for the harmless part of pickle."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        """Follow one opcode."""
+        if opcode in _LITERALS:
+            self.stack.append(argument)
+        elif opcode in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode])
+        elif opcode in _TUPLE_SIZES:
+            size = _TUPLE_SIZES[opcode]
+            items = self._take(size)
+            self.stack.append(tuple(items))
+        elif opcode in ("PROTO", "FRAME"):
+            pass
+        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif opcode in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif opcode == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif opcode in ("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"):
+            self._symbolic(opcode, argument)
+        else:
+            self._container(opcode)
+
+    def _take(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError("stack")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def _to_mark(self) -> list[Any]:
+        position = len(self.stack) - 1
+        while self.stack[position] is not _MARK:
+            position -= 1
+            if position < 0:
+                raise IndexError("mark")
+        items = self.stack[position + 1 :]
+        del self.stack[position:]
+        return items
+
+    def _container(self, opcode: str) -> None:
+        if opcode == "MARK":
+            self.stack.append(_MARK)
+        elif opcode == "EMPTY_LIST":
+            self.stack.append([])
+        elif opcode in ("LIST", "TUPLE"):
+            items = self._to_mark()
+            self.stack.append(items if opcode == "LIST" else tuple(items))
+        elif opcode in ("APPEND", "APPENDS"):
+            items = self._to_mark() if opcode == "APPENDS" else self._take(1)
+            if not isinstance(self.stack[-1], list):
+                raise TypeError("append")
+            self.stack[-1].extend(items)
+        elif opcode in ("POP", "POP_MARK"):
+            self._to_mark() if opcode == "POP_MARK" else self._take(1)
+        else:
+            raise DatasetError(f"the pickle uses the operation {opcode}, which no pair set needs")
+
+    def _symbolic(self, opcode: str, argument: Any) -> None:
+        if opcode == "GLOBAL":
+            self.stack.append(_Name(str(argument)))
+        elif opcode == "STACK_GLOBAL":
+            module, name = self._take(2)
+            self.stack.append(_Name(f"{module} {name}"))
+        elif opcode == "REDUCE":
+            callee, arguments = self._take(2)
+            self.stack.append(_recognised_call(callee, arguments))
+        else:
+            (state,) = self._take(1)
+            if not isinstance(self.stack[-1], _Built):
+                raise DatasetError("the pickle sets the state of something that is not an array")
+            self.stack[-1].state = state
+
+
+def _recognised_call(callee: Any, arguments: Any) -> Any:
+    """What one of the four known calls gives; anything else is refused by name."""
+    path = callee.path if isinstance(callee, _Name) else "something that is not a name"
+    if path == "_codecs encode" and len(arguments) == 2 and arguments[1] == "latin1":
+        return arguments[0].encode("latin1")  # how protocols 0-2 write bytes
+    if path in ("__builtin__ bytes", "builtins bytes") and arguments == ():
+        return b""
+    if path == "numpy dtype" and arguments and arguments[0] in _DTYPES:
+        return _Built(f"dtype {arguments[0]}")
+    if path in _ARRAY_MAKERS:
+        return _Built("array")
+    if path in _SCALAR_MAKERS and len(arguments) == 2 and isinstance(arguments[0], _Built):
+        kind = arguments[0].kind.removeprefix("dtype ")
+        return bool(any(arguments[1])) if kind in ("b1", "?") else int.from_bytes(arguments[1], "little", signed=True)
+    raise DatasetError(f"the pickle wants to call {path!r}, which no pair set needs")
+
+
+def _walk(data: bytes) -> Any:
+    walker = _Walker()
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "STOP":
+            return walker.stack.pop()
+        walker.step(opcode.name, argument)
+    raise DatasetError("the pickle does not end")
+
+
+def _as_bytes(value: Any) -> bytes:
+    """One encoded image: bytes, a Python 2 string, or an array of bytes."""
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode("latin1")
+    if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
+        return _as_bytes(value.state[-1])
+    raise DatasetError(f"an image is kept as {type(value).__name__}, not as bytes")
+
+
+def _as_flags(value: Any) -> Iterator[bool]:
+    if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
+        value = list(_as_bytes(value.state[-1]))
+    if not isinstance(value, list | tuple):
+        raise DatasetError(f"the genuine flags are kept as {type(value).__name__}, not as a list")
+    for flag in value:
+        if not isinstance(flag, bool | int) or flag not in (0, 1):
+            raise DatasetError("a genuine flag is neither true nor false")
+        yield bool(flag)
+
+
+class _BytesImageSet(EncodedImageSet):
+    """Encoded images in memory."""
+
+    def __init__(self, encoded: list[bytes], subject_ids: list[str], *, name: str, crop_shape: tuple[int, int]) -> None:
+        super().__init__(name=name, subject_ids=subject_ids, crop_shape=crop_shape)
+        self._encoded = encoded
+
+    def _source(self, index: int) -> bytes:
+        return self._encoded[index]
+
+    def signature(self, index: int) -> str:
+        return f"{index}\0{len(self._encoded[index])}"
+
+
+def read_insightface_bin(
+    path: Path, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE
+) -> PairProtocol:
+    """A pair set such as `lfw.bin`, `cfp_fp.bin` or `agedb_30.bin`.
+
+    Folds are ten consecutive pieces, as the format's own evaluation cuts them. The format names no people: subject ids
+    here join what is provably one person (genuine pairs, and images that are the same bytes), so one person may have
+    several. They serve intervals within the set and can rule out no overlap with a training set.
+
+    Args:
+        path: the file.
+        name: short name for records; default: the file's name without `.bin`.
+        crop_shape: (H, W) of its images.
+
+    Raises:
+        MissingAssetError: no such file.
+        DatasetError: not such a pair set, damaged, or a pickle that would do more than hold data (it was not run).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingAssetError(
+            path.name,
+            looked_in=[str(path.parent)],
+            remedy="The InsightFace data zoo gives it out within its training sets; give the path of the .bin file.",
+        )
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise DatasetError(f"{path} has more than {_MAX_FILE_BYTES} bytes, which no pair set has; check the file")
+    try:
+        content = _walk(path.read_bytes())
+        if not isinstance(content, tuple | list) or len(content) != 2 or not isinstance(content[0], list | tuple):
+            raise DatasetError("it does not hold (images, genuine flags)")
+        encoded = [_as_bytes(image) for image in content[0]]
+        is_genuine = np.fromiter(_as_flags(content[1]), np.bool_)
+    except DatasetError as error:
+        raise DatasetError(f"{path} is refused: {error}. Nothing in it was run; get it from its own source") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DatasetError(f"{path} is damaged or no pair set ({error}); get it again from its source") from error
+    if len(is_genuine) < NUM_FOLDS or len(encoded) != 2 * len(is_genuine):
+        raise DatasetError(
+            f"{path} holds {len(encoded)} images for {len(is_genuine)} pairs; two for each and at least {NUM_FOLDS}"
+            " pairs are needed. Get it again from its source"
+        )
+    name = name or path.stem
+    images = _BytesImageSet(encoded, _joined_subjects(encoded, is_genuine, name), name=name, crop_shape=crop_shape)
+    folds = np.array_split(np.arange(len(is_genuine)), NUM_FOLDS)
+    return PairProtocol(
+        name=name,
+        images=images,
+        first=np.arange(0, len(encoded), 2, dtype=np.int64),
+        second=np.arange(1, len(encoded), 2, dtype=np.int64),
+        is_genuine=is_genuine,
+        fold=np.repeat(np.arange(NUM_FOLDS, dtype=np.int64), [len(fold) for fold in folds]),
+    )
+
+
+def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) -> list[str]:
+    """Subject ids from genuine pairs and equal bytes (union-find)."""
+    parent = list(range(len(encoded)))
+
+    def root_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first_with: dict[bytes, int] = {}
+    for index, image in enumerate(encoded):
+        parent[root_of(index)] = root_of(first_with.setdefault(image, index))
+    for pair in np.flatnonzero(is_genuine).tolist():
+        parent[root_of(2 * pair)] = root_of(2 * pair + 1)
+    return [f"{name}/{root_of(index)}" for index in range(len(encoded))]

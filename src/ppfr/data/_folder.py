@@ -1,0 +1,55 @@
+"""Folders of images: <subject>/<image>."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ppfr.core import DatasetError, MissingAssetError, ProblemsError
+from ppfr.data._image_sets import CROP_SHAPE, FileImageSet
+from ppfr.data._layout import IMAGE_SUFFIXES, list_images
+
+
+def read_folder(
+    root: Path, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE, check: bool = True
+) -> FileImageSet:
+    """Aligned crops in `root/<subject>/<image>`; subject ids are the folders' names.
+
+    Args:
+        root: the folder.
+        name: short name for records; default: the folder's name.
+        crop_shape: (H, W) that every image must have.
+        check: decode every image once now, so that all that is wrong is told together; False trusts the folder and
+            leaves errors to reading.
+
+    Raises:
+        MissingAssetError: no such folder.
+        DatasetError: no image in it.
+        ProblemsError: subjects without images, images outside a subject's folder, images that cannot be read or have
+            another size; all are listed.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise MissingAssetError(str(root), looked_in=[str(root.parent)], remedy="Give a folder of <subject>/<image>.")
+    with os.scandir(root) as entries:
+        stray = sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES)
+    problems = [f"{stray_name} lies outside a subject's folder" for stray_name in stray]
+    listed = list_images(root)
+    paths = [path for directory in listed for path in directory]
+    if not paths:
+        raise DatasetError(
+            f"{root} holds no image in <subject>/<image>"
+            + (f"; {len(stray)} lie in it directly: give each person a folder" if stray else "; put images there")
+        )
+    subfolders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    problems += [
+        f"{subfolder}/ holds no image" for subfolder, found in zip(subfolders, listed, strict=True) if not found
+    ]
+    images = FileImageSet(
+        paths, [path.parent.name for path in paths], name=name or root.resolve().name, root=root, crop_shape=crop_shape
+    )
+    if check:
+        problems += images.problems()
+    if problems:
+        raise ProblemsError(f"{root} cannot be used as it is; mend or remove what is listed", problems)
+    return images

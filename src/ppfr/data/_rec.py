@@ -1,0 +1,176 @@
+"""MXNet RecordIO training sets (`train.rec`, `train.idx`), read without mxnet.
+
+A record is the 32-bit word 0xced7230a, a word whose upper 3 bits say whether the record is whole (0) or its first (1),
+a middle (2) or its last part (3) and whose lower 29 bits give the part's length, then the bytes, padded to 4. A record
+is split where its own bytes hold the word 0xced7230a at a multiple of 4; joining puts the word back. The bytes begin
+with a header: flag (uint32), label (float32), two ids (uint64); flag > 0 means that so many float32 labels follow.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppfr.core import DatasetError, MissingAssetError, ProblemsError
+from ppfr.data._image_sets import CROP_SHAPE, EncodedImageSet
+
+_MAGIC = 0xCED7230A
+_MAGIC_BYTES = struct.pack("<I", _MAGIC)
+_LENGTH_BITS = 29
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+_PART_HEADER = struct.Struct("<II")
+_IMAGE_HEADER = struct.Struct("<IfQQ")
+_HEADER_BYTES = _PART_HEADER.size + _IMAGE_HEADER.size
+_ROWS_AT_ONCE = 1 << 16
+
+
+class RecImageSet(EncodedImageSet):
+    """Images in a RecordIO file, read at random through its index."""
+
+    def __init__(
+        self, path: Path, offsets: np.ndarray, labels: np.ndarray, *, name: str, crop_shape: tuple[int, int]
+    ) -> None:
+        """Take records at `offsets` (N,) int64 with class numbers `labels` (N,) int64; use `read_rec`."""
+        super().__init__(name=name, subject_ids=[f"{name}/{label}" for label in labels], crop_shape=crop_shape)
+        self._path = path
+        self._offsets = offsets
+        self._bytes: mmap.mmap | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bytes": None}  # each process maps the file for itself
+
+    def _mapped(self) -> mmap.mmap:
+        if self._bytes is None:
+            self._bytes = _map(self._path)
+        return self._bytes
+
+    def _source(self, index: int) -> bytes:
+        record = read_record(self._mapped(), int(self._offsets[index]))
+        flag = _IMAGE_HEADER.unpack_from(record)[0]
+        return record[_IMAGE_HEADER.size + 4 * flag :]
+
+    def signature(self, index: int) -> str:
+        """Offset of the record in the file."""
+        return f"{self._path.name}\0{self._offsets[index]}"
+
+
+def read_record(data: mmap.mmap | bytes, offset: int) -> bytes:
+    """The bytes of the record at `offset`, its parts joined.
+
+    Raises:
+        DatasetError: no record begins there, or it is cut off.
+    """
+    parts: list[bytes] = []
+    while True:
+        if offset < 0 or offset + _PART_HEADER.size > len(data):
+            raise DatasetError(f"the record file ends within a record (byte {offset}); get it again")
+        magic, word = _PART_HEADER.unpack_from(data, offset)
+        if magic != _MAGIC:
+            raise DatasetError(
+                f"no record begins at byte {offset}; the index belongs to another .rec file or the file is damaged"
+            )
+        kind, length = word >> _LENGTH_BITS, word & ((1 << _LENGTH_BITS) - 1)
+        start = offset + _PART_HEADER.size
+        if start + length > len(data):
+            raise DatasetError(f"the record file ends within a record (byte {offset}); get it again")
+        if (kind in (_WHOLE, _FIRST)) == bool(parts) or kind > _LAST:
+            raise DatasetError(f"the parts of the record at byte {offset} are out of order; get the file again")
+        parts.append(bytes(data[start : start + length]))
+        if kind in (_WHOLE, _LAST):
+            return _MAGIC_BYTES.join(parts)
+        offset = start + (length + 3) // 4 * 4
+
+
+def read_rec(
+    path_rec: Path, path_idx: Path | None = None, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE
+) -> RecImageSet:
+    """An InsightFace training set.
+
+    If record 0 is a header (flag 2: first class record, number of records), the images are the keys from 1 up to the
+    first class record; otherwise every key is an image. The class is the first label. Subject ids are
+    "<name>/<class>": the format has no names, so an overlap with another set cannot be seen from them.
+
+    Args:
+        path_rec: the `.rec` file.
+        path_idx: its index ("key<TAB>offset" lines); default: the same name with `.idx`.
+        name: short name for records; default: the name of the directory the file lies in.
+        crop_shape: (H, W) of its images.
+
+    Raises:
+        MissingAssetError: one of the two files is not there.
+        DatasetError: the files are damaged or do not belong together.
+        ProblemsError: malformed lines of the index; all are listed.
+    """
+    path_rec = Path(path_rec)
+    path_idx = Path(path_idx) if path_idx is not None else path_rec.with_suffix(".idx")
+    for path in (path_rec, path_idx):
+        if not path.is_file():
+            raise MissingAssetError(
+                path.name,
+                looked_in=[str(path.parent)],
+                remedy="A training set is a .rec file and its .idx file; give both paths.",
+            )
+    offset_of = _read_index(path_idx)
+    data = _map(path_rec)
+    keys = sorted(offset_of)
+    first = read_record(data, offset_of[keys[0]])
+    if len(first) < _IMAGE_HEADER.size:
+        raise DatasetError(f"{path_rec} holds records without an image header; it is not an image set")
+    flag = _IMAGE_HEADER.unpack_from(first)[0]
+    if keys[0] == 0 and flag == 2 and len(first) <= _IMAGE_HEADER.size + 4 * flag:
+        first_class_key = int(struct.unpack_from("<f", first, _IMAGE_HEADER.size)[0])
+        keys = [key for key in keys if 1 <= key < first_class_key]
+    if not keys:
+        raise DatasetError(f"{path_rec} holds no image; its header names an empty range")
+    offsets = np.array([offset_of[key] for key in keys], np.int64)
+    labels = _labels(path_rec, offsets)
+    return RecImageSet(path_rec, offsets, labels, name=name or path_rec.resolve().parent.name, crop_shape=crop_shape)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise DatasetError(f"{path} is empty; get it again") from error
+
+
+def _read_index(path: Path) -> dict[int, int]:
+    offset_of: dict[int, int] = {}
+    problems = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        words = line.split("\t")
+        if len(words) != 2 or not (words[0].isdigit() and words[1].strip().isdigit()):
+            problems.append(f"line {number}: expected 'key<TAB>offset'")
+        else:
+            offset_of[int(words[0])] = int(words[1])
+    if problems:
+        raise ProblemsError(f"{path} is not an index of a .rec file", problems)
+    if not offset_of:
+        raise DatasetError(f"{path} is empty; get it again")
+    return offset_of
+
+
+def _labels(path: Path, offsets: np.ndarray) -> np.ndarray:
+    """First label of each record, gathered without reading the images."""
+    bytes_ = np.memmap(path, np.uint8, mode="r")
+    if offsets.max() + _HEADER_BYTES + 4 > len(bytes_):
+        raise DatasetError(f"{path} ends before the last record its index names; get both files again")
+    labels = np.empty(len(offsets), np.float32)
+    reach = np.arange(_HEADER_BYTES + 4)
+    for start in range(0, len(offsets), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        words = bytes_[offsets[rows, None] + reach]
+        magic, flag = (words[:, at : at + 4].copy().view("<u4")[:, 0] for at in (0, _PART_HEADER.size))
+        if (magic != _MAGIC).any():
+            raise DatasetError(f"the index names places of {path} where no record begins; get both files again")
+        own = words[:, _PART_HEADER.size + 4 : _PART_HEADER.size + 8].copy().view("<f4")[:, 0]
+        listed = words[:, _HEADER_BYTES : _HEADER_BYTES + 4].copy().view("<f4")[:, 0]
+        labels[rows] = np.where(flag > 0, listed, own)
+    if not np.isfinite(labels).all() or (labels < 0).any() or (labels != np.floor(labels)).any():
+        raise DatasetError(f"{path} has labels that are no class numbers; it is not a recognition training set")
+    return labels.astype(np.int64)
