@@ -6,27 +6,32 @@ import cv2
 import numpy as np
 
 from ppfr.data._synthetic._capture import Camera
+from ppfr.data._synthetic._fields import clip
 from ppfr.data._synthetic._noise import grain
+
+_METERED_LEVEL = 0.24  # linear light the automatic exposure aims at, over the middle of the picture
+_METERING = 0.7  # how far it gets there; 1 would make all skins equally bright
 
 
 def photograph(light: np.ndarray, camera: Camera) -> np.ndarray:
     """(3, H, W) linear light to (H, W, 3) uint8 RGB."""
     size = light.shape[1]
-    image = cv2.merge([plane * np.float32(gain) for plane, gain in zip(light, camera.gains, strict=True)])
+    middle = light[:, size // 4 : -size // 4, size // 4 : -size // 4]
+    metered = (_METERED_LEVEL / max(float(middle.mean()), 0.01)) ** _METERING
+    image = cv2.merge([plane * np.float32(gain * metered) for plane, gain in zip(light, camera.gains, strict=True)])
     image = _defocus(image, camera, size / 112.0)
     if camera.sampling < 1.0:
         side = max(16, round(size * camera.sampling))
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
-    image = np.sqrt(np.clip(image, 0.0, 1.6))
+    image = np.sqrt(clip(image, 0.0, 1.6))
     image = image * (1.0 + 0.12 * image) / (1.0 + 0.17 * image * image)  # rolls highlights off instead of clipping them
     if camera.is_grey:
         image = np.repeat(image @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32), 3, axis=2)
     noise = grain(image.size, camera.noise_offset).reshape(image.shape)
     image = image * np.float32(255.0) + noise * np.float32(255.0 * camera.noise)
-    pixels = np.clip(image + 0.5, 0.0, 255.0).astype(np.uint8)
-    pixels = cv2.LUT(pixels, _tone_curve(camera.contrast))
-    return _compress(pixels, camera.jpeg_quality)
+    pixels = clip(image + 0.5, 0.0, 255.0).astype(np.uint8)
+    return _compress(_tone_curve(camera.contrast)[pixels], camera.jpeg_quality)
 
 
 def _defocus(image: np.ndarray, camera: Camera, unit: float) -> np.ndarray:

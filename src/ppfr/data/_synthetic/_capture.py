@@ -98,6 +98,7 @@ class Capture:
     Attributes:
         wears_glasses: where it lies below `Person.glasses` the spectacles are on.
         tousle: how far the hair is from its usual shape, about -1 to 1 each (height, part, fringe).
+        restyle: where it lies below a share of 1 the hair is worn in another style than usual.
         beard_growth: factor on the beard's density.
         clothes: colour of what is worn.
         scene: seed of background, hand and hat.
@@ -111,6 +112,7 @@ class Capture:
     occlusion: Occlusion
     wears_glasses: float
     tousle: tuple[float, float, float]
+    restyle: float
     beard_growth: float
     flush: float
     clothes: Colour
@@ -131,7 +133,8 @@ def draw_capture(seed: int) -> Capture:
         occlusion=Occlusion(int(rng.choice(len(Occlusion), p=_OCCLUSION_ODDS))),
         wears_glasses=float(rng.random()),
         tousle=(float(tousle[0]), float(tousle[1]), float(tousle[2])),
-        beard_growth=float(rng.uniform(0.7, 1.2)),
+        restyle=float(rng.random()),
+        beard_growth=float(rng.uniform(0.7, 1.2) if rng.random() < 0.8 else rng.uniform(0.0, 0.5)),
         flush=float(rng.uniform(0.5, 1.6)),
         clothes=(float(hue[0]), float(hue[1]), float(hue[2])),
         scene=int(rng.integers(2**62)),
@@ -139,10 +142,10 @@ def draw_capture(seed: int) -> Capture:
 
 
 def _draw_pose(rng: np.random.Generator) -> Pose:
-    error = 0.55 * rng.standard_normal((5, 2))
+    error = 0.7 * rng.standard_normal((5, 2))
     return Pose(
-        yaw=float(np.clip(0.26 * rng.standard_normal(), -0.6, 0.6)),
-        pitch=float(np.clip(0.13 * rng.standard_normal(), -0.32, 0.32)),
+        yaw=float(np.clip(0.32 * rng.standard_normal(), -0.65, 0.65)),
+        pitch=float(np.clip(0.15 * rng.standard_normal(), -0.36, 0.36)),
         landmark_error=tuple((float(x), float(y)) for x, y in error),
     )
 
@@ -161,10 +164,10 @@ def _draw_expression(rng: np.random.Generator) -> Expression:
 
 
 def _draw_light(rng: np.random.Generator) -> Light:
-    azimuth, elevation = 0.75 * rng.standard_normal(), float(np.clip(rng.normal(0.5, 0.35), -0.5, 1.2))
+    azimuth, elevation = 0.9 * rng.standard_normal(), float(np.clip(rng.normal(0.5, 0.35), -0.5, 1.2))
     azimuth = float(np.clip(azimuth, -1.4, 1.4))
     towards = np.array([np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
-    share = float(rng.uniform(0.25, 0.85))
+    share = float(rng.uniform(0.3, 0.95))
     warmth, cast = 0.11 * rng.standard_normal(), 0.05 * rng.standard_normal()
     key = 1.55 * share * np.array([1.0 + warmth, 1.0 + cast, 1.0 - 1.3 * warmth])
     cool = 0.08 * rng.standard_normal()
@@ -182,15 +185,15 @@ def _draw_light(rng: np.random.Generator) -> Light:
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
     exposure = float(np.exp(0.28 * np.clip(rng.standard_normal(), -2, 2)))
-    balance = np.exp(0.09 * np.clip(rng.standard_normal(3), -2, 2))
+    balance = np.exp(0.11 * np.clip(rng.standard_normal(3), -2, 2))
     is_compressed = rng.random() < 0.6
     return Camera(
         gains=tuple(float(value) for value in exposure * balance),  # type: ignore[arg-type]
         contrast=float(np.exp(0.16 * np.clip(rng.standard_normal(), -2, 2))),
-        blur_px=float(0.25 + 0.55 * rng.random() ** 2 * 2.0),
+        blur_px=float(0.25 + 0.8 * rng.random() ** 2),
         motion_px=float(rng.uniform(2.0, 5.0)) if rng.random() < 0.08 else 0.0,
         motion_angle=float(rng.uniform(0.0, np.pi)),
-        sampling=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.3 else 1.0,
+        sampling=float(rng.uniform(0.45, 1.0)) if rng.random() < 0.25 else 1.0,
         noise=float(0.006 + 0.03 * rng.random() ** 3),
         jpeg_quality=int(rng.integers(35, 96)) if is_compressed else 0,
         is_grey=bool(rng.random() < 0.04),

@@ -6,23 +6,12 @@ import cv2
 import numpy as np
 
 from ppfr.data._synthetic._capture import Capture
-from ppfr.data._synthetic._geometry import Field, View, bump, mouth_corner_y, mouth_half_width
+from ppfr.data._synthetic._fields import Field, blend, bump, clip, cover
+from ppfr.data._synthetic._geometry import View, mouth_corner_y, mouth_half_width
 from ppfr.data._synthetic._identity import Colour, Person
 
-_SCLERA: Colour = (0.62, 0.59, 0.56)
+_SCLERA: Colour = (0.56, 0.53, 0.50)
 _TEETH: Colour = (0.66, 0.62, 0.54)
-
-
-def blend(albedo: np.ndarray, alpha: Field, colour: Colour | np.ndarray) -> None:
-    """Lay `colour` (three numbers or (3, h, w)) over `albedo` (3, h, w) in place."""
-    tint = np.asarray(colour, dtype=np.float32)
-    albedo += alpha * ((tint[:, None, None] if tint.ndim == 1 else tint) - albedo)
-
-
-def cover(distance: Field, density: float) -> Field:
-    """Antialiased coverage of the region where a signed distance (template pixels) is negative."""
-    coverage: Field = np.clip(0.5 - distance * np.float32(density), 0.0, 1.0)
-    return coverage
 
 
 def paint_eye(albedo: np.ndarray, person: Person, capture: Capture, view: View, side: float) -> None:
@@ -45,7 +34,7 @@ def paint_eye(albedo: np.ndarray, person: Person, capture: Capture, view: View, 
     upper = -np.float32(upper_height) * arch * (1.0 + np.float32(eyes.peak) * span)
     lower = np.float32(lower_height) * arch * (1.0 + 0.25 * span)
     opening = np.minimum(down - upper, lower - down)
-    near = np.clip(1.35 - np.abs(span), 0.0, 0.35) * np.float32(1.0 / 0.35)
+    near = clip(1.35 - np.abs(span), 0.0, 0.35) * np.float32(1.0 / 0.35)
     fold = down - upper + np.float32(1.5 + 0.75 * eyes.crease + 0.6 * shut)
     crease = 0.42 * min(1.0, max(0.0, eyes.crease + 0.5)) + 0.2 * person.age
     patch *= 1.0 - crease * near * np.exp(-(fold * fold) * 1.6)
@@ -59,10 +48,7 @@ def paint_eye(albedo: np.ndarray, person: Person, capture: Capture, view: View, 
     )
     lash = (down - upper + 0.25) * np.float32(1.0 / (0.55 + 0.4 * eyes.lashes))
     lash_alpha = (
-        np.exp(-lash * lash)
-        * near
-        * np.float32(0.5 + 0.4 * min(eyes.lashes, 1.2))
-        * np.clip(1.15 + 0.5 * span, 0.5, 1.0)
+        np.exp(-lash * lash) * near * np.float32(0.5 + 0.4 * min(eyes.lashes, 1.2)) * clip(1.15 + 0.5 * span, 0.5, 1.0)
     )
     blend(patch, np.minimum(lash_alpha, 0.95), np.array(person.hair.brow_colour) * 0.25)
     rim = (down - lower) * np.float32(1.4)
@@ -74,13 +60,13 @@ def _eyeball(
 ) -> np.ndarray:
     eyes = person.eyes
     gaze_x, gaze_y = capture.expression.gaze
-    shading = np.clip(0.45 + 0.2 * (down - upper), 0.3, 1.0) * (1.0 - 0.22 * span * span)
+    shading = clip(0.45 + 0.2 * (down - upper), 0.3, 1.0) * (1.0 - 0.22 * span * span)
     ball = np.array(_SCLERA, dtype=np.float32)[:, None, None] * shading
     dx, dy = out - np.float32(side * gaze_x), down - np.float32(gaze_y - 0.5)
     radius = np.sqrt(dx * dx + dy * dy) * np.float32(1.0 / eyes.iris_radius)
-    ring = np.clip(0.55 + 0.75 * radius, 0.0, 1.15) * (1.0 - 0.75 * np.clip((radius - 0.78) * 4.0, 0.0, 1.0))
-    iris = np.array(eyes.iris, dtype=np.float32)[:, None, None] * (ring * np.clip(shading + 0.15, 0.0, 1.0))
-    iris *= np.clip((radius - 0.40) * np.float32(density * eyes.iris_radius) + 0.5, 0.03, 1.0)
+    ring = clip(0.55 + 0.75 * radius, 0.0, 1.15) * (1.0 - 0.75 * clip((radius - 0.78) * 4.0, 0.0, 1.0))
+    iris = np.array(eyes.iris, dtype=np.float32)[:, None, None] * (ring * clip(shading + 0.15, 0.0, 1.0))
+    iris *= clip((radius - 0.40) * np.float32(density * eyes.iris_radius) + 0.5, 0.03, 1.0)
     blend(ball, cover((radius - 1.0) * np.float32(eyes.iris_radius), density), iris)
     x, y, _ = capture.light.towards
     spark_x, spark_y = dx - np.float32(side * 1.7 * x), dy - np.float32(min(1.6 * y, -0.5))
@@ -100,13 +86,13 @@ def paint_brow(albedo: np.ndarray, person: Person, capture: Capture, view: View,
         return
     out = (side * view.x[rows, columns] - centre_x) * np.float32(1.0 / eyes.brow_length)
     tilt = eyes.brow_tilt * eyes.brow_length - 1.1 * min(raised, 0.0)
-    middle = np.float32(y) + np.float32(tilt) * out - np.float32(eyes.brow_arch) * (1.0 - (out - 0.25) ** 2)
-    thickness = np.float32(eyes.brow_thickness) * np.clip(
+    middle = np.float32(y) + np.float32(tilt) * out - np.float32(eyes.brow_arch) * (1.0 - (out - 0.3) ** 2 * 0.6)
+    thickness = np.float32(eyes.brow_thickness) * clip(
         1.0 - (0.28 + 0.2 * eyes.brow_taper) * out - 0.22 * out * out, 0.1, 1.6
     )
-    ends = np.clip((1.0 - np.abs(out)) * 4.0 + 0.35, 0.0, 1.0)
-    inside = np.clip(0.6 + (thickness - np.abs(view.y[rows, columns] - middle)) * 0.7, 0.0, 1.0)
-    alpha = inside * ends * np.clip(0.85 + 0.3 * hairs[rows, columns], 0.2, 1.1) * np.float32(eyes.brow_density)
+    ends = clip((1.0 - np.abs(out)) * 4.0 + 0.35, 0.0, 1.0)
+    inside = clip(0.6 + (thickness - np.abs(view.y[rows, columns] - middle)) * 0.7, 0.0, 1.0)
+    alpha = inside * ends * clip(0.85 + 0.3 * hairs[rows, columns], 0.2, 1.1) * np.float32(eyes.brow_density)
     blend(patch, np.minimum(alpha, 0.97), person.hair.brow_colour)
 
 
@@ -119,15 +105,15 @@ def paint_nose(albedo: np.ndarray, person: Person, view: View, pitch: float) -> 
     if patch.size == 0:
         return
     across, down = np.abs(view.x[rows, columns]), view.y[rows, columns]
-    seen = float(np.clip(0.85 + 0.25 * face.upturn + 1.2 * pitch, 0.25, 1.2))
+    seen = min(max(0.85 + 0.25 * face.upturn + 1.2 * pitch, 0.25), 1.2)
     slanted = down - np.float32(y) + 0.25 * (across - np.float32(0.48 * face.alar_width))
     hole = bump(
         across, slanted, centre=(0.46 * face.alar_width, 0.0), radius=(1.9 * face.nostril, 1.05 * face.nostril * seen)
     )
-    blend(patch, np.clip(1.25 * hole, 0.0, 1.0) * 0.86, np.array(person.skin.tone) * (0.10, 0.05, 0.04))
+    blend(patch, clip(1.25 * hole, 0.0, 1.0) * 0.86, np.array(person.skin.tone) * (0.10, 0.05, 0.04))
     dx, dy = across - np.float32(face.alar_width * 0.72), (down - np.float32(face.nose_length + 1.0)) * 0.85
     wing = np.sqrt(dx * dx + dy * dy) - np.float32(face.alar_size * 1.02)
-    rim = np.exp(-(wing * wing) * 1.4) * np.clip((dx + 0.4) * 0.7, 0.0, 1.0)
+    rim = np.exp(-(wing * wing) * 1.4) * clip((dx + 0.4) * 0.7, 0.0, 1.0)
     patch *= 1.0 - 0.3 * rim
 
 
@@ -152,7 +138,7 @@ def paint_mouth(albedo: np.ndarray, person: Person, capture: Capture, view: View
     inner = line + np.float32(gap) * arch
     bottom = inner + np.float32(face.lower_lip * thin) * np.sqrt(arch) * (0.72 + 0.28 * arch)
     lips = cover(np.maximum(top - y, y - bottom), view.density * 0.7)
-    is_upper = np.clip(0.5 + (line + 0.5 * gap - y) * 0.8, 0.0, 1.0)
+    is_upper = clip(0.5 + (line + 0.5 * gap - y) * 0.8, 0.0, 1.0)
     tone = np.asarray(face.lip, dtype=np.float32)[:, None, None]
     shine = 1.0 + 0.22 * np.exp(-(((y - (inner + bottom) * 0.5) * 0.7) ** 2)) * (1.0 - span2)
     blend(patch, lips * 0.9, tone * (shine - 0.26 * is_upper))
@@ -167,7 +153,7 @@ def paint_mouth(albedo: np.ndarray, person: Person, capture: Capture, view: View
             smile=max(expression.smile, 0.3 * expression.mouth_open),
         )
     crack = (y - line) * 1.5
-    width = np.clip((1.08 - np.abs(span)) * 8.0, 0.0, 1.0)
+    width = clip((1.08 - np.abs(span)) * 8.0, 0.0, 1.0)
     patch *= 1.0 - (0.72 if gap <= 0.4 else 0.4) * np.exp(-crack * crack) * width
 
 
@@ -184,13 +170,37 @@ def _paint_gap(
 def ink_lines(person: Person, capture: Capture, view: View) -> Field:
     """Wrinkles, moles and spots as a darkness in [0, 1]."""
     canvas = np.zeros((view.size, view.size), np.uint8)
+    lines = [line for line in _wrinkles(person, capture) if line[1] > 0.02]
+    marks = [(x, y) for path, _ in lines for x, y in path] + [(spot[0], spot[1]) for spot in person.skin.spots]
+    pixels = np.round(view.project(_on_head(marks)) * 16.0).astype(np.int32)
+    thickness = max(1, round(0.9 * view.density))
+    start = 0
+    for path, darkness in lines:
+        stroke = pixels[start : start + len(path)]
+        cv2.polylines(canvas, [stroke], False, int(min(darkness, 0.8) * 255), thickness, cv2.LINE_AA, 4)
+        start += len(path)
+    for (_, _, radius, darkness), (column, row) in zip(person.skin.spots, pixels[start:].tolist(), strict=True):
+        cv2.circle(canvas, (column, row), round(radius * view.density * 16.0), int(darkness * 255), -1, cv2.LINE_AA, 4)
+    blurred: Field = cv2.GaussianBlur(canvas, (0, 0), 0.75 * view.density).astype(np.float32) * np.float32(1.0 / 255.0)
+    return blurred
+
+
+def _on_head(marks: list[tuple[float, float]]) -> np.ndarray:
+    """(N, 3) points on the head's broad shape."""
+    x, y = np.array(marks).reshape(-1, 2).T
+    across2, along2 = (x / 41.0) ** 2, ((y - 12.0) / 62.0) ** 2
+    return np.stack([x, y, -15.0 * across2 - 7.0 * across2**2 - 11.0 * along2], axis=1)
+
+
+def _wrinkles(person: Person, capture: Capture) -> list[tuple[list[tuple[float, float]], float]]:
+    """Paths on the face and how dark each is."""
     age, expression = person.age, capture.expression
     lines: list[tuple[list[tuple[float, float]], float]] = []
     creases = max(0.0, 1.5 * age - 0.45) + 0.5 * max(expression.brows, 0.0) * (0.3 + age)
     for number in range(3):
         y = -20.5 - 5.0 * number + 0.8 * person.bones.asymmetry
         lines.append(
-            ([(x, y + 0.0035 * x * x - 0.9 * np.cos(x * 0.3)) for x in np.linspace(-19, 19, 9)], 0.26 * creases)
+            ([(x, y + 0.0035 * x * x - 0.9 * np.cos(x * 0.3)) for x in np.linspace(-19, 19, 9)], 0.2 * creases)
         )
     feet = max(0.0, 1.4 * age - 0.35) + 0.45 * max(expression.smile, 0.0) * (0.2 + age)
     fold = 0.10 + 0.42 * age + 0.25 * max(expression.smile, 0.0)
@@ -199,42 +209,16 @@ def ink_lines(person: Person, capture: Capture, view: View) -> Field:
     for side in (-1.0, 1.0):
         for rise in (-2.6, 0.2, 2.8):
             lines.append(
-                ([(side * (outer + 2.2 + 1.2 * t), 0.3 * rise + rise * 0.32 * t) for t in (0.0, 1.5, 3.2)], 0.28 * feet)
+                ([(side * (outer + 2.2 + 1.2 * t), 0.3 * rise + rise * 0.32 * t) for t in (0.0, 1.5, 3.2)], 0.22 * feet)
             )
         start, end = (face.alar_width + 2.4, face.nose_length + 2.0), (half + 4.4, corner_y + 2.0)
         path = [
             (side * (start[0] + (end[0] - start[0]) * t + 1.4 * np.sin(np.pi * t)), start[1] + (end[1] - start[1]) * t)
             for t in np.linspace(0.0, 1.0, 6)
         ]
-        lines.append((path, 0.42 * fold))
+        lines.append((path, 0.3 * fold))
         bag = [
             (side * (person.eyes.half_gap + x), 6.6 - 0.045 * x * x + 0.9 * person.eyes.bags) for x in (-6, -3, 0, 3, 6)
         ]
         lines.append((bag, 0.16 * person.eyes.bags))
-    thickness = max(1, round(0.9 * view.density))
-    for path, darkness in lines:
-        if darkness > 0.02:
-            points = np.array([(x, y, 0.0) for x, y in path])
-            pixels = np.round(view.project(points + _lift(points)) * 16.0).astype(np.int32)
-            cv2.polylines(canvas, [pixels], False, int(min(darkness, 0.8) * 255), thickness, cv2.LINE_AA, 4)
-    for x, y, radius, darkness in person.skin.spots:
-        spot = np.array([[x, y, 0.0]])
-        column, row = np.round(view.project(spot + _lift(spot))[0] * 16.0).astype(int)
-        cv2.circle(
-            canvas,
-            (int(column), int(row)),
-            round(radius * view.density * 16.0),
-            int(darkness * 255),
-            -1,
-            cv2.LINE_AA,
-            4,
-        )
-    blurred: Field = cv2.GaussianBlur(canvas, (0, 0), 0.75 * view.density).astype(np.float32) * np.float32(1.0 / 255.0)
-    return blurred
-
-
-def _lift(points_N3: np.ndarray) -> np.ndarray:
-    """Depth of the head's broad shape under points of the face plane, as offsets in z."""
-    across, along = points_N3[:, 0] / 41.0, (points_N3[:, 1] - 12.0) / 62.0
-    depth = -15.0 * across**2 - 7.0 * across**4 - 11.0 * along**2
-    return np.stack([np.zeros_like(depth), np.zeros_like(depth), depth], axis=1)
+    return lines

@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 
 from ppfr.data._synthetic._capture import Capture
+from ppfr.data._synthetic._fields import Field, bump, clip
 from ppfr.data._synthetic._identity import Person
-
-Field = np.ndarray  # (H, W) float32
 
 TEMPLATE_PX = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -63,8 +62,12 @@ class View:
         """Rows and columns of the crop that hold everything within the radii (template pixels) of a face point."""
         column, row = self.project(np.array([[x, y, z]]))[0]
         half_x, half_y = radius_x * self.density + 2.0, radius_y * self.density + 2.0
-        rows = slice(int(np.clip(row - half_y, 0, self.size)), int(np.clip(row + half_y + 1, 0, self.size)))
-        return rows, slice(int(np.clip(column - half_x, 0, self.size)), int(np.clip(column + half_x + 1, 0, self.size)))
+        rows = slice(_within(row - half_y, self.size), _within(row + half_y + 1, self.size))
+        return rows, slice(_within(column - half_x, self.size), _within(column + half_x + 1, self.size))
+
+
+def _within(position: float, size: int) -> int:
+    return int(min(max(position, 0.0), size))
 
 
 def enlarge(coarse: Field, size: int) -> Field:
@@ -72,13 +75,6 @@ def enlarge(coarse: Field, size: int) -> Field:
     side = coarse.shape[0] * 2
     large = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
     return large[2 * _PAD : 2 * _PAD + size, 2 * _PAD : 2 * _PAD + size]
-
-
-def bump(x: Field, y: Field, *, centre: tuple[float, float], radius: tuple[float, float]) -> Field:
-    """A Gaussian hill of height 1."""
-    dx, dy = (x - centre[0]) * (1.0 / radius[0]), (y - centre[1]) * (1.0 / radius[1])
-    hill: Field = np.exp(-(dx * dx + dy * dy))
-    return hill
 
 
 def look(person: Person, capture: Capture, size: int, field_of_view: float) -> View:
@@ -135,7 +131,7 @@ def mouth_corner_y(person: Person, capture: Capture) -> float:
     """Height of the mouth's corners under this expression."""
     expression = capture.expression
     face = person.nose_mouth
-    return face.mouth_y + face.corner_tilt - 2.6 * expression.smile + 1.8 * expression.mouth_open
+    return face.mouth_y + face.corner_tilt - 3.4 * expression.smile + 1.8 * expression.mouth_open
 
 
 def mouth_half_width(person: Person, capture: Capture) -> float:
@@ -218,8 +214,8 @@ def _outline_radius(person: Person) -> np.ndarray:
 
 
 def _outline(person: Person, x: Field, y: Field, jaw_drop: float) -> Field:
-    lowered = y - jaw_drop * np.clip((y - 30.0) * (1.0 / 25.0), 0.0, 1.0)
-    centred_x = np.abs(x + np.float32(person.bones.asymmetry) * np.clip((y - 5.0) * 0.02, 0.0, 1.0))
+    lowered = y - jaw_drop * clip((y - 30.0) * (1.0 / 25.0), 0.0, 1.0)
+    centred_x = np.abs(x + np.float32(person.bones.asymmetry) * clip((y - 5.0) * 0.02, 0.0, 1.0))
     radius, angle = cv2.cartToPolar(5.0 - lowered, centred_x)
     bins = np.minimum((angle * np.float32(_OUTLINE_BINS / np.pi)).astype(np.int32), _OUTLINE_BINS - 1)
     distance: Field = radius - _outline_radius(person)[bins]

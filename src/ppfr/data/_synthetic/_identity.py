@@ -18,9 +18,9 @@ _SKIN_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _SKIN_TONES = (
     (0.95, 0.80, 0.72),
     (0.91, 0.73, 0.62),
-    (0.82, 0.62, 0.48),
-    (0.68, 0.47, 0.34),
-    (0.50, 0.34, 0.25),
+    (0.82, 0.63, 0.51),
+    (0.68, 0.48, 0.37),
+    (0.50, 0.35, 0.27),
     (0.34, 0.23, 0.18),
 )
 _HAIR_TONES = {
@@ -53,6 +53,28 @@ class HairStyle(enum.IntEnum):
     LONG = 5
     CURLY = 6
     TIED = 7
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StyleTraits:
+    """Means of a style: thickness on top and at the sides, where the side ends, how wavy it is."""
+
+    volume: float
+    side_volume: float
+    side_y: float
+    waviness: float
+
+
+STYLE_TRAITS = {
+    HairStyle.BALD: StyleTraits(2.0, 1.2, -2.0, 0.12),
+    HairStyle.BUZZ: StyleTraits(1.2, 0.8, -2.0, 0.12),
+    HairStyle.SHORT: StyleTraits(5.0, 1.2, -2.0, 0.12),
+    HairStyle.QUIFF: StyleTraits(7.5, 1.2, -2.0, 0.12),
+    HairStyle.FRINGE: StyleTraits(5.0, 5.0, 34.0, 0.2),
+    HairStyle.LONG: StyleTraits(5.0, 6.5, 58.0, 0.3),
+    HairStyle.CURLY: StyleTraits(9.0, 6.5, 22.0, 1.0),
+    HairStyle.TIED: StyleTraits(2.4, 0.8, -6.0, 0.12),
+}
 
 
 class BeardStyle(enum.IntEnum):
@@ -203,7 +225,7 @@ def draw_person(seed: int) -> Person:
     skin = _draw_skin(rng, melanin, age)
     nose_mouth = _draw_nose_mouth(rng, masculine, age, melanin, skin.tone)
     hair = _draw_hair(rng, masculine, age, melanin)
-    glasses = float(rng.choice((0.0, 0.06, 0.9), p=(0.55, 0.25, 0.2)))
+    glasses = float(rng.choice((0.02, 0.2, 0.75), p=(0.55, 0.25, 0.2)))
     style = rng.random(5)
     return Person(
         age=age,
@@ -258,20 +280,20 @@ def _draw_eyes(rng: np.random.Generator, masculine: float, age: float, melanin: 
     return Eyes(
         half_gap=_bell(rng, 17.4, 0.95),
         half_width=_bell(rng, 7.9 - 0.2 * masculine, 0.55),
-        openness=_bell(rng, 0.46 - 0.05 * masculine - 0.07 * age, 0.075),
+        openness=_bell(rng, 0.51 - 0.05 * masculine - 0.07 * age, 0.075),
         lower_lid=_bell(rng, 0.27, 0.05),
         tilt=_bell(rng, -0.06 + 0.08 * age, 0.085),
         peak=_bell(rng, -0.1, 0.22),
         crease=_bell(rng, 0.9, 0.75),
         bags=max(0.0, _bell(rng, 0.15 + 0.8 * age, 0.3)),
-        iris_radius=_bell(rng, 3.75, 0.26),
+        iris_radius=_bell(rng, 3.6, 0.26),
         iris=_linear((iris[0], iris[1], iris[2])),
         lashes=max(0.15, _bell(rng, 0.95 - 0.5 * masculine, 0.25)),
         brow_y=_bell(rng, -11.3 + 1.6 * masculine, 1.25),
         brow_length=_bell(rng, 10.6, 0.9),
         brow_thickness=max(0.7, _bell(rng, 1.45 + 0.95 * masculine, 0.5)),
-        brow_arch=_bell(rng, 2.2 - 0.9 * masculine, 0.9),
-        brow_tilt=_bell(rng, -0.04, 0.1),
+        brow_arch=_bell(rng, 1.75 - 0.75 * masculine, 0.65),
+        brow_tilt=_bell(rng, 0.05, 0.09),
         brow_gap=_bell(rng, 0.0, 1.0),
         brow_density=float(np.clip(_bell(rng, 0.72 - 0.15 * age, 0.17), 0.25, 1.0)),
         brow_taper=_bell(rng, 0.0, 0.5),
@@ -281,12 +303,12 @@ def _draw_eyes(rng: np.random.Generator, masculine: float, age: float, melanin: 
 def _draw_skin(rng: np.random.Generator, melanin: float, age: float) -> Skin:
     tone = np.array([np.interp(melanin, _SKIN_LEVELS, [t[c] for t in _SKIN_TONES]) for c in range(3)])
     tone += rng.standard_normal() * np.array([0.012, -0.012, -0.018]) + 0.012 * rng.standard_normal()
-    num_spots = int(rng.poisson(1.6 + 2.0 * age))
+    num_spots = int(rng.poisson(1.2 + 1.5 * age))
     spots = tuple(
         (
             float(rng.uniform(-34, 34)),
             float(rng.uniform(-34, 54)),
-            float(rng.uniform(0.6, 1.35)),
+            float(rng.uniform(0.45, 1.0)),
             float(rng.uniform(0.25, 0.75)),
         )
         for _ in range(num_spots)
@@ -324,8 +346,8 @@ def _draw_nose_mouth(
         upturn=_bell(rng, 0.0, 0.9),
         mouth_y=_bell(rng, 40.3, 1.35),
         mouth_half_width=_bell(rng, 14.3, 1.2),
-        upper_lip=max(0.9, _bell(rng, 3.1 * (1.0 + fullness), 0.55)),
-        lower_lip=max(1.5, _bell(rng, 4.4 * (1.0 + fullness), 0.6)),
+        upper_lip=max(0.9, _bell(rng, 3.6 * (1.0 + fullness), 0.55)),
+        lower_lip=max(1.5, _bell(rng, 5.0 * (1.0 + fullness), 0.6)),
         bow=_bell(rng, 0.45, 0.25),
         corner_tilt=_bell(rng, 0.0, 0.9),
         philtrum=_bell(rng, 1.0, 0.45),
@@ -353,10 +375,7 @@ def _draw_hair(rng: np.random.Generator, masculine: float, age: float, melanin: 
     colour, brow_colour = _hair_colour(rng, melanin, age)
     has_beard = rng.random() < 1.1 * (masculine - 0.45)
     beard = BeardStyle(int(rng.choice((1, 2, 3, 4), p=(0.36, 0.13, 0.18, 0.33)))) if has_beard else BeardStyle.NONE
-    side = {HairStyle.LONG: 58.0, HairStyle.FRINGE: 34.0, HairStyle.CURLY: 22.0, HairStyle.TIED: -6.0}.get(style, -2.0)
-    waves = {HairStyle.CURLY: 1.0, HairStyle.LONG: 0.3, HairStyle.FRINGE: 0.2}.get(style, 0.12)
-    volume = {HairStyle.BUZZ: 1.2, HairStyle.QUIFF: 7.5, HairStyle.CURLY: 9.0, HairStyle.TIED: 2.4}.get(style, 5.0)
-    sides = {HairStyle.LONG: 6.5, HairStyle.CURLY: 6.5, HairStyle.FRINGE: 5.0, HairStyle.TIED: 0.8}.get(style, 1.2)
+    traits = STYLE_TRAITS[style]
     return Hair(
         style=style,
         colour=colour,
@@ -364,12 +383,12 @@ def _draw_hair(rng: np.random.Generator, masculine: float, age: float, melanin: 
         hairline_y=_bell(rng, -35.5 - 2.5 * age * masculine, 2.6),
         peak=_bell(rng, 0.0, 1.8),
         recession=max(0.0, _bell(rng, 7.0 * age * masculine + 1.0, 2.4)),
-        volume=max(0.6, volume * _bell(rng, 1.0, 0.22)),
-        side_volume=max(0.4, sides * _bell(rng, 1.0, 0.28)),
-        side_y=_bell(rng, side, 6.0),
+        volume=max(0.6, traits.volume * _bell(rng, 1.0, 0.22)),
+        side_volume=max(0.4, traits.side_volume * _bell(rng, 1.0, 0.28)),
+        side_y=_bell(rng, traits.side_y, 6.0),
         part_x=float(rng.choice((-1.0, 1.0))) * float(rng.uniform(0.0, 18.0)),
         fringe=_bell(rng, 15.0, 4.0),
-        waviness=max(0.0, _bell(rng, waves, 0.12)),
+        waviness=max(0.0, _bell(rng, traits.waviness, 0.12)),
         texture_offset=(int(rng.integers(256)), int(rng.integers(256))),
         beard=beard,
         beard_density=float(rng.uniform(0.45, 0.95)),

@@ -20,7 +20,7 @@ def texture_bank() -> np.ndarray:
     """(256, 256, 4) float32 periodic textures, mean 0: blotches, grain, freckles (0 to 1), strands."""
     blotches = _periodic_blur(_rng(0).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 9.0)
     grain = _periodic_blur(_rng(1).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 1.3)
-    freckles = np.clip(_periodic_blur(_rng(2).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 2.4) - 1.05, 0.0, 1.0)
+    freckles = np.clip(_periodic_blur(_rng(2).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 1.25) - 1.25, 0.0, 1.0)
     strands = _periodic_blur(_rng(3).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 1.6)
     strands = 0.7 * strands + 0.5 * _periodic_blur(_rng(4).standard_normal((TEXTURE_SIDE, TEXTURE_SIDE)), 5.0)
     bank = np.dstack([blotches, grain, freckles, strands]).astype(np.float32)
@@ -58,7 +58,11 @@ def grain(count: int, offset: int) -> np.ndarray:
     start = offset % _GRAIN_LENGTH
     if start + count <= _GRAIN_LENGTH:
         return bank[start : start + count]
-    return np.resize(np.roll(bank, -start), count)
+    return (
+        np.resize(np.concatenate([bank[start:], bank[:start]]), count)
+        if count > _GRAIN_LENGTH
+        else np.concatenate([bank[start:], bank[: start + count - _GRAIN_LENGTH]])
+    )
 
 
 def _periodic_blur(values: np.ndarray, sigma: float) -> np.ndarray:

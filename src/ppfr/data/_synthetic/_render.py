@@ -6,9 +6,10 @@ import numpy as np
 
 from ppfr.data._synthetic._camera import photograph
 from ppfr.data._synthetic._capture import Capture
-from ppfr.data._synthetic._features import blend, cover, ink_lines, paint_brow, paint_eye, paint_mouth, paint_nose
-from ppfr.data._synthetic._geometry import Field, View, look
-from ppfr.data._synthetic._hair import beard_coverage, hair_layers
+from ppfr.data._synthetic._features import ink_lines, paint_brow, paint_eye, paint_mouth, paint_nose
+from ppfr.data._synthetic._fields import Field, blend, clip, cover
+from ppfr.data._synthetic._geometry import View, look
+from ppfr.data._synthetic._hair import beard_coverage, hair_layers, worn_hair
 from ppfr.data._synthetic._identity import Person
 from ppfr.data._synthetic._noise import sample_textures
 from ppfr.data._synthetic._scene import background, paint_body, paint_ears, paint_occlusions
@@ -26,8 +27,8 @@ def render_capture(person: Person, capture: Capture, size: int, field_of_view: f
     """
     view = look(person, capture, size, field_of_view)
     diffuse, gleam, redness = light_surface(person, capture, view)
-    brightness = np.clip(diffuse[:, size // 4 : -size // 4, size // 4 : -size // 4].mean(axis=(1, 2)), 0.1, 1.5)
-    behind, over, hair_colour = hair_layers(person, capture, view)
+    brightness = clip(diffuse[:, size // 4 : -size // 4, size // 4 : -size // 4].mean(axis=(1, 2)), 0.1, 1.5)
+    behind, over, hair_colour = hair_layers(person, worn_hair(person.hair, capture), capture, view)
     hair_light = (0.55 * diffuse + 0.45 * brightness[:, None, None]) * np.float32(0.95)
     hair = hair_colour * hair_light
     image = background(capture, size)
@@ -37,7 +38,7 @@ def render_capture(person: Person, capture: Capture, size: int, field_of_view: f
     face = _albedo(person, capture, view, redness) * diffuse
     face += (
         gleam
-        * np.float32(0.55 * person.skin.gloss * (0.25 + 0.75 * capture.light.hardness))
+        * np.float32(0.34 * person.skin.gloss * (0.25 + 0.75 * capture.light.hardness))
         * np.array(capture.light.key, dtype=np.float32)[:, None, None]
     )
     blend(image, cover(view.outline, view.density * 0.8), face)
@@ -55,20 +56,20 @@ def _albedo(person: Person, capture: Capture, view: View, redness: Field) -> np.
     blotches, grain, freckles = textures[:, :, 0], textures[:, :, 1], textures[:, :, 2]
     tone = np.array(skin.tone, dtype=np.float32)
     uneven = 1.0 + np.float32(skin.mottle) * (0.045 * blotches + 0.035 * grain)
-    flush = np.clip(redness * np.float32(0.8 * skin.blush * capture.flush) + 0.06 * blotches, -0.3, 1.2)
-    marks = 1.0 - np.float32(0.5 * skin.freckles) * freckles * np.clip(1.15 - np.abs(view.y - 14.0) * 0.028, 0.0, 1.0)
+    flush = clip(redness * np.float32(0.8 * skin.blush * capture.flush) + 0.06 * blotches, -0.3, 1.2)
+    marks = 1.0 - np.float32(0.38 * skin.freckles) * freckles * clip(1.15 - np.abs(view.y - 14.0) * 0.028, 0.0, 1.0)
     marks = np.minimum(marks, 1.0) * (1.0 - ink_lines(person, capture, view))
     base = uneven * marks
     albedo = np.stack(
         [
             tone[0] * base * (1.0 + 0.02 * flush),
-            tone[1] * base * (1.0 - 0.22 * flush) * marks,
-            tone[2] * base * (1.0 - 0.2 * flush) * marks,
+            tone[1] * base * (1.0 - 0.22 * flush),
+            tone[2] * base * (1.0 - 0.2 * flush),
         ]
     )
     beard = beard_coverage(person, capture, view, grain)
     if beard is not None:
-        strands = np.clip(0.8 + 0.3 * grain, 0.2, 1.6)
+        strands = clip(0.8 + 0.3 * grain, 0.2, 1.6)
         blend(albedo, beard, np.array(person.hair.brow_colour, dtype=np.float32)[:, None, None] * strands)
     for side in (-1.0, 1.0):
         paint_eye(albedo, person, capture, view, side)

@@ -6,31 +6,34 @@ import cv2
 import numpy as np
 
 from ppfr.data._synthetic._capture import Capture, Occlusion
-from ppfr.data._synthetic._features import blend, cover
+from ppfr.data._synthetic._fields import blend, clip, cover
 from ppfr.data._synthetic._geometry import View
 from ppfr.data._synthetic._identity import Person
 from ppfr.data._synthetic._noise import sample_textures
+
+_CLOTHS = np.array([(0.35, 0.62, 0.74), (0.8, 0.8, 0.8), (0.03, 0.03, 0.035), (0.25, 0.32, 0.45)], dtype=np.float32)
 
 
 def background(capture: Capture, size: int) -> np.ndarray:
     """(3, size, size) linear light: a wall, a gradient, or a blurred room."""
     rng = np.random.Generator(np.random.PCG64(capture.scene))
-    level = float(rng.uniform(0.03, 0.75))
-    tint = level * (1.0 + 0.25 * rng.standard_normal(3))
+    level = float(rng.uniform(0.03, 0.7))
+    tint = level * (1.0 + 0.14 * rng.standard_normal(3))
     cells = int(rng.integers(2, 7))
     busyness = float(rng.random()) ** 1.5
     small = tint + level * busyness * 0.7 * (
-        rng.standard_normal((cells, cells, 1)) + 0.4 * rng.standard_normal((cells, cells, 3))
+        rng.standard_normal((cells, cells, 1)) + 0.22 * rng.standard_normal((cells, cells, 3))
     )
-    large = cv2.resize(small.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    side = max(16, size // 4)
+    large = cv2.resize(small.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     for _ in range(int(rng.integers(0, 5))):
-        left, top = rng.uniform(-0.2, 0.9, 2) * size
-        width, height = rng.uniform(0.08, 0.7, 2) * size
-        colour = rng.uniform(0.0, 0.9) * (1.0 + 0.3 * rng.standard_normal(3))
+        left, top = rng.uniform(-0.2, 0.9, 2) * side
+        width, height = rng.uniform(0.08, 0.7, 2) * side
+        colour = rng.uniform(0.0, 0.9) * (1.0 + 0.2 * rng.standard_normal(3))
         corners = (int(left), int(top)), (int(left + width), int(top + height))
         cv2.rectangle(large, *corners, tuple(float(v) for v in colour), -1)
-    sigma = float(rng.uniform(0.6, 4.0)) * size / 112.0
-    large = cv2.GaussianBlur(large, (0, 0), sigma)
+    large = cv2.GaussianBlur(large, (0, 0), float(rng.uniform(0.4, 1.2)) * side / 28.0)
+    large = cv2.resize(large, (size, size), interpolation=cv2.INTER_CUBIC)
     return np.maximum(np.stack(cv2.split(large)), 0.004)
 
 
@@ -39,14 +42,14 @@ def paint_body(image: np.ndarray, person: Person, capture: Capture, view: View, 
     x, y, bones = view.x, view.y, person.bones
     side = np.abs(x)
     neck = cover(
-        np.maximum(side - np.float32(0.74 * bones.width) - 0.004 * np.clip(y - 60.0, 0.0, 60.0) ** 2, 25.0 - y),
+        np.maximum(side - np.float32(0.74 * bones.width) - 0.004 * clip(y - 60.0, 0.0, 60.0) ** 2, 25.0 - y),
         view.density,
     )
-    under = np.clip((view.outline - 1.0) * 0.045, 0.0, 0.6) + 0.28
+    under = clip((view.outline - 1.0) * 0.045, 0.0, 0.6) + 0.28
     tone = (np.array(person.skin.tone) * brightness).astype(np.float32)[:, None, None]
     blend(image, neck, tone * under)
-    collar = bones.chin_length + 24.0 - 0.012 * side * side + 7.0 * np.exp(-((x * 0.06) ** 2))
-    cloth = cover(collar + 0.004 * np.clip(side - 40.0, 0.0, 60.0) ** 2 - y, view.density)
+    shoulder = np.float32(bones.chin_length + 15.0) + 0.16 * side + 9.0 * np.exp(-((x * 0.055) ** 2))
+    cloth = cover(shoulder - y, view.density)
     folds = 0.85 + 0.15 * np.sin(x * 0.13 + 0.05 * y)
     blend(image, cloth, (np.array(capture.clothes) * brightness).astype(np.float32)[:, None, None] * folds)
 
@@ -54,31 +57,30 @@ def paint_body(image: np.ndarray, person: Person, capture: Capture, view: View, 
 def paint_ears(image: np.ndarray, person: Person, view: View, diffuse: np.ndarray) -> None:
     """Both ears, behind the cheeks."""
     bones = person.bones
-    dx = (np.abs(view.x) - np.float32(bones.width + 1.2)) * np.float32(1.0 / (5.0 * bones.ear_size))
-    dy = (view.y - np.float32(bones.ear_y)) * np.float32(1.0 / (11.0 * bones.ear_size))
+    dx = (np.abs(view.x) - np.float32(bones.width - 0.2)) * np.float32(1.0 / (4.4 * bones.ear_size))
+    dy = (view.y - np.float32(bones.ear_y)) * np.float32(1.0 / (9.5 * bones.ear_size))
     lobe = dx + 0.25 * dy
     radius = np.sqrt(lobe * lobe + dy * dy)
-    shade = 0.55 + 0.45 * np.clip(np.abs(radius - 0.55) * 3.0, 0.0, 1.0)
+    shade = 0.55 + 0.45 * clip(np.abs(radius - 0.55) * 3.0, 0.0, 1.0)
     tone = (np.array(person.skin.tone) * (0.95, 0.78, 0.74)).astype(np.float32)[:, None, None]
     blend(image, cover((radius - 1.0) * 5.0, view.density), tone * shade * np.maximum(diffuse, 0.12))
 
 
 def paint_occlusions(image: np.ndarray, person: Person, capture: Capture, view: View, diffuse: np.ndarray) -> None:
     """Spectacles, and at most one of sunglasses, mask, hand and hat."""
-    rng = np.random.Generator(np.random.PCG64(capture.scene + 1))
     kind = capture.occlusion
+    gap = person.eyes.half_gap
+    if kind is not Occlusion.SUNGLASSES and capture.wears_glasses < person.glasses:
+        _paint_glasses(image, capture, view, diffuse, style=person.glasses_style, half_gap=gap, lens=0.07)
+    if kind is Occlusion.NONE:
+        return
+    rng = np.random.Generator(np.random.PCG64(capture.scene + 1))
+    colour = (rng.uniform(0.04, 0.6) * (0.45 + 0.9 * rng.random(3))).astype(np.float32)
     if kind is Occlusion.SUNGLASSES:
         style = tuple(float(value) for value in rng.random(5))
-        _paint_glasses(image, capture, view, diffuse, style=style, half_gap=person.eyes.half_gap, lens=0.94)
-    elif capture.wears_glasses < person.glasses:
-        _paint_glasses(
-            image, capture, view, diffuse, style=person.glasses_style, half_gap=person.eyes.half_gap, lens=0.07
-        )
-    colour = (0.85 * rng.random(3) ** 1.3 + 0.02).astype(np.float32)
-    if kind is Occlusion.MASK:
-        _paint_mask(
-            image, person, view, diffuse, colour if rng.random() < 0.4 else np.array([0.35, 0.62, 0.74], np.float32)
-        )
+        _paint_glasses(image, capture, view, diffuse, style=style, half_gap=gap, lens=0.94)
+    elif kind is Occlusion.MASK:
+        _paint_mask(image, person, view, diffuse, _CLOTHS[int(rng.integers(len(_CLOTHS)))])
     elif kind is Occlusion.HAND:
         _paint_hand(image, person, view, rng, diffuse)
     elif kind is Occlusion.HAT:
@@ -113,11 +115,11 @@ def _paint_glasses(
     arms = cover(np.maximum(np.abs(y + 1.0) - line, np.float32(centre + half_width) - np.abs(x)), view.density)
     arms = arms * (view.outline[rows, columns] < 1.0)
     patch, light = image[:, rows, columns], diffuse[:, rows, columns]
-    tilt = np.clip((x * capture.light.towards[0] - y + 12.0) * 0.03, 0.0, 1.0) * capture.light.hardness
+    tilt = clip((x * capture.light.towards[0] - y + 12.0) * 0.03, 0.0, 1.0) * capture.light.hardness
     glass = np.full_like(patch, 0.02) + 0.25 * tilt * light
     blend(patch, cover(distance, view.density) * np.float32(lens), glass)
     tone = np.array([0.36, 0.25, 0.16]) * (0.9 - 0.8 * dark) if square < 0.7 else np.full(3, 0.03 + 0.3 * (1.0 - dark))
-    frame = tone.astype(np.float32)[:, None, None] * np.clip(light, 0.3, 1.5)
+    frame = tone.astype(np.float32)[:, None, None] * clip(light, 0.3, 1.5)
     blend(patch, np.maximum(np.maximum(rim, bridge), arms), frame)
 
 
@@ -125,7 +127,7 @@ def _paint_mask(image: np.ndarray, person: Person, view: View, diffuse: np.ndarr
     x, y = view.x, view.y
     top = np.float32(person.nose_mouth.nose_length - 9.0) + 0.0125 * x * x - 0.000003 * x**4
     distance = np.maximum(np.maximum(top - y, view.outline - 0.8), y - np.float32(person.bones.chin_length + 2.0))
-    pleats = 1.0 - 0.14 * np.clip(np.sin((y - 0.006 * x * x) * 0.55), 0.0, 1.0) ** 2
+    pleats = 1.0 - 0.14 * clip(np.sin((y - 0.006 * x * x) * 0.55), 0.0, 1.0) ** 2
     blend(image, cover(distance, view.density), colour[:, None, None] * pleats * diffuse)
     straps = np.abs(y - 12.0 - 0.25 * (np.abs(x) - 36.0)) - 0.7
     strap = cover(np.maximum(np.maximum(straps, 30.0 - np.abs(x)), view.outline), view.density)
@@ -143,15 +145,16 @@ def _paint_hand(image: np.ndarray, person: Person, view: View, rng: np.random.Ge
     length = float(rng.uniform(26.0, 44.0)) * unit
     mask = np.zeros((size, size), np.uint8)
     ridge = np.zeros((size, size), np.uint8)
-    thick = max(2, round(8.2 * unit))
-    for finger in range(4):
-        start = base + across * (finger - 1.5) * 8.4 * unit
-        end = start + along * length * (1.0 - 0.09 * abs(finger - 1.3))
+    for finger, share in enumerate((0.82, 0.97, 1.0, 0.86)):
+        start = base + across * (finger - 1.5) * 7.6 * unit
+        fan = (finger - 1.5) * float(rng.uniform(0.02, 0.10))
+        end = start + (along * np.cos(fan) + across * np.sin(fan)) * length * share
         points = [tuple(int(v) for v in np.round(point * 16)) for point in (start - along * 60 * unit, end)]
+        thick = max(2, round((7.6 + 0.6 * (finger in {1, 2})) * unit))
         cv2.line(mask, points[0], points[1], 255, thick, cv2.LINE_AA, 4)
-        cv2.line(ridge, points[0], points[1], 255, max(1, thick // 3), cv2.LINE_AA, 4)
+        cv2.line(ridge, points[0], points[1], 255, max(1, thick // 2), cv2.LINE_AA, 4)
     alpha = cv2.GaussianBlur(mask, (0, 0), 0.6 * unit).astype(np.float32) / 255.0
-    form = 0.68 + 0.42 * cv2.GaussianBlur(ridge, (0, 0), 1.6 * unit).astype(np.float32) / 255.0
+    form = 0.55 + 0.5 * cv2.GaussianBlur(ridge, (0, 0), 1.5 * unit).astype(np.float32) / 255.0
     lit = diffuse.mean(axis=(1, 2))
     blend(image, alpha, (np.array(person.skin.tone, np.float32) * lit)[:, None, None] * form)
 
@@ -165,10 +168,10 @@ def _paint_hat(
     edge = np.float32(rng.uniform(-33.0, -24.0)) + 0.004 * x * x
     cap = cover(np.maximum(view.outline - 5.0, y - edge), view.density)
     pattern = 1.0 + 0.18 * np.sin(x * (1.3 if is_knitted else 0.12)) + 0.1 * sample_textures(x, y)[:, :, 1] * is_knitted
-    lit = np.clip(diffuse.mean(axis=(1, 2)), 0.15, 1.4)[:, None, None]
-    shape = np.clip(1.05 - 0.00035 * x * x, 0.4, 1.0)
+    lit = clip(diffuse.mean(axis=(1, 2)), 0.15, 1.4)[:, None, None]
+    shape = clip(1.05 - 0.00035 * x * x, 0.4, 1.0)
     if not is_knitted:
-        shadow = np.clip(1.0 - (y - edge) * 0.05, 0.0, 1.0) * (y > edge) * (np.abs(x) < 1.05 * person.bones.width)
+        shadow = clip(1.0 - (y - edge) * 0.05, 0.0, 1.0) * (y > edge) * (np.abs(x) < 1.05 * person.bones.width)
         image *= 1.0 - 0.5 * shadow
     blend(image, cap, colour[:, None, None] * pattern * shape * lit)
     band = np.abs(y - edge + 1.0) - np.where(is_knitted, 4.0, 2.6 - 0.001 * x * x)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from ppfr.data._synthetic._capture import Capture, Light
-from ppfr.data._synthetic._geometry import Field, View, enlarge, mouth_corner_y, mouth_half_width
+from ppfr.data._synthetic._fields import Field, clip
+from ppfr.data._synthetic._geometry import View, enlarge, mouth_corner_y, mouth_half_width
 from ppfr.data._synthetic._identity import Person
 
 # (centre x, centre y, radius x, radius y, relief, shade, redness); mirrored in x.
@@ -33,17 +34,17 @@ def light_surface(person: Person, capture: Capture, view: View) -> tuple[Field, 
     towards = light.towards
     facing = normal_x * towards[0] + normal_y * towards[1] + normal_z * towards[2]
     wrap = 0.45 - 0.3 * light.hardness
-    lambert = np.clip((facing + wrap) * (1.0 / (1.0 + wrap)), 0.0, 1.0)
+    lambert = clip((facing + wrap) * (1.0 / (1.0 + wrap)), 0.0, 1.0)
     lambert *= 1.0 - (0.35 + 0.5 * light.hardness) * _cast_shadow(depth, light, spacing)
     upward = 0.5 - 0.5 * normal_y
-    open_sky = 1.0 - 0.9 * np.clip(shade, 0.0, 0.8)
+    open_sky = 1.0 - 0.9 * clip(shade, 0.0, 0.8)
     planes = [
         (light.key[c] * lambert + (light.sky[c] - light.ground[c]) * upward + light.ground[c]) * open_sky
         for c in range(3)
     ]
     half_x, half_y, half_z = towards[0], towards[1], towards[2] + 1.0
     length = float(np.sqrt(half_x**2 + half_y**2 + half_z**2))
-    gleam = np.clip((normal_x * half_x + normal_y * half_y + normal_z * half_z) * (1.0 / length), 0.0, 1.0)
+    gleam = clip((normal_x * half_x + normal_y * half_y + normal_z * half_z) * (1.0 / length), 0.0, 1.0)
     gleam = gleam**2
     gleam = gleam**2
     gleam = gleam**2
@@ -85,7 +86,7 @@ def _hills(person: Person, capture: Capture, jaw_drop: float) -> list[Hill]:
         (13.0, eyes.brow_y + 2.0, 11.0, 4.5, 1.6 * bones.brow_ridge, 0.0, 0.0),
         (eyes.half_gap, -1.5, 8.5, 6.0, -2.7 * bones.socket_depth, 0.16 * bones.socket_depth, 0.05),
         (7.5, -1.0, 4.0, 6.5, -1.6 * bones.socket_depth, 0.22, 0.05),
-        (eyes.half_gap, 0.5, 6.2, 4.2, 1.9, 0.0, 0.0),
+        (eyes.half_gap, 0.5, 6.2, 4.2, 1.4, 0.0, 0.0),
         (eyes.half_gap, 6.8, 7.5, 2.2, 0.5 * eyes.bags, 0.10 * eyes.bags, 0.08),
         (24.0, bones.cheekbone_y, 11.0, 8.0, 2.2 * bones.cheekbone, 0.0, 0.25),
         (24.0, 34.0, 9.0, 11.0, 1.3 * bones.cheek_fullness - 1.0 * age, 0.05 * age, 0.15),
@@ -144,5 +145,5 @@ def _cast_shadow(depth: Field, light: Light, spacing: float) -> Field:
             borderMode=cv2.BORDER_REPLICATE,
         )
         blocked = np.maximum(blocked, moved - depth - np.float32(distance * rise))
-    shadow: Field = cv2.GaussianBlur(np.clip(blocked * 0.4, 0.0, 1.0), (5, 5), 0.9)
+    shadow: Field = cv2.GaussianBlur(clip(blocked * 0.4, 0.0, 1.0), (5, 5), 0.9)
     return shadow
