@@ -1,1 +1,10 @@
-"""benchmark."""
+"""Experiment -> run -> result record -> report."""
+
+from ppfr.benchmark._report import render_report as render_report
+from ppfr.benchmark._report import write_report as write_report
+from ppfr.benchmark._schema import SCHEMA_VERSION as SCHEMA_VERSION
+from ppfr.benchmark._schema import Record as Record
+from ppfr.benchmark._schema import check_record as check_record
+from ppfr.benchmark._schema import read_record as read_record
+from ppfr.benchmark._schema import record_schema as record_schema
+from ppfr.benchmark._schema import write_record as write_record

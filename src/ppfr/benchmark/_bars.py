@@ -1,0 +1,78 @@
+"""Leakage as interval bars: what each attack gets, between a guess and the ceiling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ppfr.benchmark._figures import Figure, share_figure
+from ppfr.benchmark._findings import Part, attacks_on
+from ppfr.benchmark._wording import ROLE_WORDS, SECRET_WORDS, count, percent
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A row of an interval chart; places are shares of the track's width."""
+
+    label: str
+    note: str
+    figure: Figure
+    series: int
+    value: float
+    low: float
+    high: float
+    marks: Sequence[tuple[float, str]] = ()
+
+
+
+_NAMED = (
+    "Who is it? Victims named from one masked image",
+    "The adversary compares its guess with one plain photograph of each person in the gallery and takes the nearest.",
+)
+_PAIRS = (
+    "Do two images show one person? Masked against plain",
+    "Accuracy on the protocol's own pairs: one side as the server sees it, the other a plain photograph.",
+)
+_ACCEPTED = (
+    "Would the recovered face pass for the person?",
+    "Recovered faces that an independent recogniser accepts as the person, held against another photograph.",
+)
+
+
+def leakage_charts(record: Part) -> list[tuple[str, str, list[Bar]]]:
+    """(heading, explanation, rows) for naming, pairs and recovered faces; kinds without a figure are left out."""
+    arms = {arm["name"]: (index, arm["label"]) for index, arm in enumerate(record["arms"])}
+    judged = [a for arm in record["arms"] for a in attacks_on(record, arm)]
+
+    def bar(attack: Part, estimate: Part, note: str, marks: Sequence[tuple[float, str]]) -> Bar:
+        series, label = arms[attack["arm"]]
+        kind = SECRET_WORDS[attack["secret"]] if attack["role"] == "attack" else ROLE_WORDS[attack["role"]]
+        return Bar(
+            label=f"{attack['label']} on {label}",
+            note=f"{kind} · {note}",
+            figure=share_figure(estimate),
+            series=series,
+            value=100 * estimate["value"],
+            low=100 * estimate["low"],
+            high=100 * estimate["high"],
+            marks=[(100 * value, words) for value, words in marks],
+        )
+
+    def named(attack: Part) -> Bar:
+        found = attack["outcome"]["linkage"]
+        note = f"{count(found['gallery_size'])} people; in the first five {percent(found['top5']['value'])}"
+        return bar(attack, found["top1"], note, [(found["chance_top1"], "guess"), (found["plain_top1"]["value"], "ceiling")])
+
+    def accepted(attack: Part) -> Bar:
+        found = attack["outcome"]["recovery"]
+        guess, ceiling = (found[kind]["at_far"]["other_image"]["value"] for kind in ("guess", "original"))
+        estimate = found["recovered"]["at_far"]["other_image"]
+        return bar(attack, estimate, f"false accept rate {found['far']:g}", [(guess, "guess"), (ceiling, "ceiling")])
+
+    paired = [(a, p) for a in judged for p in a["outcome"]["pairs"] if p["accuracy"] is not None]
+    groups = [
+        (*_NAMED, [named(a) for a in judged]),
+        (*_PAIRS, [bar(a, p["accuracy"], p["name"], [(0.5, "guess")]) for a, p in paired]),
+        (*_ACCEPTED, [accepted(a) for a in judged if a["outcome"]["recovery"] is not None]),
+    ]
+    return [group for group in groups if group[2]]

@@ -1,0 +1,40 @@
+"""Numbers as the report shows them: a value, and beneath it its interval and sample size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ppfr.benchmark._findings import Part
+from ppfr.benchmark._wording import count, number, percent, percent_interval
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A number as shown: `main` large, `small` beneath it."""
+
+    main: str
+    small: str = ""
+    caveat: str = ""
+
+
+MISSING = Figure(main="–")
+
+
+def share_figure(estimate: Part | None, digits: int = 1) -> Figure:
+    """A share with its interval and n."""
+    if estimate is None:
+        return MISSING
+    small = f"{percent_interval(estimate, digits)} · n = {count(estimate['n'])}"
+    return Figure(main=percent(estimate["value"], digits), small=small, caveat=estimate["caveat"])
+
+
+def plain_figure(estimate: Part | None, digits: int = 3, unit: str = "") -> Figure:
+    """A plain number with its interval and n."""
+    if estimate is None:
+        return MISSING
+    ends = " to ".join(number(estimate[end], digits) for end in ("low", "high"))
+    return Figure(
+        main=number(estimate["value"], digits) + unit,
+        small=f"{ends} · n = {count(estimate['n'])}",
+        caveat=estimate["caveat"],
+    )

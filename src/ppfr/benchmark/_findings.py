@@ -1,0 +1,194 @@
+"""What a record says, in plain words: the headline and the findings at the head of the report.
+
+The rules are few and printed in the report: they turn figures into words, never into other figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ppfr.benchmark._wording import count, listed, percent, percent_interval, points
+
+IS_BROKEN_AT = 0.5
+"""A protection whose victims are named at least this often (lower end of the interval) does not hide identity."""
+
+Part = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One statement with its tone: "good", "caution", "bad" or "note"."""
+
+    tone: str
+    title: str
+    text: str
+
+
+def arms_of(record: Part, role: str) -> list[Part]:
+    """The arms of one role."""
+    return [arm for arm in record["arms"] if arm["role"] == role]
+
+
+def attacks_on(record: Part, arm: Part) -> list[Part]:
+    """Judged attacks and positive controls on an arm."""
+    return [a for a in record["attacks"] if a["arm"] == arm["name"] and a["outcome"] is not None]
+
+
+def worst_linkage(record: Part, arm: Part) -> Part | None:
+    """The judged attack that names most victims of an arm."""
+    return max(attacks_on(record, arm), key=lambda a: a["outcome"]["linkage"]["top1"]["value"], default=None)
+
+
+def worst_recovery(record: Part, arm: Part) -> Part | None:
+    """The judged attack whose recovered faces are most often accepted as the victim."""
+    judged = [a for a in attacks_on(record, arm) if a["outcome"]["recovery"] is not None]
+    return max(
+        judged, key=lambda a: a["outcome"]["recovery"]["recovered"]["at_far"]["other_image"]["value"], default=None
+    )
+
+
+def failed_controls(record: Part) -> list[Part]:
+    """Controls that were judged and did not come out as they must."""
+    return [a for a in record["attacks"] if a["control"] is not None and a["control"]["is_met"] is False]
+
+
+def identity_verdict(record: Part, arm: Part) -> tuple[str, str]:
+    """(tone, words) on whether an arm hides who is in the picture."""
+    attack = worst_linkage(record, arm)
+    if attack is None or not any(a["role"] == "attack" for a in attacks_on(record, arm)):
+        return "note", "has not been attacked yet"
+    linkage = attack["outcome"]["linkage"]
+    if linkage["top1"]["low"] >= IS_BROKEN_AT:
+        return "bad", "does not hide who is in the picture"
+    if linkage["top1"]["low"] > linkage["chance_top1"]:
+        return "caution", "hides only in part who is in the picture"
+    if failed_controls(record):
+        return "note", "was not put to a test that counts: a control failed"
+    return "good", "withstood these attacks: none named victims better than a guess"
+
+
+def headline(record: Part) -> str:
+    """One sentence on each protection: what it costs, what it hides."""
+    sentences = []
+    for arm in arms_of(record, "protected"):
+        _, verdict = identity_verdict(record, arm)
+        if arm["protocols"]:
+            gaps = [p["gap_to_baseline"] for p in arm["protocols"] if p["gap_to_baseline"] is not None]
+            cost = _gap_in_words(min(gaps, key=lambda g: g["value"])) if gaps else "is measured without a baseline"
+            sentences.append(f"{arm['label']} {cost}, and {verdict}.")
+        else:
+            sentences.append(f"{arm['label']} {verdict}.")
+    return " ".join(sentences) or "Baselines alone: no protection was measured."
+
+
+def _gap_in_words(gap: Part) -> str:
+    lost = -gap["value"]
+    if gap["low"] <= 0 <= gap["high"]:
+        return f"keeps its baseline's accuracy to within what was measurable ({points(gap['value'])} points)"
+    if lost > 0:
+        return f"costs {100 * lost:.2f} points of accuracy"
+    return f"gains {-100 * lost:.2f} points of accuracy"
+
+
+def findings(record: Part) -> list[Finding]:
+    """The statements at the head of the report, gravest kinds first within each protection."""
+    return [
+        *_state_of_the_record(record),
+        *(finding for arm in arms_of(record, "protected") for finding in _of_arm(record, arm)),
+    ]
+
+
+def _state_of_the_record(record: Part) -> Iterator[Finding]:
+    broken = [s for s in record["stages"] if s["status"] == "failed"]
+    waiting = [s for s in record["stages"] if s["status"] in ("pending", "skipped")]
+    if broken:
+        text = f"{listed([s['title'] for s in broken])} failed; see the stages below. Figures that rest on it are missing."
+        yield Finding(tone="bad", title="This run is incomplete: something failed", text=text)
+    elif waiting:
+        text = f"{len(waiting)} of {len(record['stages'])} stages have not run; what is shown here is measured."
+        yield Finding(tone="caution", title="This run is not finished", text=text)
+    for attack in failed_controls(record):
+        expects = "win against an unprotected face" if attack["control"]["expects"] == "win" else "sit at chance"
+        text = f"{attack['label']} should {expects} and did not ({attack['control']['rule']})."
+        title = "A control failed: this attack's figures are no evidence of protection"
+        yield Finding(tone="bad", title=title, text=text)
+
+
+def _of_arm(record: Part, arm: Part) -> Iterator[Finding]:
+    yield from _utility(record, arm)
+    yield from _identity(record, arm)
+    yield from _appearance(record, arm)
+
+
+def _utility(record: Part, arm: Part) -> Iterator[Finding]:
+    labels = {a["name"]: a["label"] for a in record["arms"]}
+    for protocol in arm["protocols"]:
+        accuracy = protocol["accuracy"]
+        if accuracy is None:
+            continue
+        num = count(protocol["num_genuine"] + protocol["num_impostor"])
+        text = (
+            f"A server that sees only masked faces decides {percent(accuracy['value'], 2)} of the {num} comparisons of "
+            f"{protocol['name']} rightly (interval {percent_interval(accuracy, 2)})."
+        )
+        gap, tone = protocol["gap_to_baseline"], "note"
+        if gap is not None:
+            tone = "good" if gap["value"] >= -0.01 else "caution" if gap["value"] >= -0.05 else "bad"
+            text += (
+                f" Against {labels[arm['baseline']]}, trained the same way, that is {points(gap['value'])} points "
+                f"(paired interval {points(gap['low'])} to {points(gap['high'])})."
+            )
+        yield Finding(tone=tone, title=f"{arm['label']} recognises", text=text)
+
+
+def _identity(record: Part, arm: Part) -> Iterator[Finding]:
+    attack = worst_linkage(record, arm)
+    tone, verdict = identity_verdict(record, arm)
+    if attack is None or tone == "note":
+        yield Finding(tone="note", title=f"{arm['label']} {verdict}", text="No figure on leaked identity can be given.")
+        return
+    linkage, model = attack["outcome"]["linkage"], attack["threat_model"]
+    with_secret = {
+        "known": "holding the deployment's secret",
+        "unknown": "without the deployment's secret",
+        "none": "knowing the method",
+    }[attack["secret"]]
+    text = (
+        f"From one masked image, an adversary {with_secret} ({attack['label']}) names "
+        f"{percent(linkage['top1']['value'])} of the victims among {count(linkage['gallery_size'])} people "
+        f"(interval {percent_interval(linkage['top1'])}; a guess names {percent(linkage['chance_top1'], 2)}, plain images "
+        f"{percent(linkage['plain_top1']['value'])})."
+    )
+    without = [
+        a["outcome"]["linkage"]["top1"]
+        for a in attacks_on(record, arm)
+        if a["secret"] == "unknown" and a["role"] == "attack"
+    ]
+    if model["knows_secret"] and attack["secret"] == "known" and without:
+        best = max(without, key=lambda e: e["value"])
+        text += f" Without the secret the best of them names {percent(best['value'])} ({percent_interval(best)})."
+    yield Finding(tone=tone, title=f"{arm['label']} {verdict}", text=text)
+
+
+def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
+    attack = worst_recovery(record, arm)
+    if attack is None:
+        return
+    recovery = attack["outcome"]["recovery"]
+    accepted, guessed = recovery["recovered"]["at_far"]["other_image"], recovery["guess"]["at_far"]["other_image"]
+    tone = "bad" if accepted["low"] >= IS_BROKEN_AT else "caution" if accepted["low"] > guessed["high"] else "good"
+    title = {
+        "bad": "Recovered faces pass for the person",
+        "caution": "Some recovered faces pass for the person",
+        "good": "Recovered faces do not pass for the person",
+    }[tone]
+    ceiling = recovery["original"]["at_far"]["other_image"]
+    text = (
+        f"Of the faces that {attack['label']} recovers from {arm['label']}, an independent recogniser accepts "
+        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one stranger in "
+        f"{count(1 / recovery['far'])} pass; of the original images it accepts {percent(ceiling['value'])}. SSIM "
+        f"{recovery['recovered']['ssim']['value']:.2f}, against {recovery['guess']['ssim']['value']:.2f} for an average face."
+    )
+    yield Finding(tone=tone, title=title, text=text)

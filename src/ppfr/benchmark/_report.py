@@ -1,0 +1,122 @@
+"""The report: one self-contained HTML page from one or several result records."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ppfr.assets import write_atomically
+from ppfr.benchmark._figures import MISSING
+from ppfr.benchmark._findings import IS_BROKEN_AT
+from ppfr.benchmark._picture_files import read_grid
+from ppfr.benchmark._schema import Record, read_record
+from ppfr.benchmark._view import RecordView, record_view
+from ppfr.benchmark._wording import count, listed, percent
+from ppfr.core import InvalidInputError
+
+_TONES = {"good": "✓ Holds", "caution": "! Mind", "bad": "✗ Fails", "note": "Note"}
+
+_GLOSSARY = (
+    ("Accuracy", "Share of comparisons decided rightly; the threshold for each of the folds is chosen on the others."),
+    ("Interval", "Where the figure may lie for people other than those tested: 95 of 100 such intervals hold the truth. Made by drawing people, not images, anew."),
+    ("n", "How many comparisons, searches or images a figure rests on."),
+    ("Genuine, impostor", "A comparison of two images of one person, or of two people."),
+    ("TAR at FAR", "True accept rate, the share of genuine comparisons accepted, at the threshold where the false accept rate, the share of impostors accepted, has the stated value."),
+    ("Equal error rate", "The error rate at the threshold where genuine comparisons are rejected as often as impostors are accepted."),
+    ("Masked image", "What leaves the device in place of the face, and all that the server sees."),
+    ("Secret", "Parameters of the protection that a deployment keeps to itself, such as the order of its channels. Recognition works without the server knowing them, so identity survives them."),
+    ("Victims named (linkage, top-1)", "Share of masked images that the adversary assigns to the right person in a gallery of plain photographs. A guess gets one in the gallery's size."),
+    ("Recovered face", "A picture that the adversary makes from a masked image."),
+    ("Passes for the person", "A recogniser that took no part in training accepts the recovered face as the victim, held against another photograph."),
+    ("Judge", "That recogniser. Its own accuracy on plain images is listed, since a weak judge sees no leak."),
+    ("SSIM, PSNR, LPIPS", "How alike two pictures are: by local structure (1 is identical), by pixels (dB, more is more alike), and by a network's features (0 is identical). They say little about identity."),
+    ("Identity cosine", "Cosine between the judge's embeddings of the recovered face and of the attacked image."),
+    ("Gap to baseline", "Difference in accuracy to the same recogniser without protection, on the same comparisons and resamples."),
+    ("Average face", "The mean of the adversary's own faces, shown for everyone: what one gets without looking at the victim."),
+)  # fmt: skip
+
+_RULES = (
+    f"A protection “does not hide who is in the picture” where the best adversary names at least {percent(IS_BROKEN_AT)} "
+    "of the victims, by the lower end of the interval; it “hides only in part” where that end lies above what guessing "
+    "gets; otherwise it withstood these attacks, which does not show that it withstands others. Recovered faces “pass” "
+    "where at least half are accepted, and “some” pass where more are than of an average face. An accuracy up to 1 point "
+    "below the baseline is marked as holding, up to 5 points as to be minded. A failed control voids a good verdict."
+)
+
+
+def write_report(
+    record_paths: Path | str | Sequence[Path | str], html_path: Path | str, *, with_pictures: bool = True
+) -> Path:
+    """Write one HTML page that holds everything it needs: styles, charts and pictures are in the file.
+
+    Args:
+        record_paths: a `record.json`, or the folder of a run, or several of them to be shown side by side.
+        html_path: where the page goes; written whole or not at all.
+        with_pictures: show the faces that lie in `pictures/` beside each record. With real people leave them out of
+            whatever is passed on; the page then says that they were left out.
+
+    Returns:
+        `html_path`.
+
+    Raises:
+        MissingAssetError: a record is not there.
+        InvalidInputError: no record was given, or one is damaged.
+        StorageError: the page cannot be written.
+    """
+    paths = [record_paths] if isinstance(record_paths, str | Path) else list(record_paths)
+    if not paths:
+        raise InvalidInputError("no record was given; name at least one record.json")
+    folders = [path if path.is_dir() else path.parent for path in map(Path, paths)]
+    records = [read_record(Path(path)) for path in paths]
+    grids = [
+        read_grid(folder, record, with_pictures=with_pictures) for folder, record in zip(folders, records, strict=True)
+    ]
+    page = render_report(records, grids=grids)
+    html_path = Path(html_path)
+    with write_atomically(html_path) as temporary:
+        temporary.write_text(page, "utf-8")
+    return html_path
+
+
+def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]]) -> str:
+    """The page as text; `grids` are the pictures of each record, as `read_grid` gives them."""
+    views = [record_view(record, anchor=f"-{i}" if len(records) > 1 else "") for i, record in enumerate(records, 1)]
+    levels = sorted({f"{100 * e['level']:g} %" for record in records for e in _accuracies(record)})
+    return _template().render(
+        title=_title(views),
+        views=views,
+        grids={view.anchor: grid for view, grid in zip(views, grids, strict=True)},
+        protocols=list(dict.fromkeys(name for view in views for name in view.protocols)),
+        level=listed(levels) or "95 %",
+        css=_asset("report.css"),
+        tones=_TONES,
+        missing=MISSING,
+        glossary=_GLOSSARY,
+        rules=_RULES,
+        version=metadata.version("ppfr"),
+    )
+
+
+def _title(views: Sequence[RecordView]) -> str:
+    titles = list(dict.fromkeys(view.record["experiment"]["title"] for view in views))
+    return titles[0] if len(titles) == 1 else "Privacy and accuracy, side by side"
+
+
+def _accuracies(record: Record) -> list[dict[str, Any]]:
+    return [p["eer"] for arm in record["arms"] for p in arm["protocols"]]
+
+
+def _asset(name: str) -> str:
+    return resources.files("ppfr.benchmark").joinpath("assets", name).read_text("utf-8")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["count_"] = count
+    return environment.from_string(_asset("report.html.j2"))

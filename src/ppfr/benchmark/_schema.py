@@ -1,0 +1,182 @@
+"""The result record as a file: checked against its JSON Schema when read and when written."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from ppfr.assets import write_atomically
+from ppfr.core import InvalidInputError, MissingAssetError, ProblemsError
+
+SCHEMA_VERSION = 1
+Record = dict[str, Any]
+
+# A path of two or more parts, at the start of a word; addresses (https://...) do not match.
+_POSIX_PATH = re.compile(r"(?<![\w/:.~…])~?/(?:[^\s/'\"`,;:()\[\]<>|]+/)+([^\s/'\"`,;:()\[\]<>|]*)")
+_WINDOWS_PATH = re.compile(r"\b[A-Za-z]:\\(?:[^\s\\'\"`,;()\[\]<>|]+\\)*([^\s\\'\"`,;()\[\]<>|]*)")
+
+
+@functools.cache
+def record_schema() -> Mapping[str, Any]:
+    """The JSON Schema (draft 2020-12) that every record satisfies."""
+    text = resources.files("ppfr.benchmark").joinpath("assets", f"record-{SCHEMA_VERSION}.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def check_record(record: Any, *, what: str = "the record") -> None:
+    """Refuse what is not a result record.
+
+    Raises:
+        InvalidInputError: another schema version, or no record at all.
+        ProblemsError: fields that break the schema, or figures that contradict each other; all of them at once.
+    """
+    if not isinstance(record, dict) or "schema_version" not in record:
+        raise InvalidInputError(f"{what} is not a ppfr result record; give the record.json that a run wrote")
+    version = record["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise InvalidInputError(
+            f"{what} has schema version {version!r}; this ppfr reads version {SCHEMA_VERSION}. "
+            "Use the ppfr that wrote it (see its provenance), or run the experiment again"
+        )
+    validator = jsonschema.Draft202012Validator(record_schema())
+    problems = [f"{e.json_path}: {_shortened(e.message)}" for error in validator.iter_errors(record) for e in _causes(error)]
+    if not problems:
+        problems = [*_contradictions(record)]
+    if problems:
+        raise ProblemsError(f"{what} does not satisfy the record schema", problems)
+
+
+def read_record(path: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        MissingAssetError: there is no such file.
+        InvalidInputError: not JSON, not a record, another version.
+        ProblemsError: what breaks the schema.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "record.json"
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise MissingAssetError(
+            path.name, looked_in=[str(path.parent)], remedy="Give the record.json (or its folder) that `ppfr run` wrote."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path.name} is not UTF-8 text; give the record.json that a run wrote") from error
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise InvalidInputError(f"{path.name} is not JSON ({error}); the file is damaged or not a record") from error
+    check_record(record, what=path.name)
+    return record
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record whole or not at all; directories are cut out of its texts, then it is checked.
+
+    Raises:
+        ProblemsError: what breaks the schema.
+        StorageError: the disk refuses.
+    """
+    clean = without_paths(record)
+    check_record(clean)
+    write_json(clean, path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """JSON with sorted-as-given keys and no infinities, written atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    with write_atomically(Path(path)) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
+
+
+def without_paths(value: Any) -> Any:
+    """The same JSON value with every file-system path in a text cut down to its last part.
+
+    Records are passed around; where somebody keeps their files is nobody's business.
+
+    >>> without_paths({"command": "ppfr run spine:lfw --data /home/ada/faces"})
+    {'command': 'ppfr run spine:lfw --data …/faces'}
+    """
+    if isinstance(value, str):
+        return _WINDOWS_PATH.sub(r"…/\1", _POSIX_PATH.sub(r"…/\1", value))
+    if isinstance(value, Mapping):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item) for item in value]
+    return value
+
+
+def _causes(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    """The errors beneath "not valid under any of": those of the branch that is no mere "null"."""
+    branches = [e for e in error.context or () if e.validator != "type" or e.validator_value != "null"]
+    if not branches or error.instance is None:
+        yield error
+        return
+    for branch in branches:
+        yield from _causes(branch)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _shortened(message: str, limit: int = 160) -> str:
+    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"
+
+
+def _contradictions(record: Record) -> Iterator[str]:
+    """What JSON Schema cannot say: references that lead nowhere, intervals without their value, a false status."""
+    arms = [arm["name"] for arm in record["arms"]]
+    judges = {judge["name"] for judge in record["judges"]}
+    for names, what in ((arms, "arms"), ([a["name"] for a in record["attacks"]], "attacks")):
+        if len(set(names)) != len(names):
+            yield f"$.{what}: two entries have one name"
+    for index, arm in enumerate(record["arms"]):
+        if arm["baseline"] is not None and arm["baseline"] not in arms:
+            yield f"$.arms[{index}].baseline: no arm has this name"
+    for index, attack in enumerate(record["attacks"]):
+        if attack["arm"] not in arms:
+            yield f"$.attacks[{index}].arm: no arm has this name"
+        if attack["judge"] not in judges:
+            yield f"$.attacks[{index}].judge: no judge has this name"
+        if (attack["role"] == "attack") != (attack["control"] is None):
+            yield f"$.attacks[{index}].control: there for controls, and for controls alone"
+    for place, estimate in _estimates(record, "$"):
+        if not estimate["low"] <= estimate["value"] <= estimate["high"]:
+            yield f"{place}: the interval does not hold its value"
+    for place, roc in _rocs(record):
+        if len(roc["far"]) != len(roc["tar"]):
+            yield f"{place}.roc: far and tar differ in length"
+    found = {stage["status"] for stage in record["stages"]}
+    status = "failed" if "failed" in found else "complete" if found <= {"done"} else "partial"
+    if record["status"] != status:
+        yield f"$.status: is {record['status']!r}, but the stages say {status!r}"
+
+
+def _estimates(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(value, dict):
+        if {"value", "low", "high", "n", "level"} <= value.keys():
+            yield place, value
+        for key, item in value.items():
+            yield from _estimates(item, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _estimates(item, f"{place}[{index}]")
+
+
+def _rocs(record: Record) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for kind in ("arms", "judges"):
+        for index, holder in enumerate(record[kind]):
+            for number, protocol in enumerate(holder["protocols"]):
+                yield f"$.{kind}[{index}].protocols[{number}]", protocol["roc"]
