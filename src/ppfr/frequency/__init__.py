@@ -9,4 +9,6 @@ from ppfr.frequency._colour import ycbcr_to_rgb as ycbcr_to_rgb
 from ppfr.frequency._dct import dct_matrix as dct_matrix
 from ppfr.frequency._dct import lowest_channels as lowest_channels
 from ppfr.frequency._dct import zigzag as zigzag
+from ppfr.frequency._fft import fft_filter as fft_filter
 from ppfr.frequency._upsampled import bdct_upsampled as bdct_upsampled
+from ppfr.frequency._upsampled import inverse_bdct_upsampled as inverse_bdct_upsampled

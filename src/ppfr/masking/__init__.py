@@ -2,4 +2,9 @@
 
 from ppfr.masking._controls import Constant as Constant
 from ppfr.masking._controls import Unprotected as Unprotected
+from ppfr.masking._files import MaskedFile as MaskedFile
+from ppfr.masking._files import read_masked as read_masked
+from ppfr.masking._files import write_masked as write_masked
+from ppfr.masking._picture import visualise as visualise
 from ppfr.masking._ppfr_fd import PpfrFd as PpfrFd
+from ppfr.masking._unmix import unmix as unmix
