@@ -41,7 +41,8 @@ def save_checkpoint(directory: Path, *, step: int, tensors: Mapping[str, Tensor]
         # As bytes through Python: a failing write is an OSError with a reason, which the file writer inside the
         # safetensors library hides.
         temporary.write_bytes(safetensors.torch.save(plain, metadata=metadata))
-    for old in find_checkpoints(directory)[:-_NUM_KEPT]:
+    unfinished = Path(directory).glob(".step-*")  # of a run that was killed while it wrote
+    for old in [*find_checkpoints(directory)[:-_NUM_KEPT], *unfinished]:
         old.unlink(missing_ok=True)
     return path
 

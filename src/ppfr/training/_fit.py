@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing
-from lightning.fabric import Fabric
-
-import ppfr.core
-from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, PpfrError
+from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError
 from ppfr.training._batches import describe_images
-from ppfr.training._checkpoint import find_checkpoints, load_checkpoint, state_digest
-from ppfr.training._devices import deterministic_kernels, fabric_notes_unheard, make_fabric
-from ppfr.training._loop import Job, Loop, load_learned_state
+from ppfr.training._checkpoint import find_checkpoints, state_digest
+from ppfr.training._devices import make_fabric
+from ppfr.training._loop import Job, run_loop
 from ppfr.training._objective import Objective, as_json
 from ppfr.training._plan import Plan
+from ppfr.training._processes import fit_in_processes
 from ppfr.training._record import FitRecord
 
 
@@ -37,6 +31,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     tensorboard: bool = False,
+    rebuild: Callable[[], Objective] | None = None,
 ) -> FitRecord:
     """Train an objective on an image set.
 
@@ -54,6 +49,9 @@ def fit(
         resume: go on from the last checkpoint in `run_dir`, if there is one.
         progress: a bar on a terminal, else a line on stderr each 30 s; False is quiet.
         tensorboard: write scalars under `run_dir`/tensorboard.
+        rebuild: for several devices and an objective that refuses pickling, as one with a keyed masker does: a function
+            of some module that builds such an objective (with the same secret) in each process; it then receives the
+            weights of `objective`.
 
     Returns:
         The facts of the run.
@@ -89,12 +87,12 @@ def fit(
     if run_dir is None and num_devices > 1:
         # Processes hand their result over as a file.
         with tempfile.TemporaryDirectory() as folder:
-            return _fit_in_processes(fabric, objective, dataclasses.replace(job, run_dir=Path(folder)))
+            return fit_in_processes(fabric, objective, dataclasses.replace(job, run_dir=Path(folder)), rebuild=rebuild)
     if num_devices > 1:
-        return _fit_in_processes(fabric, objective, job)
+        return fit_in_processes(fabric, objective, job, rebuild=rebuild)
     home = next(objective.parameters()).device
     try:
-        return _run(fabric, objective, job)
+        return run_loop(fabric, objective, job)
     finally:
         objective.eval().to(home)
 
@@ -123,47 +121,3 @@ def _check_run_dir(job: Job) -> None:
         raise CheckpointError(
             f"{job.checkpoints} holds checkpoints of an earlier run; resume it, or choose another run directory"
         )
-
-
-def _run(fabric: Fabric, objective: Objective, job: Job) -> FitRecord:
-    with fabric_notes_unheard(), deterministic_kernels(job.plan.is_deterministic):
-        return Loop(fabric, objective, job).run()
-
-
-def _run_rank(fabric: Fabric, objective: Objective, parcel: _Parcel) -> str:
-    """One spawned process; its result goes back as text, which every start method can carry."""
-    return json.dumps(_run(fabric, objective, parcel.job).as_dict())
-
-
-class _Parcel:
-    """Keeps Fabric, which walks through dataclasses among its arguments, from taking the job apart."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-
-def _fit_in_processes(fabric: Fabric, objective: Objective, job: Job) -> FitRecord:
-    assert job.checkpoints is not None
-    home = next(objective.parameters()).device
-    # CUDA tensors cannot be unshared between spawned processes; each of them moves its own copy to its device.
-    objective.to("cpu")
-    try:
-        with fabric_notes_unheard():
-            launch: Callable[..., str] = fabric.launch
-            facts = json.loads(launch(_run_rank, objective, _Parcel(job)))
-    except torch.multiprocessing.ProcessRaisedException as error:
-        raise _own_error(str(error)) from error
-    path = find_checkpoints(job.checkpoints)[-1]
-    tensors, _ = load_checkpoint(path)
-    load_learned_state(objective, tensors, path=path)
-    objective.eval().to(home)
-    return FitRecord(**facts)
-
-
-def _own_error(report: str) -> PpfrError:
-    """The error that a process raised, from its traceback's last line."""
-    found = re.search(r"^ppfr\.core\._errors\.(\w+): (.*)", report, flags=re.MULTILINE | re.DOTALL)
-    kind = getattr(ppfr.core, found.group(1), PpfrError) if found else PpfrError
-    if found and kind.__init__ is Exception.__init__:
-        return kind(found.group(2).strip())
-    return PpfrError(f"a training process failed:\n{report.strip()}")

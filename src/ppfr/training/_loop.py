@@ -26,7 +26,7 @@ from ppfr.training._checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from ppfr.training._devices import device_name, peak_memory_bytes
+from ppfr.training._devices import deterministic_kernels, device_name, fabric_notes_unheard, peak_memory_bytes
 from ppfr.training._history import LossHistory
 from ppfr.training._objective import Batch, Objective, Player, check_players
 from ppfr.training._optimiser_state import optimiser_tensors, restore_optimiser
@@ -273,6 +273,12 @@ class Loop:
             num_parameters={p.name: sum(q.numel() for q in p.all_parameters()) for p in self._players},
             resumed_at_steps=list(self._resumed_at),
         )
+
+
+def run_loop(fabric: Fabric, objective: Objective, job: Job) -> FitRecord:
+    """Train in this process."""
+    with fabric_notes_unheard(), deterministic_kernels(job.plan.is_deterministic):
+        return Loop(fabric, objective, job).run()
 
 
 def load_learned_state(objective: Objective, tensors: dict[str, Tensor], *, path: Path) -> None:

@@ -1,0 +1,8 @@
+"""Makes the small objectives importable by name, here and in processes that the tests start."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

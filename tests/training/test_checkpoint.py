@@ -1,0 +1,78 @@
+"""Checkpoint files: whole or absent, checked, two kept; a full disk leaves the earlier ones."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ppfr.core import CheckpointError, StorageError
+from ppfr.training._checkpoint import find_checkpoints, load_checkpoint, save_checkpoint
+
+TENSORS = {
+    "model/a": torch.arange(6.0).reshape(2, 3),
+    "model/half": torch.ones(3, dtype=torch.bfloat16),
+    "model/count": torch.tensor(7),
+    "model/strided": torch.arange(16.0).reshape(1, 2, 2, 4).to(memory_format=torch.channels_last),
+}
+
+
+def test_it_comes_back_as_it_was_and_two_are_kept(tmp_path):
+    tied = {**TENSORS, "model/tied": TENSORS["model/a"]}
+    for step in (1, 2, 3):
+        path = save_checkpoint(tmp_path, step=step, tensors=tied, facts={"rate": 0.1, "step": step})
+    assert [p.name for p in find_checkpoints(tmp_path)] == ["step-000000002.safetensors", "step-000000003.safetensors"]
+    tensors, facts = load_checkpoint(path)
+    assert facts == {"rate": 0.1, "step": 3}
+    assert tensors.keys() == tied.keys()
+    assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in tied.items())
+
+
+def test_damage_anywhere_is_noticed_and_the_remedy_named(tmp_path):
+    save_checkpoint(tmp_path, step=1, tensors=TENSORS, facts={})
+    path = save_checkpoint(tmp_path, step=2, tensors=TENSORS, facts={})
+    good = path.read_bytes()
+    for place in (0, 5, 60, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+    path.write_bytes(good[:-3])
+    with pytest.raises(CheckpointError, match=r"is damaged .*delete it to go on from step-000000001"):
+        load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(path)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="no training checkpoint"):
+        load_checkpoint(path)
+
+
+def _write_where_little_fits(directory, results):
+    save_checkpoint(directory, step=1, tensors=TENSORS, facts={})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        save_checkpoint(directory, step=2, tensors={"model/large": torch.zeros(10_000)}, facts={})
+    except StorageError as error:
+        results.put(str(error))
+
+
+def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=_write_where_little_fits, args=(tmp_path, results))
+    process.start()
+    text = results.get(timeout=60)
+    process.join(60)
+    assert "could not write" in text
+    assert "free space" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.safetensors"]
+    load_checkpoint(tmp_path / "step-000000001.safetensors")
+
+
+def test_the_rest_of_a_killed_write_is_cleared_away(tmp_path):
+    (tmp_path / ".step-000000001.safetensors.x1.safetensors").write_bytes(b"half")
+    save_checkpoint(tmp_path, step=2, tensors=TENSORS, facts={})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000002.safetensors"]
