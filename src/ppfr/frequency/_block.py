@@ -90,7 +90,7 @@ def inverse_block_dct(
         raise ShapeError(
             f"a {rows}x{columns} grid of stride {stride} is too small for block {block}; use a larger grid"
         )
-    blocks_NKPQ = coefficients_BKPQ.reshape(-1, len(chosen), rows, columns)
+    blocks_NKPQ = coefficients_BKPQ.reshape(batch * num // len(chosen), len(chosen), rows, columns)
     filters = _filters(block, chosen, blocks_NKPQ.device, blocks_NKPQ.dtype)
     padded = F.conv_transpose2d(blocks_NKPQ, filters, stride=stride)
     if after:

@@ -76,7 +76,7 @@ def bdct_upsampled(
         raise ShapeError(f"out is {out.dtype} {tuple(out.shape)}; it must be contiguous {planes.dtype} {shape}")
     if torch.is_grad_enabled() and planes.requires_grad:
         raise InvalidInputError("out cannot be given where a gradient is needed; leave it out or use torch.no_grad()")
-    operator.forward(planes.flatten(0, 1), out=out.view(-1, len(chosen), height, width))
+    operator.forward(planes.flatten(0, 1), out=out.view(len(planes.flatten(0, 1)), len(chosen), height, width))
     return out
 
 
@@ -112,7 +112,7 @@ def inverse_bdct_upsampled(
     num_colours = 3 if colours == "ycbcr" else 1
     check_planes(coefficients_BKHW, what="coefficients", num_channels=num_colours * len(chosen), min_size=2)
     batch, _, height, width = coefficients_BKHW.shape
-    blocks_NKHW = coefficients_BKHW.reshape(-1, len(chosen), height, width)
+    blocks_NKHW = coefficients_BKHW.reshape(batch * num_colours, len(chosen), height, width)
     planes = apply_linear(PointwiseInverse(chosen), blocks_NKHW).view(batch, num_colours, height, width)
     rgb = centred_rgb(planes) if num_colours == 3 else planes.expand(-1, 3, -1, -1)
     image = (rgb + 128.0) / 255.0
