@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -16,7 +18,7 @@ _METERING = 0.7  # how far it gets there; 1 would make all skins equally bright
 def photograph(light: np.ndarray, camera: Camera) -> np.ndarray:
     """(3, H, W) linear light to (H, W, 3) uint8 RGB."""
     size = light.shape[1]
-    middle = light[:, size // 4 : -size // 4, size // 4 : -size // 4]
+    middle = light[:, size // 4 : -size // 4 : 2, size // 4 : -size // 4 : 2]
     metered = (_METERED_LEVEL / max(float(middle.mean()), 0.01)) ** _METERING
     image = cv2.merge([plane * np.float32(gain * metered) for plane, gain in zip(light, camera.gains, strict=True)])
     image = _defocus(image, camera, size / 112.0)
@@ -48,6 +50,7 @@ def _defocus(image: np.ndarray, camera: Camera, unit: float) -> np.ndarray:
     return image
 
 
+@functools.lru_cache(maxsize=256)
 def _tone_curve(contrast: float) -> np.ndarray:
     levels = np.linspace(0.0, 1.0, 256)
     curve = np.where(levels < 0.5, 0.5 * (2 * levels) ** contrast, 1.0 - 0.5 * (2 - 2 * levels) ** contrast)
@@ -57,5 +60,5 @@ def _tone_curve(contrast: float) -> np.ndarray:
 def _compress(pixels: np.ndarray, quality: int) -> np.ndarray:
     if quality == 0:
         return pixels
-    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB))

@@ -130,7 +130,7 @@ def draw_capture(seed: int) -> Capture:
         expression=expression,
         light=light,
         camera=camera,
-        occlusion=Occlusion(int(rng.choice(len(Occlusion), p=_OCCLUSION_ODDS))),
+        occlusion=_draw_occlusion(rng),
         wears_glasses=float(rng.random()),
         tousle=(float(tousle[0]), float(tousle[1]), float(tousle[2])),
         restyle=float(rng.random()),
@@ -141,34 +141,47 @@ def draw_capture(seed: int) -> Capture:
     )
 
 
+def _bounded(value: float, low: float, high: float) -> float:
+    return float(min(max(value, low), high))
+
+
+def _draw_occlusion(rng: np.random.Generator) -> Occlusion:
+    level = rng.random() - _OCCLUSION_ODDS[0]
+    for kind, odds in zip(list(Occlusion)[1:], _OCCLUSION_ODDS[1:], strict=True):
+        if 0.0 <= level < odds:
+            return kind
+        level -= odds
+    return Occlusion.NONE
+
+
 def _draw_pose(rng: np.random.Generator) -> Pose:
     error = 0.7 * rng.standard_normal((5, 2))
     return Pose(
-        yaw=float(np.clip(0.32 * rng.standard_normal(), -0.65, 0.65)),
-        pitch=float(np.clip(0.15 * rng.standard_normal(), -0.36, 0.36)),
+        yaw=_bounded(0.32 * rng.standard_normal(), -0.65, 0.65),
+        pitch=_bounded(0.15 * rng.standard_normal(), -0.36, 0.36),
         landmark_error=tuple((float(x), float(y)) for x, y in error),
     )
 
 
 def _draw_expression(rng: np.random.Generator) -> Expression:
-    smile = float(rng.choice((0.0, 1.0), p=(0.55, 0.45))) * float(rng.uniform(0.3, 1.0)) + 0.13 * rng.standard_normal()
+    smile = (float(rng.uniform(0.3, 1.0)) if rng.random() < 0.45 else 0.0) + 0.13 * rng.standard_normal()
     mouth_open = max(0.0, 0.55 * smile * float(rng.random()) + 0.16 * rng.standard_normal())
     lids_shut = 0.95 if rng.random() < 0.03 else max(0.0, 0.12 * rng.standard_normal())
     return Expression(
-        smile=float(np.clip(smile, -0.4, 1.0)),
-        mouth_open=float(np.clip(mouth_open, 0.0, 1.0)) if rng.random() < 0.75 else 0.0,
-        brows=float(np.clip(0.35 * rng.standard_normal(), -1.0, 1.0)),
+        smile=_bounded(smile, -0.4, 1.0),
+        mouth_open=_bounded(mouth_open, 0.0, 1.0) if rng.random() < 0.75 else 0.0,
+        brows=_bounded(0.35 * rng.standard_normal(), -1.0, 1.0),
         lids_shut=float(lids_shut),
-        gaze=(float(1.1 * np.clip(rng.standard_normal(), -2, 2)), float(0.45 * np.clip(rng.standard_normal(), -2, 2))),
+        gaze=(1.1 * _bounded(rng.standard_normal(), -2.0, 2.0), 0.45 * _bounded(rng.standard_normal(), -2.0, 2.0)),
     )
 
 
 def _draw_light(rng: np.random.Generator) -> Light:
-    azimuth, elevation = 0.9 * rng.standard_normal(), float(np.clip(rng.normal(0.5, 0.35), -0.5, 1.2))
-    azimuth = float(np.clip(azimuth, -1.4, 1.4))
+    azimuth, elevation = 0.9 * rng.standard_normal(), _bounded(0.5 + 0.35 * rng.standard_normal(), -0.5, 1.2)
+    azimuth = _bounded(azimuth, -1.4, 1.4)
     towards = np.array([np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
     share = float(rng.uniform(0.3, 0.95))
-    warmth, cast = 0.11 * rng.standard_normal(), 0.05 * rng.standard_normal()
+    warmth, cast = 0.09 * rng.standard_normal(), 0.05 * rng.standard_normal()
     key = 1.55 * share * np.array([1.0 + warmth, 1.0 + cast, 1.0 - 1.3 * warmth])
     cool = 0.08 * rng.standard_normal()
     ambient = (1.0 - share) * 1.15 + 0.05
@@ -184,12 +197,12 @@ def _draw_light(rng: np.random.Generator) -> Light:
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
-    exposure = float(np.exp(0.28 * np.clip(rng.standard_normal(), -2, 2)))
+    exposure = float(np.exp(0.28 * _bounded(rng.standard_normal(), -2.0, 2.0)))
     balance = np.exp(0.11 * np.clip(rng.standard_normal(3), -2, 2))
     is_compressed = rng.random() < 0.6
     return Camera(
         gains=tuple(float(value) for value in exposure * balance),  # type: ignore[arg-type]
-        contrast=float(np.exp(0.16 * np.clip(rng.standard_normal(), -2, 2))),
+        contrast=round(float(np.exp(0.16 * _bounded(rng.standard_normal(), -2.0, 2.0))), 2),
         blur_px=float(0.25 + 0.8 * rng.random() ** 2),
         motion_px=float(rng.uniform(2.0, 5.0)) if rng.random() < 0.08 else 0.0,
         motion_angle=float(rng.uniform(0.0, np.pi)),

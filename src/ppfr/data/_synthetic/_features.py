@@ -12,6 +12,8 @@ from ppfr.data._synthetic._identity import Colour, Person
 
 _SCLERA: Colour = (0.56, 0.53, 0.50)
 _TEETH: Colour = (0.66, 0.62, 0.54)
+_FOREHEAD_LINE = [(float(x), float(0.0035 * x * x - 0.9 * np.cos(x * 0.3))) for x in np.linspace(-19.0, 19.0, 9)]
+_CHEEK_FOLD = [(float(t), float(1.4 * np.sin(np.pi * t))) for t in np.linspace(0.0, 1.0, 6)]
 
 
 def paint_eye(albedo: np.ndarray, person: Person, capture: Capture, view: View, side: float) -> None:
@@ -70,8 +72,8 @@ def _eyeball(
     blend(ball, cover((radius - 1.0) * np.float32(eyes.iris_radius), density), iris)
     x, y, _ = capture.light.towards
     spark_x, spark_y = dx - np.float32(side * 1.7 * x), dy - np.float32(min(1.6 * y, -0.5))
-    spark = np.exp(-(spark_x * spark_x + spark_y * spark_y) * 1.6)
-    blend(ball, spark * np.float32(0.55 + 0.4 * capture.light.hardness), (1.3, 1.3, 1.3))
+    spark = np.exp(-(spark_x * spark_x + spark_y * spark_y) * 2.4)
+    blend(ball, spark * np.float32(0.5 + 0.4 * capture.light.hardness), (0.95, 0.95, 0.95))
     return ball
 
 
@@ -199,9 +201,7 @@ def _wrinkles(person: Person, capture: Capture) -> list[tuple[list[tuple[float, 
     creases = max(0.0, 1.5 * age - 0.45) + 0.5 * max(expression.brows, 0.0) * (0.3 + age)
     for number in range(3):
         y = -20.5 - 5.0 * number + 0.8 * person.bones.asymmetry
-        lines.append(
-            ([(x, y + 0.0035 * x * x - 0.9 * np.cos(x * 0.3)) for x in np.linspace(-19, 19, 9)], 0.2 * creases)
-        )
+        lines.append(([(x, y + rise) for x, rise in _FOREHEAD_LINE], 0.2 * creases))
     feet = max(0.0, 1.4 * age - 0.35) + 0.45 * max(expression.smile, 0.0) * (0.2 + age)
     fold = 0.10 + 0.42 * age + 0.25 * max(expression.smile, 0.0)
     face, half, corner_y = person.nose_mouth, mouth_half_width(person, capture), mouth_corner_y(person, capture)
@@ -213,8 +213,8 @@ def _wrinkles(person: Person, capture: Capture) -> list[tuple[list[tuple[float, 
             )
         start, end = (face.alar_width + 2.4, face.nose_length + 2.0), (half + 4.4, corner_y + 2.0)
         path = [
-            (side * (start[0] + (end[0] - start[0]) * t + 1.4 * np.sin(np.pi * t)), start[1] + (end[1] - start[1]) * t)
-            for t in np.linspace(0.0, 1.0, 6)
+            (side * (start[0] + (end[0] - start[0]) * t + bulge), start[1] + (end[1] - start[1]) * t)
+            for t, bulge in _CHEEK_FOLD
         ]
         lines.append((path, 0.3 * fold))
         bag = [

@@ -11,8 +11,8 @@ Field = np.ndarray  # (H, W) float32
 
 def clip(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """`np.clip` without its dispatch, which costs more than the work on small windows."""
-    result: np.ndarray = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
-    return result
+    result: np.ndarray = np.maximum(values, np.float32(low))
+    return np.minimum(result, np.float32(high), out=result)
 
 
 def bump(x: Field, y: Field, *, centre: tuple[float, float], radius: tuple[float, float]) -> Field:
@@ -24,10 +24,15 @@ def bump(x: Field, y: Field, *, centre: tuple[float, float], radius: tuple[float
 
 def cover(distance: Field, density: float) -> Field:
     """Antialiased coverage of the region where a signed distance (template pixels) is negative."""
-    return clip(0.5 - distance * np.float32(density), 0.0, 1.0)
+    coverage: Field = distance * np.float32(-density)
+    coverage += np.float32(0.5)
+    np.maximum(coverage, np.float32(0.0), out=coverage)
+    return np.minimum(coverage, np.float32(1.0), out=coverage)
 
 
 def blend(picture: np.ndarray, alpha: Field, colour: Colour | np.ndarray) -> None:
     """Lay `colour` (three numbers or (3, h, w)) over `picture` (3, h, w) in place."""
     tint = np.asarray(colour, dtype=np.float32)
-    picture += alpha * ((tint[:, None, None] if tint.ndim == 1 else tint) - picture)
+    change = (tint[:, None, None] if tint.ndim == 1 else tint) - picture
+    change *= alpha
+    picture += change

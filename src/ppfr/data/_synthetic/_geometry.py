@@ -36,7 +36,9 @@ class View:
         coarse_x, coarse_y: the same coordinates on the half-resolution grid with its border.
         coarse_depth: depth towards the camera on that grid, template pixels.
         coarse_outline: the outline's distance on that grid.
-        to_crop: (2, 3) camera plane to crop pixels.
+        facing: cosine of the angle between the face's axis and the camera's.
+        projection: (2, 4) face-frame point (x, y, z, 1) to crop pixels.
+        projection_rows: the same as plain numbers.
         jaw_drop: how far the chin is lowered, template pixels.
     """
 
@@ -49,21 +51,25 @@ class View:
     coarse_y: Field
     coarse_depth: Field
     coarse_outline: Field
-    rotation: np.ndarray
-    to_crop: np.ndarray
+    facing: float
+    projection: np.ndarray
+    projection_rows: list[list[float]]
     jaw_drop: float
 
     def project(self, points_N3: np.ndarray) -> np.ndarray:
         """Face-frame points (N, 3) to crop pixels (N, 2)."""
-        plane = points_N3 @ self.rotation[:2].T
-        return plane @ self.to_crop[:, :2].T + self.to_crop[:, 2]
+        pixels: np.ndarray = points_N3 @ self.projection[:, :3].T + self.projection[:, 3]
+        return pixels
 
     def window(self, x: float, y: float, z: float, radius_x: float, radius_y: float) -> tuple[slice, slice]:
         """Rows and columns of the crop that hold everything within the radii (template pixels) of a face point."""
-        column, row = self.project(np.array([[x, y, z]]))[0]
-        half_x, half_y = radius_x * self.density + 2.0, radius_y * self.density + 2.0
-        rows = slice(_within(row - half_y, self.size), _within(row + half_y + 1, self.size))
-        return rows, slice(_within(column - half_x, self.size), _within(column + half_x + 1, self.size))
+        (ax, ay, az, a), (bx, by, bz, b) = self.projection_rows
+        column, row = ax * x + ay * y + az * z + a, bx * x + by * y + bz * z + b
+        half_x, half_y, size = radius_x * self.density + 2.0, radius_y * self.density + 2.0, self.size
+        return (
+            slice(_within(row - half_y, size), _within(row + half_y + 1.0, size)),
+            slice(_within(column - half_x, size), _within(column + half_x + 1.0, size)),
+        )
 
 
 def _within(position: float, size: int) -> int:
@@ -94,7 +100,9 @@ def look(person: Person, capture: Capture, size: int, field_of_view: float) -> V
     target = (TEMPLATE_PX + np.array(capture.pose.landmark_error) - 56.0) * density + size / 2.0 - 0.5
     to_crop = _similarity(marks @ rotation[:2].T, target)
     grid = np.arange(-_PAD, size // 2 + _PAD, dtype=np.float32) * 2.0 + 0.5
-    inverse = np.linalg.inv(to_crop[:, :2])
+    projection = np.column_stack([to_crop[:, :2] @ rotation[:2], to_crop[:, 2]])
+    turn, lean = to_crop[0, 0], to_crop[0, 1]
+    inverse = np.array([[turn, -lean], [lean, turn]]) / (turn * turn + lean * lean)
     offset = -inverse @ to_crop[:, 2]
     column, row = grid[None, :], grid[:, None]
     u = (np.float32(inverse[0, 0]) * column + np.float32(inverse[0, 1]) * row + np.float32(offset[0])).astype(
@@ -107,7 +115,21 @@ def look(person: Person, capture: Capture, size: int, field_of_view: float) -> V
     outline = _outline(person, x, y, jaw_drop)
     fine = enlarge(np.dstack([x, y, outline]), size)
     fine_x, fine_y, fine_outline = (np.ascontiguousarray(fine[:, :, c]) for c in range(3))
-    return View(size, density, fine_x, fine_y, fine_outline, x, y, depth, outline, rotation, to_crop, jaw_drop)
+    return View(
+        size,
+        density,
+        fine_x,
+        fine_y,
+        fine_outline,
+        x,
+        y,
+        depth,
+        outline,
+        float(rotation[2, 2]),
+        projection,
+        projection.tolist(),
+        jaw_drop,
+    )
 
 
 def landmarks(person: Person, capture: Capture) -> np.ndarray:
@@ -150,10 +172,12 @@ def _rotation(yaw: float, pitch: float) -> np.ndarray:
 
 def _similarity(source_N2: np.ndarray, target_N2: np.ndarray) -> np.ndarray:
     """Least-squares similarity (2, 3) from source to target; in complex numbers it is one division."""
-    source, target = source_N2 @ (1.0, 1.0j), target_N2 @ (1.0, 1.0j)
-    from_mean, to_mean = source - source.mean(), target - target.mean()
-    turn = (from_mean.conj() @ to_mean) / (from_mean.conj() @ from_mean).real
-    shift = target.mean() - turn * source.mean()
+    source = [complex(x, y) for x, y in source_N2.tolist()]
+    target = [complex(x, y) for x, y in target_N2.tolist()]
+    source_mean, target_mean = sum(source) / len(source), sum(target) / len(target)
+    over = sum((p - source_mean).conjugate() * (q - target_mean) for p, q in zip(source, target, strict=True))
+    turn = over / sum(abs(p - source_mean) ** 2 for p in source)
+    shift = target_mean - turn * source_mean
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 

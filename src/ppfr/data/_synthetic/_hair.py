@@ -96,7 +96,7 @@ def _bulk(person: Person, hair: Hair, capture: Capture, *, view: View, strands: 
     volume = np.float32(hair.side_volume * tousle) * (1.0 - top_share) + np.float32(hair.volume * tousle) * top_share
     rough = {HairStyle.CURLY: 1.6, HairStyle.QUIFF: 1.2, HairStyle.BUZZ: 0.2, HairStyle.TIED: 0.3}.get(hair.style, 0.7)
     if hair.style is HairStyle.QUIFF:
-        volume = volume + 2.5 * top_share * clip((x * np.sign(hair.part_x + 0.01)) * 0.04, -0.8, 0.8)
+        volume = volume + 2.5 * top_share * clip((x * np.float32(np.sign(hair.part_x + 0.01))) * 0.04, -0.8, 0.8)
     distance = view.outline - volume - rough * strands
     if hair.side_y > 10.0:
         drape = np.abs(x) - np.float32(person.bones.width + hair.side_volume * tousle) - 0.8 * strands

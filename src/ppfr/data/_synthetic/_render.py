@@ -27,7 +27,9 @@ def render_capture(person: Person, capture: Capture, size: int, field_of_view: f
     """
     view = look(person, capture, size, field_of_view)
     diffuse, gleam, redness = light_surface(person, capture, view)
-    brightness = clip(diffuse[:, size // 4 : -size // 4, size // 4 : -size // 4].mean(axis=(1, 2)), 0.1, 1.5)
+    brightness = clip(
+        diffuse[:, size // 4 : -size // 4 : 4, size // 4 : -size // 4 : 4].reshape(3, -1).mean(axis=1), 0.1, 1.5
+    )
     behind, over, hair_colour = hair_layers(person, worn_hair(person.hair, capture), capture, view)
     hair_light = (0.55 * diffuse + 0.45 * brightness[:, None, None]) * np.float32(0.95)
     hair = hair_colour * hair_light
@@ -63,8 +65,8 @@ def _albedo(person: Person, capture: Capture, view: View, redness: Field) -> np.
     albedo = np.stack(
         [
             tone[0] * base * (1.0 + 0.02 * flush),
-            tone[1] * base * (1.0 - 0.22 * flush),
-            tone[2] * base * (1.0 - 0.2 * flush),
+            tone[1] * base * (1.0 - 0.17 * flush),
+            tone[2] * base * (1.0 - 0.16 * flush),
         ]
     )
     beard = beard_coverage(person, capture, view, grain)

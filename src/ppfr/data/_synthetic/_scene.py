@@ -39,31 +39,41 @@ def background(capture: Capture, size: int) -> np.ndarray:
 
 def paint_body(image: np.ndarray, person: Person, capture: Capture, view: View, brightness: np.ndarray) -> None:
     """Neck and clothes, behind the head."""
-    x, y, bones = view.x, view.y, person.bones
+    bones = person.bones
+    rows = view.window(0.0, 125.0, -15.0, 0.0, 100.0)[0]  # all rows below the middle of the cheeks
+    x, y, patch = view.x[rows], view.y[rows], image[:, rows]
+    if patch.size == 0:
+        return
     side = np.abs(x)
-    neck = cover(
-        np.maximum(side - np.float32(0.74 * bones.width) - 0.004 * clip(y - 60.0, 0.0, 60.0) ** 2, 25.0 - y),
-        view.density,
-    )
-    under = clip((view.outline - 1.0) * 0.045, 0.0, 0.6) + 0.28
+    flare = clip(y - 60.0, 0.0, 60.0)
+    column = np.maximum(side - np.float32(0.74 * bones.width) - 0.004 * flare * flare, 25.0 - y)
+    under = clip((view.outline[rows] - 1.0) * 0.045, 0.0, 0.6) + 0.28
     tone = (np.array(person.skin.tone) * brightness).astype(np.float32)[:, None, None]
-    blend(image, neck, tone * under)
+    blend(patch, cover(column, view.density), tone * under)
+    if float(y.max()) < bones.chin_length + 10.0:
+        return
     shoulder = np.float32(bones.chin_length + 15.0) + 0.16 * side + 9.0 * np.exp(-((x * 0.055) ** 2))
-    cloth = cover(shoulder - y, view.density)
     folds = 0.85 + 0.15 * np.sin(x * 0.13 + 0.05 * y)
-    blend(image, cloth, (np.array(capture.clothes) * brightness).astype(np.float32)[:, None, None] * folds)
+    cloth = (np.array(capture.clothes) * brightness).astype(np.float32)[:, None, None]
+    blend(patch, cover(shoulder - y, view.density), cloth * folds)
 
 
 def paint_ears(image: np.ndarray, person: Person, view: View, diffuse: np.ndarray) -> None:
     """Both ears, behind the cheeks."""
     bones = person.bones
-    dx = (np.abs(view.x) - np.float32(bones.width - 0.2)) * np.float32(1.0 / (4.4 * bones.ear_size))
-    dy = (view.y - np.float32(bones.ear_y)) * np.float32(1.0 / (9.5 * bones.ear_size))
-    lobe = dx + 0.25 * dy
-    radius = np.sqrt(lobe * lobe + dy * dy)
-    shade = 0.55 + 0.45 * clip(np.abs(radius - 0.55) * 3.0, 0.0, 1.0)
     tone = (np.array(person.skin.tone) * (0.95, 0.78, 0.74)).astype(np.float32)[:, None, None]
-    blend(image, cover((radius - 1.0) * 5.0, view.density), tone * shade * np.maximum(diffuse, 0.12))
+    for side in (-1.0, 1.0):
+        rows, columns = view.window(side * bones.width, bones.ear_y, -22.0, 11.0, 15.0)
+        patch = image[:, rows, columns]
+        if patch.size == 0:
+            continue
+        dx = (side * view.x[rows, columns] - np.float32(bones.width - 0.2)) * np.float32(1.0 / (4.4 * bones.ear_size))
+        dy = (view.y[rows, columns] - np.float32(bones.ear_y)) * np.float32(1.0 / (9.5 * bones.ear_size))
+        lobe = dx + 0.25 * dy
+        radius = np.sqrt(lobe * lobe + dy * dy)
+        shade = 0.55 + 0.45 * clip(np.abs(radius - 0.55) * 3.0, 0.0, 1.0)
+        ear = tone * shade * np.maximum(diffuse[:, rows, columns], 0.12)
+        blend(patch, cover((radius - 1.0) * 5.0, view.density), ear)
 
 
 def paint_occlusions(image: np.ndarray, person: Person, capture: Capture, view: View, diffuse: np.ndarray) -> None:

@@ -26,8 +26,7 @@ def light_surface(person: Person, capture: Capture, view: View) -> tuple[Field, 
     """
     hills = _hills(person, capture, view.jaw_drop)
     relief, shade, redness = _sum_hills(hills, view.coarse_x, view.coarse_y)
-    pitch_yaw = float(view.rotation[2, 2])
-    depth = view.coarse_depth + relief * np.float32(pitch_yaw)
+    depth = view.coarse_depth + relief * np.float32(view.facing)
     spacing = 2.0 / view.density
     normal_x, normal_y, normal_z = _normals(depth, spacing)
     light = capture.light
@@ -50,8 +49,8 @@ def light_surface(person: Person, capture: Capture, view: View) -> tuple[Field, 
     gleam = gleam**2
     gleam = gleam * gleam * (0.4 + 0.6 * gleam) * lambert * open_sky
     lit = enlarge(np.dstack([*planes, gleam.astype(np.float32)]), view.size)
-    diffuse = np.stack([lit[:, :, 0], lit[:, :, 1], lit[:, :, 2]])
-    return np.maximum(diffuse, 0.0), np.ascontiguousarray(lit[:, :, 3]), enlarge(redness, view.size)
+    diffuse = np.maximum(lit[:, :, :3].transpose(2, 0, 1), 0.0, order="C")
+    return diffuse, np.ascontiguousarray(lit[:, :, 3]), enlarge(redness, view.size)
 
 
 def _sum_hills(hills: list[Hill], x: Field, y: Field) -> tuple[Field, Field, Field]:
