@@ -41,7 +41,9 @@ def verification(accuracy: float, *, gap: float | None = None, name: str = "made
         "tar_at_far": {
             "0.01": estimate(accuracy - 0.01, 0.005, n=3000),
             "0.001": estimate(accuracy - 0.02, 0.008, n=3000),
-            "0.0001": estimate(accuracy - 0.05, 0.02, n=3000, caveat="3,000 impostor comparisons cannot show FAR 0.0001"),
+            "0.0001": estimate(
+                accuracy - 0.05, 0.02, n=3000, caveat="3,000 impostor comparisons cannot show FAR 0.0001"
+            ),
         },
         "roc": {"far": fars, "tar": [1 - strength * (1 - f) * math.exp(-4 * f**0.35) for f in fars]},
         "gap_to_baseline": None if gap is None else estimate(gap, 0.0025),
@@ -80,7 +82,13 @@ def knowledge(name: str, used_as: str) -> Json:
 
 def fit_facts(start: float, end: float) -> Json:
     curve = [[s, end + (start - end) * math.exp(-s / 90) * (1 + 0.06 * math.sin(s))] for s in range(0, 600, 6)]
-    return {"steps": 600, "images_seen": 38400, "wall_s": 700.0, "plan": {"batch_size": 64, "passes": 3}, "curve": curve}
+    return {
+        "steps": 600,
+        "images_seen": 38400,
+        "wall_s": 700.0,
+        "plan": {"batch_size": 64, "passes": 3},
+        "curve": curve,
+    }
 
 
 def arm(name: str, label: str, role: str, shape: list[int], accuracy: float | None, gap: float | None = None) -> Json:
@@ -158,8 +166,8 @@ def attack(
             "knows_secret": secret == "known",
             "knows_recogniser": False,
             "has_public_faces": True,
-            "in_words": "The adversary (curious server) sees each victim's masked images, knows how the protection works, "
-            "and trains on faces of other people.",
+            "in_words": "The adversary (curious server) sees each victim's masked images, knows how the protection "
+            "works, and trains on faces of other people.",
         },
         "config": {},
         "judge": "casia",
@@ -226,7 +234,13 @@ def made_record() -> Json:
         },
         "wall_s": 4211.0,
         "data": [
-            {"role": "training", "name": "made-train", "num_images": 6141, "num_subjects": 1540, "fingerprint": "0" * 64},
+            {
+                "role": "training",
+                "name": "made-train",
+                "num_images": 6141,
+                "num_subjects": 1540,
+                "fingerprint": "0" * 64,
+            },
             {"role": "protocol", "name": "made-lfw", "num_images": 7701, "num_subjects": 4281, "fingerprint": "1" * 64},
         ],
         "disjointness": [{"sets": ["made-train", "made-lfw"], "num_shared_subjects": 0}],

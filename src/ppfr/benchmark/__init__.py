@@ -1,5 +1,15 @@
 """Experiment -> run -> result record -> report."""
 
+from ppfr.benchmark._experiment import Arm as Arm
+from ppfr.benchmark._experiment import ArmTraining as ArmTraining
+from ppfr.benchmark._experiment import AttackPlan as AttackPlan
+from ppfr.benchmark._experiment import ControlRule as ControlRule
+from ppfr.benchmark._experiment import Experiment as Experiment
+from ppfr.benchmark._experiment import Judge as Judge
+from ppfr.benchmark._experiment import Knowledge as Knowledge
+from ppfr.benchmark._experiment import RunOptions as RunOptions
+from ppfr.benchmark._experiment import TrainedArm as TrainedArm
+from ppfr.benchmark._experiment import Victims as Victims
 from ppfr.benchmark._report import render_report as render_report
 from ppfr.benchmark._report import write_report as write_report
 from ppfr.benchmark._schema import SCHEMA_VERSION as SCHEMA_VERSION

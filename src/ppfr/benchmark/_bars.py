@@ -24,7 +24,6 @@ class Bar:
     marks: Sequence[tuple[float, str]] = ()
 
 
-
 _NAMED = (
     "Who is it? Victims named from one masked image",
     "The adversary compares its guess with one plain photograph of each person in the gallery and takes the nearest.",
@@ -61,7 +60,9 @@ def leakage_charts(record: Part) -> list[tuple[str, str, list[Bar]]]:
     def named(attack: Part) -> Bar:
         found = attack["outcome"]["linkage"]
         note = f"{count(found['gallery_size'])} people; in the first five {percent(found['top5']['value'])}"
-        return bar(attack, found["top1"], note, [(found["chance_top1"], "guess"), (found["plain_top1"]["value"], "ceiling")])
+        return bar(
+            attack, found["top1"], note, [(found["chance_top1"], "guess"), (found["plain_top1"]["value"], "ceiling")]
+        )
 
     def accepted(attack: Part) -> Bar:
         found = attack["outcome"]["recovery"]

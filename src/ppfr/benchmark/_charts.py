@@ -106,54 +106,72 @@ def dot_chart(
         at_x, at_y = _x(x, dot.x), _y(y, dot.y)
         parts.append(
             f'<g class="series s{dot.series % 6}"><title>{escape(dot.label)}</title>'
-            f'<line class="interval" x1="{_x(x, dot.x_low):.1f}" x2="{_x(x, dot.x_high):.1f}" y1="{at_y:.1f}" y2="{at_y:.1f}"/>'
-            f'<line class="interval" x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{_y(y, dot.y_low):.1f}" y2="{_y(y, dot.y_high):.1f}"/>'
+            f"{_interval(_x(x, dot.x_low), at_y, _x(x, dot.x_high), at_y)}"
+            f"{_interval(at_x, _y(y, dot.y_low), at_x, _y(y, dot.y_high))}"
             f"{marker(dot.series, at_x, at_y)}</g>"
         )
     return _framed(parts, x=x, y=y, title=title, description=description)
 
 
 def line_chart(
-    lines: Sequence[Line], *, x: Axis, y: Axis, title: str, description: str, chance: Callable[[float], float] | None = None
+    lines: Sequence[Line],
+    *,
+    x: Axis,
+    y: Axis,
+    title: str,
+    description: str,
+    chance: Callable[[float], float] | None = None,
 ) -> str:
     """Curves; `chance`, if given, is drawn as a thin dotted line."""
     parts = []
     if chance is not None:
-        xs = [x.low * (x.high / x.low) ** (i / 40) if x.is_log else x.low + (x.high - x.low) * i / 40 for i in range(41)]
+        xs = [
+            x.low * (x.high / x.low) ** (i / 40) if x.is_log else x.low + (x.high - x.low) * i / 40 for i in range(41)
+        ]
         shown = [(v, chance(v)) for v in xs if chance(v) >= y.low]
         path = _path([v for v, _ in shown], [c for _, c in shown], x, y)
         parts.append(f'<path class="chance" d="{path}"/>')
     for line in lines:
-        dash = _DASHES[line.series % len(_DASHES)]
         parts.append(
             f'<g class="series s{line.series % 6}"><title>{escape(line.label)}</title>'
-            f'<path class="curve" d="{_path(line.x, line.y, x, y)}"{f" stroke-dasharray={chr(34)}{dash}{chr(34)}" if dash else ""}/></g>'
+            f"{_curve(_path(line.x, line.y, x, y), line.series)}</g>"
         )
     return _framed(parts, x=x, y=y, title=title, description=description)
 
 
+def _interval(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="interval" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _curve(path: str, series: int) -> str:
+    dash = _DASHES[series % len(_DASHES)]
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path class="curve" d="{path}"{dashes}/>'
+
+
 def marker(series: int, x: float, y: float, radius: float = 5.5) -> str:
     """The series' marker: shape as well as colour, so that print and colour-blind readers can tell them apart."""
-    r = radius
+    r, s = radius, radius + 1
+    hollow = f'<circle class="mark hollow" cx="{x:.1f}" cy="{y:.1f}" r="{r:g}"/>'
+
+    def polygon(*offsets: tuple[float, float]) -> str:
+        corners = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in offsets)
+        return f'<polygon class="mark" points="{corners}"/>'
+
     shapes = (
         f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{r:g}"/>',
         f'<rect class="mark" x="{x - r:.1f}" y="{y - r:.1f}" width="{2 * r:g}" height="{2 * r:g}"/>',
-        f'<path class="mark" d="M{x:.1f} {y - r - 1:.1f}L{x + r + 1:.1f} {y + r:.1f}L{x - r - 1:.1f} {y + r:.1f}Z"/>',
-        f'<path class="mark" d="M{x:.1f} {y - r - 2:.1f}L{x + r + 2:.1f} {y:.1f}L{x:.1f} {y + r + 2:.1f}L{x - r - 2:.1f} {y:.1f}Z"/>',
-        f'<path class="mark" d="M{x - r - 1:.1f} {y - r:.1f}L{x + r + 1:.1f} {y - r:.1f}L{x:.1f} {y + r + 1:.1f}Z"/>',
-        f'<circle class="mark hollow" cx="{x:.1f}" cy="{y:.1f}" r="{r:g}"/>',
+        polygon((0, -s), (s, r), (-s, r)),
+        polygon((0, -s - 1), (s + 1, 0), (0, s + 1), (-s - 1, 0)),
+        polygon((-s, -r), (s, -r), (0, s)),
+        hollow,
     )
     return shapes[series % len(shapes)]
 
 
 def key(series: int, *, is_line: bool) -> str:
     """The series' sign for a legend, 26 units wide."""
-    dash = _DASHES[series % len(_DASHES)]
-    inner = (
-        f'<path class="curve" d="M1 8H25"{f" stroke-dasharray={chr(34)}{dash}{chr(34)}" if dash else ""}/>'
-        if is_line
-        else marker(series, 13, 8, 5)
-    )
+    inner = _curve("M1 8H25", series) if is_line else marker(series, 13, 8, 5)
     return (
         f'<svg class="key" viewBox="0 0 26 16" width="26" height="16" aria-hidden="true">'
         f'<g class="series s{series % 6}">{inner}</g></svg>'
@@ -186,12 +204,13 @@ def _framed(parts: Sequence[str], *, x: Axis, y: Axis, title: str, description: 
         frame.append(f'<text class="tick" x="{_LEFT - 7:.1f}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
     middle = (_TOP + bottom) / 2
     labels = (
-        f'<text class="label" x="{(_LEFT + right) / 2:.1f}" y="{HEIGHT - 8:.1f}" text-anchor="middle">{escape(x.label)}</text>'
-        f'<text class="label" x="13" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 13 {middle:.1f})">'
-        f"{escape(y.label)}</text>"
+        f'<text class="label" x="{(_LEFT + right) / 2:.1f}" y="{HEIGHT - 8:.1f}" text-anchor="middle">'
+        f'{escape(x.label)}</text><text class="label" x="13" y="{middle:.1f}" text-anchor="middle" '
+        f'transform="rotate(-90 13 {middle:.1f})">{escape(y.label)}</text>'
     )
+    words = f"{escape(title)}. {escape(description)}"
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}. {escape(description)}">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{words}">'
         f"{''.join(frame)}{''.join(parts)}{labels}</svg>"
     )
 

@@ -103,7 +103,9 @@ def _roc(record: Part, name: str) -> Drawing:
         description="; ".join(f"{arm['label']}: equal error rate {percent(p['eer']['value'], 2)}" for arm, p in found),
         chance=lambda far: far,
     )
-    caption = f"{count(num_impostor)} impostor comparisons; rates below {1 / num_impostor:.1g} cannot be seen with them."
+    caption = (
+        f"{count(num_impostor)} impostor comparisons; rates below {1 / num_impostor:.1g} cannot be seen with them."
+    )
     legend = [(charts.key(line.series, is_line=True), line.label) for line in lines]
     return Drawing(title=f"ROC on {name}", caption=caption, svg=svg, legend=legend)
 
@@ -119,9 +121,7 @@ def loss_curves(record: Part) -> list[Drawing]:
     for attack in record["attacks"]:
         series, label = labels[attack["arm"]]
         runs.append((f"{attack['label']} on {label}", series, attack["fit"] or {}))
-    return [
-        _loss_curve(label, series, curve) for label, series, fit in runs if len(curve := _finite_curve(fit)) >= 2
-    ]
+    return [_loss_curve(label, series, curve) for label, series, fit in runs if len(curve := _finite_curve(fit)) >= 2]
 
 
 def _finite_curve(fit: Part) -> list[tuple[float, float]]:

@@ -104,7 +104,9 @@ def _state_of_the_record(record: Part) -> Iterator[Finding]:
     broken = [s for s in record["stages"] if s["status"] == "failed"]
     waiting = [s for s in record["stages"] if s["status"] in ("pending", "skipped")]
     if broken:
-        text = f"{listed([s['title'] for s in broken])} failed; see the stages below. Figures that rest on it are missing."
+        text = (
+            f"{listed([s['title'] for s in broken])} failed; see the stages below. Figures that rest on it are missing."
+        )
         yield Finding(tone="bad", title="This run is incomplete: something failed", text=text)
     elif waiting:
         text = f"{len(waiting)} of {len(record['stages'])} stages have not run; what is shown here is measured."
@@ -158,15 +160,15 @@ def _identity(record: Part, arm: Part) -> Iterator[Finding]:
     text = (
         f"From one masked image, an adversary {with_secret} ({attack['label']}) names "
         f"{percent(linkage['top1']['value'])} of the victims among {count(linkage['gallery_size'])} people "
-        f"(interval {percent_interval(linkage['top1'])}; a guess names {percent(linkage['chance_top1'], 2)}, plain images "
-        f"{percent(linkage['plain_top1']['value'])})."
+        f"(interval {percent_interval(linkage['top1'])}; a guess names {percent(linkage['chance_top1'], 2)}, "
+        f"plain images {percent(linkage['plain_top1']['value'])})."
     )
     without = [
         a["outcome"]["linkage"]["top1"]
         for a in attacks_on(record, arm)
-        if a["secret"] == "unknown" and a["role"] == "attack"
+        if a["role"] == "attack" and not a["threat_model"]["knows_secret"]
     ]
-    if model["knows_secret"] and attack["secret"] == "known" and without:
+    if model["knows_secret"] and without:
         best = max(without, key=lambda e: e["value"])
         text += f" Without the secret the best of them names {percent(best['value'])} ({percent_interval(best)})."
     yield Finding(tone=tone, title=f"{arm['label']} {verdict}", text=text)
@@ -187,8 +189,9 @@ def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
     ceiling = recovery["original"]["at_far"]["other_image"]
     text = (
         f"Of the faces that {attack['label']} recovers from {arm['label']}, an independent recogniser accepts "
-        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one stranger in "
-        f"{count(1 / recovery['far'])} pass; of the original images it accepts {percent(ceiling['value'])}. SSIM "
-        f"{recovery['recovered']['ssim']['value']:.2f}, against {recovery['guess']['ssim']['value']:.2f} for an average face."
+        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one stranger "
+        f"in {count(1 / recovery['far'])} pass; of the original images it accepts {percent(ceiling['value'])}. SSIM "
+        f"{recovery['recovered']['ssim']['value']:.2f}, against {recovery['guess']['ssim']['value']:.2f} for an average "
+        "face."
     )
     yield Finding(tone=tone, title=title, text=text)

@@ -64,7 +64,10 @@ def read_grid(run_folder: Path, record: Record, *, with_pictures: bool) -> dict[
     folder = Path(run_folder) / FOLDER
     if not with_pictures:
         whose = "The faces are of real people: pictures" if record["experiment"]["people"] == "real" else "Pictures"
-        return {**empty, "note": f"{whose} were left out of this report. The figures above were measured on them all the same."}
+        return {
+            **empty,
+            "note": f"{whose} were left out of this report. The figures above were measured on them all the same.",
+        }
     if not (folder / INDEX).is_file():
         return {**empty, "note": "There are no pictures beside this record."}
     try:
@@ -75,7 +78,8 @@ def read_grid(run_folder: Path, record: Record, *, with_pictures: bool) -> dict[
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(
-            f"the list of pictures {FOLDER}/{INDEX} is damaged ({type(error).__name__}); make the report without pictures"
+            f"the list of pictures {FOLDER}/{INDEX} is damaged ({type(error).__name__}); "
+            "make the report without pictures"
         ) from error
     note = "What the server sees is drawn by channel, each scaled to its own range, since it is no picture of a face."
     return {"rows": rows, "num_faces": num_faces, "note": note}
@@ -89,7 +93,9 @@ def _row(folder: Path, row: dict[str, str], num_faces: int) -> dict[str, Any]:
     data = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None or not data.startswith(b"\x89PNG"):
-        raise InvalidInputError(f"{FOLDER}/{name} is not a PNG picture that can be read; make the report without pictures")
+        raise InvalidInputError(
+            f"{FOLDER}/{name} is not a PNG picture that can be read; make the report without pictures"
+        )
     words = {"original": "Plain faces", "seen": "What the server sees", "recovered": "Recovered faces"}[row["kind"]]
     return {
         "label": row["label"],

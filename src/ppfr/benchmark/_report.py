@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
@@ -21,31 +22,13 @@ from ppfr.core import InvalidInputError
 
 _TONES = {"good": "✓ Holds", "caution": "! Mind", "bad": "✗ Fails", "note": "Note"}
 
-_GLOSSARY = (
-    ("Accuracy", "Share of comparisons decided rightly; the threshold for each of the folds is chosen on the others."),
-    ("Interval", "Where the figure may lie for people other than those tested: 95 of 100 such intervals hold the truth. Made by drawing people, not images, anew."),
-    ("n", "How many comparisons, searches or images a figure rests on."),
-    ("Genuine, impostor", "A comparison of two images of one person, or of two people."),
-    ("TAR at FAR", "True accept rate, the share of genuine comparisons accepted, at the threshold where the false accept rate, the share of impostors accepted, has the stated value."),
-    ("Equal error rate", "The error rate at the threshold where genuine comparisons are rejected as often as impostors are accepted."),
-    ("Masked image", "What leaves the device in place of the face, and all that the server sees."),
-    ("Secret", "Parameters of the protection that a deployment keeps to itself, such as the order of its channels. Recognition works without the server knowing them, so identity survives them."),
-    ("Victims named (linkage, top-1)", "Share of masked images that the adversary assigns to the right person in a gallery of plain photographs. A guess gets one in the gallery's size."),
-    ("Recovered face", "A picture that the adversary makes from a masked image."),
-    ("Passes for the person", "A recogniser that took no part in training accepts the recovered face as the victim, held against another photograph."),
-    ("Judge", "That recogniser. Its own accuracy on plain images is listed, since a weak judge sees no leak."),
-    ("SSIM, PSNR, LPIPS", "How alike two pictures are: by local structure (1 is identical), by pixels (dB, more is more alike), and by a network's features (0 is identical). They say little about identity."),
-    ("Identity cosine", "Cosine between the judge's embeddings of the recovered face and of the attacked image."),
-    ("Gap to baseline", "Difference in accuracy to the same recogniser without protection, on the same comparisons and resamples."),
-    ("Average face", "The mean of the adversary's own faces, shown for everyone: what one gets without looking at the victim."),
-)  # fmt: skip
-
 _RULES = (
-    f"A protection “does not hide who is in the picture” where the best adversary names at least {percent(IS_BROKEN_AT)} "
-    "of the victims, by the lower end of the interval; it “hides only in part” where that end lies above what guessing "
-    "gets; otherwise it withstood these attacks, which does not show that it withstands others. Recovered faces “pass” "
-    "where at least half are accepted, and “some” pass where more are than of an average face. An accuracy up to 1 point "
-    "below the baseline is marked as holding, up to 5 points as to be minded. A failed control voids a good verdict."
+    f"A protection “does not hide who is in the picture” where the best adversary names at least "
+    f"{percent(IS_BROKEN_AT)} of the victims, by the lower end of the interval; it “hides only in part” where that end "
+    "lies above what guessing gets; otherwise it withstood these attacks, which does not show that it withstands "
+    "others. Recovered faces “pass” where at least half are accepted, and “some” pass where more are than of an "
+    "average face. An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be minded. "
+    "A failed control voids a good verdict."
 )
 
 
@@ -96,7 +79,7 @@ def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]])
         css=_asset("report.css"),
         tones=_TONES,
         missing=MISSING,
-        glossary=_GLOSSARY,
+        glossary=json.loads(_asset("glossary.json")),
         rules=_RULES,
         version=metadata.version("ppfr"),
     )

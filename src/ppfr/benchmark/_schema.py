@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ _WINDOWS_PATH = re.compile(r"\b[A-Za-z]:\\(?:[^\s\\'\"`,;()\[\]<>|]+\\)*([^\s\\'
 @functools.cache
 def record_schema() -> Mapping[str, Any]:
     """The JSON Schema (draft 2020-12) that every record satisfies."""
-    text = resources.files("ppfr.benchmark").joinpath("assets", f"record-{SCHEMA_VERSION}.schema.json").read_text("utf-8")
+    text = (
+        resources.files("ppfr.benchmark").joinpath("assets", f"record-{SCHEMA_VERSION}.schema.json").read_text("utf-8")
+    )
     schema: dict[str, Any] = json.loads(text)
     return schema
 
@@ -47,7 +49,9 @@ def check_record(record: Any, *, what: str = "the record") -> None:
             "Use the ppfr that wrote it (see its provenance), or run the experiment again"
         )
     validator = jsonschema.Draft202012Validator(record_schema())
-    problems = [f"{e.json_path}: {_shortened(e.message)}" for error in validator.iter_errors(record) for e in _causes(error)]
+    problems = [
+        f"{e.json_path}: {_shortened(e.message)}" for error in validator.iter_errors(record) for e in _causes(error)
+    ]
     if not problems:
         problems = [*_contradictions(record)]
     if problems:
@@ -69,7 +73,9 @@ def read_record(path: Path) -> Record:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
         raise MissingAssetError(
-            path.name, looked_in=[str(path.parent)], remedy="Give the record.json (or its folder) that `ppfr run` wrote."
+            path.name,
+            looked_in=[str(path.parent)],
+            remedy="Give the record.json (or its folder) that `ppfr run` wrote.",
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path.name} is not UTF-8 text; give the record.json that a run wrote") from error
@@ -137,6 +143,25 @@ def _shortened(message: str, limit: int = 160) -> str:
 
 def _contradictions(record: Record) -> Iterator[str]:
     """What JSON Schema cannot say: references that lead nowhere, intervals without their value, a false status."""
+    yield from _loose_ends(record)
+    for place, estimate in _estimates(record, "$"):
+        if not estimate["low"] <= estimate["value"] <= estimate["high"]:
+            yield f"{place}: the interval does not hold its value"
+    for place, roc in _rocs(record):
+        if len(roc["far"]) != len(roc["tar"]):
+            yield f"{place}.roc: far and tar differ in length"
+    status = status_of(record["stages"])
+    if record["status"] != status:
+        yield f"$.status: is {record['status']!r}, but the stages say {status!r}"
+
+
+def status_of(stages: Sequence[Mapping[str, Any]]) -> str:
+    """What the stages' states add up to: "complete", "failed" or "partial"."""
+    found = {stage["status"] for stage in stages}
+    return "failed" if "failed" in found else "complete" if found <= {"done"} else "partial"
+
+
+def _loose_ends(record: Record) -> Iterator[str]:
     arms = [arm["name"] for arm in record["arms"]]
     judges = {judge["name"] for judge in record["judges"]}
     for names, what in ((arms, "arms"), ([a["name"] for a in record["attacks"]], "attacks")):
@@ -152,16 +177,6 @@ def _contradictions(record: Record) -> Iterator[str]:
             yield f"$.attacks[{index}].judge: no judge has this name"
         if (attack["role"] == "attack") != (attack["control"] is None):
             yield f"$.attacks[{index}].control: there for controls, and for controls alone"
-    for place, estimate in _estimates(record, "$"):
-        if not estimate["low"] <= estimate["value"] <= estimate["high"]:
-            yield f"{place}: the interval does not hold its value"
-    for place, roc in _rocs(record):
-        if len(roc["far"]) != len(roc["tar"]):
-            yield f"{place}.roc: far and tar differ in length"
-    found = {stage["status"] for stage in record["stages"]}
-    status = "failed" if "failed" in found else "complete" if found <= {"done"} else "partial"
-    if record["status"] != status:
-        yield f"$.status: is {record['status']!r}, but the stages say {status!r}"
 
 
 def _estimates(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -12,6 +12,7 @@ from ppfr.metrics._images import PSNR_CEILING_DB as PSNR_CEILING_DB
 from ppfr.metrics._images import lpips as lpips
 from ppfr.metrics._images import psnr as psnr
 from ppfr.metrics._images import ssim as ssim
+from ppfr.metrics._paired import paired_accuracy_gap as paired_accuracy_gap
 from ppfr.metrics._recovered import RecoveredAcceptance as RecoveredAcceptance
 from ppfr.metrics._recovered import identity_cosine as identity_cosine
 from ppfr.metrics._recovered import verification_accuracy_of_recovered as verification_accuracy_of_recovered
