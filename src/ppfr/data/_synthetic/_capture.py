@@ -155,9 +155,9 @@ def _draw_occlusion(rng: np.random.Generator) -> Occlusion:
 
 
 def _draw_pose(rng: np.random.Generator) -> Pose:
-    error = 0.7 * rng.standard_normal((5, 2))
+    error = 0.8 * rng.standard_normal((5, 2))
     return Pose(
-        yaw=_bounded(0.32 * rng.standard_normal(), -0.65, 0.65),
+        yaw=_bounded(0.35 * rng.standard_normal(), -0.65, 0.65),
         pitch=_bounded(0.15 * rng.standard_normal(), -0.36, 0.36),
         landmark_error=tuple((float(x), float(y)) for x, y in error),
     )

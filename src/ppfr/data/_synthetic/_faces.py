@@ -62,7 +62,7 @@ class SyntheticFaces(StoredImageSet):
         self.seed, self.size, self.first_subject = seed, size, first_subject
         numbers = range(first_subject, first_subject + num_subjects)
         ids = [f"synthetic-{seed}/{number:05d}" for number in numbers for _ in range(images_per_subject)]
-        super().__init__(name="synthetic", subject_ids=ids, crop_shape=(size, size))
+        super().__init__(name="synthetic", subject_ids=ids, crop_size=(size, size))
 
     def signature(self, index: int) -> str:
         """What makes image `index`: generator version, seed, subject and capture number, size."""

@@ -94,7 +94,7 @@ def paint_brow(albedo: np.ndarray, person: Person, capture: Capture, view: View,
     )
     ends = clip((1.0 - np.abs(out)) * 4.0 + 0.35, 0.0, 1.0)
     inside = clip(0.6 + (thickness - np.abs(view.y[rows, columns] - middle)) * 0.7, 0.0, 1.0)
-    alpha = inside * ends * clip(0.85 + 0.3 * hairs[rows, columns], 0.2, 1.1) * np.float32(eyes.brow_density)
+    alpha = inside * ends * clip(0.9 + 0.16 * hairs[rows, columns], 0.2, 1.1) * np.float32(eyes.brow_density)
     blend(patch, np.minimum(alpha, 0.97), person.hair.brow_colour)
 
 

@@ -123,7 +123,7 @@ def _front(person: Person, hair: Hair, capture: Capture, *, view: View, strands:
         line += np.float32(0.3 * max(fringe - 8.0, 0.0)) * clip(sweep * 0.06, -0.3, 1.2)
     elif hair.style is HairStyle.LONG:
         spread = np.abs(x - 0.6 * part)
-        line += clip(spread - 5.0, 0.0, 60.0) ** 1.45 * np.float32(0.16 + 0.006 * fringe)
+        line += clip(spread - 5.0, 0.0, 60.0) ** 1.45 * np.float32(0.14 + 0.004 * fringe)
     elif hair.style is HairStyle.TIED:
         line -= 1.5
     return y - line - (0.4 if hair.style is HairStyle.TIED else 0.8) * strands

@@ -47,7 +47,7 @@ def light_surface(person: Person, capture: Capture, view: View) -> tuple[Field, 
     gleam = gleam**2
     gleam = gleam**2
     gleam = gleam**2
-    gleam = gleam * gleam * (0.4 + 0.6 * gleam) * lambert * open_sky
+    gleam = np.minimum(gleam * gleam * (0.4 + 0.6 * gleam) * lambert * open_sky, 0.5)
     lit = enlarge(np.dstack([*planes, gleam.astype(np.float32)]), view.size)
     diffuse = np.maximum(lit[:, :, :3].transpose(2, 0, 1), 0.0, order="C")
     return diffuse, np.ascontiguousarray(lit[:, :, 3]), enlarge(redness, view.size)
@@ -111,8 +111,8 @@ def _hills(person: Person, capture: Capture, jaw_drop: float) -> list[Hill]:
     start, end = np.array([face.alar_width + 2.6, tip + 2.5]), np.array([half + 4.6, corner_y + 1.0])
     for part in (0.15, 0.45, 0.75, 1.0):
         x, y = start + (end - start) * part
-        hills.append((float(x), float(y), 2.2, 3.0, -0.55 * fold, 0.055 * fold, 0.0))
-        hills.append((float(x) + 4.0, float(y) - 1.0, 3.2, 3.6, 0.55 * fold, 0.0, 0.0))
+        hills.append((float(x), float(y), 2.2, 3.0, -0.38 * fold, 0.06 * fold, 0.0))
+        hills.append((float(x) + 4.0, float(y) - 1.0, 3.4, 3.8, 0.3 * fold, 0.0, 0.0))
     frown = max(-brows, 0.0) + 0.5 * age
     hills.append((2.6, eyes.brow_y + 1.0, 1.5, 3.5, -0.7 * frown, 0.1 * frown, 0.0))
     return hills
