@@ -1,5 +1,6 @@
 """Named files: where they are, what their checksum is, how to get them, and writing files whole or not at all."""
 
+from ppfr.assets._archives import extract_tar as extract_tar
 from ppfr.assets._assets import Asset as Asset
 from ppfr.assets._assets import find_asset as find_asset
 from ppfr.assets._assets import sha256_of as sha256_of

@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppfr.core import StorageError
+from ppfr.core import PpfrError, StorageError
 
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is removed.
+
+    Only the owner may read the file: what this package writes is made from faces. Share it by `chmod`.
 
     Raises:
         StorageError: the directory cannot be made or written, or the disk is full.
@@ -30,6 +32,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
+        if isinstance(error, PpfrError):  # a missing asset in the caller's block is no failure to write
+            raise
         raise StorageError(
             f"could not write {path}: {error.strerror or error}; free space or choose another directory"
         ) from error

@@ -1,11 +1,22 @@
 """Image sets, readers, verification protocols, disjoint splits, safe decoding, detection and alignment."""
 
+from ppfr.data._align_folder import align_folder as align_folder
+from ppfr.data._align_folder import write_crop as write_crop
+from ppfr.data._alignment import TEMPLATE_52 as TEMPLATE_52
+from ppfr.data._alignment import Aligner as Aligner
+from ppfr.data._alignment import Face as Face
+from ppfr.data._alignment import similarity_transform as similarity_transform
+from ppfr.data._alignment import warp_to_crop as warp_to_crop
 from ppfr.data._bin import read_insightface_bin as read_insightface_bin
 from ppfr.data._cfp import read_cfp as read_cfp
 from ppfr.data._cfp import read_cfp_images as read_cfp_images
 from ppfr.data._decoding import read_image as read_image
+from ppfr.data._fetch_lfw import LFW_PAIRS as LFW_PAIRS
+from ppfr.data._fetch_lfw import LFW_PHOTOS as LFW_PHOTOS
+from ppfr.data._fetch_lfw import fetch_lfw as fetch_lfw
 from ppfr.data._folder import read_folder as read_folder
 from ppfr.data._image_sets import CROP_SHAPE as CROP_SHAPE
+from ppfr.data._image_sets import CROP_SIZE as CROP_SIZE
 from ppfr.data._image_sets import ArrayImageSet as ArrayImageSet
 from ppfr.data._image_sets import EncodedImageSet as EncodedImageSet
 from ppfr.data._image_sets import FileImageSet as FileImageSet

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ppfr.core import DatasetError, MissingAssetError
-from ppfr.data._image_sets import CROP_SHAPE, EncodedImageSet
+from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
 from ppfr.data._pairs import PairProtocol
 
 NUM_FOLDS = 10
@@ -44,8 +44,9 @@ _SCALAR_MAKERS = frozenset({"numpy.core.multiarray scalar", "numpy._core.multiar
 _DTYPES = frozenset({"b1", "u1", "i1", "i4", "i8", "?"})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING"}
+    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+    | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 )
 _TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
@@ -183,8 +184,8 @@ def _as_flags(value: Any) -> Iterator[bool]:
 class _BytesImageSet(EncodedImageSet):
     """Encoded images in memory."""
 
-    def __init__(self, encoded: list[bytes], subject_ids: list[str], *, name: str, crop_shape: tuple[int, int]) -> None:
-        super().__init__(name=name, subject_ids=subject_ids, crop_shape=crop_shape)
+    def __init__(self, encoded: list[bytes], subject_ids: list[str], *, name: str, crop_size: tuple[int, int]) -> None:
+        super().__init__(name=name, subject_ids=subject_ids, crop_size=crop_size)
         self._encoded = encoded
 
     def _source(self, index: int) -> bytes:
@@ -195,7 +196,7 @@ class _BytesImageSet(EncodedImageSet):
 
 
 def read_insightface_bin(
-    path: Path, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE
+    path: Path, *, name: str | None = None, crop_size: tuple[int, int] = CROP_SIZE
 ) -> PairProtocol:
     """A pair set such as `lfw.bin`, `cfp_fp.bin` or `agedb_30.bin`.
 
@@ -206,7 +207,7 @@ def read_insightface_bin(
     Args:
         path: the file.
         name: short name for records; default: the file's name without `.bin`.
-        crop_shape: (H, W) of its images.
+        crop_size: (H, W) of its images.
 
     Raises:
         MissingAssetError: no such file.
@@ -237,7 +238,7 @@ def read_insightface_bin(
             " pairs are needed. Get it again from its source"
         )
     name = name or path.stem
-    images = _BytesImageSet(encoded, _joined_subjects(encoded, is_genuine, name), name=name, crop_shape=crop_shape)
+    images = _BytesImageSet(encoded, _joined_subjects(encoded, is_genuine, name), name=name, crop_size=crop_size)
     folds = np.array_split(np.arange(len(is_genuine)), NUM_FOLDS)
     return PairProtocol(
         name=name,

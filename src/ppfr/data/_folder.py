@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
-from ppfr.data._image_sets import CROP_SHAPE, FileImageSet
+from ppfr.data._image_sets import CROP_SIZE, FileImageSet
 from ppfr.data._layout import IMAGE_SUFFIXES, list_images
 
 
 def read_folder(
-    root: Path, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE, check: bool = True
+    root: Path, *, name: str | None = None, crop_size: tuple[int, int] = CROP_SIZE, check: bool = True
 ) -> FileImageSet:
     """Aligned crops in `root/<subject>/<image>`; subject ids are the folders' names.
 
     Args:
         root: the folder.
         name: short name for records; default: the folder's name.
-        crop_shape: (H, W) that every image must have.
+        crop_size: (H, W) that every image must have.
         check: decode every image once now, so that all that is wrong is told together; False trusts the folder and
             leaves errors to reading.
 
@@ -46,7 +46,7 @@ def read_folder(
         f"{subfolder}/ holds no image" for subfolder, found in zip(subfolders, listed, strict=True) if not found
     ]
     images = FileImageSet(
-        paths, [path.parent.name for path in paths], name=name or root.resolve().name, root=root, crop_shape=crop_shape
+        paths, [path.parent.name for path in paths], name=name or root.resolve().name, root=root, crop_size=crop_size
     )
     if check:
         problems += images.problems()

@@ -12,21 +12,24 @@ import numpy as np
 from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, ShapeError
 from ppfr.data._decoding import read_image
 
-CROP_SHAPE = (112, 112)
+CROP_SIZE = (112, 112)
 """Height and width of an aligned crop."""
+
+CROP_SHAPE = (112, 112, 3)
+"""Shape of an aligned crop as `ImageSet.read` gives it."""
 
 
 class StoredImageSet(ABC):
     """What every image set here offers beyond `ppfr.core.ImageSet`: subsets, a copy in memory, a fingerprint.
 
     Attributes:
-        crop_shape: (H, W) of every image.
+        crop_size: (H, W) of every image.
     """
 
-    def __init__(self, *, name: str, subject_ids: Sequence[str], crop_shape: tuple[int, int] = CROP_SHAPE) -> None:
+    def __init__(self, *, name: str, subject_ids: Sequence[str], crop_size: tuple[int, int] = CROP_SIZE) -> None:
         self._name = name
         self._subject_ids = tuple(subject_ids)
-        self.crop_shape = crop_shape
+        self.crop_size = crop_size
 
     @property
     def name(self) -> str:
@@ -57,7 +60,7 @@ class StoredImageSet(ABC):
 
         Raises:
             InvalidInputError: an index outside the set.
-            ImageReadError: a file cannot be decoded or has another size than `crop_shape`.
+            ImageReadError: a file cannot be decoded or has another size than `crop_size`.
         """
         return self._read_checked(_checked_indices(indices, len(self)))
 
@@ -78,7 +81,7 @@ class StoredImageSet(ABC):
         Raises:
             ProblemsError: some images cannot be read; all are listed.
         """
-        height, width = self.crop_shape
+        height, width = self.crop_size
         images_NHWC = np.empty((len(self), height, width, 3), np.uint8)
         problems = self._read_each(images_NHWC)
         if problems:
@@ -142,7 +145,7 @@ class ArrayImageSet(StoredImageSet):
             raise ShapeError(
                 f"{len(images_NHWC)} images came with {len(subject_ids)} subject ids; one is needed for each"
             )
-        super().__init__(name=name, subject_ids=subject_ids, crop_shape=images_NHWC.shape[1:3])
+        super().__init__(name=name, subject_ids=subject_ids, crop_size=images_NHWC.shape[1:3])
         self._images_NHWC = images_NHWC
         self._signatures = tuple(signatures) if signatures is not None else None
 
@@ -172,7 +175,7 @@ class EncodedImageSet(StoredImageSet):
         return f"image {index} of {self.name!r}"
 
     def _read_checked(self, indices: Sequence[int]) -> np.ndarray:
-        height, width = self.crop_shape
+        height, width = self.crop_size
         images_BHWC = np.empty((len(indices), height, width, 3), np.uint8)
         for row, index in enumerate(indices):
             source = self._source(index)
@@ -203,7 +206,7 @@ class FileImageSet(EncodedImageSet):
         *,
         name: str,
         root: Path | None = None,
-        crop_shape: tuple[int, int] = CROP_SHAPE,
+        crop_size: tuple[int, int] = CROP_SIZE,
     ) -> None:
         """Name the files; nothing is opened yet.
 
@@ -212,14 +215,14 @@ class FileImageSet(EncodedImageSet):
             subject_ids: N subject ids.
             name: short name for records.
             root: directory that fingerprints name the files relative to, so that they agree between machines.
-            crop_shape: (H, W) that every image must have.
+            crop_size: (H, W) that every image must have.
 
         Raises:
             ShapeError: the lengths differ.
         """
         if len(paths) != len(subject_ids):
             raise ShapeError(f"{len(paths)} files came with {len(subject_ids)} subject ids; one is needed for each")
-        super().__init__(name=name, subject_ids=subject_ids, crop_shape=crop_shape)
+        super().__init__(name=name, subject_ids=subject_ids, crop_size=crop_size)
         self._paths = tuple(paths)
         self._root = root
 
@@ -243,7 +246,7 @@ class _Subset(StoredImageSet):
 
     def __init__(self, parent: StoredImageSet, indices: Sequence[int], *, name: str) -> None:
         subjects = parent.subject_ids
-        super().__init__(name=name, subject_ids=[subjects[index] for index in indices], crop_shape=parent.crop_shape)
+        super().__init__(name=name, subject_ids=[subjects[index] for index in indices], crop_size=parent.crop_size)
         self._parent = parent
         self._indices = tuple(indices)
 
@@ -259,7 +262,7 @@ class _Concatenation(StoredImageSet):
 
     def __init__(self, parts: Sequence[StoredImageSet], *, name: str) -> None:
         subjects = [subject for part in parts for subject in part.subject_ids]
-        super().__init__(name=name, subject_ids=subjects, crop_shape=parts[0].crop_shape)
+        super().__init__(name=name, subject_ids=subjects, crop_size=parts[0].crop_size)
         self._parts = tuple(parts)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
@@ -268,7 +271,7 @@ class _Concatenation(StoredImageSet):
         return part, index - int(self._starts[part])
 
     def _read_checked(self, indices: Sequence[int]) -> np.ndarray:
-        height, width = self.crop_shape
+        height, width = self.crop_size
         images_BHWC = np.empty((len(indices), height, width, 3), np.uint8)
         places = [self._place(index) for index in indices]
         for number, part in enumerate(self._parts):
@@ -290,7 +293,7 @@ def concatenate(parts: Sequence[StoredImageSet], *, name: str) -> StoredImageSet
     """
     if not parts:
         raise DatasetError("no image sets were given to concatenate; give at least one")
-    shapes = sorted({part.crop_shape for part in parts})
+    shapes = sorted({part.crop_size for part in parts})
     if len(shapes) > 1:
         raise DatasetError(f"image sets with crops of {shapes} cannot be joined; align all of them to one size")
     return _Concatenation(parts, name=name)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
-from ppfr.data._image_sets import CROP_SHAPE, EncodedImageSet
+from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
 
 _MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", _MAGIC)
@@ -32,10 +32,10 @@ class RecImageSet(EncodedImageSet):
     """Images in a RecordIO file, read at random through its index."""
 
     def __init__(
-        self, path: Path, offsets: np.ndarray, labels: np.ndarray, *, name: str, crop_shape: tuple[int, int]
+        self, path: Path, offsets: np.ndarray, labels: np.ndarray, *, name: str, crop_size: tuple[int, int]
     ) -> None:
         """Take records at `offsets` (N,) int64 with class numbers `labels` (N,) int64; use `read_rec`."""
-        super().__init__(name=name, subject_ids=[f"{name}/{label}" for label in labels], crop_shape=crop_shape)
+        super().__init__(name=name, subject_ids=[f"{name}/{label}" for label in labels], crop_size=crop_size)
         self._path = path
         self._offsets = offsets
         self._bytes: mmap.mmap | None = None
@@ -86,7 +86,7 @@ def read_record(data: mmap.mmap | bytes, offset: int) -> bytes:
 
 
 def read_rec(
-    path_rec: Path, path_idx: Path | None = None, *, name: str | None = None, crop_shape: tuple[int, int] = CROP_SHAPE
+    path_rec: Path, path_idx: Path | None = None, *, name: str | None = None, crop_size: tuple[int, int] = CROP_SIZE
 ) -> RecImageSet:
     """An InsightFace training set.
 
@@ -98,7 +98,7 @@ def read_rec(
         path_rec: the `.rec` file.
         path_idx: its index ("key<TAB>offset" lines); default: the same name with `.idx`.
         name: short name for records; default: the name of the directory the file lies in.
-        crop_shape: (H, W) of its images.
+        crop_size: (H, W) of its images.
 
     Raises:
         MissingAssetError: one of the two files is not there.
@@ -128,7 +128,7 @@ def read_rec(
         raise DatasetError(f"{path_rec} holds no image; its header names an empty range")
     offsets = np.array([offset_of[key] for key in keys], np.int64)
     labels = _labels(path_rec, offsets)
-    return RecImageSet(path_rec, offsets, labels, name=name or path_rec.resolve().parent.name, crop_shape=crop_shape)
+    return RecImageSet(path_rec, offsets, labels, name=name or path_rec.resolve().parent.name, crop_size=crop_size)
 
 
 def _map(path: Path) -> mmap.mmap:

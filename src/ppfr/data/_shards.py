@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
-from ppfr.data._image_sets import CROP_SHAPE, EncodedImageSet
+from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
 
 _IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 _LABEL_KINDS = ("cls", "json")
@@ -36,10 +36,10 @@ class ShardImageSet(EncodedImageSet):
         subject_ids: Sequence[str],
         *,
         name: str,
-        crop_shape: tuple[int, int],
+        crop_size: tuple[int, int],
     ) -> None:
         """Take images at `places`, each (shard number, offset, size); use `read_shards`."""
-        super().__init__(name=name, subject_ids=subject_ids, crop_shape=crop_shape)
+        super().__init__(name=name, subject_ids=subject_ids, crop_size=crop_size)
         self._paths = tuple(paths)
         self._places = tuple(places)
 
@@ -53,7 +53,7 @@ class ShardImageSet(EncodedImageSet):
         return f"{self._paths[shard].name}\0{offset}\0{size}"
 
 
-def read_shards(paths: Sequence[Path], *, name: str, crop_shape: tuple[int, int] = CROP_SHAPE) -> ShardImageSet:
+def read_shards(paths: Sequence[Path], *, name: str, crop_size: tuple[int, int] = CROP_SIZE) -> ShardImageSet:
     """Aligned crops in WebDataset tar shards.
 
     A sample is the files whose path agrees up to the first dot of the file name: an image (`.jpg`, `.jpeg`, `.png`,
@@ -64,7 +64,7 @@ def read_shards(paths: Sequence[Path], *, name: str, crop_shape: tuple[int, int]
     Args:
         paths: plain `.tar` files, in order.
         name: short name for records.
-        crop_shape: (H, W) of the images.
+        crop_size: (H, W) of the images.
 
     Raises:
         MissingAssetError: a shard is not there.
@@ -102,7 +102,7 @@ def read_shards(paths: Sequence[Path], *, name: str, crop_shape: tuple[int, int]
         raise ProblemsError("the shards cannot be used as they are; mend or leave out what is listed", problems)
     if not places:
         raise DatasetError("the shards hold no samples; expected KEY.jpg with KEY.cls or KEY.json")
-    return ShardImageSet(paths, places, subjects, name=name, crop_shape=crop_shape)
+    return ShardImageSet(paths, places, subjects, name=name, crop_size=crop_size)
 
 
 def _index(number: int, path: Path, problems: list[str]) -> list[_Sample]:

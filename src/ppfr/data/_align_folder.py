@@ -1,0 +1,130 @@
+"""Aligning a whole folder of photos, with every problem told at the end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ppfr.assets import write_atomically
+from ppfr.core import AlignmentError, DatasetError, ImageReadError, InvalidInputError, MissingAssetError, ProblemsError
+from ppfr.data._alignment import Aligner
+from ppfr.data._decoding import read_image
+from ppfr.data._layout import IMAGE_SUFFIXES
+
+Suffix = Literal[".jpg", ".png"]
+
+
+def write_crop(crop_HWC: np.ndarray, path: Path, *, quality: int = 95) -> None:
+    """Write a crop whole or not at all, as JPEG or PNG by the path's suffix.
+
+    Raises:
+        StorageError: the disk is full or the directory cannot be written.
+    """
+    buffer = io.BytesIO()
+    if path.suffix.lower() == ".png":
+        Image.fromarray(crop_HWC).save(buffer, "PNG")
+    else:
+        Image.fromarray(crop_HWC).save(buffer, "JPEG", quality=quality)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def align_folder(
+    source: Path,
+    into: Path,
+    aligner: Aligner,
+    *,
+    suffix: Suffix = ".png",
+    quality: int = 95,
+    keeps_existing: bool = True,
+    without_face: Callable[[np.ndarray], np.ndarray] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Align every photo below `source` to the same place below `into`.
+
+    Each crop is written whole or not at all. A photo that gives none does not stop the others: all are told together at
+    the end, and after mending them the same call goes on where it stopped.
+
+    Args:
+        source: folder of photos, searched with its subfolders.
+        into: folder for the crops; must not lie within `source`, nor the other way round.
+        aligner: finds the faces.
+        suffix: ".png" (without loss) or ".jpg".
+        quality: of JPEG, 1..100.
+        keeps_existing: leave crops that are there already.
+        without_face: makes the crop of a photo in which no face, or not one, is found; default: that is a problem.
+        on_progress: called with (photos done, photos in all).
+
+    Returns:
+        The crops, in the order of the photos' names.
+
+    Raises:
+        MissingAssetError: no such folder.
+        DatasetError: no photo in it, or two photos that would give the same crop.
+        ProblemsError: some photos gave no crop; all are listed.
+        StorageError: a crop cannot be written.
+    """
+    source, into = Path(source), Path(into)
+    if suffix not in (".jpg", ".png") or not 1 <= quality <= 100:
+        raise InvalidInputError(f"crops are .jpg or .png, of quality 1..100; got {suffix!r} and {quality}")
+    target_of = _targets(source, into, suffix)
+    problems: list[str] = []
+    for done, (photo, target) in enumerate(target_of.items()):
+        if on_progress is not None:
+            on_progress(done, len(target_of))
+        if keeps_existing and target.is_file():
+            continue
+        try:
+            write_crop(_crop(photo, aligner, without_face), target, quality=quality)
+        except ImageReadError as error:
+            problems.append(str(error))
+        except InvalidInputError as error:
+            problems.append(f"{photo}: {error}")
+    if on_progress is not None:
+        on_progress(len(target_of), len(target_of))
+    if problems:
+        done_text = f"{len(target_of) - len(problems)} of {len(target_of)} photos are aligned"
+        raise ProblemsError(f"{done_text}; mend or remove the others and run it again", problems)
+    return list(target_of.values())
+
+
+def _crop(photo: Path, aligner: Aligner, without_face: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+    photo_HWC = read_image(photo)
+    try:
+        return aligner.align(photo_HWC)
+    except AlignmentError:
+        if without_face is None:
+            raise
+        return without_face(photo_HWC)
+
+
+def _targets(source: Path, into: Path, suffix: str) -> dict[Path, Path]:
+    """The crop's path of each photo, in the order of their names."""
+    if not source.is_dir():
+        raise MissingAssetError(str(source), looked_in=[str(source.parent)], remedy="Give a folder of photos.")
+    inner, outer = into.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise InvalidInputError("crops must go to a folder apart from the photos; choose another one")
+    photos = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+    )
+    if not photos:
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DatasetError(f"{source} holds no photo ({kinds}); give a folder that does")
+    target_of = {photo: (into / photo.relative_to(source)).with_suffix(suffix) for photo in photos}
+    if len(set(target_of.values())) < len(target_of):
+        num_twice = len(target_of) - len(set(target_of.values()))
+        raise DatasetError(
+            f"{num_twice} photos of {source} differ from another only by their ending (a.jpg, a.png) and would give the"
+            " same crop; rename them"
+        )
+    return target_of
