@@ -199,7 +199,7 @@ def _parts(
 
 
 def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions (fan in), Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
+    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, a=0.25)

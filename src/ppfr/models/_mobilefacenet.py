@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
@@ -245,11 +244,12 @@ def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[s
 
 
 def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions (fan out), Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
+    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, a=0.25, mode="fan_out")
+            # Fan in: the fan out of a depthwise weight counts every channel, which would all but silence it.
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
         elif isinstance(layer, nn.Linear):
             nn.init.xavier_normal_(layer.weight)
             if layer.bias is not None:
-                torch.nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)
