@@ -26,6 +26,7 @@ def test_ranks_share_out_the_batch_of_a_single_process():
     assert sorted(seen.tolist()) == list(range(32))
 
 
+@pytest.mark.slow
 def test_two_processes_fail_resume_and_end_where_one_process_ends(tmp_path):
     with pytest.raises(RangeError, match="asked for by the test"):
         _fit(ToyObjective(has_draws=False, raises_at=7, raised=RangeError), tmp_path, num_devices=2)
@@ -39,6 +40,7 @@ def test_two_processes_fail_resume_and_end_where_one_process_ends(tmp_path):
         _fit(ToyObjective(has_draws=False), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_an_objective_that_refuses_pickling_is_rebuilt_in_each_process():
     with pytest.raises(InvalidInputError, match=r"the objective cannot .*holds a secret.*give rebuild="):
         _fit(KeyedObjective(has_draws=False), None, num_devices=2)

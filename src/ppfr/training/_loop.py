@@ -306,8 +306,15 @@ def load_learned_state(objective: Objective, tensors: dict[str, Tensor], *, path
 def _global_draws(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators within, for dropout and the like; the caller's are as before afterwards."""
     on_cuda = [device.index or 0] if device.type == "cuda" else []
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng(devices=on_cuda):
         torch.default_generator.manual_seed(seed)
         if on_cuda:
             torch.cuda.default_generators[on_cuda[0]].manual_seed(seed)
-        yield
+        if on_mps is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if on_mps is not None:
+                torch.mps.set_rng_state(on_mps)

@@ -227,7 +227,9 @@ def check_players(objective: Objective, players: Sequence[Player]) -> None:
 
 
 def as_json(value: Any) -> Any:
-    """Mappings, dataclasses and sequences as plain dicts and lists; paths and other objects as text."""
+    """Mappings, dataclasses and sequences as plain dicts and lists; bytes never, other objects as text."""
+    if isinstance(value, bytes | bytearray):
+        return "<redacted>"  # what a method keeps as bytes is a secret more often than not
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
