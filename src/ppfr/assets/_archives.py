@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ppfr.core import DatasetError, ProblemsError, StorageError
@@ -44,7 +46,7 @@ def extract_tar(path: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) 
                 _write_member(tar, member, scratch / PurePosixPath(member.name))
         scratch.chmod(0o755)
         scratch.replace(into)
-    except (tarfile.TarError, EOFError, UnicodeError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, UnicodeError) as error:
         raise DatasetError(f"{path} is damaged or no tar archive ({error}); fetch it again") from error
     except OSError as error:
         if error.errno is None:  # a damaged gzip stream, not the disk

@@ -1,0 +1,120 @@
+"""Assets by name and checksum, the two roots, whole-or-absent writing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from ppfr.assets import Asset, data_root, find_asset, sha256_of, verify_asset, weights_root, write_atomically
+from ppfr.core import ChecksumError, InvalidInputError, MissingAssetError, MissingWeightsError, StorageError
+
+CONTENT = b"weights of a network" * 999
+
+
+def asset_of(content: bytes = CONTENT, **changes: object) -> Asset:
+    return Asset(**{"name": "net.bin", "sha256": hashlib.sha256(content).hexdigest(), **changes})
+
+
+def test_finds_the_first_directory_that_holds_it(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in "abc")
+    for directory in (second, third):
+        directory.mkdir()
+        (directory / "net.bin").write_bytes(CONTENT)
+    assert find_asset(asset_of(), [first, second, third], remedy="") == second / "net.bin"
+
+
+def test_absent_asset_names_checksum_places_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError) as caught:
+        find_asset(asset_of(), [tmp_path / "x", tmp_path / "y"], remedy="Run `ppfr fetch`.", error=MissingWeightsError)
+    text = str(caught.value)
+    for part in ("net.bin", asset_of().sha256, str(tmp_path / "x"), str(tmp_path / "y"), "Run `ppfr fetch`."):
+        assert part in text
+    by_hand = asset_of(note="Ask its authors.")
+    with pytest.raises(MissingAssetError, match="Ask its authors"):
+        find_asset(by_hand, [], remedy="By hand.")
+
+
+def test_changed_bytes_are_refused_even_after_they_were_verified(tmp_path: Path) -> None:
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    verify_asset(asset_of(), path)
+    path.write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(ChecksumError, match="fetch it again"):
+        find_asset(asset_of(), [tmp_path], remedy="")
+
+
+def test_verification_is_remembered_until_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    reads: list[Path] = []
+    monkeypatch.setattr("ppfr.assets._assets.sha256_of", lambda file: reads.append(file) or sha256_of(file))
+    for _ in range(3):
+        find_asset(asset_of(), [tmp_path], remedy="")
+    assert len(reads) == 1
+    find_asset(asset_of(), [tmp_path], remedy="", verify_again=True)
+    assert len(reads) == 2
+    with pytest.raises(ChecksumError):  # another asset under the same path is not what was verified
+        verify_asset(asset_of(b"other"), path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sha256": "ABC"}, "64 lower-case"),
+        ({"name": "../net.bin"}, "relative path"),
+        ({"name": "/net.bin"}, "relative path"),
+        ({"urls": ("file:///etc/passwd",)}, "http and https"),
+    ],
+)
+def test_unsafe_assets_cannot_be_made(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        asset_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("root", "variable", "flag"), [(data_root, "PPFR_DATA", "--data"), (weights_root, "PPFR_WEIGHTS", "--weights")]
+)
+def test_option_beats_environment_and_absence_names_both(
+    root: object, variable: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option, environment = tmp_path / "option", tmp_path / "environment"
+    option.mkdir()
+    environment.mkdir()
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(MissingAssetError) as caught:
+        root(None)
+    assert variable in str(caught.value)
+    assert flag in str(caught.value)
+    monkeypatch.setenv(variable, str(environment))
+    assert root(None) == environment
+    assert root(option) == option
+    with pytest.raises(MissingAssetError, match=r"no such directory"):
+        root(tmp_path / "nowhere")
+
+
+def test_a_write_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "result.json"
+    with write_atomically(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(RuntimeError, match="stop"), write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert path.read_text() == "whole"
+    assert [file.name for file in path.parent.iterdir()] == ["result.json"]
+
+
+def test_a_full_disk_is_a_storage_error_and_missing_input_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with pytest.raises(StorageError, match="free space"), write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(MissingAssetError, match="net"), write_atomically(path):
+        raise MissingAssetError("net", looked_in=[], remedy="")
+    assert list(tmp_path.iterdir()) == []
