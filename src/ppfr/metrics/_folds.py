@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.metrics._bootstrap import Ints
+from ppfr.metrics._bootstrap import Weights
 from ppfr.metrics._estimate import Floats
 from ppfr.metrics._inputs import Labels, finite_scores, subject_index
 from ppfr.metrics._roc import ScoreOrder
@@ -45,9 +45,9 @@ class FoldSplit:
         self._order = order
         ordered_fold_N = fold_N[order.order_N]
         self._members = [np.flatnonzero(ordered_fold_N == f) for f in range(num_folds)]
-        self._gain_N = np.where(order.is_genuine_N, 1, -1).astype(np.int32)
+        self._gain_N = np.where(order.is_genuine_N, 1, -1).astype(np.float32)
 
-    def evaluate(self, weight_RN: Ints) -> tuple[Floats, Floats]:
+    def evaluate(self, weight_RN: Weights) -> tuple[Floats, Floats]:
         """(R, F) accuracy and threshold of each fold under each row of weights (in the order of the scores).
 
         Accepting one more genuine comparison gains its weight, one more impostor loses it; the best running sum over
@@ -58,11 +58,11 @@ class FoldSplit:
         results = [self._one_fold(weight_RN, gain_RN, members) for members in self._members]
         return np.stack([a for a, _ in results], axis=1), np.stack([t for _, t in results], axis=1)
 
-    def _one_fold(self, weight_RN: Ints, gain_RN: Ints, members: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    def _one_fold(self, weight_RN: Weights, gain_RN: Weights, members: NDArray[np.intp]) -> tuple[Floats, Floats]:
         order = self._order
         training_RN = weight_RN.copy()
         training_RN[:, members] = 0
-        running = np.zeros((len(weight_RN), weight_RN.shape[1] + 1), dtype=np.int32)
+        running = np.zeros((len(weight_RN), weight_RN.shape[1] + 1))
         np.cumsum(training_RN * self._gain_N, axis=1, out=running[:, 1:])
         if len(order.num_accepted_T) != running.shape[1]:  # ties are accepted together
             running = np.take(running, order.num_accepted_T, axis=1)
@@ -70,13 +70,13 @@ class FoldSplit:
         # The fold itself: which of its members lie at or above the threshold.
         num_accepted_R = order.num_accepted_T[order.index_of(threshold_R)]
         is_accepted = members[None, :] < num_accepted_R[:, None]
-        own_gain = np.where(is_accepted, gain_RN[:, members], 0).sum(axis=1)
-        own_weight = weight_RN[:, members]
+        own_gain = np.where(is_accepted, gain_RN[:, members], 0).sum(axis=1, dtype=np.float64)
+        own_weight = weight_RN[:, members].astype(np.float64)
         num_impostor = own_weight[:, ~order.is_genuine_N[members]].sum(axis=1)
         with np.errstate(invalid="ignore"):
             return (own_gain + num_impostor) / own_weight.sum(axis=1), threshold_R
 
-    def _half_way(self, training_RN: Ints, chosen_R: NDArray[np.intp]) -> Floats:
+    def _half_way(self, training_RN: Weights, chosen_R: NDArray[np.intp]) -> Floats:
         accepted_R, thresholds = self._order.num_accepted_T[chosen_R], self._order.threshold_T
         ordered_scores = np.repeat(thresholds[1:], np.diff(self._order.num_accepted_T))
         next_R = accepted_R.copy()  # position of the highest rejected score that belongs to the other folds
@@ -139,7 +139,7 @@ def ten_fold_accuracy(scores: ArrayLike, is_genuine: ArrayLike, fold: Labels) ->
         if others.all() or not others.any():
             raise InvalidInputError("the folds other than one hold no genuine or no impostor comparison; mix the folds")
     split = FoldSplit(ScoreOrder(score_N, genuine_N), fold_N, num_folds)
-    accuracy_RF, threshold_RF = split.evaluate(np.ones((1, len(score_N)), dtype=np.int32))
+    accuracy_RF, threshold_RF = split.evaluate(np.ones((1, len(score_N)), dtype=np.float32))
     accuracy_F = accuracy_RF[0]
     return FoldAccuracy(
         mean=float(accuracy_F.mean()),

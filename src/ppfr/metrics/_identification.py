@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.metrics._bootstrap import Ints, SubjectBootstrap, mean_with_interval
+from ppfr.metrics._bootstrap import SubjectBootstrap, Weights, mean_with_interval
 from ppfr.metrics._estimate import Estimate, Floats, estimate_from
 from ppfr.metrics._inputs import Labels, check_resampling, subject_index
 from ppfr.metrics._roc import ScoreOrder, tar_at
@@ -217,11 +217,7 @@ def open_set_tpir(
     if not 1 <= rank <= searches.num_gallery:
         raise RangeError(f"rank {rank} is not in 1..{searches.num_gallery}, the number of gallery subjects")
     check_resampling(num_resamples, level, searches.num_subjects)
-    found_N = searches.num_above_N + searches.num_tied_N < rank
-    # A mate that is not among the candidates is never accepted: its score falls below every threshold but the last,
-    # which accepts all and cannot be chosen for any FPIR below 1.
-    score_N = np.where(has_mate_N, np.where(found_N, searches.mate_score_N, -np.inf), searches.top_score_N)
-    order = ScoreOrder(score_N, has_mate_N)
+    order = _open_set_order(searches, rank)
     bootstrap = SubjectBootstrap(
         searches.subject_N[order.order_N],
         None,
@@ -230,25 +226,31 @@ def open_set_tpir(
         seed=seed,
     )
     caveats = [far_caveat(far, num_unmated, name="FPIR", what="searches without a mate") for far in fpirs]
+    is_choice_T = ~np.isneginf(order.threshold_T)  # no threshold reaches down to a mate that was not found
 
-    def all_of(weight_RN: Ints) -> Floats:
+    def all_of(weight_RN: Weights) -> Floats:
         tpir_RT, fpir_RT = order.rates(weight_RN)
-        lowest = np.isneginf(order.threshold_T)
-        tpir_RT, fpir_RT = tpir_RT[:, ~lowest], fpir_RT[:, ~lowest]
-        return np.stack([tar_at(tpir_RT, fpir_RT, far) for far in fpirs], axis=1)
+        return np.stack([tar_at(tpir_RT[:, is_choice_T], fpir_RT[:, is_choice_T], far) for far in fpirs], axis=1)
 
-    values = all_of(np.ones((1, len(score_N)), dtype=np.int32))[0]
-    resampled = bootstrap.resample(all_of)
-    num_independent = len(np.unique(searches.subject_N[has_mate_N]))
-    return {
-        far: estimate_from(
+    values_F = all_of(np.ones((1, len(has_mate_N)), dtype=np.float32))[0]
+    resampled_RF = bootstrap.resample(all_of)
+    found = [
+        estimate_from(
             float(value),
-            resampled[:, column],
+            resampled_R,
             n=num_mated,
             level=level,
             method=f"bootstrap over {searches.num_subjects} subjects",
-            num_independent=num_independent,
-            caveat=caveats[column],
+            num_independent=len(np.unique(searches.subject_N[has_mate_N])),
+            caveat=caveat,
         )
-        for column, (far, value) in enumerate(zip(fpirs, values, strict=True))
-    }
+        for value, resampled_R, caveat in zip(values_F, resampled_RF.T, caveats, strict=True)
+    ]
+    return dict(zip(fpirs, found, strict=True))
+
+
+def _open_set_order(searches: _Searches, rank: int) -> ScoreOrder:
+    """Searches as comparisons: the mate's score (minus infinity if not among the best `rank`) against the best score."""
+    is_found_N = searches.num_above_N + searches.num_tied_N < rank
+    mate_N = np.where(is_found_N, searches.mate_score_N, -np.inf)
+    return ScoreOrder(np.where(searches.has_mate_N, mate_N, searches.top_score_N), searches.has_mate_N)

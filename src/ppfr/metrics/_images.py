@@ -159,7 +159,7 @@ def lpips(image_a_NCHW: Images, image_b_NCHW: Images, network: Network, *, batch
         distance = np.asarray(network(image_a[rows].astype(np.float32), image_b[rows].astype(np.float32)))
         if distance.shape != (rows.stop - start,):
             raise ShapeError(
-                f"the network gave shape {distance.shape} for {rows.stop - start} pairs; it must give one each"
+                f"the network gave shape {distance.shape} for {rows.stop - start} pairs; it must give one value each"
             )
         result_N[rows] = distance
     return result_N

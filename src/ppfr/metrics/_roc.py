@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError
-from ppfr.metrics._bootstrap import Ints
+from ppfr.metrics._bootstrap import Weights
 from ppfr.metrics._estimate import Floats
 from ppfr.metrics._inputs import finite_scores
 
@@ -44,7 +44,7 @@ class ScoreOrder:
         """Index into the T axis of the lowest threshold that is not below `threshold`: it accepts the same scores."""
         return np.searchsorted(-self.threshold_T, -np.asarray(threshold), side="right") - 1
 
-    def rates(self, weight_RN: Ints) -> tuple[Floats, Floats]:
+    def rates(self, weight_RN: Weights) -> tuple[Floats, Floats]:
         """(R, T) TAR and FMR under each row of weights (in the order of the scores).
 
         A row without genuine (impostor) weight has no TAR (FMR): not-a-number.
@@ -55,8 +55,8 @@ class ScoreOrder:
         )
 
 
-def _accepted_share(weight_RN: Ints, columns: NDArray[np.intp], accepted_T: NDArray[np.intp]) -> Floats:
-    summed = np.zeros((len(weight_RN), len(columns) + 1), dtype=np.int64)
+def _accepted_share(weight_RN: Weights, columns: NDArray[np.intp], accepted_T: NDArray[np.intp]) -> Floats:
+    summed = np.zeros((len(weight_RN), len(columns) + 1))
     np.cumsum(weight_RN[:, columns], axis=1, out=summed[:, 1:])
     with np.errstate(invalid="ignore"):
         return np.take(summed, accepted_T, axis=1) / summed[:, -1:]
@@ -175,7 +175,7 @@ def roc(genuine: ArrayLike, impostor: ArrayLike) -> Roc:
     genuine_N, impostor_N = finite_scores(genuine, "genuine scores"), finite_scores(impostor, "impostor scores")
     score_N = np.concatenate([genuine_N, impostor_N])
     order = ScoreOrder(score_N, np.arange(len(score_N)) < len(genuine_N))
-    tar_RT, fmr_RT = order.rates(np.ones((1, len(score_N)), dtype=np.int32))
+    tar_RT, fmr_RT = order.rates(np.ones((1, len(score_N)), dtype=np.float32))
     return Roc(
         threshold_T=order.threshold_T,
         fmr_T=fmr_RT[0],

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.metrics._bootstrap import Ints, SubjectBootstrap
+from ppfr.metrics._bootstrap import SubjectBootstrap, Weights, dyadic_shrink
 from ppfr.metrics._estimate import Estimate, Floats, estimate_from
 from ppfr.metrics._folds import FoldAccuracy, FoldSplit, checked_folds, ten_fold_accuracy
 from ppfr.metrics._inputs import Labels, check_resampling, finite_scores, subject_index
@@ -98,17 +98,30 @@ class _Resampler:
         self.independent_impostor = min(self.num_impostor, num_subjects)
         check_resampling(num_resamples, level, num_subjects)
         self._bootstrap = SubjectBootstrap(
-            subject_a, subject_b, num_subjects=num_subjects, num_resamples=num_resamples, seed=seed
+            subject_a,
+            subject_b,
+            num_subjects=num_subjects,
+            num_resamples=num_resamples,
+            seed=seed,
+            shrink=1.0 if subject_b is None else self._shrink(score_N[sorting], subject_a, subject_b),
         )
+
+    def _shrink(self, ordered_N: Floats, subject_a: NDArray[np.int64], subject_b: NDArray[np.int64]) -> float:
+        """From false matches at the threshold of equal error, where both kinds of error are frequent enough to tell."""
+        tar_RT, fmr_RT = self.order.rates(np.ones((1, self.num), dtype=np.float32))
+        threshold = self.order.threshold_T[np.argmax(fmr_RT[0] >= 1 - tar_RT[0])]
+        impostor = ~self.order.is_genuine_N
+        is_match = (ordered_N[impostor] >= threshold).astype(np.float64)
+        return dyadic_shrink(is_match, subject_a[impostor], subject_b[impostor])
 
     def estimates(self, quantities: Sequence[_Quantity]) -> list[Estimate]:
         """Each quantity from the sample and from the resamples, which all quantities share."""
 
-        def all_of(weight_RN: Ints) -> Floats:
+        def all_of(weight_RN: Weights) -> Floats:
             tar_RT, fmr_RT = self.order.rates(weight_RN)
             return np.stack([q.compute(tar_RT, fmr_RT, weight_RN) for q in quantities], axis=1)
 
-        values = all_of(np.ones((1, self.num), dtype=np.int32))[0]
+        values = all_of(np.ones((1, self.num), dtype=np.float32))[0]
         resampled_RQ = self._bootstrap.resample(all_of)
         return [
             estimate_from(
@@ -146,7 +159,7 @@ class _Resampler:
     def accuracy(self, fold: Labels) -> _Quantity:
         split = FoldSplit(self.order, *checked_folds(fold, self.num))
 
-        def mean_over_folds(_: Floats, __: Floats, weight_RN: Ints) -> Floats:
+        def mean_over_folds(_: Floats, __: Floats, weight_RN: Weights) -> Floats:
             accuracy_RF, _ = split.evaluate(weight_RN)
             # A fold of few subjects can be left without weight by a resample; the others then speak for it.
             has_weight_RF = np.isfinite(accuracy_RF)
@@ -162,7 +175,7 @@ class _Resampler:
 class _Quantity:
     """What to compute from (R, T) TAR and FMR and (R, N) weights, and the sample behind it."""
 
-    compute: Callable[[Floats, Floats, Ints], Floats]
+    compute: Callable[[Floats, Floats, Weights], Floats]
     n: int
     num_independent: int
     caveat: str = ""

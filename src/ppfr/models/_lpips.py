@@ -17,9 +17,10 @@ LPIPS_ASSET = Asset(
     name="lpips_squeeze.safetensors",
     sha256="6090f8f626c2d780c19fce5d7e96f016580516a7831b4e1634cfa1afa4e12240",
     licence="BSD-2-Clause (LPIPS); SqueezeNet 1.1 as in torchvision (BSD-3-Clause), trained on ImageNet",
-    note="LPIPS v0.1 of github.com/richzhang/PerceptualSimilarity at 082bb24f and SqueezeNet 1.1 in one safetensors file.",
+    note="It is LPIPS v0.1 of github.com/richzhang/PerceptualSimilarity at 082bb24f and its SqueezeNet 1.1, the "
+    "tensors under their own names in one safetensors file; no public source serves it so.",
 )
-_REMEDY = f"Give --weights DIR (or set {WEIGHTS_VARIABLE}) to a directory that holds it. {LPIPS_ASSET.note}"
+_REMEDY = f"Give --weights DIR (or set {WEIGHTS_VARIABLE}) to a directory that holds it."
 LEAST_SIDE_PX = 17  # below it nothing is left after the third pooling
 
 # Output channels of the layers behind which features are compared, by the layer's place in SqueezeNet.
@@ -55,6 +56,9 @@ class Lpips(nn.Module):
         perceptual metric", CVPR 2018, Eq. 1.
         F. Iandola et al., "SqueezeNet", arXiv 1602.07360 (version 1.1 of the authors' repository).
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +104,10 @@ class Lpips(nn.Module):
                 weights_dir = weights_root()
             except MissingAssetError as error:
                 raise MissingWeightsError(
-                    LPIPS_ASSET.name, looked_in=error.looked_in, remedy=_REMEDY, sha256=LPIPS_ASSET.sha256
+                    LPIPS_ASSET.name,
+                    looked_in=error.looked_in,
+                    remedy=f"{_REMEDY} {LPIPS_ASSET.note}",
+                    sha256=LPIPS_ASSET.sha256,
                 ) from error
         path = find_asset(LPIPS_ASSET, [Path(weights_dir)], remedy=_REMEDY, error=MissingWeightsError)
         network = cls()
