@@ -250,7 +250,7 @@ def open_set_tpir(
 
 
 def _open_set_order(searches: _Searches, rank: int) -> ScoreOrder:
-    """Searches as comparisons: the mate's score (minus infinity if not among the best `rank`) against the best score."""
+    """Searches as comparisons: the mate's score, minus infinity if not found, against the best score of strangers."""
     is_found_N = searches.num_above_N + searches.num_tied_N < rank
     mate_N = np.where(is_found_N, searches.mate_score_N, -np.inf)
     return ScoreOrder(np.where(searches.has_mate_N, mate_N, searches.top_score_N), searches.has_mate_N)
