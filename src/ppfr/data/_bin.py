@@ -2,7 +2,7 @@
 
 The format is a pickle of `(list of encoded images, list of bool)`, images 2i and 2i+1 being pair i. A pickle is a
 program; unpickling a file from the internet runs it. Here its opcodes are walked by hand: only those that build bytes,
-numbers, lists and tuples are followed, plus four calls that writers of this format use, which are recognised by name
+numbers, lists and tuples are followed, plus the few calls that writers of this format use, which are recognised by name
 and computed here. Nothing is imported or called by name, so a hostile file is refused, not run.
 """
 
@@ -40,6 +40,7 @@ class _Built:
 
 
 _ARRAY_MAKERS = frozenset({"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"})
+_BUFFER_MAKERS = frozenset({"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"})
 _SCALAR_MAKERS = frozenset({"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"})
 _DTYPES = frozenset({"b1", "u1", "i1", "i4", "i8", "?"})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -134,7 +135,7 @@ class _Walker:
 
 
 def _recognised_call(callee: Any, arguments: Any) -> Any:
-    """What one of the four known calls gives; anything else is refused by name."""
+    """What one of the known calls gives; anything else is refused by name."""
     path = callee.path if isinstance(callee, _Name) else "something that is not a name"
     if path == "_codecs encode" and len(arguments) == 2 and arguments[1] == "latin1":
         return arguments[0].encode("latin1")  # how protocols 0-2 write bytes
@@ -144,6 +145,8 @@ def _recognised_call(callee: Any, arguments: Any) -> Any:
         return _Built(f"dtype {arguments[0]}")
     if path in _ARRAY_MAKERS:
         return _Built("array")
+    if path in _BUFFER_MAKERS and len(arguments) == 4:  # protocol 5
+        return _Built("array", arguments)
     if path in _SCALAR_MAKERS and len(arguments) == 2 and isinstance(arguments[0], _Built):
         kind = arguments[0].kind.removeprefix("dtype ")
         return bool(any(arguments[1])) if kind in ("b1", "?") else int.from_bytes(arguments[1], "little", signed=True)
@@ -159,6 +162,11 @@ def _walk(data: bytes) -> Any:
     raise DatasetError("the pickle does not end")
 
 
+def _array_content(array: _Built) -> Any:
+    """The bytes in an array's state (version, shape, type, order, bytes), or in (bytes, type, shape, order)."""
+    return array.state[0] if isinstance(array.state[0], bytes | bytearray) else array.state[-1]
+
+
 def _as_bytes(value: Any) -> bytes:
     """One encoded image: bytes, a Python 2 string, or an array of bytes."""
     if isinstance(value, bytes | bytearray):
@@ -166,13 +174,13 @@ def _as_bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("latin1")
     if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
-        return _as_bytes(value.state[-1])
+        return _as_bytes(_array_content(value))
     raise DatasetError(f"an image is kept as {type(value).__name__}, not as bytes")
 
 
 def _as_flags(value: Any) -> Iterator[bool]:
     if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
-        value = list(_as_bytes(value.state[-1]))
+        value = list(_as_bytes(_array_content(value)))
     if not isinstance(value, list | tuple):
         raise DatasetError(f"the genuine flags are kept as {type(value).__name__}, not as a list")
     for flag in value:
@@ -251,7 +259,7 @@ def read_insightface_bin(
 
 
 def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) -> list[str]:
-    """Subject ids from genuine pairs and equal bytes (union-find)."""
+    """Subject ids from genuine pairs and equal bytes (union-find); from the pairs alone if these contradict."""
     parent = list(range(len(encoded)))
 
     def root_of(index: int) -> int:
@@ -265,4 +273,8 @@ def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) ->
         parent[root_of(index)] = root_of(first_with.setdefault(image, index))
     for pair in np.flatnonzero(is_genuine).tolist():
         parent[root_of(2 * pair)] = root_of(2 * pair + 1)
+    if any(root_of(2 * pair) == root_of(2 * pair + 1) for pair in np.flatnonzero(~is_genuine).tolist()):
+        # Label noise: by the chain of genuine pairs an impostor pair shows one person. The flags are what is measured.
+        alone = [2 * pair + side * (not flag) for pair, flag in enumerate(is_genuine.tolist()) for side in (0, 1)]
+        return [f"{name}/{number}" for number in alone]
     return [f"{name}/{root_of(index)}" for index in range(len(encoded))]

@@ -16,8 +16,9 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256_000_000
 """Largest file read by default."""
 
-# No format that starts another program (EPS) or that phones and data sets do not use.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+# No format that starts another program (EPS) or that phones and data sets do not use. A
+# phone's multi-picture JPEG opens as JPEG and then calls itself MPO.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _SIXTEEN_BIT_MAX = 65_535

@@ -43,7 +43,7 @@ def training_split_for_lfw(root: Path, *, leaves_out: Literal["all", "listed"] =
     protocol = read_lfw(root)
     lfw, cfp = protocol.images, read_cfp_images(root)
     unpaired = without_subjects_of(lfw, protocol.used_images(), name="lfw-unpaired")
-    shared = _shared_by(leaves_out, root)
+    shared = _shared_by(leaves_out, root, lfw, cfp)
     kept = cfp.subset_of_subjects(shared, name="cfp-not-in-lfw", others=True)
     return concatenate([kept, unpaired], name="train-for-lfw" + _suffix(leaves_out))
 
@@ -58,18 +58,19 @@ def training_split_for_cfp(root: Path, *, leaves_out: Literal["all", "listed"] =
     Raises:
         MissingAssetError: one of the two is not there.
     """
-    shared = _shared_by(leaves_out, root)
-    return read_lfw_images(root).subset_of_subjects(shared, name="train-for-cfp" + _suffix(leaves_out), others=True)
+    lfw = read_lfw_images(root)
+    shared = _shared_by(leaves_out, root, lfw, read_cfp_images(root))
+    return lfw.subset_of_subjects(shared, name="train-for-cfp" + _suffix(leaves_out), others=True)
 
 
-def _shared_by(leaves_out: str, root: Path) -> set[str]:
-    """Subject ids, as both sets write them, of the people to leave out."""
+def _shared_by(leaves_out: str, root: Path, lfw: StoredImageSet, cfp: StoredImageSet) -> set[str]:
+    """Subject ids, as either set writes them, of the people to leave out."""
     if leaves_out == "listed":
         return read_listed_in_lfw(root)
     if leaves_out != "all":
         raise InvalidInputError(f"a split leaves out 'all' shared people or those 'listed', not {leaves_out!r}")
-    shared = shared_subjects(read_lfw_images(root).subject_ids, read_cfp_images(root).subject_ids)
-    return {subject for subject in read_lfw_images(root).subject_ids if canonical_subject(subject) in shared}
+    shared = shared_subjects(lfw.subject_ids, cfp.subject_ids)
+    return {subject for subject in {*lfw.subject_ids, *cfp.subject_ids} if canonical_subject(subject) in shared}
 
 
 def _suffix(leaves_out: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from ppfr.core import ImageSet, OverlapError
 
 
+@functools.lru_cache(maxsize=1 << 17)
 def canonical_subject(subject_id: str) -> str:
     """A subject id with what differs between spellings of one name taken out: case, accents, spaces, punctuation.
 
