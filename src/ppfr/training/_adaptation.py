@@ -46,6 +46,8 @@ class AdaptationObjective(Objective):
         teacher_card: what the teacher, and with it the body, learned from; named in every result.
         body_unfrozen_from: share of the run after which the body learns too; 1 keeps it at rest throughout.
         body_lr_scale: the body's rate as a share of the stem's.
+        embedding_from: share of the run after which the embedding's error joins; until then neither body runs, and a
+            step costs a fraction. With a body at rest the feature map is most of what the stem can learn from.
         updates_body_statistics: from then on the body's BatchNorm uses and updates batch statistics (and dropout is
             on); by default its running statistics stay those of the pretrained network.
         feature_weight: of the feature map at `network.tap`.
@@ -68,6 +70,7 @@ class AdaptationObjective(Objective):
         teacher_card: ModelCard,
         body_unfrozen_from: float = 0.3,
         body_lr_scale: float = 0.1,
+        embedding_from: float = 0.0,
         updates_body_statistics: bool = False,
         feature_weight: float = 1.0,
         embedding_weight: float = 1.0,
@@ -85,14 +88,11 @@ class AdaptationObjective(Objective):
             head_weight=head_weight if head is not None else 0.0,
         )
         _check_body(network, teacher)
-        if not 0 <= body_unfrozen_from <= 1 or not 0 < body_lr_scale <= 1:
-            raise InvalidInputError(
-                f"body_unfrozen_from={body_unfrozen_from}, body_lr_scale={body_lr_scale}; allowed are a share of the "
-                "run, 0 to 1, and a share of the rate, above 0 to 1"
-            )
+        _check_shares(body_unfrozen_from, body_lr_scale, embedding_from, feature_weight, has_head=head is not None)
         self.masker, self.network, self.teacher, self.head = masker, network, teacher, head
         self.teacher_card = teacher_card
         self.body_unfrozen_from, self.body_lr_scale = body_unfrozen_from, body_lr_scale
+        self.embedding_from = embedding_from
         self.updates_body_statistics = updates_body_statistics
         self.feature_weight, self.embedding_weight, self.head_weight = feature_weight, embedding_weight, head_weight
         self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
@@ -138,6 +138,11 @@ class AdaptationObjective(Objective):
         """The weighted sum, and its terms under their names."""
         tap = self.network.tap
         masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
+        if progress < self.embedding_from:
+            with torch.no_grad():
+                wanted_BCPQ = self.teacher.forward_until(batch.images_BCHW, tap)
+            error = feature_error(self.network.forward_until(masked_BKPQ, tap), wanted_BCPQ)
+            return {"loss": self.feature_weight * error, "features": error}
         with torch.no_grad():
             wanted_BD, wanted = self.teacher.forward_taps(batch.images_BCHW, (tap,))
         embedding_BD, features = self.network.forward_taps(masked_BKPQ, (tap,))
@@ -161,6 +166,7 @@ class AdaptationObjective(Objective):
             "tap": self.network.tap,
             "body_unfrozen_from": self.body_unfrozen_from,
             "body_lr_scale": self.body_lr_scale,
+            "embedding_from": self.embedding_from,
             "updates_body_statistics": self.updates_body_statistics,
             "feature_weight": self.feature_weight,
             "embedding_weight": self.embedding_weight,
@@ -169,6 +175,26 @@ class AdaptationObjective(Objective):
             "optimiser": as_json(self.optimiser.settings()),
             "knowledge": describe_knowledge({"teacher and body": [self.teacher_card]}),
         }
+
+
+def _check_shares(
+    body_unfrozen_from: float, body_lr_scale: float, embedding_from: float, feature_weight: float, *, has_head: bool
+) -> None:
+    if not 0 <= body_unfrozen_from <= 1 or not 0 < body_lr_scale <= 1:
+        raise InvalidInputError(
+            f"body_unfrozen_from={body_unfrozen_from}, body_lr_scale={body_lr_scale}; allowed are a share of the "
+            "run, 0 to 1, and a share of the rate, above 0 to 1"
+        )
+    if not 0 <= embedding_from <= body_unfrozen_from:
+        raise InvalidInputError(
+            f"embedding_from={embedding_from}; allowed is a share of the run from 0 to body_unfrozen_from="
+            f"{body_unfrozen_from}: a body that learns needs the embedding's error"
+        )
+    if embedding_from > 0 and (feature_weight <= 0 or has_head):
+        raise InvalidInputError(
+            f"embedding_from={embedding_from} leaves the feature map alone to learn from: it needs a feature_weight "
+            "above 0, and no head"
+        )
 
 
 def _check_body(network: Restemmed, teacher: Backbone) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric import Fabric
+
 from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError
 from ppfr.training._batches import describe_images
 from ppfr.training._checkpoint import find_checkpoints, state_digest
@@ -66,12 +68,7 @@ def fit(
         StorageError: the disk is full.
     """
     fabric = make_fabric(device=device, num_devices=num_devices, plan=plan)
-    data = describe_images(images)
-    if plan.num_steps(len(images)) == 0:
-        raise DatasetError(
-            f"{images.name!r} has {len(images)} images and a batch has {plan.batch_size}; use a smaller batch_size"
-        )
-    objective.check_data(num_classes=data["num_subjects"])
+    data = _checked_data(objective, images, plan=plan)
     job = Job(
         images=images,
         plan=plan,
@@ -84,17 +81,33 @@ def fit(
         data=data,
     )
     _check_run_dir(job)
-    if run_dir is None and num_devices > 1:
+    return _run(fabric, objective, job, rebuild=rebuild)
+
+
+def _run(fabric: Fabric, objective: Objective, job: Job, *, rebuild: Callable[[], Objective] | None) -> FitRecord:
+    """Here, or in processes of their own."""
+    if job.configuration["num_devices"] > 1:
+        if job.run_dir is not None:
+            return fit_in_processes(fabric, objective, job, rebuild=rebuild)
         # Processes hand their result over as a file.
         with tempfile.TemporaryDirectory() as folder:
             return fit_in_processes(fabric, objective, dataclasses.replace(job, run_dir=Path(folder)), rebuild=rebuild)
-    if num_devices > 1:
-        return fit_in_processes(fabric, objective, job, rebuild=rebuild)
     home = next(objective.parameters()).device
     try:
         return run_loop(fabric, objective, job)
     finally:
         objective.eval().to(home)
+
+
+def _checked_data(objective: Objective, images: ImageSet, *, plan: Plan) -> dict[str, Any]:
+    """Facts of the images, which fill one batch at least and fit the objective."""
+    data = describe_images(images)
+    if plan.num_steps(len(images)) == 0:
+        raise DatasetError(
+            f"{images.name!r} has {len(images)} images and a batch has {plan.batch_size}; use a smaller batch_size"
+        )
+    objective.check_data(num_classes=data["num_subjects"])
+    return data
 
 
 def _configuration(

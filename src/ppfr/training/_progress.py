@@ -66,7 +66,9 @@ class ProgressReport:
             return
         self._last_line = now
         left_s = (self._num_steps - done) * self._batch_size / max(rate, 1e-9)
-        self._console.print(f"{self._label}: step {done}/{self._num_steps}  {facts}  {_clock(left_s)} to go")
+        self._console.print(
+            f"{self._label}: step {done}/{self._num_steps}  {facts}  {_clock(left_s)} to go", soft_wrap=True
+        )
 
 
 class LossLog:
