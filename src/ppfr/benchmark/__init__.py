@@ -1,5 +1,7 @@
 """Experiment -> run -> result record -> report."""
 
+from ppfr.benchmark._evaluate import EvaluationSettings as EvaluationSettings
+from ppfr.benchmark._evaluate import evaluate as evaluate
 from ppfr.benchmark._experiment import Arm as Arm
 from ppfr.benchmark._experiment import ArmTraining as ArmTraining
 from ppfr.benchmark._experiment import AttackPlan as AttackPlan
@@ -10,8 +12,10 @@ from ppfr.benchmark._experiment import Knowledge as Knowledge
 from ppfr.benchmark._experiment import RunOptions as RunOptions
 from ppfr.benchmark._experiment import TrainedArm as TrainedArm
 from ppfr.benchmark._experiment import Victims as Victims
+from ppfr.benchmark._masked_pictures import picture_of_masked as picture_of_masked
 from ppfr.benchmark._report import render_report as render_report
 from ppfr.benchmark._report import write_report as write_report
+from ppfr.benchmark._run import run as run
 from ppfr.benchmark._schema import SCHEMA_VERSION as SCHEMA_VERSION
 from ppfr.benchmark._schema import Record as Record
 from ppfr.benchmark._schema import check_record as check_record

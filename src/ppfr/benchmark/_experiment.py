@@ -141,11 +141,14 @@ class ControlRule:
 
     Attributes:
         least_share_of_plain: a positive control names at least this share of the victims that plain images name.
-        least_ssim: and, if it recovers pictures, reaches this mean SSIM.
+        least_ssim: and, if it recovers pictures, exceeds this mean SSIM.
+        most_pairs_accuracy: a negative control names no more than a guess, and its 1:1 accuracy is not above this. Not
+            0.5: in LFW the people of genuine and of impostor pairs differ, so the plain image alone tells a little.
     """
 
     least_share_of_plain: float = 0.5
     least_ssim: float = 0.9
+    most_pairs_accuracy: float = 0.55
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -187,11 +187,11 @@ def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
         "good": "Recovered faces do not pass for the person",
     }[tone]
     ceiling = recovery["original"]["at_far"]["other_image"]
+    similar, average = (recovery[kind]["ssim"]["value"] for kind in ("recovered", "guess"))
     text = (
         f"Of the faces that {attack['label']} recovers from {arm['label']}, an independent recogniser accepts "
-        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one stranger "
-        f"in {count(1 / recovery['far'])} pass; of the original images it accepts {percent(ceiling['value'])}. SSIM "
-        f"{recovery['recovered']['ssim']['value']:.2f}, against {recovery['guess']['ssim']['value']:.2f} for an average "
-        "face."
+        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one "
+        f"stranger in {count(1 / recovery['far'])} pass; of the original images it accepts "
+        f"{percent(ceiling['value'])}. SSIM {similar:.2f}, against {average:.2f} for an average face."
     )
     yield Finding(tone=tone, title=title, text=text)

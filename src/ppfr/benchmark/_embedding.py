@@ -1,0 +1,173 @@
+"""From images to embeddings, plain or masked, in batches with fresh randomness, and from these to verification figures.
+
+Suffixes: N images or comparisons, D embedding, B batch, C H W image, K P Q masked image.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ppfr.core import Embedder, ImageMasker, ImageSet, RangeError, ShapeError, derive_seed
+from ppfr.metrics import Comparisons, verification_report
+
+if TYPE_CHECKING:
+    from ppfr.data import PairProtocol
+
+
+class Settings(Protocol):
+    """How figures are made; an `Experiment` is one, and so is `EvaluationSettings`."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def fars(self) -> Sequence[float]: ...
+
+    @property
+    def num_resamples(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def adds_mirrored(self) -> bool: ...
+
+
+_MASKED_BYTES_AT_ONCE = 256 << 20
+_MOST_AT_ONCE = 1024
+
+
+def read_images(images: ImageSet, indices: Sequence[int], *, device: torch.device) -> Tensor:
+    """(N, 3, H, W) float32 in [0, 1] on `device`."""
+    pixels_NHWC = torch.from_numpy(np.ascontiguousarray(images.read(list(indices))))
+    return pixels_NHWC.to(device).permute(0, 3, 1, 2).float().div_(255.0).contiguous()
+
+
+def batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    """Slices of at most `batch_size`."""
+    for start in range(0, len(indices), batch_size):
+        yield indices[start : start + batch_size]
+
+
+class Embedding:
+    """Plain and masked embeddings under one set of settings."""
+
+    def __init__(self, settings: Settings, *, device: torch.device) -> None:
+        self._seed, self._batch_size = settings.seed, settings.batch_size
+        self._adds_mirrored, self.device = settings.adds_mirrored, device
+
+    def plain(self, embedder: Embedder, images: ImageSet, indices: Sequence[int]) -> np.ndarray:
+        """(N, D) unit rows of plain images."""
+        return self._embed(lambda image_BCHW, _: embedder.embed(image_BCHW), images, indices)
+
+    def masked(
+        self, masker: ImageMasker, embedder: Embedder, images: ImageSet, indices: Sequence[int], *, purpose: str
+    ) -> np.ndarray:
+        """(N, D) unit rows of masked images; `purpose` names the stream of the masks' randomness."""
+
+        def embed(image_BCHW: Tensor, labels: str) -> Tensor:
+            return embedder.embed(self.mask(masker, image_BCHW, purpose=f"{purpose}{labels}"))
+
+        return self._embed(embed, images, indices)
+
+    def mask(self, masker: ImageMasker, image_BCHW: Tensor, *, purpose: str) -> Tensor:
+        """Mask one batch with the randomness of the stream `purpose`."""
+        rng = torch.Generator().manual_seed(derive_seed(self._seed, "mask", masker.name, purpose))
+        with torch.no_grad():
+            return masker.mask(image_BCHW, rng=rng)
+
+    def observed(
+        self, masker: ImageMasker, images: ImageSet, indices: Sequence[int], *, purpose: str
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Masked images as the server sees them, in even pieces that fit in memory, on the CPU."""
+        bytes_each = 4 * math.prod(masker.spec.out_shape)
+        at_once = min(_MOST_AT_ONCE, max(self._batch_size, _MASKED_BYTES_AT_ONCE // bytes_each))
+        num_pieces = max(1, math.ceil(len(indices) / at_once))
+        edges = [len(indices) * piece // num_pieces for piece in range(num_pieces + 1)]
+        for low, high in itertools.pairwise(edges):
+            parts = [
+                self.mask(
+                    masker, read_images(images, batch, device=self.device), purpose=f"{purpose}/{low}/{number}"
+                ).cpu()
+                for number, batch in enumerate(batches(indices[low:high], self._batch_size))
+            ]
+            yield slice(low, high), torch.cat(parts)
+
+    def _embed(self, embed: Callable[[Tensor, str], Tensor], images: ImageSet, indices: Sequence[int]) -> np.ndarray:
+        rows = []
+        for number, batch in enumerate(batches(indices, self._batch_size)):
+            image_BCHW = read_images(images, batch, device=self.device)
+            embedding_BD = embed(image_BCHW, f"/{number}")
+            if self._adds_mirrored:
+                both = embedding_BD + embed(image_BCHW.flip(-1).contiguous(), f"/{number}/mirrored")
+                embedding_BD = functional.normalize(both, dim=1)
+            rows.append(embedding_BD.cpu())
+        return checked_rows(torch.cat(rows).numpy(), len(indices), what="the embedder")
+
+
+def checked_rows(embeddings_ND: np.ndarray, num: int, *, what: str) -> np.ndarray:
+    """Unit rows, one for each image, as float64.
+
+    Raises:
+        ShapeError: not (num, D).
+        RangeError: not finite, or not of unit length.
+    """
+    array_ND = np.asarray(embeddings_ND, dtype=np.float64)
+    if array_ND.ndim != 2 or len(array_ND) != num:
+        raise ShapeError(f"{what} gave shape {array_ND.shape} for {num} images; it must give ({num}, D)")
+    lengths_N = np.linalg.norm(array_ND, axis=1)
+    if not np.isfinite(lengths_N).all() or np.abs(lengths_N - 1).max(initial=0) > 1e-3:
+        raise RangeError(f"{what} gave rows that are not finite or not of length 1; normalise them")
+    return array_ND / lengths_N[:, None]
+
+
+def pair_comparisons(protocol: PairProtocol, first_ND: np.ndarray, second_ND: np.ndarray | None = None) -> Comparisons:
+    """Scores of a protocol's pairs from the embeddings of `protocol.used()`.
+
+    With `second_ND`, a second view of the same images, each pair is compared in both orders, one side from each view.
+    """
+    place = {index: row for row, index in enumerate(protocol.used().tolist())}
+    a = np.array([place[i] for i in protocol.first.tolist()])
+    b = np.array([place[i] for i in protocol.second.tolist()])
+    if second_ND is None:
+        return comparisons_of(protocol, np.einsum("nd,nd->n", first_ND[a], first_ND[b]))
+    orders = [np.einsum("nd,nd->n", first_ND[i], second_ND[j]) for i, j in ((a, b), (b, a))]
+    return comparisons_of(protocol, np.concatenate(orders))
+
+
+def comparisons_of(protocol: PairProtocol, scores_N: np.ndarray) -> Comparisons:
+    """Scores with the protocol's truth, people and folds; twice as many scores as pairs are both orders of each."""
+    times = len(scores_N) // len(protocol)
+    subjects = np.asarray(protocol.images.subject_ids)
+    return Comparisons(
+        scores=scores_N,
+        is_genuine=np.tile(protocol.is_genuine, times),
+        subject_a=np.tile(subjects[protocol.first], times),
+        subject_b=np.tile(subjects[protocol.second], times),
+        fold=np.tile(protocol.fold, times),
+    )
+
+
+def verification_figures(settings: Settings, protocol: PairProtocol, comparisons: Comparisons) -> dict[str, Any]:
+    """All verification figures of some comparisons, as the record holds them."""
+    seed = derive_seed(settings.seed, "bootstrap")
+    report = verification_report(comparisons, fars=settings.fars, seed=seed, num_resamples=settings.num_resamples)
+    curve = comparisons.roc().thinned()
+    used = protocol.used()
+    subjects = protocol.images.subject_ids
+    return {
+        "name": protocol.name,
+        "num_images": len(used),
+        "num_subjects": len({subjects[index] for index in used.tolist()}),
+        **report.to_dict(),
+        "roc": {"far": curve.fmr_T.tolist(), "tar": curve.tar_T.tolist()},
+        "gap_to_baseline": None,
+    }

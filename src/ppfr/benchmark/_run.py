@@ -1,0 +1,147 @@
+"""Running an experiment: stage by stage, keeping each one's result, going on after a crash."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ppfr.benchmark._assembly import assemble, stage_rows, write_picture_index
+from ppfr.benchmark._attack_stages import AttackSession
+from ppfr.benchmark._checks import check_experiment
+from ppfr.benchmark._experiment import Experiment
+from ppfr.benchmark._identity import as_json, describe_experiment_data, identity_of, resolved_config
+from ppfr.benchmark._schema import Record, without_paths, write_record
+from ppfr.benchmark._stages import Session, Stage
+from ppfr.benchmark._wording import duration
+from ppfr.benchmark._workspace import Json, Workspace
+from ppfr.core import PpfrError, StorageError, choose_device
+
+
+def run(
+    experiment: Experiment,
+    *,
+    out_dir: Path | str,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Record:
+    """Run an experiment and keep its record as `out_dir`/record.json.
+
+    The record is written before the first stage and anew after each one, so what was measured is never lost. A stage
+    that fails is recorded with its error; those that do not rest on it go on. Everything that can be refused beforehand
+    is refused before anything is trained.
+
+    Args:
+        experiment: what to run.
+        out_dir: the run's folder; a new one, or with `resume` that of an earlier run of the same experiment.
+        resume: go on: stages that are done are kept, failed and missing ones run, cut trainings are taken up.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        progress: print a line for each stage with the time to go, and the trainings' own progress, to stderr.
+
+    Returns:
+        The record; its "status" is "complete" or "failed".
+
+    Raises:
+        ProblemsError: the experiment does not fit together.
+        OverlapError: training or public images share people with a test.
+        ThreatModelError: an attack needs what its threat model does not grant.
+        CheckpointError: `out_dir` holds an earlier run and `resume` is false, or a run of another configuration.
+        DeviceError: the device is not there.
+        StorageError: the disk refuses; what was measured before stays.
+    """
+    chosen = choose_device(device)
+    check_experiment(experiment, device=str(chosen))
+    data = describe_experiment_data(experiment)
+    config = resolved_config(experiment, data)
+    workspace = Workspace(Path(out_dir))
+    identity = identity_of(experiment, config)
+    workspace.claim(identity, resume=resume)
+    session = Session(experiment, workspace, device=chosen, resumes=resume, progress=progress)
+    stages = [*session.recognition_stages(), *AttackSession(session).stages()]
+
+    def write() -> Record:
+        record = assemble(experiment, stages, workspace, config=config, data=data, device=chosen)
+        write_record(record, workspace.record_path)
+        write_picture_index(experiment, workspace)
+        return record
+
+    record = write()
+    teller = _Teller(stages, workspace, is_shown=progress)
+    for number, stage in enumerate(stages):
+        if not _is_due(stage, stages, workspace):
+            continue
+        teller.begin(number)
+        _measure(stage, workspace)
+        record = write()
+        teller.end(number)
+    return record
+
+
+def _is_due(stage: Stage, stages: Sequence[Stage], workspace: Workspace) -> bool:
+    """Not done yet, and everything that it rests on is."""
+    parts = {each.name: workspace.part(each.name) for each in stages}
+    states = {row["name"]: row["status"] for row in stage_rows(stages, parts)}
+    return states[stage.name] != "done" and all(states[name] == "done" for name in stage.after)
+
+
+def _measure(stage: Stage, workspace: Workspace) -> None:
+    """Run one stage and keep what it leaves, or its error.
+
+    A message of ours names nobody, so the record may hold it. Of any other error the record holds the kind alone; the
+    rest goes to a file that stays with the run.
+    """
+    begun = time.perf_counter()
+    part: Json = {"stage": stage.name, "status": "done", "error": None, "result": None}
+    try:
+        part["result"] = as_json(stage.measure())
+    except StorageError:
+        raise  # nothing more can be kept
+    except PpfrError as error:
+        part["error"] = {"kind": type(error).__name__, "message": without_paths(str(error))}
+    except Exception as error:
+        where = workspace.write_traceback(stage.name, traceback.format_exc())
+        part["error"] = {"kind": type(error).__name__, "message": f"unexpected; the run's folder has {where}"}
+    if part["error"] is not None:
+        part["status"] = "failed"
+    part["wall_s"] = round(time.perf_counter() - begun, 3)
+    workspace.write_part(stage.name, part)
+
+
+class _Teller:
+    """One line for each stage on stderr, with the time to go."""
+
+    def __init__(self, stages: Sequence[Stage], workspace: Workspace, *, is_shown: bool) -> None:
+        self._stages, self._workspace, self._is_shown = stages, workspace, is_shown
+        self._console = Console(stderr=True, highlight=False)
+
+    def begin(self, number: int) -> None:
+        self._say(number, "…")
+
+    def end(self, number: int) -> None:
+        part = self._workspace.part(self._stages[number].name)
+        if part is None:
+            return
+        words = f"done in {duration(part['wall_s'])}"
+        if part["status"] == "failed":
+            words = f"failed after {duration(part['wall_s'])}: {part['error']['kind']}: {part['error']['message']}"
+        self._say(number, f"{words}{self._time_to_go()}")
+
+    def _time_to_go(self) -> str:
+        """From the pace so far: stages carry rough weights."""
+        done, wall_s, left = 0.0, 0.0, 0.0
+        for stage in self._stages:
+            part = self._workspace.part(stage.name)
+            if part is None:
+                left += stage.weight
+            else:
+                done, wall_s = done + stage.weight, wall_s + part["wall_s"]
+        return f"; about {duration(wall_s / done * left)} to go" if done and left else ""
+
+    def _say(self, number: int, words: str) -> None:
+        if self._is_shown:
+            title = self._stages[number].title
+            self._console.print(f"[{number + 1}/{len(self._stages)}] {title} {words}", markup=False)
