@@ -16,7 +16,7 @@ from ppfr.frequency._dct import dct_matrix
 from ppfr.frequency._memory import empty_large
 
 BLOCK = 8
-# Values a pass touches at once on a CPU: what it reads and writes should stay in a core's cache.
+# Values that one thread's share of a pass touches: what it reads and writes should stay in a core's cache.
 _PIECE = 300_000
 
 
@@ -67,7 +67,8 @@ def planes_a_piece(planes_NHW: Tensor, num: int) -> int:
     """How many planes a pass takes at once, at `num` channels each."""
     if planes_NHW.device.type != "cpu":
         return max(1, len(planes_NHW))
-    return max(1, _PIECE // (num * planes_NHW.shape[-1] * planes_NHW.shape[-2]))
+    share = _PIECE * torch.get_num_threads()
+    return max(1, share // (num * planes_NHW.shape[-1] * planes_NHW.shape[-2]))
 
 
 class BandedDct:

@@ -17,7 +17,7 @@ from ppfr.masking._permutations import permutation_from
 SECRET_BYTES = 32
 _EPS = 1e-5
 _DEAD_STD = 1e-2
-_PIECE_FLOATS = 1 << 18
+_PIECE_FLOATS = 1 << 20
 
 
 @final
