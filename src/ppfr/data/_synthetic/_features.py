@@ -24,9 +24,9 @@ def paint_eye(albedo: np.ndarray, person: Person, capture: Capture, view: View, 
     if patch.size == 0:
         return
     out = side * view.x[rows, columns] - eyes.half_gap
-    down = view.y[rows, columns] + np.float32(-eyes.tilt * side * 0.0) - np.float32(eyes.tilt) * out
+    down = view.y[rows, columns] - np.float32(eyes.tilt) * out
     span = out * np.float32(1.0 / eyes.half_width)
-    arch = 1.0 - span * span
+    arch = np.maximum(1.0 - span * span, np.float32(-0.25))
     squint = 1.0 - 0.3 * max(expression.smile, 0.0)
     shut = min(expression.lids_shut, 0.97)
     lower_height = eyes.lower_lid * eyes.half_width * squint
