@@ -1,0 +1,281 @@
+"""Three ways to a recogniser of masked faces, each as a value that can be named in an experiment and a record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from ppfr.core import ImageMasker, ImageSet, InvalidInputError, derive_seed
+from ppfr.models import (
+    PRETRAINED,
+    AdaFace,
+    ArcFace,
+    Backbone,
+    CosFace,
+    MarginHead,
+    MobileFaceNet,
+    ModelCard,
+    Restemmed,
+    card_for,
+    conv_stem,
+    ir18,
+    ir50,
+    ir_se50,
+    load_pretrained,
+)
+from ppfr.recipes._system import MaskedSystem
+from ppfr.training import (
+    AdaptationObjective,
+    DistillationObjective,
+    FitRecord,
+    MarginObjective,
+    Objective,
+    OptimiserSettings,
+    Plan,
+    fit,
+)
+
+
+def _small(**options: Any) -> MobileFaceNet:
+    return MobileFaceNet(variant="small", **options)
+
+
+NETWORKS: Mapping[str, Callable[..., Backbone]] = MappingProxyType(
+    {"mobilefacenet-small": _small, "mobilefacenet": MobileFaceNet, "ir18": ir18, "ir50": ir50, "ir_se50": ir_se50}
+)
+HEADS: Mapping[str, Callable[..., MarginHead]] = MappingProxyType(
+    {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
+)
+_OWN_LICENCE = "as the training data and the pretrained parts allow: see training_data"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Where and on what a training runs; no figure depends on these, on one device.
+
+    Attributes:
+        run_dir: checkpoints and logs; a run found there is an error unless `resumes`.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        num_devices: processes side by side.
+        resumes: go on from the last checkpoint in `run_dir`.
+        shows_progress: a progress bar.
+        with_tensorboard: scalars under `run_dir`/tensorboard.
+    """
+
+    run_dir: Path | None
+    device: str = "auto"
+    num_devices: int = 1
+    resumes: bool = False
+    shows_progress: bool = True
+    with_tensorboard: bool = False
+
+
+class Way(Protocol):
+    """A way of training: masker and images in, a masked recogniser out."""
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """Cards of the pretrained networks that go in, known before anything is trained."""
+        ...
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """Train a recogniser that sees only what `masker` lets through."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FromScratch:
+    """A new network with a margin head, on labels alone.
+
+    Attributes:
+        plan: length and schedule.
+        network: a key of `NETWORKS`.
+        dim: embedding length.
+        head: a key of `HEADS`.
+        scale: the head's s; smaller for few classes.
+        margin: the head's m; None for the usual one of the head.
+        optimiser: of network and head.
+    """
+
+    plan: Plan
+    network: str = "mobilefacenet"
+    dim: int = 128
+    head: str = "arcface"
+    scale: float = 64.0
+    margin: float | None = None
+    optimiser: OptimiserSettings = OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=5e-4)  # noqa: RUF009
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """None: nothing is known beforehand."""
+        return ()
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        network = _new_network(self.network, masker, dim=self.dim, seed=derive_seed(seed, "network"))
+        num_classes = len(set(images.subject_ids))
+        head = _named(HEADS, self.head, "head")(
+            num_classes,
+            self.dim,
+            scale=self.scale,
+            seed=derive_seed(seed, "head"),
+            **({} if self.margin is None else {"margin": self.margin}),
+        )
+        objective = MarginObjective(masker, network, head, optimiser=self.optimiser)
+        record = _fit(objective, images, self.plan, seed, options)
+        return _system(masker, network, images, way="trained from scratch", learnt_from=()), record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distil:
+    """A new network that learns the embeddings (and features) of a frozen public recogniser.
+
+    Attributes:
+        plan: length and schedule.
+        teacher: name of a public network.
+        weights: directory of the public networks; None for PPFR_WEIGHTS.
+        network: a key of `NETWORKS`.
+        taps: student tap -> teacher tap whose feature maps are compared.
+        optimiser: of the student.
+    """
+
+    plan: Plan
+    teacher: str = "mobilefacenet-y1"
+    weights: Path | None = None
+    network: str = "mobilefacenet"
+    taps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2)  # noqa: RUF009
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The teacher's."""
+        return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
+        network = _new_network(self.network, masker, dim=teacher.dim, seed=derive_seed(seed, "network"))
+        objective = DistillationObjective(
+            masker,
+            network,
+            teacher,
+            teacher_card=card,
+            taps=self.taps,
+            optimiser=self.optimiser,
+            seed=derive_seed(seed, "projections"),
+        )
+        record = _fit(objective, images, self.plan, seed, options)
+        return _system(masker, network, images, way=f"distilled from {self.teacher}", learnt_from=(card,)), record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapt:
+    """A public recogniser keeps its body and gets a new stem for the masked input: the way for little data.
+
+    Attributes:
+        plan: length and schedule.
+        teacher: name of the public network: both the body that is kept and the teacher on plain crops.
+        weights: directory of the public networks; None for PPFR_WEIGHTS.
+        tap: where the new stem ends.
+        stem_width: channels of the stem's residual units.
+        stem_depth: residual units of the stem.
+        body_unfrozen_from: share of the run after which the body learns along.
+        body_lr_scale: its rate as a share of the stem's.
+        embedding_from: share of the run after which the embedding's error joins that of the feature map.
+        feature_weight: of the feature map at `tap`.
+        embedding_weight: of the embedding.
+        optimiser: of stem and body.
+    """
+
+    plan: Plan
+    teacher: str = "mobilefacenet-y1"
+    weights: Path | None = None
+    tap: str = "down28"
+    stem_width: int = 96
+    stem_depth: int = 2
+    body_unfrozen_from: float = 0.34
+    body_lr_scale: float = 0.15
+    embedding_from: float = 0.34
+    feature_weight: float = 0.2
+    embedding_weight: float = 2.0
+    optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-4)  # noqa: RUF009
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The teacher's."""
+        return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
+        stem = conv_stem(
+            masker.spec.out_shape,
+            teacher.tap_shapes[self.tap],
+            width=self.stem_width,
+            depth=self.stem_depth,
+            seed=derive_seed(seed, "stem"),
+        )
+        network = Restemmed(stem, teacher, self.tap)
+        objective = AdaptationObjective(
+            masker,
+            network,
+            teacher,
+            teacher_card=card,
+            body_unfrozen_from=self.body_unfrozen_from,
+            body_lr_scale=self.body_lr_scale,
+            embedding_from=self.embedding_from,
+            feature_weight=self.feature_weight,
+            embedding_weight=self.embedding_weight,
+            optimiser=self.optimiser,
+        )
+        record = _fit(objective, images, self.plan, seed, options)
+        return _system(masker, network, images, way=f"adapted from {self.teacher}", learnt_from=(card,)), record
+
+
+def _named(catalogue: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in catalogue:
+        raise InvalidInputError(f"no {what} is named {name!r}; there are {', '.join(catalogue)}")
+    return catalogue[name]
+
+
+def _new_network(name: str, masker: ImageMasker, *, dim: int, seed: int) -> Backbone:
+    network: Backbone = _named(NETWORKS, name, "network")(in_shape=masker.spec.out_shape, dim=dim, seed=seed)
+    return network
+
+
+def _fit(objective: Objective, images: ImageSet, plan: Plan, seed: int, options: FitOptions) -> FitRecord:
+    return fit(
+        objective,
+        images,
+        plan=plan,
+        seed=derive_seed(seed, "fit"),
+        run_dir=options.run_dir,
+        device=options.device,
+        num_devices=options.num_devices,
+        resume=options.resumes,
+        progress=options.shows_progress,
+        tensorboard=options.with_tensorboard,
+    )
+
+
+def _system(
+    masker: ImageMasker, network: Backbone, images: ImageSet, *, way: str, learnt_from: tuple[ModelCard, ...]
+) -> MaskedSystem:
+    sources = [images.name, *(f"{card.name}: {card.training_data}" for card in learnt_from)]
+    seen = tuple(dict.fromkeys(entry for card in learnt_from for entry in card.may_have_seen))
+    card = card_for(
+        network,
+        name=f"{masker.name} {way}",
+        training_data="; ".join(sources),
+        licence="; ".join(dict.fromkeys(card.licence for card in learnt_from)) or _OWN_LICENCE,
+        source="trained with ppfr",
+        may_have_seen=seen,
+    )
+    return MaskedSystem(masker=masker, network=network.eval(), card=card)
