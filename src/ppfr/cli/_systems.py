@@ -1,0 +1,157 @@
+"""`ppfr train`, `ppfr evaluate` and `ppfr attack`: the parts of an experiment, one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppfr.cli._app import Data, Device, Json, Out, Resume, Seed, Weights, app, emit
+
+Method = Annotated[str, typer.Option(help="Protection: ppfr-fd, unprotected or constant.")]
+Images = Annotated[
+    str,
+    typer.Option(
+        help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar."
+    ),
+]
+
+
+@app.command()
+def train(
+    out: Out,
+    images: Images,
+    method: Method = "ppfr-fd",
+    way: Annotated[
+        str,
+        typer.Option(
+            help="scratch (margin head), distil (from a frozen teacher) or adapt (pretrained body, new stem: what to "
+            "take with little data)."
+        ),
+    ] = "adapt",
+    teacher: Annotated[str, typer.Option(help="Public network, for distil and adapt.")] = "mobilefacenet-y1",
+    network: Annotated[
+        str, typer.Option(help="For scratch and distil: mobilefacenet-small, mobilefacenet, ir18, ir50, ir_se50.")
+    ] = "mobilefacenet",
+    head: Annotated[str, typer.Option(help="For scratch: arcface, cosface or adaface.")] = "arcface",
+    passes: Annotated[int, typer.Option(help="Times every image is seen.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images a step, over all devices together.")] = 64,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed (GPU).")] = "32-true",
+    num_devices: Annotated[int, typer.Option(help="Processes side by side (DDP).")] = 1,
+    secret: Annotated[
+        Path | None, typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars under OUT/training/tensorboard.")
+    ] = False,
+    data: Data = None,
+    weights: Weights = None,
+    seed: Seed = 1,
+    device: Device = "auto",
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Train a recogniser that sees only masked faces.
+
+        ppfr train --images lfw-train --method ppfr-fd --way adapt --out runs/fd --data DIR --weights DIR
+
+    Writes OUT/network.safetensors (with its model card) and OUT/masker.json; the secret is a file of its own. A killed
+    run goes on with --resume and ends bit-identical (on a CPU).
+    """
+    from ppfr.recipes import TrainingRequest, train_system
+
+    request = TrainingRequest(
+        images=images,
+        method=method,
+        way=way,
+        teacher=teacher,
+        network=network,
+        head=head,
+        passes=passes,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+    )
+    result = train_system(
+        request,
+        out_dir=out,
+        secret_path=secret,
+        data=data,
+        weights=weights,
+        device=device,
+        num_devices=num_devices,
+        resumes=resume,
+        with_tensorboard=tensorboard,
+    )
+    emit(result, as_json=json, title="trained")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="A public network's name, or the directory of a trained system.")],
+    protocol: Annotated[str, typer.Option(help="lfw, cfp-ff, cfp-fp, synthetic, or an InsightFace .bin set.")] = "lfw",
+    secret: Annotated[Path | None, typer.Option(help="The system's secret. Default: MODEL/secret.key.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Add the embedding of the mirrored face.")] = False,
+    data: Data = None,
+    weights: Weights = None,
+    seed: Seed = 1,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Verify the pairs of a protocol: 10-fold accuracy, EER, TAR at FAR, each with n and an interval.
+
+    ppfr evaluate --model mobilefacenet-y1 --protocol lfw --data DIR --weights DIR --json
+    """
+    from ppfr.recipes import evaluate_model
+
+    result = evaluate_model(
+        model, protocol, secret_path=secret, flips=flip, data=data, weights=weights, seed=seed, device=device
+    )
+    emit(result, as_json=json, title=f"{model} on {protocol}")
+
+
+@app.command()
+def attack(
+    out: Out,
+    kind: Annotated[str, typer.Option("--attack", help="unet, cgan or linkage.")],
+    public: Annotated[str, typer.Option(help="The adversary's own faces; the same names as `ppfr train --images`.")],
+    victims: Annotated[str, typer.Option(help="Protocol whose people are attacked: lfw, cfp-ff, synthetic, ...")],
+    method: Method = "ppfr-fd",
+    secret: Annotated[
+        Path | None, typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.")
+    ] = None,
+    knows_secret: Annotated[bool, typer.Option(help="Whether the adversary knows (or can use) the secret.")] = True,
+    teacher: Annotated[
+        str, typer.Option(help="The adversary's public recogniser, for linkage and for judging.")
+    ] = "mobilefacenet-casia",
+    passes: Annotated[int, typer.Option(help="Times the adversary sees each of its images.")] = 3,
+    num_victims: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
+    data: Data = None,
+    weights: Weights = None,
+    seed: Seed = 1,
+    device: Device = "auto",
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Attack masked faces: train the adversary on other people, let it act on the victims, judge what it got.
+
+    ppfr attack --attack linkage --public lfw-train --victims lfw --out runs/linkage --data DIR --weights DIR
+    """
+    from ppfr.recipes import AttackRequest, attack_method
+
+    request = AttackRequest(
+        kind=kind,
+        method=method,
+        public=public,
+        victims=victims,
+        knows_secret=knows_secret,
+        teacher=teacher,
+        passes=passes,
+        num_victims=num_victims,
+        seed=seed,
+    )
+    result = attack_method(
+        request, out_dir=out, secret_path=secret, data=data, weights=weights, device=device, resumes=resume
+    )
+    emit(result, as_json=json, title=f"{kind} on {method}")

@@ -1,0 +1,53 @@
+"""A way of training as the benchmark takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from ppfr.benchmark import Knowledge, RunOptions, TrainedArm
+from ppfr.core import ImageMasker, ImageSet, choose_device
+from ppfr.models import NetworkEmbedder, for_inference
+from ppfr.recipes._system import save_system
+from ppfr.recipes._ways import FitOptions, Way
+
+
+@final
+class ArmByWay:
+    """An `ArmTraining` that trains by a `Way` and keeps the trained system in its run directory.
+
+    Args:
+        way: how the recogniser comes about.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+
+    @property
+    def knowledge(self) -> Sequence[Knowledge]:
+        """The pretrained networks that go in."""
+        return [Knowledge.of_card(card, used_as="body and teacher") for card in self._way.cards()]
+
+    def public_config(self) -> Mapping[str, Any]:
+        """The way's name and arguments, less directories."""
+        assert dataclasses.is_dataclass(self._way) and not isinstance(self._way, type)
+        fields = {key: value for key, value in dataclasses.asdict(self._way).items() if key != "weights"}
+        return {"way": type(self._way).__name__, **fields}
+
+    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedArm:
+        """See `ArmTraining.train`."""
+        system, record = self._way.train(
+            masker,
+            images,
+            seed=seed,
+            options=FitOptions(
+                run_dir=options.run_dir / "training",
+                device=options.device,
+                resumes=options.resumes,
+                shows_progress=options.shows_progress,
+            ),
+        )
+        save_system(options.run_dir / "system", system)
+        network = for_inference(system.network).to(choose_device(options.device))
+        return TrainedArm(embedder=NetworkEmbedder(network), fits=[record.as_dict()])

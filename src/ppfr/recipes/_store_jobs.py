@@ -1,0 +1,200 @@
+"""What `ppfr data`, `ppfr models` and `ppfr doctor` do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ppfr
+from ppfr.assets import data_root, find_asset, weights_root
+from ppfr.core import InvalidInputError, PpfrError, ProblemsError
+from ppfr.data import SyntheticFaces, fetch_lfw, write_crop
+from ppfr.models import PRETRAINED, Backbone, ModelCard, export_onnx, load_model, load_pretrained, read_card
+from ppfr.recipes._catalogue import PROTOCOLS, read_images, read_protocol
+from ppfr.recipes._photo_jobs import find_yunet
+
+_PACKAGES = ("torch", "lightning", "numpy", "scipy", "opencv-python-headless", "safetensors")
+_EXTRAS = {"onnx": ("onnx", "onnxruntime", "onnxscript")}
+_READ_AT_ONCE = 256
+
+
+def describe_data(data: Path | None) -> dict[str, Any]:
+    """Which protocols and training sets the data directory can serve, with counts."""
+    found: dict[str, Any] = {"directory": str(data_root(data))}
+    for name in PROTOCOLS:
+        try:
+            protocol = read_protocol(name, data=data)
+        except PpfrError as error:
+            found[name] = f"not there: {error}"
+            continue
+        people = len(protocol.subjects())
+        found[name] = (
+            f"{len(protocol)} pairs in {protocol.num_folds} folds, {len(protocol.used())} images, {people} people"
+        )
+    for name in ("lfw-train", "cfp-train"):
+        try:
+            images = read_images(name, data=data)
+        except PpfrError as error:
+            found[name] = f"not there: {error}"
+            continue
+        found[name] = f"{len(images)} images, {len(set(images.subject_ids))} people"
+    return found
+
+
+def check_images(source: str, *, data: Path | None) -> dict[str, Any]:
+    """Decode every image of a set.
+
+    Raises:
+        ProblemsError: some cannot be read; all of them are listed.
+    """
+    images = read_images(source, data=data)
+    problems: list[str] = []
+    for start in range(0, len(images), _READ_AT_ONCE):
+        indices = range(start, min(start + _READ_AT_ONCE, len(images)))
+        try:
+            images.read(indices)
+        except PpfrError:
+            problems += [text for index in indices if (text := _problem(images, index))]
+    if problems:
+        raise ProblemsError(f"{images.name} cannot be used as it is", problems)
+    return {"name": images.name, "images": len(images), "people": len(set(images.subject_ids))}
+
+
+def _problem(images: Any, index: int) -> str:
+    try:
+        images.read([index])
+    except PpfrError as error:
+        return str(error)
+    return ""
+
+
+def fetch_data_set(name: str, root: Path, *, weights: Path | None) -> dict[str, Any]:
+    """Download a public data set and align it.
+
+    Raises:
+        InvalidInputError: a name that cannot be fetched; says where a person gets it.
+    """
+    if name != "lfw":
+        raise InvalidInputError(
+            f"{name!r} cannot be fetched; `lfw` can. CFP is given out by its authors (cfpw.io): unpack it, run "
+            "`ppfr align` on it, and lay it out as docs/how-to/real-data.md shows"
+        )
+    images = fetch_lfw(root, yunet_path=find_yunet(weights))
+    return {"name": images.name, "images": len(images), "people": len(set(images.subject_ids)), "directory": str(root)}
+
+
+def write_synthetic(out_dir: Path, *, num_subjects: int, images_per_subject: int, seed: int) -> dict[str, Any]:
+    """Write synthetic faces as PNG files, a folder a person."""
+    faces = SyntheticFaces(num_subjects, images_per_subject, seed=seed)
+    counts: dict[str, int] = {}
+    for start in range(0, len(faces), _READ_AT_ONCE):
+        indices = range(start, min(start + _READ_AT_ONCE, len(faces)))
+        for index, image_HWC in zip(indices, faces.read(indices), strict=True):
+            subject = faces.subject_ids[index]
+            counts[subject] = counts.get(subject, 0) + 1
+            write_crop(image_HWC, out_dir / subject / f"{counts[subject]:04d}.png")
+    return {"directory": str(out_dir), "images": len(faces), "people": num_subjects}
+
+
+def describe_models(weights: Path | None) -> list[dict[str, Any]]:
+    """The public networks: what they are, their terms, and whether they are here."""
+    rows = []
+    for name, entry in PRETRAINED.items():
+        try:
+            where = str(find_asset(entry.asset, [weights_root(weights)], remedy=""))
+        except PpfrError:
+            where = f"not here: put {entry.asset.name} into --weights DIR"
+        rows.append({"name": name, **_card_facts(entry.card), "file": where})
+    return rows
+
+
+def describe_model(model: str, *, weights: Path | None) -> dict[str, Any]:
+    """The card of a public network or of a file."""
+    if model.endswith(".safetensors"):
+        card = read_card(Path(model))
+        return {"name": card.name, **_card_facts(card)}
+    network, card = load_pretrained(model, weights_dir=weights)
+    return {"name": card.name, **_card_facts(card), "parameters": _num_parameters(network)}
+
+
+def export_network(model: str, out_path: Path, *, weights: Path | None) -> dict[str, Any]:
+    """Write ONNX with a parity check."""
+    network, card = (
+        load_model(Path(model)) if model.endswith(".safetensors") else load_pretrained(model, weights_dir=weights)
+    )
+    difference = export_onnx(network, out_path, card=card)
+    return {
+        "file": str(out_path),
+        "model": card.name,
+        "largest_difference": difference,
+        "size_bytes": out_path.stat().st_size,
+    }
+
+
+def examine_machine(*, data: Path | None, weights: Path | None) -> dict[str, Any]:
+    """Versions, device, memory, data, weights and extras, and what is missing for which job."""
+    facts: dict[str, Any] = {
+        "ppfr": ppfr.__version__,
+        "python": platform.python_version(),
+        "packages": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cuda_devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or "none",
+        "extras": {
+            name: "installed" if all(map(importlib.util.find_spec, modules)) else f"pip install 'ppfr[{name}]'"
+            for name, modules in _EXTRAS.items()
+        },
+    }
+    facts["data"] = _try(lambda: str(data_root(data)))
+    facts["weights"] = _try(lambda: str(weights_root(weights)))
+    missing = [entry.asset.name for entry in PRETRAINED.values() if not _is_here(entry.asset, weights)]
+    facts["missing_networks"] = missing or "none"
+    facts["can_run_demo"] = True
+    facts["can_run_real_faces"] = not missing and not str(facts["data"]).startswith("missing")
+    return facts
+
+
+def _card_facts(card: ModelCard) -> dict[str, Any]:
+    return {
+        "architecture": card.architecture,
+        "input": "x".join(map(str, card.in_shape)),
+        "embedding": card.dim,
+        "training_data": card.training_data,
+        "may_have_seen": list(card.may_have_seen) or "nothing known",
+        "licence": card.licence,
+        "source": card.source,
+        "sha256": card.sha256,
+    }
+
+
+def _num_parameters(network: Backbone) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _try(get: Any) -> str:
+    try:
+        return str(get())
+    except PpfrError as error:
+        return f"missing: {error}"
+
+
+def _is_here(asset: Any, weights: Path | None) -> bool:
+    try:
+        find_asset(asset, [weights_root(weights)], remedy="")
+    except PpfrError:
+        return False
+    return True

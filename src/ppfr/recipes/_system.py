@@ -1,0 +1,82 @@
+"""A trained masked recogniser on disk: network and card, the masker's public parameters, and apart the secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from ppfr.assets import write_atomically
+from ppfr.core import CheckpointError, ImageMasker, MissingWeightsError
+from ppfr.models import Backbone, ModelCard, load_model, save_model
+from ppfr.recipes._catalogue import make_masker, needs_secret, read_or_create_secret
+
+NETWORK_FILE, MASKER_FILE, SECRET_FILE = "network.safetensors", "masker.json", "secret.key"
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class MaskedSystem:
+    """A masker and the network trained on its output.
+
+    Attributes:
+        masker: the client's side.
+        network: the server's side: masked image -> embedding.
+        card: what the network is and what it learnt from.
+    """
+
+    masker: ImageMasker
+    network: Backbone
+    card: ModelCard
+
+
+def save_system(directory: Path, system: MaskedSystem) -> ModelCard:
+    """Write network, card and the masker's public parameters; the secret is not written here.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    card = save_model(directory / NETWORK_FILE, system.network, system.card)
+    facts = {"format": _FORMAT, "name": system.masker.name, "config": dict(system.masker.public_config())}
+    with write_atomically(directory / MASKER_FILE) as temporary:
+        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSystem:
+    """Read what `save_system` wrote, with the secret from its own file.
+
+    Args:
+        directory: where the system was saved.
+        secret_path: the deployment's secret; by default `directory`/secret.key.
+
+    Raises:
+        MissingWeightsError: no network, masker or secret there.
+        CheckpointError: the files are damaged or do not belong together.
+    """
+    path = directory / MASKER_FILE
+    if not path.is_file():
+        raise MissingWeightsError(
+            MASKER_FILE, looked_in=[str(directory)], remedy="Name the directory that `ppfr train --out` wrote."
+        )
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        name, config = facts["name"], facts["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); train again or restore it") from error
+    secret = None
+    if needs_secret(name, config):
+        where = secret_path or directory / SECRET_FILE
+        if not where.is_file():
+            raise MissingWeightsError(
+                where.name, looked_in=[str(where.parent)], remedy="Give --secret FILE, the deployment's secret."
+            )
+        secret, _ = read_or_create_secret(where)
+    masker = make_masker(name, secret=secret, config=config)
+    network, card = load_model(directory / NETWORK_FILE)
+    if tuple(network.in_shape) != tuple(masker.spec.out_shape):
+        raise CheckpointError(
+            f"the network takes {tuple(network.in_shape)}, the masker gives {tuple(masker.spec.out_shape)}: "
+            "the files of two systems are mixed up"
+        )
+    return MaskedSystem(masker=masker, network=network, card=card)

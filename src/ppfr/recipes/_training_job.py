@@ -1,0 +1,105 @@
+"""What `ppfr train` does: one masked recogniser, from words."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ppfr.core import InvalidInputError
+from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
+from ppfr.recipes._system import SECRET_FILE, save_system
+from ppfr.recipes._ways import Adapt, Distil, FitOptions, FromScratch, Way
+from ppfr.training import Plan
+
+WAYS = ("scratch", "distil", "adapt")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What to train, in the command line's words.
+
+    Attributes:
+        images: a name that `read_images` knows.
+        method: a key of `MASKERS`.
+        way: one of `WAYS`.
+        teacher: public network, for distil and adapt.
+        network: a key of `NETWORKS`, for scratch and distil.
+        head: a key of `HEADS`, for scratch.
+        passes: times every image is seen.
+        batch_size: images a step, over all devices.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        seed: root of every draw.
+    """
+
+    images: str
+    method: str
+    way: str
+    teacher: str
+    network: str
+    head: str
+    passes: int
+    batch_size: int
+    precision: str
+    seed: int
+
+
+def train_system(
+    request: TrainingRequest,
+    *,
+    out_dir: Path,
+    secret_path: Path | None,
+    data: Path | None,
+    weights: Path | None,
+    device: str,
+    num_devices: int,
+    resumes: bool,
+    with_tensorboard: bool,
+) -> dict[str, Any]:
+    """Train, save, and tell the facts.
+
+    Raises:
+        InvalidInputError: words that name nothing.
+        CheckpointError: `out_dir` holds an earlier run and `resumes` is false, or belongs to another configuration.
+    """
+    way = _way(request, weights)
+    images = read_images(request.images, data=data)
+    secret, path = None, None
+    if needs_secret(request.method):
+        path = secret_path or out_dir / SECRET_FILE
+        secret, _ = read_or_create_secret(path)
+    masker = make_masker(request.method, secret=secret)
+    options = FitOptions(
+        run_dir=out_dir / "training",
+        device=device,
+        num_devices=num_devices,
+        resumes=resumes,
+        with_tensorboard=with_tensorboard,
+    )
+    system, record = way.train(masker, images, seed=request.seed, options=options)
+    card = save_system(out_dir, system)
+    return {
+        "system": str(out_dir),
+        "network": card.name,
+        "sha256": card.sha256,
+        "secret": str(path) if path else "none",
+        "images": len(images),
+        "steps": record.steps,
+        "images_per_s": round(record.images_per_s, 1),
+        "wall_s": round(record.wall_s, 1),
+        "losses": {name: round(value, 4) for name, value in record.losses.items()},
+        "may_have_seen": list(card.may_have_seen) or "nothing known",
+        "next": f"ppfr evaluate --model {out_dir} --protocol lfw",
+    }
+
+
+def _way(request: TrainingRequest, weights: Path | None) -> Way:
+    steps = {"batch_size": request.batch_size, "passes": request.passes, "precision": request.precision}
+    plan = Plan(warmup_steps=50, clip_norm=5.0, checkpoint_every_steps=100, **steps)  # type: ignore[arg-type]
+    if request.way == "scratch":
+        return FromScratch(plan=plan, network=request.network, head=request.head)
+    if request.way == "distil":
+        return Distil(plan=plan, teacher=request.teacher, weights=weights, network=request.network)
+    if request.way == "adapt":
+        return Adapt(plan=plan, teacher=request.teacher, weights=weights)
+    raise InvalidInputError(f"no way of training is named {request.way!r}; there are {', '.join(WAYS)}")
