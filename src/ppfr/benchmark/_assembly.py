@@ -14,7 +14,7 @@ from ppfr.benchmark._experiment import Arm, AttackPlan, Experiment, Knowledge
 from ppfr.benchmark._identity import as_json
 from ppfr.benchmark._judging import control_rule_in_words
 from ppfr.benchmark._picture_files import write_index
-from ppfr.benchmark._provenance import machine, provenance
+from ppfr.benchmark._provenance import machine
 from ppfr.benchmark._schema import SCHEMA_VERSION, Record, status_of, without_paths
 from ppfr.benchmark._stages import Stage
 from ppfr.benchmark._workspace import Json, Workspace, config_sha256
@@ -30,9 +30,10 @@ def assemble(
     *,
     config: Json,
     data: list[Json],
+    origin: Json,
     device: torch.device,
 ) -> Record:
-    """The record of what is there so far."""
+    """The record of what is there so far; `origin` is what `provenance` gave."""
     parts = {stage.name: workspace.part(stage.name) for stage in stages}
 
     def left_by(name: str) -> Json | None:
@@ -54,7 +55,7 @@ def assemble(
             "config": config,
         },
         "status": status_of(rows),
-        "provenance": provenance(),
+        "provenance": origin,
         "machine": machine(device),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
         "data": data,

@@ -10,10 +10,11 @@ from ppfr.benchmark._wording import count, number, percent, percent_interval
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A number as shown: `main` large, `small` beneath it."""
+    """A number as shown: `main` large, beneath it `small` (the interval) and `sample` (n); `caveat` on hovering."""
 
     main: str
     small: str = ""
+    sample: str = ""
     caveat: str = ""
 
 
@@ -24,8 +25,12 @@ def share_figure(estimate: Part | None, digits: int = 1) -> Figure:
     """A share with its interval and n."""
     if estimate is None:
         return MISSING
-    small = f"{percent_interval(estimate, digits)} · n = {count(estimate['n'])}"
-    return Figure(main=percent(estimate["value"], digits), small=small, caveat=estimate["caveat"])
+    return Figure(
+        main=percent(estimate["value"], digits),
+        small=percent_interval(estimate, digits),
+        sample=_sample(estimate),
+        caveat=estimate["caveat"],
+    )
 
 
 def plain_figure(estimate: Part | None, digits: int = 3, unit: str = "") -> Figure:
@@ -35,6 +40,11 @@ def plain_figure(estimate: Part | None, digits: int = 3, unit: str = "") -> Figu
     ends = " to ".join(number(estimate[end], digits) for end in ("low", "high"))
     return Figure(
         main=number(estimate["value"], digits) + unit,
-        small=f"{ends} · n = {count(estimate['n'])}",
+        small=ends,
+        sample=_sample(estimate),
         caveat=estimate["caveat"],
     )
+
+
+def _sample(estimate: Part) -> str:
+    return f"n\u00a0=\u00a0{count(estimate['n'])}"

@@ -102,4 +102,5 @@ def _asset(name: str) -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["count_"] = count
+    environment.filters["percent_"] = lambda place: percent(place / 100)
     return environment.from_string(_asset("report.html.j2"))

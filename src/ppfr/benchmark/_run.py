@@ -14,6 +14,7 @@ from ppfr.benchmark._attack_stages import AttackSession
 from ppfr.benchmark._checks import check_experiment
 from ppfr.benchmark._experiment import Experiment
 from ppfr.benchmark._identity import as_json, describe_experiment_data, identity_of, resolved_config
+from ppfr.benchmark._provenance import provenance
 from ppfr.benchmark._schema import Record, without_paths, write_record
 from ppfr.benchmark._stages import Session, Stage
 from ppfr.benchmark._wording import duration
@@ -61,10 +62,11 @@ def run(
     identity = identity_of(experiment, config)
     workspace.claim(identity, resume=resume)
     session = Session(experiment, workspace, device=chosen, resumes=resume, progress=progress)
+    origin = provenance()
     stages = [*session.recognition_stages(), *AttackSession(session).stages()]
 
     def write() -> Record:
-        record = assemble(experiment, stages, workspace, config=config, data=data, device=chosen)
+        record = assemble(experiment, stages, workspace, config=config, data=data, origin=origin, device=chosen)
         write_record(record, workspace.record_path)
         write_picture_index(experiment, workspace)
         return record

@@ -14,21 +14,25 @@ SECRET_WORDS = {"known": "secret known", "unknown": "secret unknown", "none": "n
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in per cent.
+    r"""A share in per cent, with two digits below one per cent; the space does not break.
 
-    >>> percent(0.98954), percent(1.0), percent(0.002)
-    ('99.0 %', '100 %', '0.2 %')
+    >>> percent(0.98954), percent(1.0), percent(0.0025)
+    ('99.0\xa0%', '100\xa0%', '0.25\xa0%')
     """
     if share in (0.0, 1.0):
-        return f"{100 * share:.0f} %"
+        return f"{100 * share:.0f}\u00a0%"
+    if share < 0.01:
+        digits = max(digits, 2)
     text = f"{100 * share:.{digits}f}"
     if float(text) in (0.0, 100.0):  # 99.97 is not all of them, 0.02 is not none
         text = f"{100 * share:.{digits + 1}f}"
-    return f"{text} %"
+    return f"{text}\u00a0%"
 
 
 def percent_interval(estimate: Mapping[str, Any], digits: int = 1) -> str:
     """The interval of a share in per cent, as in "98.1 to 99.3"."""
+    if estimate["high"] < 0.01:
+        digits = max(digits, 2)
     return f"{100 * estimate['low']:.{digits}f} to {100 * estimate['high']:.{digits}f}"
 
 
