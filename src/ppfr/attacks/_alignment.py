@@ -1,16 +1,18 @@
 """Ciphertext-only channel alignment: what many masked faces under one secret say about that secret.
 
 An adversary who lacks the secret still sees thousands of faces masked under it. All are aligned faces, so the average
-of a channel over people is a picture of that channel's meaning, and so are the channels' second moments by place. He
-masks faces of his own under a secret of his own (the surrogate) and looks for the linear map of channels that turns
-the statistics of what he sees into those of his surrogate. Nothing here knows a concrete protection; what is assumed
-is that two secrets differ (about) by a linear map of the channels, the same for all faces and places.
+of a channel over people is a picture of that channel's meaning; second moments between channels, by place and by shift,
+tell the channels' frequencies and how they belong together. He masks faces of his own under a secret of his own (the
+surrogate) and looks for the linear map of channels that turns the statistics of what he sees into those of his
+surrogate. Nothing here knows a concrete protection; what is assumed is that two secrets differ (about) by a linear map
+of the channels, the same for all faces and places.
 
-Shape suffixes: B batch, N faces, K L masked channels, P Q masked grid, G cells.
+Shape suffixes: B batch, N faces, K L masked channels, P Q masked grid, S places of the grid, G cells and shifts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
@@ -24,24 +26,27 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 NUM_CELLS = 7
+LARGEST_SHIFT = 3
+MOST_PRODUCTS = 1e12
 
 
 @final
 class ChannelAlignment:
     """Finds the map of channels from masked faces under an unknown secret to the surrogate's channels.
 
-    First a ridge regression of the surrogate's mean pictures on the observed ones, then descent on the mismatch of
-    mean pictures and of second moments in 7x7 cells.
+    A ridge regression of the surrogate's mean pictures on the observed ones is the start; then L-BFGS lowers the
+    mismatch of the mean pictures, of the second moments in 7x7 cells, and of the second moments between each place and
+    its neighbours up to 3 places away.
 
     Args:
         reference_NKPQ: public faces masked under the surrogate secret; a few hundred.
-        num_steps: steps of the descent (Adam at 1e-2, falling).
+        num_steps: most steps of L-BFGS. More fit the sample's noise.
         ridge: of the regression, relative to the observed pictures' mean square.
     """
 
-    def __init__(self, reference_NKPQ: Tensor, *, num_steps: int = 300, ridge: float = 1e-2) -> None:
+    def __init__(self, reference_NKPQ: Tensor, *, num_steps: int = 200, ridge: float = 1e-3) -> None:
         self.num_steps, self.ridge = num_steps, ridge
-        self._mean_KS, self._moment_GKK = _statistics(reference_NKPQ)
+        self._wanted = _statistics(reference_NKPQ)
 
     def matrix_for(self, seen_NKPQ: Tensor) -> Tensor:
         """(L, K): surrogate channels from the observed ones, as in `einsum("lk,bkpq->blpq", matrix, seen)`.
@@ -49,28 +54,31 @@ class ChannelAlignment:
         Args:
             seen_NKPQ: masked faces under one unknown secret; the more, the better (hundreds).
         """
-        mean_KS, moment_GKK = _statistics(seen_NKPQ)
-        eye = torch.eye(len(mean_KS), dtype=mean_KS.dtype)
-        gram = mean_KS @ mean_KS.T
+        found = _statistics(seen_NKPQ)
+        gram = found.mean_KS @ found.mean_KS.T
         damping = self.ridge * gram.diagonal().mean().clamp_min(1e-12)
-        start = torch.linalg.solve(gram + damping * eye, mean_KS @ self._mean_KS.T).T
-        return self._descend(start, mean_KS, moment_GKK).float()
+        eye = torch.eye(len(gram), dtype=gram.dtype)
+        start_LK = torch.linalg.solve(gram + damping * eye, found.mean_KS @ self._wanted.mean_KS.T).T
+        return self._descend(start_LK, found).float()
 
-    def _descend(self, start_LK: Tensor, mean_KS: Tensor, moment_GKK: Tensor) -> Tensor:
-        """Lower the mismatch of both statistics, each relative to the size of the surrogate's."""
-        matrix = start_LK.clone().requires_grad_(True)
-        size_mean = self._mean_KS.square().sum().clamp_min(1e-12)
-        size_moment = self._moment_GKK.square().sum().clamp_min(1e-12)
-        optimiser = torch.optim.Adam([matrix], lr=1e-2)
+    def _descend(self, start_LK: Tensor, found: Statistics) -> Tensor:
+        """Lower the mismatch of the statistics, each relative to the size of the surrogate's."""
+        matrix_LK = start_LK.clone().requires_grad_(True)
+        optimiser = torch.optim.LBFGS(
+            [matrix_LK], max_iter=self.num_steps, history_size=30, line_search_fn="strong_wolfe"
+        )
+
+        def misfit() -> Tensor:
+            optimiser.zero_grad()
+            value = _misfit(self._wanted.mean_KS, matrix_LK @ found.mean_KS)
+            for wanted_GKK, found_GKK in zip(self._wanted.moments(), found.moments(), strict=True):
+                value = value + _misfit(wanted_GKK, matrix_LK @ found_GKK @ matrix_LK.T)
+            value.backward()
+            return value
+
         with torch.enable_grad():
-            for step in range(self.num_steps):
-                optimiser.param_groups[0]["lr"] = 1e-2 * (1.0 - step / self.num_steps)
-                optimiser.zero_grad()
-                misfit_mean = (self._mean_KS - matrix @ mean_KS).square().sum() / size_mean
-                misfit_moment = (self._moment_GKK - matrix @ moment_GKK @ matrix.T).square().sum() / size_moment
-                (misfit_mean + misfit_moment).backward()
-                optimiser.step()
-        return matrix.detach()
+            optimiser.step(misfit)
+        return matrix_LK.detach()
 
 
 @final
@@ -128,20 +136,65 @@ def _mask_in_parts(masker: ImageMasker, image_NCHW: Tensor, *, rng: Generator) -
     return torch.cat([masker.mask(part, rng=rng) for part in parts])
 
 
-def _statistics(masked_NKPQ: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean picture of each channel (K, S), and second moments between channels in cells of the grid (G, K, K)."""
-    num, channels, rows, columns = masked_NKPQ.shape
-    mean_KPQ = torch.zeros(channels, rows, columns, dtype=torch.float64)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Statistics:
+    """What masked faces under one secret have in common; float64.
+
+    Attributes:
+        mean_KS: the mean picture of each channel.
+        cell_GKK: mean of x_k x_l over faces and the places of each cell.
+        shift_GKK: mean of x_k(s) x_l(s + shift) over faces and places, for each shift of the upper half plane.
+    """
+
+    mean_KS: Tensor
+    cell_GKK: Tensor
+    shift_GKK: Tensor
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Both kinds of second moment, which a map A of the channels turns into A M A^T."""
+        return self.cell_GKK, self.shift_GKK
+
+
+def _misfit(wanted: Tensor, found: Tensor) -> Tensor:
+    return (wanted - found).square().sum() / wanted.square().sum().clamp_min(1e-12)
+
+
+def _statistics(masked_NKPQ: Tensor) -> Statistics:
+    """Statistics of as many faces as bounded work allows (all of some ten thousand on a 28x28x36 grid)."""
+    _, channels, rows, columns = masked_NKPQ.shape
+    shifts = _shifts(rows, columns)
+    products_a_face = (1 + len(shifts)) * channels**2 * rows * columns
+    masked_NKPQ = masked_NKPQ[: max(16, int(MOST_PRODUCTS / products_a_face))]
     cells = (min(NUM_CELLS, rows), min(NUM_CELLS, columns))
     index_S = _cell_of_place(rows, columns, cells)
-    moment_GKK = torch.zeros(cells[0] * cells[1], channels, channels, dtype=torch.float64)
+    mean_KPQ = torch.zeros(channels, rows, columns, dtype=torch.float64)
+    cell_GKK = torch.zeros(cells[0] * cells[1], channels, channels, dtype=torch.float64)
+    shift_GKK = torch.zeros(len(shifts), channels, channels, dtype=torch.float64)
     for part_BKPQ in masked_NKPQ.split(64):
-        mean_KPQ += part_BKPQ.sum(dim=0, dtype=torch.float64)
-        flat_KBS = part_BKPQ.float().flatten(2).transpose(0, 1)
-        for cell in range(len(moment_GKK)):
-            x = flat_KBS[:, :, index_S == cell].flatten(1)
-            moment_GKK[cell] += (x @ x.T).double() / x.shape[1] * len(part_BKPQ)
-    return (mean_KPQ / num).flatten(1), moment_GKK / num
+        share = len(part_BKPQ) / len(masked_NKPQ)
+        mean_KPQ += part_BKPQ.mean(dim=0, dtype=torch.float64) * share
+        x_KBPQ = part_BKPQ.float().transpose(0, 1).contiguous()
+        flat_KBS = x_KBPQ.flatten(2)
+        for cell in range(len(cell_GKK)):
+            inside = flat_KBS[:, :, index_S == cell]
+            cell_GKK[cell] += _moment(inside, inside) * share
+        for i, (down, right) in enumerate(shifts):
+            here = x_KBPQ[:, :, : rows - down, max(0, -right) : columns - max(0, right)]
+            there = x_KBPQ[:, :, down:, max(0, right) : columns - max(0, -right)]
+            shift_GKK[i] += _moment(here, there) * share
+    return Statistics(mean_KPQ.flatten(1), cell_GKK, shift_GKK)
+
+
+def _moment(x_KN: Tensor, y_KN: Tensor) -> Tensor:
+    """(K, K): mean of the products, over everything but the first axis."""
+    x, y = x_KN.flatten(1), y_KN.flatten(1)
+    return (x @ y.T).double() / x.shape[1]
+
+
+def _shifts(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Shifts (down, right) of the upper half plane; the others give the same moments transposed."""
+    down, right = min(LARGEST_SHIFT, rows - 1), min(LARGEST_SHIFT, columns - 1)
+    return [(y, x) for y in range(down + 1) for x in range(-right, right + 1) if y > 0 or x >= 0]
 
 
 def _cell_of_place(rows: int, columns: int, cells: tuple[int, int]) -> Tensor:

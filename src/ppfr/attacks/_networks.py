@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FACE_SHAPE = (3, 112, 112)
 GRIDS = (112, 56, 28, 14, 7)
 SMALLEST_STD = 1e-6
+RIDGE = 1e-4
+MOST_REGRESSION_VALUES = 2e8
 
 
 class Standardise(nn.Module):
@@ -80,8 +82,11 @@ class RecoveryUNet(nn.Module):
 
     The levels are 112, 56, 28, 14 and 7 pixels wide. The encoder enters at the smallest level that holds the masked
     grid (28x28x36 starts at 28: nothing is computed at 112 that the input does not have), the decoder climbs to 112 by
-    pixel shuffling, with a skip at every level that the encoder visited. The output is a learned mean face plus what
-    the network adds to it; aligned faces start there, and an input that says nothing ends there.
+    pixel shuffling, with a skip at every level that the encoder visited. The output is a learned offset at each
+    pixel, plus a linear recovery (a 3x3 convolution of the masked channels, pixel-shuffled), plus what the network adds
+    to them. `set_statistics` solves the first two in closed form on the attacker's own faces: training starts at the
+    mean face where the mask says nothing, at the best linear attack where it does, and at the face itself where nothing
+    is protected.
 
     Args:
         in_shape: (K, P, Q) of the masked image.
@@ -139,15 +144,55 @@ class RecoveryUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(stack(i, dropout) for i in range(last))
         self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
-        self.mean_face_CHW = nn.Parameter(torch.full(FACE_SHAPE, 0.5))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(_bias(self.head))
+        self.linear = nn.Conv2d(num_in, 3 * 4**self.entry, 3, padding=1, bias=False)
+        self.offset_CHW = nn.Parameter(torch.full(FACE_SHAPE, 0.5))
+        for values in (self.head.weight, _bias(self.head), self.linear.weight):
+            nn.init.zeros_(values)
 
     def set_statistics(self, masked_NKPQ: Tensor, image_NCHW: Tensor) -> None:
-        """Start from the attacker's own faces: channel statistics of the masked ones, mean of the plain ones."""
+        """Start from the attacker's own faces: channel statistics, mean face, best linear recovery.
+
+        Args:
+            masked_NKPQ: masked faces, a few hundred.
+            image_NCHW: the same faces, plain, (N, 3, 112, 112) in [0, 1].
+        """
         self.standardise.set_from(masked_NKPQ)
         with torch.no_grad():
-            self.mean_face_CHW.copy_(image_NCHW.mean(dim=0))
+            mean_face_CHW = image_NCHW.mean(dim=0)
+            mean_1KPQ = self._on_entry_grid(self.standardise(masked_NKPQ.mean(dim=0, keepdim=True)))
+            self.linear.weight.copy_(self._best_linear(masked_NKPQ, mean_1KPQ, image_NCHW - mean_face_CHW))
+            moved_CHW = functional.pixel_shuffle(self.linear(mean_1KPQ), 2**self.entry)[0]
+            self.offset_CHW.copy_(mean_face_CHW - moved_CHW)
+
+    def _best_linear(self, masked_NKPQ: Tensor, mean_1KPQ: Tensor, target_NCHW: Tensor) -> Tensor:
+        """Ridge regression of the faces on 3x3 neighbourhoods of the masked channels; the convolution's weight.
+
+        Both are taken about their mean at each place, for which the offset stands.
+        """
+        num_features = 9 * self.in_shape[0]
+        places = GRIDS[self.entry] ** 2
+        num = min(len(masked_NKPQ), max(8, int(MOST_REGRESSION_VALUES / (num_features * places))))
+        size = max(1, min(32, int(MOST_REGRESSION_VALUES / 8 / (num_features * places))))
+        gram = torch.zeros(num_features, num_features, dtype=torch.float64)
+        cross = torch.zeros(num_features, 3 * 4**self.entry, dtype=torch.float64)
+        for start in range(0, num, size):
+            rows = slice(start, min(num, start + size))
+            centred = self._on_entry_grid(self.standardise(masked_NKPQ[rows])) - mean_1KPQ
+            patches = functional.unfold(centred, 3, padding=1)
+            wanted = functional.pixel_unshuffle(target_NCHW[rows], 2**self.entry).flatten(2)
+            x, y = (values.transpose(1, 2).flatten(0, 1) for values in (patches, wanted))
+            gram += (x.T @ x).double()
+            cross += (x.T @ y).double()
+        damping = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
+        solved = torch.linalg.solve(gram + damping * torch.eye(num_features, dtype=gram.dtype), cross)
+        return solved.T.reshape(self.linear.weight.shape).float()
+
+    def _on_entry_grid(self, x_BKPQ: Tensor) -> Tensor:
+        grid = GRIDS[self.entry]
+        if tuple(x_BKPQ.shape[2:]) == (grid, grid):
+            return x_BKPQ
+        is_shrunk = max(x_BKPQ.shape[2:]) > grid
+        return functional.interpolate(x_BKPQ, size=(grid, grid), mode="bilinear", antialias=is_shrunk)
 
     def forward(self, x_BKPQ: Tensor, noise_BZPQ: Tensor | None = None) -> Tensor:
         """(B, K, P, Q) -> (B, 3, 112, 112) float; in [0, 1] only as far as training brought it there (clamp to use).
@@ -156,15 +201,12 @@ class RecoveryUNet(nn.Module):
             x_BKPQ: masked images, `in_shape` after the batch axis.
             noise_BZPQ: `num_noise_channels` channels on the same grid; None stands for zeros.
         """
-        x = self.standardise(x_BKPQ)
+        x = self._on_entry_grid(self.standardise(x_BKPQ))
+        face_BCHW = functional.pixel_shuffle(self.linear(x), 2**self.entry).float() + self.offset_CHW
         if self.num_noise_channels:
             if noise_BZPQ is None:
-                noise_BZPQ = x.new_zeros(len(x), self.num_noise_channels, *x.shape[2:])
-            x = torch.cat([x, noise_BZPQ], dim=1)
-        grid = GRIDS[self.entry]
-        if x.shape[2:] != (grid, grid):
-            shrinks = max(x.shape[2:]) > grid
-            x = functional.interpolate(x, size=(grid, grid), mode="bilinear", antialias=shrinks)
+                noise_BZPQ = x.new_zeros(len(x), self.num_noise_channels, *x_BKPQ.shape[2:])
+            x = torch.cat([x, self._on_entry_grid(noise_BZPQ)], dim=1)
         x = self.stem(x)
         skips: list[Tensor] = []
         for i, blocks in enumerate(self.encoder):
@@ -178,7 +220,7 @@ class RecoveryUNet(nn.Module):
             if level >= self.entry:
                 x = torch.cat([x, skips[level - self.entry]], dim=1)
             x = self.decoder[level](self.fuse[level](x))
-        return self.head(x).float() + self.mean_face_CHW
+        return face_BCHW + self.head(x).float()
 
 
 class PatchDiscriminator(nn.Module):

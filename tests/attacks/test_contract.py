@@ -1,0 +1,133 @@
+"""What every attack keeps: threat models, shapes, order of calls, seeds, resuming, facts for the record."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from ppfr.attacks import ConditionalGan, FreshSecret, IdentityLinkage, UNetRecovery, masked_images_threat
+from ppfr.core import (
+    CheckpointError,
+    InvalidInputError,
+    Observation,
+    PpfrError,
+    RangeError,
+    ShapeError,
+    ThreatModelError,
+)
+from ppfr.masking import PpfrFd, Unprotected
+from ppfr.training import Plan
+
+PLAN = Plan(passes=1, batch_size=8, max_steps=2, num_prefetch=0)
+SMALL = {"width": 4, "max_width": 8, "num_blocks": 0}
+
+
+@pytest.fixture(params=["unet", "gan", "linkage"])
+def make(request, recogniser, card):
+    """A maker of one of the three attacks, tiny."""
+
+    def attack(**options):
+        options = {"plan": PLAN, "knows_secret": True, "device": "cpu", "progress": False, **options}
+        if request.param == "unet":
+            return UNetRecovery(**SMALL, **options)
+        if request.param == "gan":
+            return ConditionalGan(**SMALL, discriminator_width=4, **options)
+        return IdentityLinkage(recogniser, teacher_card=card, stem_width=8, stem_depth=0, **options)
+
+    return attack
+
+
+def _rows(result):
+    return result.recovered_NCHW if result.recovered_NCHW is not None else torch.from_numpy(result.embeddings_ND)
+
+
+def _deployed(byte=b"d"):
+    return PpfrFd(secret=byte * 32)
+
+
+def test_needs_follow_from_what_is_known(make):
+    assert make(knows_secret=True).needs == masked_images_threat(knows_secret=True)
+    assert make(knows_secret=False).needs == masked_images_threat(knows_secret=False)
+    words = make(knows_secret=False).needs.in_words()
+    assert "does not know the deployment's secret parameters" in words and "masked images" in words
+
+
+def test_facts_and_configuration_are_ready_for_a_record(make, public):
+    attack = make()
+    facts = attack.fit(Unprotected(), public, seed=1)
+    assert facts["steps"] == 2 and facts["images_seen"] == 16 and facts["num_parameters"] > 0
+    assert any(name.startswith("loss ") for name in facts) and facts["images_per_s"] > 0 and facts["wall_s"] >= 0
+    assert all(isinstance(value, float | int | str) for value in facts.values())
+    config = json.loads(json.dumps(attack.public_config()))
+    assert config["attack"] == attack.name and config["plan"]["batch_size"] == 8
+    assert "adversary" in config["threat_model"] and "lr" in config
+
+
+def test_same_seed_same_attack_in_any_chunks(make, public, victims, observe):
+    """Bit-identical for one chunk size; another chunk size differs by rounding alone (the GAN draws its noise anew)."""
+    seen, results = observe(_deployed(), victims), []
+    for chunk_size in (16, 16, 5):
+        attack = make(chunk_size=chunk_size)
+        attack.fit(_deployed(), public, seed=3)
+        results.append(_rows(attack.run(seen, seed=4)))
+    assert torch.equal(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2], atol=1e-3, rtol=1e-3)
+
+
+def test_a_finished_training_is_taken_up_from_its_run_directory(make, public, victims, observe, tmp_path):
+    seen = observe(_deployed(), victims)
+    first = make(run_dir=tmp_path)
+    first.fit(_deployed(), public, seed=3)
+    again = make(run_dir=tmp_path)
+    again.fit(_deployed(), public, seed=3)
+    assert torch.equal(_rows(first.run(seen, seed=4)), _rows(again.run(seen, seed=4)))
+
+
+def test_a_checkpoint_of_another_secret_is_refused(make, public, tmp_path):
+    """An attack trained under one secret and judged under another would look weak where it was only misled."""
+    make(run_dir=tmp_path).fit(_deployed(), public, seed=3)
+    with pytest.raises(CheckpointError, match="another secret"):
+        make(run_dir=tmp_path).fit(_deployed(b"e"), public, seed=3)
+
+
+def test_run_before_fit(make, victims, observe):
+    with pytest.raises(PpfrError, match="call fit"):
+        make().run(observe(Unprotected(), victims), seed=1)
+
+
+def test_observations_that_the_threat_model_does_not_grant(make, public, victims, observe):
+    attack = make()
+    attack.fit(Unprotected(), public, seed=1)
+    with pytest.raises(ThreatModelError, match="grants 'masked_images'"):
+        attack.run(Observation(kind="embeddings", values_NKPQ=torch.rand(2, 128)), seed=1)
+    for shape in ((2, 36, 28, 28), (0, 3, 112, 112), (3, 112, 112)):
+        with pytest.raises(ShapeError, match="was trained on"):
+            attack.run(Observation(kind="masked_images", values_NKPQ=torch.rand(shape)), seed=1)
+    with pytest.raises(RangeError, match="not finite"):
+        attack.run(Observation(kind="masked_images", values_NKPQ=torch.full((1, 3, 112, 112), torch.nan)), seed=1)
+
+
+def test_maskers_that_tell_more_or_less_than_the_threat_model(make, public):
+    with pytest.raises(ThreatModelError, match="give it FreshSecret"):
+        make(knows_secret=False).fit(_deployed(), public, seed=1)
+    with pytest.raises(ThreatModelError, match="which leaves it out"):
+        make(knows_secret=True).fit(FreshSecret(_deployed()), public, seed=1)
+    with pytest.raises(ShapeError, match="crops"):
+        make().fit(Unprotected(in_shape=(3, 64, 64)), public, seed=1)
+
+
+def test_settings_out_of_range(make):
+    with pytest.raises(InvalidInputError, match="chunk_size"):
+        make(chunk_size=0)
+    with pytest.raises(InvalidInputError, match="without the secret"):
+        make(knows_secret=True, aligns_channels=True)
+
+
+@pytest.mark.parametrize("aligns_channels", [False, True])
+def test_an_adversary_without_the_secret_gets_through(make, public, victims, observe, aligns_channels):
+    attack = make(knows_secret=False, aligns_channels=aligns_channels, **({"num_deployments": 1}))
+    facts = attack.fit(FreshSecret(_deployed()), public, seed=1)
+    assert facts["knows_secret"] == "no" and facts["aligns_channels"] == ("yes" if aligns_channels else "no")
+    assert len(_rows(attack.run(observe(_deployed(), victims), seed=2))) == len(victims)
