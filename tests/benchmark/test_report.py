@@ -1,0 +1,281 @@
+"""The page: it says what the record says, holds everything it needs, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ppfr.benchmark import write_record, write_report
+from ppfr.benchmark._findings import findings, headline, identity_verdict
+from ppfr.benchmark._picture_files import write_index, write_strip
+from ppfr.core import InvalidInputError, MissingAssetError, ShapeError
+
+Json = dict[str, Any]
+VOID = {"meta", "img", "br", "link", "input", "hr", "line", "rect", "circle", "path", "polygon"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, text, and whether tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture
+def run_folder(made_record: Json, tmp_path: Path) -> Path:
+    """A record with pictures beside it."""
+    write_record(made_record, tmp_path / "record.json")
+    rng = np.random.default_rng(0)
+    rows = []
+    for kind, label in (("original", "Original"), ("seen", "What the server sees"), ("recovered", "U-Net recovery")):
+        write_strip(rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8), tmp_path / "pictures" / f"{kind}.png")
+        rows.append({"file": f"{kind}.png", "label": label, "note": "PPFR-FD", "kind": kind})
+    write_index(tmp_path / "pictures", num_faces=3, rows=rows)
+    return tmp_path
+
+
+def page_of(folder: Path, **options: Any) -> tuple[str, Page]:
+    text = write_report(folder / "record.json", folder / "report.html", **options).read_text("utf-8")
+    return text, Page(text)
+
+
+def estimates(value: Any) -> Iterator[Json]:
+    if isinstance(value, dict):
+        if {"value", "low", "high", "n"} <= value.keys():
+            yield value
+        for item in value.values():
+            yield from estimates(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from estimates(item)
+
+
+def test_page_is_well_formed_and_accessible(run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in page.tags:
+        if tag == "img":
+            assert "3 victims" in attrs["alt"]
+        if tag == "th":
+            assert "scope" in attrs
+        if tag == "a":
+            assert attrs["href"].removeprefix("#") in ids
+        if tag == "svg":
+            assert attrs.get("aria-hidden") == "true" or (attrs["role"] == "img" and attrs["aria-label"])
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in ids
+    assert ("html", {"lang": "en"}) in page.tags
+    assert 'name="viewport"' in text
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_page_asks_nothing_of_the_network(run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    for tag, attrs in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form", "use", "image"}
+        for name in ("src", "srcset", "data", "poster", "action", "background", "xlink:href"):
+            assert attrs.get(name, "data:").startswith("data:image/png;base64,") or name not in attrs
+        assert attrs.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attrs)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.S)) + "".join(a.get("style", "") for _, a in page.tags)
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "http:" not in text
+    assert "https:" not in text
+
+
+def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json, run_folder: Path) -> None:
+    _, page = page_of(run_folder)
+    shown = page.text.replace("\u00a0", " ")
+    rates = [p[key] for a in made_record["arms"] for p in a["protocols"] for key in ("accuracy", "eer")]
+    rates += [e for a in made_record["arms"] for p in a["protocols"] for e in p["tar_at_far"].values()]
+    rates += [a["outcome"]["linkage"]["top1"] for a in made_record["attacks"]]
+    assert len(rates) == 2 * 2 + 2 * 3 + 7
+    for rate in rates:
+        digits = [f"{100 * rate['value']:.{d}f} %" for d in (1, 2)]
+        intervals = [f"{100 * rate['low']:.{d}f} to {100 * rate['high']:.{d}f}" for d in (1, 2)]
+        assert any(text in shown for text in digits), digits
+        assert any(text in shown for text in intervals), intervals
+    for attack in made_record["attacks"]:
+        for estimate in estimates(attack["outcome"]["recovery"]):
+            assert any(f"{estimate['value'] * k:.{d}f}" in shown for k in (1, 100) for d in (1, 2, 3)) or (
+                estimate["value"] in (0, 1)
+            )
+        assert attack["threat_model"]["in_words"] in shown
+    for words in (
+        made_record["experiment"]["command"],
+        "Seed 7",
+        "LFW: MS1M holds many of its celebrities",
+        "Checked to share no person: made-train and made-lfw",
+        "3,000 impostor comparisons cannot show FAR 0.0001",
+    ):
+        assert words in shown or any(words in attrs.get("title", "") for _, attrs in page.tags), words
+
+
+def test_names_in_a_record_cannot_break_out_of_the_page(made_record: Json, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    made_record["experiment"]["title"] = evil
+    for arm in made_record["arms"]:
+        arm["label"] = evil
+    for attack in made_record["attacks"]:
+        attack["label"] = evil
+    write_record(made_record, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img")]
+
+
+def test_faces_are_shown_or_left_out_with_a_word(made_record: Json, run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    assert text.count("data:image/png;base64,") == 3
+    assert "Made-up faces" in page.text
+    text, page = page_of(run_folder, with_pictures=False)
+    assert "data:image" not in text
+    assert "Pictures were left out" in page.text
+    made_record["experiment"]["people"] = "real"
+    write_record(made_record, run_folder / "record.json")
+    assert "These are real people" in page_of(run_folder)[1].text
+    assert "of real people: pictures were left out" in page_of(run_folder, with_pictures=False)[1].text
+
+
+def test_damaged_pictures_are_refused(run_folder: Path) -> None:
+    index = run_folder / "pictures" / "index.json"
+    whole = index.read_text()
+    for bad, told in (
+        (whole.replace("seen.png", "../record.png"), "PNG files in pictures/ itself"),
+        (whole.replace('"num_faces"', '"faces"'), "is damaged"),
+        ("{", "is damaged"),
+    ):
+        index.write_text(bad)
+        with pytest.raises(InvalidInputError, match=told):
+            page_of(run_folder)
+    index.write_text(whole)
+    (run_folder / "pictures" / "seen.png").write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(InvalidInputError, match="not a PNG"):
+        page_of(run_folder)
+
+
+def test_strip_holds_the_faces_unchanged(tmp_path: Path) -> None:
+    faces = np.random.default_rng(1).integers(0, 255, (2, 8, 6, 3), dtype=np.uint8)
+    write_strip(faces, tmp_path / "strip.png")
+    strip = cv2.imread(str(tmp_path / "strip.png"), cv2.IMREAD_UNCHANGED)
+    assert strip is not None
+    assert strip.shape == (8, 16, 4)
+    np.testing.assert_array_equal(strip[:, :6, 2::-1], faces[0])
+    np.testing.assert_array_equal(strip[:, 10:, 2::-1], faces[1])
+    assert (strip[:, 6:10, 3] == 0).all()
+    with pytest.raises(ShapeError, match="uint8"):
+        write_strip(faces.astype(np.float32), tmp_path / "other.png")
+
+
+def test_partial_and_failed_records_are_shown_as_such(made_record: Json, tmp_path: Path) -> None:
+    partial = copy.deepcopy(made_record)
+    partial["status"] = "partial"
+    partial["stages"][1]["status"] = "pending"
+    for attack in partial["attacks"]:
+        attack["outcome"] = attack["fit"] = None
+        if attack["control"]:
+            attack["control"]["is_met"] = None
+    partial["arms"][1].update(protocols=[], cost=None, training=None)
+    write_record(partial, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert "This run is not finished" in page.text
+    assert "has not been attacked yet" in page.text
+    assert "not judged yet" in page.text
+    partial["status"] = "failed"
+    partial["stages"][1].update(status="failed", error={"kind": "RangeError", "message": "loss is not finite"})
+    write_record(partial, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert "something failed" in page.text
+    assert "RangeError: loss is not finite" in page.text
+
+
+def test_several_records_side_by_side(made_record: Json, tmp_path: Path) -> None:
+    for name, title in (("a", "First"), ("b", "Second")):
+        made_record["experiment"]["title"] = title
+        write_record(made_record, tmp_path / name / "record.json")
+    text = write_report([tmp_path / "a", tmp_path / "b" / "record.json"], tmp_path / "two.html").read_text()
+    page = Page(text)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert "side by side" in page.text
+    assert "First" in page.text
+    assert "Second" in page.text
+    with pytest.raises(InvalidInputError, match="no record was given"):
+        write_report([], tmp_path / "none.html")
+    with pytest.raises(MissingAssetError):
+        write_report(tmp_path / "c" / "record.json", tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+def _with_top1(record: Json, low: float, value: float, high: float) -> Json:
+    edited = copy.deepcopy(record)
+    for attack in edited["attacks"]:
+        if attack["role"] == "attack":
+            attack["outcome"]["linkage"]["top1"].update(low=low, value=value, high=high)
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("ends", "tone", "words"),
+    [
+        ((0.50, 0.55, 0.60), "bad", "does not hide who is in the picture"),
+        ((0.49, 0.55, 0.60), "caution", "hides only in part"),
+        ((0.003, 0.01, 0.02), "caution", "hides only in part"),
+        ((0.0, 0.0025, 0.01), "good", "withstood these attacks"),
+    ],
+)
+def test_verdicts_follow_the_printed_rules(made_record: Json, ends: tuple[float, ...], tone: str, words: str) -> None:
+    record = _with_top1(made_record, *ends)
+    assert identity_verdict(record, record["arms"][1])[0] == tone
+    assert words in headline(record)
+
+
+def test_a_failed_control_voids_a_good_verdict(made_record: Json) -> None:
+    record = _with_top1(made_record, 0.0, 0.0025, 0.01)
+    record["attacks"][0]["control"]["is_met"] = False
+    assert "a control failed" in headline(record)
+    assert findings(record)[0].tone == "bad"
+    assert "no evidence of protection" in findings(record)[0].title
+
+
+def test_headline_says_what_the_gap_is_and_whether_it_is_measurable(made_record: Json) -> None:
+    assert headline(made_record).startswith("PPFR-FD costs 0.48 points of accuracy, and does not hide")
+    made_record["arms"][1]["protocols"][0]["gap_to_baseline"].update(low=-0.006, value=-0.002, high=0.002)
+    assert "to within what was measurable" in headline(made_record)
