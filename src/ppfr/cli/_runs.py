@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ppfr.cli._app import EXIT_FAILED, EXIT_OK, Data, Device, Json, Out, Resume, Seed, Weights, app, emit
+from ppfr.cli._completion import offering, presets, recipes
 
 
 @app.command()
@@ -20,20 +22,35 @@ def demo(
 ) -> None:
     """The whole loop on synthetic faces, in minutes: mask, train, recognise, attack, report. Needs no data.
 
-    Writes OUT/report.html (one page, opens without a network) and OUT/record.json.
+    ppfr demo --out runs/demo
+
+    Writes OUT/report.html (one page, opens without a network) and OUT/record.json. It is `ppfr run spine:demo`.
     """
     from ppfr.recipes import run_recipe
 
     result = run_recipe("spine:demo", preset="laptop", out_dir=out, seed=seed, device=device, resumes=resume)
-    emit(result, as_json=json, title="demo")
-    raise typer.Exit(EXIT_OK if result["is_complete"] else EXIT_FAILED)
+    finish(result, as_json=json, title="demo")
 
 
 @app.command("run")
 def run_experiment(
-    recipe: Annotated[str, typer.Argument(help="FAMILY:NAME, as in spine:lfw. `ppfr run list` lists them.")],
-    preset: Annotated[str, typer.Option(help="fast-test (seconds), laptop (two cores) or paper (GPU).")] = "laptop",
-    out: Annotated[Path | None, typer.Option(help="Directory for the run. Default: runs/FAMILY-NAME-PRESET.")] = None,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="FAMILY:NAME, as in spine:lfw; `ppfr run list` lists them.", autocompletion=offering(recipes)
+        ),
+    ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="fast-test (minutes, figures mean nothing), laptop (two cores) or paper (GPU).",
+            autocompletion=offering(presets),
+        ),
+    ] = "laptop",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for the run. Default: runs/FAMILY-NAME-PRESET.", show_default=False),
+    ] = None,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -43,7 +60,7 @@ def run_experiment(
 ) -> None:
     """Run a whole experiment and write its record and report.
 
-        ppfr run spine:lfw --preset laptop --data DIR --weights DIR
+    ppfr run spine:lfw --preset laptop --data DIR --weights DIR
 
     Every finished part is kept; after an interruption, the same command with --resume goes on.
     """
@@ -52,28 +69,34 @@ def run_experiment(
     if recipe == "list":
         emit(list_recipes(), as_json=json, title="recipes")
         return
-    family, _, name = recipe.partition(":")
-    directory = out if out is not None else Path("runs") / f"{family}-{name}-{preset}"
+    directory = out if out is not None else Path("runs") / f"{recipe.replace(':', '-')}-{preset}"
     result = run_recipe(
         recipe, preset=preset, out_dir=directory, seed=seed, device=device, resumes=resume, data=data, weights=weights
     )
-    emit(result, as_json=json, title=recipe)
-    raise typer.Exit(EXIT_OK if result["is_complete"] else EXIT_FAILED)
+    finish(result, as_json=json, title=recipe)
 
 
 @app.command()
 def report(
     records: Annotated[
-        list[Path], typer.Argument(help="One or several record.json files; several are shown side by side.")
+        list[Path], typer.Argument(help="A record.json or a run's folder; several are shown side by side.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    pictures: Annotated[bool, typer.Option(help="Show the pictures kept beside the record.")] = True,
+    pictures: Annotated[
+        bool, typer.Option(help="Show the pictures kept beside the record; leave real faces out of what you pass on.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Write the report of finished (or half-finished) runs again, from their records.
 
-    ppfr report runs/spine-lfw-laptop/record.json --out report.html --no-pictures
+    ppfr report runs/spine-lfw-laptop --out report.html --no-pictures
     """
     from ppfr.recipes import write_reports
 
     emit(write_reports(records, out, with_pictures=pictures), as_json=json, title="report")
+
+
+def finish(result: Mapping[str, Any], *, as_json: bool, title: str) -> None:
+    """Print a run's result and leave with its code."""
+    emit(result, as_json=as_json, title=title)
+    raise typer.Exit(EXIT_OK if result["is_sound"] else EXIT_FAILED)

@@ -7,17 +7,30 @@ from typing import Annotated
 
 import typer
 
-from ppfr.cli._app import EXIT_FAILED, EXIT_OK, Data, Json, Weights, app, emit, out
+from ppfr.cli._app import EXIT_FAILED, EXIT_OK, Data, Json, Weights, app, emit, help_if_alone
+from ppfr.cli._completion import image_sets, offering, public_networks
 
-data_app = typer.Typer(help="Real faces: what is there, and how to get it.", no_args_is_help=True)
-models_app = typer.Typer(help="Networks: the public ones by name, and your own by file.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-app.add_typer(models_app, name="models")
+data_app = typer.Typer(help="Faces: what is there, whether it can be read, and how to get it.")
+models_app = typer.Typer(help="Networks: the public ones by name, and your own by file.")
+for _group, _name in ((data_app, "data"), (models_app, "models")):
+    _group.callback(invoke_without_command=True)(help_if_alone)
+    app.add_typer(_group, name=_name)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A public network's name, a .safetensors file, or the directory of a trained system.",
+        autocompletion=offering(public_networks),
+    ),
+]
 
 
 @data_app.command("list")
 def list_data(data: Data = None, json: Json = False) -> None:
-    """Which data sets are in the data directory, with images and people of each."""
+    """Which data sets are in the data directory, with images and people of each.
+
+    ppfr data list --data DIR
+    """
     from ppfr.recipes import describe_data
 
     emit(describe_data(data), as_json=json, title="data")
@@ -26,12 +39,19 @@ def list_data(data: Data = None, json: Json = False) -> None:
 @data_app.command("check")
 def check_data(
     source: Annotated[
-        str, typer.Argument(help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder, .rec or .tar.")
+        str,
+        typer.Argument(
+            help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar.",
+            autocompletion=offering(image_sets),
+        ),
     ],
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Read every image of a set and list all problems at once."""
+    """Read every image of a set and list all problems at once.
+
+    ppfr data check photos/
+    """
     from ppfr.recipes import check_images
 
     emit(check_images(source, data=data), as_json=json, title="all images can be read")
@@ -39,7 +59,7 @@ def check_data(
 
 @data_app.command("fetch")
 def fetch_data(
-    name: Annotated[str, typer.Argument(help="lfw")],
+    name: Annotated[str, typer.Argument(help="Data set to get; today: lfw.")],
     data: Annotated[Path, typer.Option(help="Directory to fill.")],
     weights: Weights = None,
     json: Json = False,
@@ -61,48 +81,66 @@ def make_synthetic(
     seed: Annotated[int, typer.Option(help="Which people.")] = 1,
     json: Json = False,
 ) -> None:
-    """Write synthetic faces as image files, to look at or to try the other commands on."""
+    """Write synthetic faces as image files, to look at or to try the other commands on.
+
+    ppfr data synthetic --out faces/ --subjects 20 --images 10
+    """
     from ppfr.recipes import write_synthetic
 
-    emit(write_synthetic(out, num_subjects=subjects, images_per_subject=images, seed=seed), as_json=json)
+    result = write_synthetic(out, num_subjects=subjects, images_per_subject=images, seed=seed)
+    emit(result, as_json=json, title="synthetic faces")
 
 
 @models_app.command("list")
 def list_models(weights: Weights = None, json: Json = False) -> None:
-    """The public networks that ppfr knows by name, their licence, and whether they are here."""
+    """The public networks that ppfr knows by name, their licence, and whether they are here.
+
+    ppfr models list --weights DIR
+    """
     from ppfr.recipes import describe_models
 
-    rows = describe_models(weights)
-    if json:
-        emit({"models": rows}, as_json=True)
-        return
-    for row in rows:
-        emit(row, as_json=False, title=str(row.pop("name")))
-        out.print()
+    emit({"models": describe_models(weights)}, as_json=json, title="public networks")
+
+
+@models_app.command("fetch")
+def fetch_models(
+    weights: Annotated[Path, typer.Option(help="Directory to fill.")],
+    json: Json = False,
+) -> None:
+    """Download the networks that have a public source (checksummed), and say how to get the others.
+
+    ppfr models fetch --weights DIR
+    """
+    from ppfr.recipes import fetch_networks
+
+    emit(fetch_networks(weights), as_json=json, title="fetched")
 
 
 @models_app.command("show")
 def show_model(
-    model: Annotated[str, typer.Argument(help="A public network's name, or a .safetensors file.")],
+    model: Model,
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """The card of a network: what it is, what it was trained on, whom it may have seen, under which terms."""
+    """The card of a network: what it is, what it was trained on, whom it may have seen, under which terms.
+
+    ppfr models show mobilefacenet-casia --weights DIR
+    """
     from ppfr.recipes import describe_model
 
-    emit(describe_model(model, weights=weights), as_json=json)
+    emit(describe_model(model, weights=weights), as_json=json, title=model)
 
 
 @models_app.command("export")
 def export_model(
-    model: Annotated[str, typer.Argument(help="A public network's name, or a .safetensors file.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     weights: Weights = None,
     json: Json = False,
 ) -> None:
     """Write a network as ONNX and check that onnxruntime gives the same embeddings.
 
-    ppfr models export mobilefacenet-y1 --out y1.onnx
+    ppfr models export mobilefacenet-y1 --out y1.onnx --weights DIR
     """
     from ppfr.recipes import export_network
 
@@ -111,7 +149,10 @@ def export_model(
 
 @app.command()
 def doctor(data: Data = None, weights: Weights = None, json: Json = False) -> None:
-    """What this machine has: versions, device, memory, data, weights, extras, and what is missing for which job."""
+    """What this machine has: versions, device, memory, data, weights, extras, and what is missing for which job.
+
+    ppfr doctor --data DIR --weights DIR
+    """
     from ppfr.recipes import examine_machine
 
     report = examine_machine(data=data, weights=weights)

@@ -8,13 +8,36 @@ from typing import Annotated
 import typer
 
 from ppfr.cli._app import Data, Device, Json, Out, Resume, Seed, Weights, app, emit
+from ppfr.cli._completion import (
+    PRECISIONS,
+    attacks,
+    heads,
+    image_sets,
+    methods,
+    networks,
+    offering,
+    protocols,
+    public_networks,
+    ways,
+)
+from ppfr.cli._runs import finish
 
-Method = Annotated[str, typer.Option(help="Protection: ppfr-fd, unprotected or constant.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="A protection, such as ppfr-fd, or a control: unprotected, constant.", autocompletion=offering(methods)
+    ),
+]
 Images = Annotated[
     str,
     typer.Option(
-        help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar."
+        help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar.",
+        autocompletion=offering(image_sets),
     ),
+]
+DrawnSecret = Annotated[
+    Path | None,
+    typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.", show_default=False),
 ]
 
 
@@ -27,21 +50,32 @@ def train(
         str,
         typer.Option(
             help="scratch (margin head), distil (from a frozen teacher) or adapt (pretrained body, new stem: what to "
-            "take with little data)."
+            "take with little data).",
+            autocompletion=offering(ways),
         ),
     ] = "adapt",
-    teacher: Annotated[str, typer.Option(help="Public network, for distil and adapt.")] = "mobilefacenet-y1",
+    teacher: Annotated[
+        str,
+        typer.Option(help="Public network, for distil and adapt.", autocompletion=offering(public_networks)),
+    ] = "mobilefacenet-y1",
     network: Annotated[
-        str, typer.Option(help="For scratch and distil: mobilefacenet-small, mobilefacenet, ir18, ir50, ir_se50.")
+        str,
+        typer.Option(
+            help="For scratch and distil: mobilefacenet-small, mobilefacenet, ir18, ir50, ir_se50.",
+            autocompletion=offering(networks),
+        ),
     ] = "mobilefacenet",
-    head: Annotated[str, typer.Option(help="For scratch: arcface, cosface or adaface.")] = "arcface",
+    head: Annotated[
+        str, typer.Option(help="For scratch: arcface, cosface or adaface.", autocompletion=offering(heads))
+    ] = "arcface",
     passes: Annotated[int, typer.Option(help="Times every image is seen.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Images a step, over all devices together.")] = 64,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed (GPU).")] = "32-true",
+    precision: Annotated[
+        str,
+        typer.Option(help="32-true, bf16-mixed or 16-mixed (GPU).", autocompletion=offering(lambda: PRECISIONS)),
+    ] = "32-true",
     num_devices: Annotated[int, typer.Option(help="Processes side by side (DDP).")] = 1,
-    secret: Annotated[
-        Path | None, typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.")
-    ] = None,
+    secret: DrawnSecret = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars under OUT/training/tensorboard.")
     ] = False,
@@ -54,7 +88,9 @@ def train(
 ) -> None:
     """Train a recogniser that sees only masked faces.
 
-        ppfr train --images lfw-train --method ppfr-fd --way adapt --out runs/fd --data DIR --weights DIR
+    ppfr train --images lfw-train --method ppfr-fd --way adapt --out runs/fd --data DIR --weights DIR
+
+    ppfr train --images synthetic:200x10 --way scratch --network mobilefacenet-small --out runs/fd
 
     Writes OUT/network.safetensors (with its model card) and OUT/masker.json; the secret is a file of its own. A killed
     run goes on with --resume and ends bit-identical (on a CPU).
@@ -89,9 +125,23 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="A public network's name, or the directory of a trained system.")],
-    protocol: Annotated[str, typer.Option(help="lfw, cfp-ff, cfp-fp, synthetic, or an InsightFace .bin set.")] = "lfw",
-    secret: Annotated[Path | None, typer.Option(help="The system's secret. Default: MODEL/secret.key.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A public network's name, or the directory of a trained system.",
+            autocompletion=offering(public_networks),
+        ),
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or an InsightFace .bin set.",
+            autocompletion=offering(protocols),
+        ),
+    ] = "lfw",
+    secret: Annotated[
+        Path | None, typer.Option(help="The system's secret. Default: MODEL/secret.key.", show_default=False)
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the embedding of the mirrored face.")] = False,
     data: Data = None,
     weights: Weights = None,
@@ -114,16 +164,31 @@ def evaluate(
 @app.command()
 def attack(
     out: Out,
-    kind: Annotated[str, typer.Option("--attack", help="unet, cgan or linkage.")],
-    public: Annotated[str, typer.Option(help="The adversary's own faces; the same names as `ppfr train --images`.")],
-    victims: Annotated[str, typer.Option(help="Protocol whose people are attacked: lfw, cfp-ff, synthetic, ...")],
+    kind: Annotated[str, typer.Option("--attack", help="unet, cgan or linkage.", autocompletion=offering(attacks))],
+    public: Annotated[
+        str,
+        typer.Option(
+            help="The adversary's own faces; the same names as `ppfr train --images`.",
+            autocompletion=offering(image_sets),
+        ),
+    ],
+    victims: Annotated[
+        str,
+        typer.Option(
+            help="Protocol whose people are attacked; the same names as `ppfr evaluate --protocol`.",
+            autocompletion=offering(protocols),
+        ),
+    ],
     method: Method = "ppfr-fd",
-    secret: Annotated[
-        Path | None, typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.")
-    ] = None,
+    secret: DrawnSecret = None,
     knows_secret: Annotated[bool, typer.Option(help="Whether the adversary knows (or can use) the secret.")] = True,
     teacher: Annotated[
-        str, typer.Option(help="The adversary's public recogniser, for linkage and for judging.")
+        str,
+        typer.Option(
+            help="The adversary's recogniser of plain faces, for linkage and for judging: a public network's name, or "
+            "the directory of a system trained with --method unprotected.",
+            autocompletion=offering(public_networks),
+        ),
     ] = "mobilefacenet-casia",
     passes: Annotated[int, typer.Option(help="Times the adversary sees each of its images.")] = 3,
     num_victims: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
@@ -137,6 +202,9 @@ def attack(
     """Attack masked faces: train the adversary on other people, let it act on the victims, judge what it got.
 
     ppfr attack --attack linkage --public lfw-train --victims lfw --out runs/linkage --data DIR --weights DIR
+
+    Writes OUT/record.json and OUT/report.html. With --no-knows-secret the adversary simulates the protection under
+    secrets of its own and matches them to what it sees.
     """
     from ppfr.recipes import AttackRequest, attack_method
 
@@ -154,4 +222,4 @@ def attack(
     result = attack_method(
         request, out_dir=out, secret_path=secret, data=data, weights=weights, device=device, resumes=resume
     )
-    emit(result, as_json=json, title=f"{kind} on {method}")
+    finish(result, as_json=json, title=f"{kind} on {method}")

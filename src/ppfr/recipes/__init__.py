@@ -1,18 +1,23 @@
 """Full runs as Python functions, and what the command line does. The only package that names everything together."""
 
+from ppfr.recipes._attack_job import AttackRequest as AttackRequest
+from ppfr.recipes._attack_job import attack_method as attack_method
+from ppfr.recipes._catalogue import IMAGE_SETS as IMAGE_SETS
 from ppfr.recipes._catalogue import MASKERS as MASKERS
+from ppfr.recipes._catalogue import PROTOCOLS as PROTOCOLS
 from ppfr.recipes._catalogue import make_masker as make_masker
 from ppfr.recipes._catalogue import read_images as read_images
 from ppfr.recipes._catalogue import read_protocol as read_protocol
+from ppfr.recipes._evaluation_job import evaluate_model as evaluate_model
 from ppfr.recipes._photo_jobs import align_photos as align_photos
 from ppfr.recipes._photo_jobs import mask_photo as mask_photo
 from ppfr.recipes._run_jobs import RECIPES as RECIPES
-from ppfr.recipes._run_jobs import AttackRequest as AttackRequest
-from ppfr.recipes._run_jobs import attack_method as attack_method
-from ppfr.recipes._run_jobs import evaluate_model as evaluate_model
 from ppfr.recipes._run_jobs import list_recipes as list_recipes
+from ppfr.recipes._run_jobs import run_experiment as run_experiment
 from ppfr.recipes._run_jobs import run_recipe as run_recipe
 from ppfr.recipes._run_jobs import write_reports as write_reports
+from ppfr.recipes._spine import ATTACK_LABELS as ATTACK_LABELS
+from ppfr.recipes._spine import PRESETS as PRESETS
 from ppfr.recipes._spine import Budget as Budget
 from ppfr.recipes._spine import RecipeContext as RecipeContext
 from ppfr.recipes._spine import cfp as cfp
@@ -25,12 +30,17 @@ from ppfr.recipes._store_jobs import describe_models as describe_models
 from ppfr.recipes._store_jobs import examine_machine as examine_machine
 from ppfr.recipes._store_jobs import export_network as export_network
 from ppfr.recipes._store_jobs import fetch_data_set as fetch_data_set
+from ppfr.recipes._store_jobs import fetch_networks as fetch_networks
 from ppfr.recipes._store_jobs import write_synthetic as write_synthetic
 from ppfr.recipes._system import MaskedSystem as MaskedSystem
 from ppfr.recipes._system import load_system as load_system
+from ppfr.recipes._system import read_recogniser as read_recogniser
 from ppfr.recipes._system import save_system as save_system
+from ppfr.recipes._training_job import WAYS as WAYS
 from ppfr.recipes._training_job import TrainingRequest as TrainingRequest
 from ppfr.recipes._training_job import train_system as train_system
+from ppfr.recipes._ways import HEADS as HEADS
+from ppfr.recipes._ways import NETWORKS as NETWORKS
 from ppfr.recipes._ways import Adapt as Adapt
 from ppfr.recipes._ways import Distil as Distil
 from ppfr.recipes._ways import FitOptions as FitOptions

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ppfr import masking
 from ppfr.assets import data_root, write_atomically
 from ppfr.core import ImageMasker, InvalidInputError
 from ppfr.data import (
@@ -23,24 +26,33 @@ from ppfr.data import (
     training_split_for_cfp,
     training_split_for_lfw,
 )
-from ppfr.masking import Constant, PpfrFd, Unprotected
 
 PROTOCOLS = ("lfw", "cfp-ff", "cfp-fp", "synthetic")
+IMAGE_SETS = ("lfw-train", "cfp-train", "synthetic:200x10")
 SYNTHETIC_SEED = 20261121
 _SECRET_BYTES = 32
 
 
-def _unkeyed(kind: Callable[..., ImageMasker]) -> Callable[..., ImageMasker]:
-    def make(*, secret: bytes | None, **config: Any) -> ImageMasker:
-        del secret
-        return kind(**config)
-
-    return make
+def _takes_secret(kind: Callable[..., ImageMasker]) -> bool:
+    return "secret" in inspect.signature(kind).parameters
 
 
-MASKERS: Mapping[str, Callable[..., ImageMasker]] = MappingProxyType(
-    {"unprotected": _unkeyed(Unprotected), "constant": _unkeyed(Constant), "ppfr-fd": PpfrFd}
-)
+def _discover() -> dict[str, Callable[..., ImageMasker]]:
+    """Every masker that `ppfr.masking` exports and that its arguments' defaults describe, under its own name."""
+    found: dict[str, Callable[..., ImageMasker]] = {}
+    for exported in vars(masking).values():
+        if not (isinstance(exported, type) and issubclass(exported, ImageMasker)) or inspect.isabstract(exported):
+            continue
+        kind: Callable[..., ImageMasker] = exported
+        needed = [p for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
+        if all(parameter.name == "secret" for parameter in needed):
+            sample = kind(secret=bytes(_SECRET_BYTES)) if _takes_secret(kind) else kind()
+            found[sample.name] = kind
+    return dict(sorted(found.items()))
+
+
+MASKERS: Mapping[str, Callable[..., ImageMasker]] = MappingProxyType(_discover())
+"""Name -> class of each masker; one that `ppfr.masking` exports is in here without being listed."""
 
 
 def make_masker(name: str, *, secret: bytes | None, config: Mapping[str, Any] | None = None) -> ImageMasker:
@@ -54,18 +66,43 @@ def make_masker(name: str, *, secret: bytes | None, config: Mapping[str, Any] | 
     Raises:
         InvalidInputError: unknown name, or arguments that the masker does not take.
     """
-    if name not in MASKERS:
-        raise InvalidInputError(f"no masker is named {name!r}; there are {', '.join(MASKERS)}")
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in (config or {}).items()}
+    kind = masker_class(name)
+    keyed = {"secret": secret} if _takes_secret(kind) else {}
     try:
-        return MASKERS[name](secret=secret, **arguments)
+        return kind(**keyed, **_arguments(config))
     except TypeError as error:
         raise InvalidInputError(f"{name} does not take these arguments: {error}") from error
 
 
+def masker_class(name: str) -> Callable[..., ImageMasker]:
+    """The class of a masker.
+
+    Raises:
+        InvalidInputError: unknown name.
+    """
+    if name not in MASKERS:
+        raise InvalidInputError(f"no protection is named {name!r}; there are {', '.join(MASKERS)}")
+    return MASKERS[name]
+
+
 def needs_secret(name: str, config: Mapping[str, Any] | None = None) -> bool:
-    """Whether the masker of that name is configured by a secret."""
-    return name == "ppfr-fd" and (config or {}).get("permutation", "fixed") == "fixed"
+    """Whether the masker of that name, with these arguments, is configured by a secret.
+
+    Raises:
+        InvalidInputError: unknown name.
+    """
+    kind = masker_class(name)
+    if not _takes_secret(kind):
+        return False
+    try:
+        return kind(secret=bytes(_SECRET_BYTES), **_arguments(config)).spec.is_keyed
+    except (InvalidInputError, TypeError):
+        return False  # these arguments go with no secret, or not at all; making it without one tells which
+
+
+def _arguments(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Constructor arguments from JSON, which has no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in (config or {}).items()}
 
 
 def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
@@ -79,6 +116,8 @@ def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
         StorageError: it cannot be written.
     """
     if path.exists():
+        if not path.is_file():
+            raise InvalidInputError(f"{path} is no file; name the file that holds the secret, or a new one")
         secret = path.read_bytes()
         if len(secret) != _SECRET_BYTES:
             raise InvalidInputError(
@@ -86,7 +125,7 @@ def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
                 "name another file, or a new one to draw a secret"
             )
         return secret, False
-    secret = PpfrFd.new_secret()
+    secret = secrets.token_bytes(_SECRET_BYTES)
     with write_atomically(path) as temporary:
         temporary.write_bytes(secret)
         temporary.chmod(0o600)
@@ -103,7 +142,7 @@ def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
     if name == "lfw":
         return read_lfw(data_root(data))
     if name in {"cfp-ff", "cfp-fp"}:
-        return read_cfp(data_root(data), name.removeprefix("cfp-").upper())
+        return read_cfp(data_root(data), "FF" if name == "cfp-ff" else "FP")
     if name == "synthetic" or name.startswith("synthetic:"):
         num_pairs = _whole_number(name.partition(":")[2] or "1000", name)
         return synthetic_protocol(num_pairs=num_pairs)
@@ -147,7 +186,7 @@ def read_images(name: str, *, data: Path | None = None) -> StoredImageSet | Synt
     if path.suffix == ".rec":
         return read_rec(path, path.with_suffix(".idx"))
     if path.suffix == ".tar":
-        return read_shards([path])
+        return read_shards([path], name=path.stem)
     raise InvalidInputError(
         f"no images are named {name!r}; there are lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, and paths of a "
         "folder with a folder per subject, a .rec file or a .tar shard"

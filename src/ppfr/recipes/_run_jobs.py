@@ -1,39 +1,22 @@
-"""What `ppfr run`, `demo`, `report`, `evaluate` and `attack` do: build an experiment, run it, tell what came out."""
+"""What `ppfr run`, `demo` and `report` do: build an experiment, run it, tell what came out."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ppfr.attacks import masked_images_threat
-from ppfr.benchmark import (
-    Arm,
-    AttackPlan,
-    EvaluationSettings,
-    Experiment,
-    Judge,
-    Knowledge,
-    Victims,
-    evaluate,
-    read_record,
-    run,
-    write_report,
-)
-from ppfr.core import ImageMasker, InvalidInputError, choose_device
-from ppfr.masking import Unprotected
-from ppfr.models import PRETRAINED, NetworkEmbedder, for_inference, load_pretrained
+from ppfr.benchmark import Experiment, Record, run, write_report
+from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes import _spine as spine
-from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
-from ppfr.recipes._system import SECRET_FILE, load_system
 
 Recipe = Callable[[spine.RecipeContext], Experiment]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {"spine:demo": spine.demo, "spine:lfw": spine.lfw, "spine:cfp": spine.cfp}
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
+_TRACES = ("run.json", RECORD_FILE, "judge")
 
 
 def list_recipes() -> dict[str, str]:
@@ -52,13 +35,33 @@ def run_recipe(
     data: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe and write its record and report.
+    """Run a recipe and write its record and report into `out_dir`.
+
+    Args:
+        name: a key of `RECIPES`.
+        preset: one of `PRESETS`.
+        out_dir: the run's directory.
+        seed: root of every draw.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        resumes: go on with the run in `out_dir`.
+        data: directory of real faces, or None for PPFR_DATA.
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+
+    Returns:
+        What `run_experiment` returns.
 
     Raises:
         InvalidInputError: unknown recipe or preset.
+        CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
+        MissingAssetError: data or weights are not there.
+        DeviceError: the device is not there.
     """
     if name not in RECIPES:
         raise InvalidInputError(f"no recipe is named {name!r}; there are {', '.join(RECIPES)}")
+    if preset not in spine.PRESETS:
+        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(spine.PRESETS)}")
+    choose_device(device)
+    refuse_earlier_run(out_dir, resumes=resumes)
     context = spine.RecipeContext(
         preset=preset,
         out_dir=out_dir,
@@ -69,180 +72,71 @@ def run_recipe(
         weights=weights,
         command=f"ppfr run {name} --preset {preset} --seed {seed}",
     )
-    return _run(RECIPES[name](context), out_dir, device=device, resumes=resumes)
+    return run_experiment(RECIPES[name](context), out_dir, device=device, resumes=resumes)
 
 
-def _run(experiment: Experiment, out_dir: Path, *, device: str, resumes: bool) -> dict[str, Any]:
+def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
+    """Keep a run from being mixed with an earlier one.
+
+    Raises:
+        CheckpointError: there is one and `resumes` is false.
+    """
+    if not resumes and any((out_dir / name).exists() for name in _TRACES):
+        raise CheckpointError(
+            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+        )
+
+
+def run_experiment(experiment: Experiment, out_dir: Path, *, device: str, resumes: bool) -> dict[str, Any]:
+    """Run an experiment, write its report, and tell what came out.
+
+    Returns:
+        "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
+        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval), "wall_s", and the paths
+        "record" and "report".
+    """
     record = run(experiment, out_dir=out_dir, resume=resumes, device=device)
     report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
+    controls = failed_controls(record)
     return {
-        "is_complete": record["status"] == "complete" and not _failed_controls(record),
+        "is_sound": record["status"] == "complete" and not controls,
         "status": record["status"],
-        "failed_controls": _failed_controls(record) or "none",
-        **_headline(record),
+        "failed_stages": failed_stages(record),
+        "failed_controls": controls,
+        "accuracy": accuracies(record),
         "wall_s": round(record["wall_s"], 1),
         "record": str(out_dir / RECORD_FILE),
         "report": str(report),
     }
 
 
-def _failed_controls(record: Mapping[str, Any]) -> list[str]:
-    verdicts = [(attack["name"], attack.get("control")) for attack in record["attacks"]]
-    return [name for name, verdict in verdicts if verdict is not None and not verdict["passed"]]
+def failed_controls(record: Record) -> list[str]:
+    """Attacks whose control was measured and did not hold, with what was expected."""
+    return [
+        f"{attack['name']} was expected to {attack['control']['expects']}"
+        for attack in record["attacks"]
+        if attack["control"] is not None and attack["control"]["is_met"] is False
+    ]
 
 
-def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy of each arm on each protocol, as one line."""
-    lines = {}
-    for arm in record["arms"]:
-        for protocol in arm.get("protocols") or []:
-            lines[f"{arm['name']} on {protocol['name']}"] = _estimate(protocol["accuracy"])
-    return lines
+def failed_stages(record: Record) -> list[str]:
+    """Stages that ended in an error, with it."""
+    return [
+        f"{stage['name']}: {stage['error']['kind']}: {stage['error']['message']}"
+        for stage in record["stages"]
+        if stage["error"] is not None
+    ]
 
 
-def _estimate(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return "not measured"
-    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:.2f} % [{low:.2f}, {high:.2f}], n={estimate['n']}"
-
-
-def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
-    """Write the report of one or several records again."""
-    for path in records:
-        read_record(path)
-    return {"report": str(write_report(list(records), out_path, with_pictures=with_pictures)), "records": len(records)}
-
-
-def evaluate_model(
-    model: str,
-    protocol_name: str,
-    *,
-    secret_path: Path | None,
-    flips: bool,
-    data: Path | None,
-    weights: Path | None,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """Verify a protocol's pairs with a public network or a trained system.
-
-    Raises:
-        InvalidInputError: a model that is neither.
-    """
-    where = choose_device(device)
-    if model in PRETRAINED:
-        network, card = load_pretrained(model, weights_dir=weights)
-        masker: ImageMasker = Unprotected()
-    elif Path(model).is_dir():
-        system = load_system(Path(model), secret_path=secret_path)
-        network, card, masker = system.network, system.card, system.masker
-    else:
-        raise InvalidInputError(
-            f"{model!r} is no public network ({', '.join(PRETRAINED)}) and no directory that `ppfr train --out` wrote"
-        )
-    protocol = read_protocol(protocol_name, data=data)
-    figures = evaluate(
-        masker,
-        NetworkEmbedder(for_inference(network).to(where)),
-        protocol,
-        settings=EvaluationSettings(seed=seed, adds_mirrored=flips),
-        device=str(where),
-    )
-    del figures["roc"], figures["gap_to_baseline"]  # for the report, not for a terminal
+def accuracies(record: Record) -> dict[str, Any]:
+    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"."""
     return {
-        "model": card.name,
-        "masker": masker.name,
-        "protocol": protocol.name,
-        "may_have_seen": list(card.may_have_seen) or "nothing known",
-        **figures,
+        f"{arm['name']} on {protocol['name']}": protocol["accuracy"]
+        for arm in record["arms"]
+        for protocol in arm["protocols"]
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttackRequest:
-    """What to attack and how, in the command line's words.
-
-    Attributes:
-        kind: a key of `spine.ATTACK_LABELS`.
-        method: a key of `MASKERS`.
-        public: a name that `read_images` knows.
-        victims: a name that `read_protocol` knows.
-        knows_secret: what the adversary is granted.
-        teacher: public network: teacher of linkage, and judge.
-        passes: of the attacker's training.
-        num_victims: people attacked.
-        seed: root of every draw.
-    """
-
-    kind: str
-    method: str
-    public: str
-    victims: str
-    knows_secret: bool
-    teacher: str
-    passes: int
-    num_victims: int
-    seed: int
-
-
-def attack_method(
-    request: AttackRequest,
-    *,
-    out_dir: Path,
-    secret_path: Path | None,
-    data: Path | None,
-    weights: Path | None,
-    device: str,
-    resumes: bool,
-) -> dict[str, Any]:
-    """Run one attack on one protection, with a record and a report.
-
-    Raises:
-        InvalidInputError: words that name nothing.
-    """
-    if request.kind not in spine.ATTACK_LABELS:
-        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(spine.ATTACK_LABELS)}")
-    secret = None
-    if needs_secret(request.method):
-        secret, _ = read_or_create_secret(secret_path or out_dir / SECRET_FILE)
-    masker = make_masker(request.method, secret=secret)
-    network, card = load_pretrained(request.teacher, weights_dir=weights)
-    laptop = spine.REAL_BUDGETS["laptop"]
-    budget = dataclasses.replace(laptop, attack_passes=dict.fromkeys(spine.ATTACK_LABELS, request.passes))
-    # Not a control in the report's sense: an arm of that role is one that is attacked without recognising.
-    arm = Arm(name=request.method, label=request.method, role="control", masker=masker)
-    plans = spine.attack_matrix([arm], budget, teacher=network, teacher_card=card)
-    wanted = masked_images_threat(knows_secret=request.knows_secret)
-    chosen: list[AttackPlan] = [
-        dataclasses.replace(plan, role="attack")
-        for plan in plans
-        if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
-    ]
-    protocol, public = read_protocol(request.victims, data=data), read_images(request.public, data=data)
-    experiment = Experiment(
-        name=f"attack:{request.kind}",
-        title=f"{spine.ATTACK_LABELS[request.kind]} on {request.method}",
-        command=f"ppfr attack --attack {request.kind} --method {request.method} --public {request.public} "
-        f"--victims {request.victims} --{'' if request.knows_secret else 'no-'}knows-secret --passes {request.passes} "
-        f"--num-victims {request.num_victims} --seed {request.seed}",
-        seed=request.seed,
-        people="synthetic" if request.victims.startswith("synthetic") else "real",
-        arms=[arm],
-        training_images=public,
-        protocols=[protocol],
-        judges=[
-            Judge(
-                name=card.name,
-                label=card.name,
-                embedder=NetworkEmbedder(for_inference(network).to(choose_device(device))),
-                knowledge=[Knowledge.of_card(card, used_as="judge and teacher")],
-            )
-        ],
-        attacks=chosen,
-        public_images=public,
-        victims=Victims(num_subjects=request.num_victims),
-    )
-    result = _run(experiment, out_dir, device=device, resumes=resumes)
-    record = read_record(out_dir / RECORD_FILE)
-    return {**result, "outcome": [entry.get("outcome") for entry in record["attacks"]]}
+def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
+    """Write the report of one or several records again; see `ppfr.benchmark.write_report`."""
+    return {"report": str(write_report(list(records), out_path, with_pictures=with_pictures)), "records": len(records)}

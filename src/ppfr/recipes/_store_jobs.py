@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,18 @@ from typing import Any
 import torch
 
 import ppfr
-from ppfr.assets import data_root, find_asset, weights_root
+from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
 from ppfr.core import InvalidInputError, PpfrError, ProblemsError
-from ppfr.data import SyntheticFaces, fetch_lfw, write_crop
+from ppfr.data import SyntheticFaces, fetch_lfw, read_lfw_images, write_crop
 from ppfr.models import PRETRAINED, Backbone, ModelCard, export_onnx, load_model, load_pretrained, read_card
 from ppfr.recipes._catalogue import PROTOCOLS, read_images, read_protocol
-from ppfr.recipes._photo_jobs import find_yunet
+from ppfr.recipes._photo_jobs import YUNET, find_yunet
+from ppfr.recipes._system import NETWORK_FILE
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "opencv-python-headless", "safetensors")
 _EXTRAS = {"onnx": ("onnx", "onnxruntime", "onnxscript")}
 _READ_AT_ONCE = 256
+_DEMO_GIB = 4
 
 
 def describe_data(data: Path | None) -> dict[str, Any]:
@@ -107,26 +111,46 @@ def describe_models(weights: Path | None) -> list[dict[str, Any]]:
     rows = []
     for name, entry in PRETRAINED.items():
         try:
-            where = str(find_asset(entry.asset, [weights_root(weights)], remedy=""))
+            where = str(_find(entry.asset, weights))
         except PpfrError:
-            where = f"not here: put {entry.asset.name} into --weights DIR"
+            where = f"not here: put {entry.asset.name} into --weights DIR. {entry.asset.note}"
         rows.append({"name": name, **_card_facts(entry.card), "file": where})
     return rows
 
 
+def fetch_networks(directory: Path) -> dict[str, Any]:
+    """Download the networks that have a public source into `directory`, and say how to get the others.
+
+    Raises:
+        MissingAssetError: no source served a file.
+        ChecksumError: a source served other bytes; nothing is kept.
+        StorageError: the disk is full or the directory cannot be written.
+    """
+    path = fetch(YUNET, directory, progress=True)
+    by_hand = [f"{entry.asset.name}: {entry.asset.note}" for entry in PRETRAINED.values() if not entry.asset.urls]
+    return {"fetched": [str(path)], "by_hand": by_hand}
+
+
 def describe_model(model: str, *, weights: Path | None) -> dict[str, Any]:
-    """The card of a public network or of a file."""
-    if model.endswith(".safetensors"):
-        card = read_card(Path(model))
-        return {"name": card.name, **_card_facts(card)}
-    network, card = load_pretrained(model, weights_dir=weights)
-    return {"name": card.name, **_card_facts(card), "parameters": _num_parameters(network)}
+    """The card of a public network, of a file, or of a trained system's network."""
+    if model in PRETRAINED:
+        network, card = load_pretrained(model, weights_dir=weights)
+        return {"name": card.name, **_card_facts(card), "parameters": _num_parameters(network)}
+    card = read_card(_network_file(model))
+    return {"name": card.name, **_card_facts(card)}
 
 
 def export_network(model: str, out_path: Path, *, weights: Path | None) -> dict[str, Any]:
-    """Write ONNX with a parity check."""
+    """Write a network as ONNX, with a parity check.
+
+    Raises:
+        InvalidInputError: a model that is none, or a file name that does not end in .onnx.
+        MissingExtraError: the onnx extra is not installed.
+    """
+    if out_path.suffix != ".onnx":
+        raise InvalidInputError(f"{out_path} must end in .onnx")
     network, card = (
-        load_model(Path(model)) if model.endswith(".safetensors") else load_pretrained(model, weights_dir=weights)
+        load_pretrained(model, weights_dir=weights) if model in PRETRAINED else load_model(_network_file(model))
     )
     difference = export_onnx(network, out_path, card=card)
     return {
@@ -137,28 +161,62 @@ def export_network(model: str, out_path: Path, *, weights: Path | None) -> dict[
     }
 
 
+def _network_file(model: str) -> Path:
+    path = Path(model) / NETWORK_FILE if Path(model).is_dir() else Path(model)
+    if path.suffix == ".safetensors":
+        return path
+    raise InvalidInputError(
+        f"{model!r} is no public network ({', '.join(PRETRAINED)}), no .safetensors file, and no directory of a system"
+    )
+
+
 def examine_machine(*, data: Path | None, weights: Path | None) -> dict[str, Any]:
     """Versions, device, memory, data, weights and extras, and what is missing for which job."""
-    facts: dict[str, Any] = {
+    packages = {name: _version(name) for name in _PACKAGES}
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    extras = {
+        name: "installed" if all(map(importlib.util.find_spec, modules)) else f"pip install 'ppfr[{name}]'"
+        for name, modules in _EXTRAS.items()
+    }
+    missing = [name for name, found in packages.items() if found == "missing"]
+    return {
         "ppfr": ppfr.__version__,
         "python": platform.python_version(),
-        "packages": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        "packages": packages,
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "cuda_devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or "none",
-        "extras": {
-            name: "installed" if all(map(importlib.util.find_spec, modules)) else f"pip install 'ppfr[{name}]'"
-            for name, modules in _EXTRAS.items()
+        "memory_gib": round(gib, 1),
+        "cuda_devices": cuda or "none",
+        "extras": extras,
+        "data": _try(lambda: data_root(data)),
+        "weights": _try(lambda: weights_root(weights)),
+        "jobs": {
+            "demo": f"missing packages: {', '.join(missing)}" if missing else _memory_verdict(gib),
+            "photos": _try(lambda: find_yunet(weights), ready="ready"),
+            "real faces": _real_faces_verdict(data, weights),
+            "export": "ready" if extras["onnx"] == "installed" else extras["onnx"],
+            "gpu": "ready" if cuda else "no CUDA device: --preset paper is out of reach",
         },
+        "can_run_demo": not missing,
     }
-    facts["data"] = _try(lambda: str(data_root(data)))
-    facts["weights"] = _try(lambda: str(weights_root(weights)))
-    missing = [entry.asset.name for entry in PRETRAINED.values() if not _is_here(entry.asset, weights)]
-    facts["missing_networks"] = missing or "none"
-    facts["can_run_demo"] = True
-    facts["can_run_real_faces"] = not missing and not str(facts["data"]).startswith("missing")
-    return facts
+
+
+def _memory_verdict(gib: float) -> str:
+    return "ready" if gib >= _DEMO_GIB else f"may run out of memory: it wants {_DEMO_GIB} GiB"
+
+
+def _real_faces_verdict(data: Path | None, weights: Path | None) -> str:
+    wanted: list[tuple[str, Callable[[], object]]] = [
+        ("lfw112/ (`ppfr data fetch lfw --data DIR`)", lambda: read_lfw_images(data_root(data)))
+    ]
+    wanted += [(entry.asset.name, functools.partial(_find, entry.asset, weights)) for entry in PRETRAINED.values()]
+    missing = [name for name, get in wanted if _try(get).startswith("missing")]
+    return f"missing: {', '.join(missing)}" if missing else "ready"
+
+
+def _find(asset: Asset, weights: Path | None) -> Path:
+    return find_asset(asset, [weights_root(weights)], remedy="")
 
 
 def _card_facts(card: ModelCard) -> dict[str, Any]:
@@ -185,16 +243,10 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _try(get: Any) -> str:
+def _try(get: Callable[[], object], *, ready: str = "") -> str:
+    """What `get` gives (or `ready`), or "missing: ..." with its error."""
     try:
-        return str(get())
+        found = get()
     except PpfrError as error:
         return f"missing: {error}"
-
-
-def _is_here(asset: Any, weights: Path | None) -> bool:
-    try:
-        find_asset(asset, [weights_root(weights)], remedy="")
-    except PpfrError:
-        return False
-    return True
+    return ready or str(found)

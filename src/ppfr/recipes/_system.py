@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from ppfr.assets import write_atomically
-from ppfr.core import CheckpointError, ImageMasker, MissingWeightsError
-from ppfr.models import Backbone, ModelCard, load_model, save_model
+from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, MissingWeightsError
+from ppfr.masking import Unprotected
+from ppfr.models import PRETRAINED, Backbone, ModelCard, load_model, load_pretrained, save_model
 from ppfr.recipes._catalogue import make_masker, needs_secret, read_or_create_secret
 
 NETWORK_FILE, MASKER_FILE, SECRET_FILE = "network.safetensors", "masker.json", "secret.key"
@@ -72,7 +73,10 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
                 where.name, looked_in=[str(where.parent)], remedy="Give --secret FILE, the deployment's secret."
             )
         secret, _ = read_or_create_secret(where)
-    masker = make_masker(name, secret=secret, config=config)
+    try:
+        masker = make_masker(name, secret=secret, config=config)
+    except InvalidInputError as error:
+        raise CheckpointError(f"{path} describes no masker that this version can make: {error}") from error
     network, card = load_model(directory / NETWORK_FILE)
     if tuple(network.in_shape) != tuple(masker.spec.out_shape):
         raise CheckpointError(
@@ -80,3 +84,21 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
             "the files of two systems are mixed up"
         )
     return MaskedSystem(masker=masker, network=network, card=card)
+
+
+def read_recogniser(model: str, *, secret_path: Path | None = None, weights: Path | None = None) -> MaskedSystem:
+    """A recogniser by the word that a person gives: a public network of plain faces, or the directory of a system.
+
+    Raises:
+        InvalidInputError: neither.
+        MissingWeightsError: its files are not there.
+        CheckpointError: they are damaged or do not belong together.
+    """
+    if model in PRETRAINED:
+        network, card = load_pretrained(model, weights_dir=weights)
+        return MaskedSystem(masker=Unprotected(), network=network, card=card)
+    if Path(model).is_dir():
+        return load_system(Path(model), secret_path=secret_path)
+    raise InvalidInputError(
+        f"{model!r} is no public network ({', '.join(PRETRAINED)}) and no directory that `ppfr train --out` wrote"
+    )

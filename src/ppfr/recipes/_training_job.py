@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ppfr.core import InvalidInputError
+from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
-from ppfr.recipes._system import SECRET_FILE, save_system
-from ppfr.recipes._ways import Adapt, Distil, FitOptions, FromScratch, Way
+from ppfr.recipes._system import NETWORK_FILE, SECRET_FILE, save_system
+from ppfr.recipes._ways import Adapt, Distil, FitOptions, FromScratch, Way, check_names
 from ppfr.training import Plan
 
 WAYS = ("scratch", "distil", "adapt")
@@ -58,14 +58,30 @@ def train_system(
 ) -> dict[str, Any]:
     """Train, save, and tell the facts.
 
+    Args:
+        request: what to train.
+        out_dir: for the system and, in `training/`, checkpoints and logs.
+        secret_path: the deployment's secret; None for `out_dir`/secret.key. Drawn if the file is not there.
+        data: directory of real faces, or None for PPFR_DATA.
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        num_devices: processes side by side.
+        resumes: go on with the run in `out_dir`.
+        with_tensorboard: write scalars too.
+
     Raises:
         InvalidInputError: words that name nothing.
         CheckpointError: `out_dir` holds an earlier run and `resumes` is false, or belongs to another configuration.
+        MissingAssetError: data or weights are not there.
+        DeviceError: the device is not there.
     """
+    choose_device(device)  # what can be refused is refused before a secret is drawn
     way = _way(request, weights)
+    is_keyed = needs_secret(request.method)
+    _refuse_earlier_training(out_dir, resumes=resumes)
     images = read_images(request.images, data=data)
     secret, path = None, None
-    if needs_secret(request.method):
+    if is_keyed:
         path = secret_path or out_dir / SECRET_FILE
         secret, _ = read_or_create_secret(path)
     masker = make_masker(request.method, secret=secret)
@@ -93,7 +109,15 @@ def train_system(
     }
 
 
+def _refuse_earlier_training(out_dir: Path, *, resumes: bool) -> None:
+    if not resumes and any((out_dir / name).exists() for name in (NETWORK_FILE, "training/checkpoints")):
+        raise CheckpointError(
+            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+        )
+
+
 def _way(request: TrainingRequest, weights: Path | None) -> Way:
+    check_names(network=request.network, head=request.head, teacher=request.teacher)
     steps = {"batch_size": request.batch_size, "passes": request.passes, "precision": request.precision}
     plan = Plan(warmup_steps=50, clip_norm=5.0, checkpoint_every_steps=100, **steps)  # type: ignore[arg-type]
     if request.way == "scratch":

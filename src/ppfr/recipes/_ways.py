@@ -239,6 +239,17 @@ class Adapt:
         return _system(masker, network, images, way=f"adapted from {self.teacher}", learnt_from=(card,)), record
 
 
+def check_names(*, network: str, head: str, teacher: str) -> None:
+    """Refuse words that name nothing, before anything is read or drawn.
+
+    Raises:
+        InvalidInputError: unknown network, head or teacher; lists those that there are.
+    """
+    _named(NETWORKS, network, "network")
+    _named(HEADS, head, "head")
+    _named(PRETRAINED, teacher, "pretrained network")
+
+
 def _named(catalogue: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in catalogue:
         raise InvalidInputError(f"no {what} is named {name!r}; there are {', '.join(catalogue)}")

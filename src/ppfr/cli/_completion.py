@@ -1,0 +1,87 @@
+"""What the tab key offers. Registries are asked when the key is pressed, so that a new method is offered unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def offering(get_names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    """A completion that offers the names that begin with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in get_names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def methods() -> tuple[str, ...]:
+    """Protections and controls."""
+    from ppfr.recipes import MASKERS
+
+    return tuple(MASKERS)
+
+
+def recipes() -> tuple[str, ...]:
+    """Recipes, and the word that lists them."""
+    from ppfr.recipes import RECIPES
+
+    return (*RECIPES, "list")
+
+
+def presets() -> tuple[str, ...]:
+    """Presets that every recipe has."""
+    from ppfr.recipes import PRESETS
+
+    return PRESETS
+
+
+def attacks() -> tuple[str, ...]:
+    """Attacks."""
+    from ppfr.recipes import ATTACK_LABELS
+
+    return tuple(ATTACK_LABELS)
+
+
+def protocols() -> tuple[str, ...]:
+    """Verification protocols."""
+    from ppfr.recipes import PROTOCOLS
+
+    return PROTOCOLS
+
+
+def image_sets() -> tuple[str, ...]:
+    """Image sets that have a name."""
+    from ppfr.recipes import IMAGE_SETS
+
+    return IMAGE_SETS
+
+
+def public_networks() -> tuple[str, ...]:
+    """Pretrained networks."""
+    from ppfr.models import PRETRAINED
+
+    return tuple(PRETRAINED)
+
+
+def ways() -> tuple[str, ...]:
+    """Ways of training."""
+    from ppfr.recipes import WAYS
+
+    return WAYS
+
+
+def networks() -> tuple[str, ...]:
+    """Networks to train from nothing."""
+    from ppfr.recipes import NETWORKS
+
+    return tuple(NETWORKS)
+
+
+def heads() -> tuple[str, ...]:
+    """Margin heads."""
+    from ppfr.recipes import HEADS
+
+    return tuple(HEADS)
