@@ -122,6 +122,7 @@ class IdentityLinkage(TrainedAttack):
                 teacher_card=self.teacher_card,
                 feature_weight=self.feature_weight,
                 body_unfrozen_from=self.body_unfrozen_from,
+                embedding_from=self.body_unfrozen_from if self.feature_weight > 0 else 0.0,
                 optimiser=optimiser,
             )
         return LinkageObjective(masker, inner, network)

@@ -119,7 +119,7 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "fast-test": _FAST,
         "laptop": Budget(
             passes=3,
-            attack_passes={"unet": 3, "cgan": 2, "linkage": 3},
+            attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
             attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
             num_victims=500,
         ),
@@ -316,6 +316,8 @@ def attack_matrix(
                         granted=masked_images_threat(knows_secret=knows_secret),
                         judge=teacher_card.name,
                         role=_role(arm),
+                        # A recovered picture is judged on the victims; embeddings are cheap, so on all pairs too.
+                        measures_pairs=kind == "linkage",
                     )
                 )
     return plans
