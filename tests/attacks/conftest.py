@@ -106,6 +106,12 @@ def public() -> ToyFaces:
 
 
 @pytest.fixture(scope="session")
+def few() -> ToyFaces:
+    """32 people, for tests that train two steps and look at anything but the result."""
+    return ToyFaces(32, 1, first=300, name="toy-few")
+
+
+@pytest.fixture(scope="session")
 def victims() -> ToyFaces:
     """24 other people, 2 captures each."""
     return ToyFaces(24, 2, first=500, name="toy-victims")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from torch import nn
 
 from ppfr.attacks import ConditionalGan, FreshSecret, IdentityLinkage, UNetRecovery, masked_images_threat
 from ppfr.core import (
     CheckpointError,
+    ImageMasker,
     InvalidInputError,
     Observation,
     PpfrError,
@@ -54,9 +57,9 @@ def test_needs_follow_from_what_is_known(make):
     assert "does not know the deployment's secret parameters" in words and "masked images" in words
 
 
-def test_facts_and_configuration_are_ready_for_a_record(make, public):
+def test_facts_and_configuration_are_ready_for_a_record(make, few):
     attack = make()
-    facts = attack.fit(Unprotected(), public, seed=1)
+    facts = attack.fit(Unprotected(), few, seed=1)
     assert facts["steps"] == 2 and facts["images_seen"] == 16 and facts["num_parameters"] > 0
     assert any(name.startswith("loss ") for name in facts) and facts["images_per_s"] > 0 and facts["wall_s"] >= 0
     assert all(isinstance(value, float | int | str) for value in facts.values())
@@ -65,31 +68,31 @@ def test_facts_and_configuration_are_ready_for_a_record(make, public):
     assert "adversary" in config["threat_model"] and "lr" in config
 
 
-def test_same_seed_same_attack_in_any_chunks(make, public, victims, observe):
+def test_same_seed_same_attack_in_any_chunks(make, few, victims, observe):
     """Bit-identical for one chunk size; another chunk size differs by rounding alone (the GAN draws its noise anew)."""
     seen, results = observe(_deployed(), victims), []
     for chunk_size in (16, 16, 5):
         attack = make(chunk_size=chunk_size)
-        attack.fit(_deployed(), public, seed=3)
+        attack.fit(_deployed(), few, seed=3)
         results.append(_rows(attack.run(seen, seed=4)))
     assert torch.equal(results[0], results[1])
     torch.testing.assert_close(results[0], results[2], atol=1e-3, rtol=1e-3)
 
 
-def test_a_finished_training_is_taken_up_from_its_run_directory(make, public, victims, observe, tmp_path):
+def test_a_finished_training_is_taken_up_from_its_run_directory(make, few, victims, observe, tmp_path):
     seen = observe(_deployed(), victims)
     first = make(run_dir=tmp_path)
-    first.fit(_deployed(), public, seed=3)
+    first.fit(_deployed(), few, seed=3)
     again = make(run_dir=tmp_path)
-    again.fit(_deployed(), public, seed=3)
+    again.fit(_deployed(), few, seed=3)
     assert torch.equal(_rows(first.run(seen, seed=4)), _rows(again.run(seen, seed=4)))
 
 
-def test_a_checkpoint_of_another_secret_is_refused(make, public, tmp_path):
+def test_a_checkpoint_of_another_secret_is_refused(make, few, tmp_path):
     """An attack trained under one secret and judged under another would look weak where it was only misled."""
-    make(run_dir=tmp_path).fit(_deployed(), public, seed=3)
+    make(run_dir=tmp_path).fit(_deployed(), few, seed=3)
     with pytest.raises(CheckpointError, match="another secret"):
-        make(run_dir=tmp_path).fit(_deployed(b"e"), public, seed=3)
+        make(run_dir=tmp_path).fit(_deployed(b"e"), few, seed=3)
 
 
 def test_run_before_fit(make, victims, observe):
@@ -97,9 +100,9 @@ def test_run_before_fit(make, victims, observe):
         make().run(observe(Unprotected(), victims), seed=1)
 
 
-def test_observations_that_the_threat_model_does_not_grant(make, public, victims, observe):
+def test_observations_that_the_threat_model_does_not_grant(make, few, victims, observe):
     attack = make()
-    attack.fit(Unprotected(), public, seed=1)
+    attack.fit(Unprotected(), few, seed=1)
     with pytest.raises(ThreatModelError, match="grants 'masked_images'"):
         attack.run(Observation(kind="embeddings", values_NKPQ=torch.rand(2, 128)), seed=1)
     for shape in ((2, 36, 28, 28), (0, 3, 112, 112), (3, 112, 112)):
@@ -109,13 +112,13 @@ def test_observations_that_the_threat_model_does_not_grant(make, public, victims
         attack.run(Observation(kind="masked_images", values_NKPQ=torch.full((1, 3, 112, 112), torch.nan)), seed=1)
 
 
-def test_maskers_that_tell_more_or_less_than_the_threat_model(make, public):
+def test_maskers_that_tell_more_or_less_than_the_threat_model(make, few):
     with pytest.raises(ThreatModelError, match="give it FreshSecret"):
-        make(knows_secret=False).fit(_deployed(), public, seed=1)
+        make(knows_secret=False).fit(_deployed(), few, seed=1)
     with pytest.raises(ThreatModelError, match="which leaves it out"):
-        make(knows_secret=True).fit(FreshSecret(_deployed()), public, seed=1)
+        make(knows_secret=True).fit(FreshSecret(_deployed()), few, seed=1)
     with pytest.raises(ShapeError, match="crops"):
-        make().fit(Unprotected(in_shape=(3, 64, 64)), public, seed=1)
+        make().fit(Unprotected(in_shape=(3, 64, 64)), few, seed=1)
 
 
 def test_settings_out_of_range(make):
@@ -126,8 +129,34 @@ def test_settings_out_of_range(make):
 
 
 @pytest.mark.parametrize("aligns_channels", [False, True])
-def test_an_adversary_without_the_secret_gets_through(make, public, victims, observe, aligns_channels):
+def test_an_adversary_without_the_secret_gets_through(make, few, victims, observe, aligns_channels):
     attack = make(knows_secret=False, aligns_channels=aligns_channels, **({"num_deployments": 1}))
-    facts = attack.fit(FreshSecret(_deployed()), public, seed=1)
+    facts = attack.fit(FreshSecret(_deployed()), few, seed=1)
     assert facts["knows_secret"] == "no" and facts["aligns_channels"] == ("yes" if aligns_channels else "no")
     assert len(_rows(attack.run(observe(_deployed(), victims), seed=2))) == len(victims)
+
+
+class LearnedScale(nn.Module, ImageMasker):
+    """A masker with a parameter, as a deployment that trains its masker would have."""
+
+    name = "learned-scale"
+    spec = dataclasses.replace(Unprotected().spec, is_trainable=True)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def mask(self, image_BCHW, *, rng):
+        return image_BCHW * self.scale
+
+    def public_config(self):
+        return {}
+
+
+def test_an_attack_never_trains_the_masker(make, few, victims, observe, tmp_path):
+    masker = LearnedScale()
+    attack = make(run_dir=tmp_path)
+    attack.fit(masker, few, seed=1)
+    assert masker.scale.item() == 0.5 and masker.scale.requires_grad and masker.training
+    assert not any("scale" in name for name in attack._trained.state_dict())
+    assert len(_rows(attack.run(observe(masker, victims), seed=2))) == len(victims)

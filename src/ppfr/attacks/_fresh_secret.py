@@ -1,12 +1,14 @@
-"""What an adversary who is told the method, but not the secret, can simulate: the method under secrets of his own."""
+"""Maskers as an adversary holds them: the method under secrets of his own, and a trained one that he cannot move."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import torch
+from torch import nn
 
 from ppfr.core import ImageMasker, MaskSpec, UnsupportableError, derive_seed
 
@@ -83,3 +85,39 @@ class FreshSecret(ImageMasker):
 
     def __repr__(self) -> str:
         return f"FreshSecret({self._method.name}, per_image={self._per_image})"
+
+
+@final
+class AtRest(ImageMasker):
+    """A masker that is a network (`spec.is_trainable`), as it was deployed: the attack's training does not move it.
+
+    A copy is kept, in evaluation mode, and follows the images from device to device.
+
+    Args:
+        masker: a masker that is a `torch.nn.Module` too.
+    """
+
+    def __init__(self, masker: ImageMasker) -> None:
+        assert isinstance(masker, nn.Module)
+        self._spec = dataclasses.replace(masker.spec, is_trainable=False)
+        self._network: Any = copy.deepcopy(masker).eval().requires_grad_(False)
+
+    @property
+    def name(self) -> str:
+        """The masker's."""
+        return str(self._network.name)
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The masker's, but not trainable."""
+        return self._spec
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """What the deployed masker gives; see `ImageMasker.mask`."""
+        masked: Tensor = self._network.to(image_BCHW.device).mask(image_BCHW, rng=rng)
+        return masked.detach()
+
+    def public_config(self) -> Mapping[str, Any]:
+        """The masker's."""
+        config: Mapping[str, Any] = self._network.public_config()
+        return config

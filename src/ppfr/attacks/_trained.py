@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ppfr.attacks._alignment import AlignedDeployments, ChannelAlignment, apply_matrix
-from ppfr.attacks._fresh_secret import FreshSecret
+from ppfr.attacks._fresh_secret import AtRest, FreshSecret
 from ppfr.attacks._networks import FACE_SHAPE, num_parameters
 from ppfr.attacks._threats import check_masker, check_observation, masked_images_threat
 from ppfr.core import (
@@ -61,12 +62,14 @@ class AttackObjective(Objective):
         return mask_exactly(self.masker, batch.images_BCHW, rng=rng)
 
     def check_masker_unchanged(self) -> None:
-        """Refuse weights that were trained under another secret than `masker` has now.
+        """Refuse weights that were trained under another secret than `masker` has now; without a secret, any will do.
 
         Raises:
             CheckpointError: they were.
         """
-        if not torch.allclose(self.probe_KPQ.cpu(), masked_probe(self.masker), rtol=1e-3, atol=1e-3):
+        if self.masker.spec.is_keyed and not torch.allclose(
+            self.probe_KPQ.cpu(), masked_probe(self.masker), rtol=1e-3, atol=1e-3
+        ):
             raise CheckpointError(
                 f"the attack's checkpoint was trained under another secret of {self.masker.name!r} than the one given "
                 "now; choose another run directory, or give the masker its earlier secret"
@@ -159,6 +162,8 @@ class TrainedAttack(Attack):
         check_masker(masker, self.needs, attack=self.name)
         if masker.spec.in_shape != FACE_SHAPE:
             raise ShapeError(f"{masker.name} takes {masker.spec.in_shape}; {self.name} works on {FACE_SHAPE} crops")
+        if isinstance(masker, nn.Module):
+            masker = AtRest(masker)
         images_NCHW = _sample_images(public, seed=seed)
         self._trained, self._alignment = None, None
         if self.aligns_channels and isinstance(masker, FreshSecret):
