@@ -279,3 +279,29 @@ def test_headline_says_what_the_gap_is_and_whether_it_is_measurable(made_record:
     assert headline(made_record).startswith("PPFR-FD costs 0.48 points of accuracy, and does not hide")
     made_record["arms"][1]["protocols"][0]["gap_to_baseline"].update(low=-0.006, value=-0.002, high=0.002)
     assert "to within what was measurable" in headline(made_record)
+
+
+def test_what_recognises_nobody_is_not_praised_for_keeping_its_accuracy(made_record: Json) -> None:
+    made_record["arms"][1]["protocols"][0]["accuracy"].update(low=0.46, value=0.52, high=0.58)
+    assert headline(made_record).startswith("PPFR-FD does not recognise people any better than a guess")
+    (found,) = [f for f in findings(made_record) if "recognise" in f.title]
+    assert found.tone == "bad"
+
+
+def test_a_weak_judge_or_a_failed_control_is_no_praise_for_rejected_faces(made_record: Json) -> None:
+    def set_accepted(record: Json, kind: str, value: float) -> None:
+        for attack in record["attacks"]:
+            if attack["outcome"]["recovery"] is not None and attack["arm"] == "ppfr-fd":
+                attack["outcome"]["recovery"][kind]["at_far"]["other_image"].update(
+                    low=0.0, value=value, high=value + 0.01
+                )
+
+    set_accepted(made_record, "recovered", 0.0)
+    assert findings(made_record)[-1].tone == "good"
+    weak, void = copy.deepcopy(made_record), copy.deepcopy(made_record)
+    set_accepted(weak, "original", 0.1)
+    void["attacks"][4]["control"]["is_met"] = False
+    assert void["attacks"][4]["role"] == "positive control"
+    for record, words in ((weak, "judge rejects"), (void, "control of this attack failed")):
+        assert findings(record)[-1].tone == "note"
+        assert words in findings(record)[-1].text

@@ -87,10 +87,11 @@ def number_axis(label: str, low: float, high: float) -> Axis:
     return Axis(label=label, low=first, high=first + num * step, ticks=ticks)
 
 
-def log_axis(label: str, lowest_power: int, highest_power: int = 0) -> Axis:
-    """A logarithmic axis with a tick at each power of ten."""
-    ticks = [(10.0**p, _power(p)) for p in range(lowest_power, highest_power + 1)]
-    return Axis(label=label, low=10.0**lowest_power, high=10.0**highest_power, ticks=ticks, is_log=True)
+def log_axis(label: str, low: float) -> Axis:
+    """A logarithmic axis from `low` to 1 with a tick at each power of ten."""
+    lowest_power = math.ceil(math.log10(low) - 1e-9)
+    ticks = [(10.0**p, _power(p)) for p in range(lowest_power, 1)]
+    return Axis(label=label, low=low, high=1.0, ticks=ticks, is_log=True)
 
 
 def dot_chart(

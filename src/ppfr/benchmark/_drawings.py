@@ -92,12 +92,16 @@ def _roc(record: Part, name: str) -> Drawing:
     num_impostor = min(p["num_impostor"] for _, p in found)
     lines = []
     for arm, protocol in found:
-        pairs = [(f, t) for f, t in zip(protocol["roc"]["far"], protocol["roc"]["tar"], strict=True) if f > 0]
+        pairs = [
+            (f, t)
+            for f, t in zip(protocol["roc"]["far"], protocol["roc"]["tar"], strict=True)
+            if f * num_impostor >= 1 - 1e-9
+        ]
         xs, ys = [f for f, _ in pairs], [t for _, t in pairs]
         lines.append(charts.Line(x=xs, y=ys, series=series_of(record, arm["name"]), label=arm["label"]))
     svg = charts.line_chart(
         lines,
-        x=charts.log_axis("False accept rate: strangers let in", -max(1, len(str(num_impostor)) - 1)),
+        x=charts.log_axis("False accept rate: strangers let in", min(0.1, 1 / num_impostor)),
         y=charts.percent_axis("True accept rate, %", min(0.9, *(min(li.y, default=1.0) for li in lines), 1.0), 1.0),
         title=f"ROC on {name}",
         description="; ".join(f"{arm['label']}: equal error rate {percent(p['eer']['value'], 2)}" for arm, p in found),

@@ -14,6 +14,9 @@ from ppfr.benchmark._wording import count, listed, percent, percent_interval, po
 IS_BROKEN_AT = 0.5
 """A protection whose victims are named at least this often (lower end of the interval) does not hide identity."""
 
+RECOGNISES_FROM = 0.55
+"""Below this accuracy (lower end of the interval) a system is said not to recognise; guessing gets 0.5."""
+
 Part = Mapping[str, Any]
 
 
@@ -74,13 +77,19 @@ def headline(record: Part) -> str:
     sentences = []
     for arm in arms_of(record, "protected"):
         _, verdict = identity_verdict(record, arm)
-        if arm["protocols"]:
+        if arm["protocols"] and not all(_recognises(p) for p in arm["protocols"]):
+            sentences.append(f"{arm['label']} does not recognise people any better than a guess, and {verdict}.")
+        elif arm["protocols"]:
             gaps = [p["gap_to_baseline"] for p in arm["protocols"] if p["gap_to_baseline"] is not None]
             cost = _gap_in_words(min(gaps, key=lambda g: g["value"])) if gaps else "is measured without a baseline"
             sentences.append(f"{arm['label']} {cost}, and {verdict}.")
         else:
             sentences.append(f"{arm['label']} {verdict}.")
     return " ".join(sentences) or "Baselines alone: no protection was measured."
+
+
+def _recognises(protocol: Part) -> bool:
+    return protocol["accuracy"] is None or protocol["accuracy"]["low"] >= RECOGNISES_FROM
 
 
 def _gap_in_words(gap: Part) -> str:
@@ -111,11 +120,16 @@ def _state_of_the_record(record: Part) -> Iterator[Finding]:
     elif waiting:
         text = f"{len(waiting)} of {len(record['stages'])} stages have not run; what is shown here is measured."
         yield Finding(tone="caution", title="This run is not finished", text=text)
-    for attack in failed_controls(record):
-        expects = "win against an unprotected face" if attack["control"]["expects"] == "win" else "sit at chance"
-        text = f"{attack['label']} should {expects} and did not ({attack['control']['rule']})."
-        title = "A control failed: this attack's figures are no evidence of protection"
-        yield Finding(tone="bad", title=title, text=text)
+    failed = failed_controls(record)
+    for expects, should in (
+        ("win", "win against an unprotected face"),
+        ("chance", "sit at chance where nothing is seen"),
+    ):
+        labels = list(dict.fromkeys(a["label"] for a in failed if a["control"]["expects"] == expects))
+        if labels:
+            text = f"{listed(labels)} should {should} and did not; see the controls below."
+            title = "A control failed: figures of such an attack are no evidence of protection"
+            yield Finding(tone="bad", title=title, text=text)
 
 
 def _of_arm(record: Part, arm: Part) -> Iterator[Finding]:
@@ -136,6 +150,9 @@ def _utility(record: Part, arm: Part) -> Iterator[Finding]:
             f"{protocol['name']} rightly (interval {percent_interval(accuracy, 2)})."
         )
         gap, tone = protocol["gap_to_baseline"], "note"
+        if not _recognises(protocol):
+            yield Finding(tone="bad", title=f"{arm['label']} does not recognise", text=f"{text} Guessing gets half.")
+            continue
         if gap is not None:
             tone = "good" if gap["value"] >= -0.01 else "caution" if gap["value"] >= -0.05 else "bad"
             text += (
@@ -181,12 +198,18 @@ def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
     recovery = attack["outcome"]["recovery"]
     accepted, guessed = recovery["recovered"]["at_far"]["other_image"], recovery["guess"]["at_far"]["other_image"]
     tone = "bad" if accepted["low"] >= IS_BROKEN_AT else "caution" if accepted["low"] > guessed["high"] else "good"
+    ceiling = recovery["original"]["at_far"]["other_image"]
+    is_void = attack["method"] in {a["method"] for a in failed_controls(record)}
+    if tone == "good" and (is_void or ceiling["value"] < IS_BROKEN_AT):
+        why = "A control of this attack failed" if is_void else "The judge rejects most of the original images too"
+        text = f"{why}, so it says nothing that the recovered faces do not pass."
+        yield Finding(tone="note", title="Whether recovered faces pass was not put to a test that counts", text=text)
+        return
     title = {
         "bad": "Recovered faces pass for the person",
         "caution": "Some recovered faces pass for the person",
         "good": "Recovered faces do not pass for the person",
     }[tone]
-    ceiling = recovery["original"]["at_far"]["other_image"]
     similar, average = (recovery[kind]["ssim"]["value"] for kind in ("recovered", "guess"))
     text = (
         f"Of the faces that {attack['label']} recovers from {arm['label']}, an independent recogniser accepts "
