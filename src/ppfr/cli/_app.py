@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import ppfr
 from ppfr.cli._completion import DEVICES, offering
@@ -59,16 +58,19 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earli
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """Print a result on stdout: one JSON object for a machine, a two-column table for a person."""
+    """Print a result on stdout: one JSON object for a machine, labelled lines for a person."""
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2, default=str) + "\n")
         return
-    table = Table(title=escape(title) or None, show_header=False, box=None, title_justify="left", title_style="bold")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in rows_of(result):
-        table.add_row(escape(label), escape(text))
-    Console(highlight=False).print(table)
+    rows = list(rows_of(result))
+    width = max((len(label) for label, _ in rows), default=0)
+    if title:
+        typer.secho(title, bold=True)
+    for label, text in rows:
+        first, *more = text.split("\n")
+        typer.echo(f"  {label:<{width}}  {first}")
+        for line in more:
+            typer.echo(f"  {'':<{width}}  {line}")
 
 
 def note(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def _teacher(name: str, weights: Path | None) -> MaskedSystem:
             f"{name!r} was trained on {teacher.masker.name} faces; the adversary's recogniser takes plain ones: name a "
             "public network, or a system trained with --method unprotected"
         )
-    return teacher
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # records name judges so
+    return dataclasses.replace(teacher, card=dataclasses.replace(teacher.card, name=name))
 
 
 def _lpips(weights: Path | None) -> Any:

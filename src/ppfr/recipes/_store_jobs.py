@@ -17,9 +17,10 @@ import ppfr
 from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
 from ppfr.core import InvalidInputError, PpfrError, ProblemsError
 from ppfr.data import SyntheticFaces, fetch_lfw, read_lfw_images, write_crop
-from ppfr.models import PRETRAINED, Backbone, ModelCard, export_onnx, load_model, load_pretrained, read_card
+from ppfr.models import PRETRAINED, Backbone, Lpips, ModelCard, export_onnx, load_model, load_pretrained, read_card
 from ppfr.recipes._catalogue import PROTOCOLS, read_images, read_protocol
 from ppfr.recipes._photo_jobs import YUNET, find_yunet
+from ppfr.recipes._spine import ADAPTED, JUDGE
 from ppfr.recipes._system import NETWORK_FILE
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "opencv-python-headless", "safetensors")
@@ -210,7 +211,9 @@ def _real_faces_verdict(data: Path | None, weights: Path | None) -> str:
     wanted: list[tuple[str, Callable[[], object]]] = [
         ("lfw112/ (`ppfr data fetch lfw --data DIR`)", lambda: read_lfw_images(data_root(data)))
     ]
-    wanted += [(entry.asset.name, functools.partial(_find, entry.asset, weights)) for entry in PRETRAINED.values()]
+    networks = [PRETRAINED[name].asset for name in (ADAPTED, JUDGE)]
+    wanted += [(asset.name, functools.partial(_find, asset, weights)) for asset in networks]
+    wanted.append(("lpips_squeeze.safetensors", lambda: Lpips.from_weights(weights)))
     missing = [name for name, get in wanted if _try(get).startswith("missing")]
     return f"missing: {', '.join(missing)}" if missing else "ready"
 
