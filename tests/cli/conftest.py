@@ -1,0 +1,60 @@
+"""Running the command line in this process: the same entry as the program's, with what it prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppfr.cli import run
+from ppfr.data import SyntheticFaces, write_crop
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.stdout)
+
+
+Ppfr = Callable[..., Printed]
+
+
+@pytest.fixture
+def ppfr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ppfr:
+    """`ppfr("mask", path, ...)` -> exit code and what was printed; no data or weights but those that are named."""
+    monkeypatch.delenv("PPFR_DATA", raising=False)
+    monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
+
+    def call(*arguments: object) -> Printed:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Printed(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def crop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An aligned synthetic face as PNG."""
+    path = tmp_path_factory.mktemp("crop") / "face.png"
+    write_crop(SyntheticFaces(1, 1, seed=3).read([0])[0], path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A system that was trained for two steps by `ppfr train`, its secret beside it."""
+    out = tmp_path_factory.mktemp("system") / "system"
+    arguments = f"train --images synthetic:6x4 --way scratch --network mobilefacenet-small --passes 1 --out {out}"
+    assert run([*arguments.split(), "--batch-size", "12", "--json"]) == 0
+    return out

@@ -1,0 +1,170 @@
+"""What the command line promises before anything runs: commands, options, help, exit codes, completion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from ppfr.cli import app, run
+from ppfr.core import InvalidInputError
+
+OPTIONS = Path(__file__).with_name("options.json")
+
+
+def commands(group: Any = None, prefix: str = "ppfr") -> Iterator[tuple[str, Any]]:
+    group = typer.main.get_command(app) if group is None else group
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def parameters(command: Any) -> list[Any]:
+    return [parameter for parameter in command.params if parameter.name != "help"]
+
+
+def words(parameter: Any) -> str:
+    return (
+        parameter.name
+        if parameter.param_type_name == "argument"
+        else "/".join((*parameter.opts, *parameter.secondary_opts))
+    )
+
+
+def test_commands_and_options_are_the_promised_ones() -> None:
+    """Scripts rest on these. Adding is fine: write it into the list. Removing or renaming breaks users."""
+    found = {name: sorted(map(words, parameters(command))) for name, command in commands()}
+    assert found == json.loads(OPTIONS.read_text(encoding="utf-8"))
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in commands():
+        assert command.help and len(command.help) > 30, name
+        for parameter in parameters(command):
+            assert parameter.help, f"{name} {words(parameter)}"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*name.split()[1:], "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Usage:" in text
+    assert text.count(name) > 1, "an example command line"
+
+
+def test_every_command_speaks_json() -> None:
+    assert [name for name, command in commands() if "--json" not in map(words, parameters(command))] == []
+
+
+def test_the_program_starts_without_torch() -> None:
+    code = (
+        "import sys; from ppfr.cli import run; code = run(['--version']); "
+        "assert 'torch' not in sys.modules, 'help must not wait for torch'; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ppfr ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"], ["models"]])
+def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert "Usage:" in printed.out and "Commands" in printed.out
+    assert not printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mask", "--nonsense"], ["--nonsense", "ppfr mask --help"]),
+        (["mask"], ["Missing", "ppfr mask --help"]),
+        (["nonsense"], ["nonsense", "ppfr --help"]),
+        (["train", "--out", "x", "--images", "y", "--passes", "many"], ["--passes", "ppfr train --help"]),
+    ],
+)
+def test_usage_errors_name_the_help(arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith("error:")
+    assert all(word in printed.err for word in said), printed.err
+
+    assert run([*arguments, "--json"]) == 2
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert told["exit_code"] == 2 and told["error"]["type"] == "UsageError"
+    assert all(word in told["error"]["message"] for word in said)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "kind", "said"),
+    [
+        (InvalidInputError("left [bold] is right"), 2, "InvalidInputError", "left [bold] is right"),
+        (KeyboardInterrupt(), 130, "Interrupted", "--resume"),
+        (typer.Abort(), 130, "Interrupted", "--resume"),
+        (PermissionError(13, "Permission denied", "faces"), 2, "PermissionError", "faces: Permission denied"),
+    ],
+)
+def test_errors_within_a_command(
+    raised: BaseException,
+    code: int,
+    kind: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("ppfr.recipes.describe_data", fail)
+    assert run(["data", "list"]) == code
+    printed = capsys.readouterr()
+    assert not printed.out and said in printed.err and "Traceback" not in printed.err
+    assert run(["data", "list", "--json"]) == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == code and told["error"]["type"] == kind and said in told["error"]["message"]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ppfr.recipes.describe_data", fail)
+    with pytest.raises(ZeroDivisionError):
+        run(["data", "list"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (
+            "ppfr ",
+            {"align", "mask", "train", "evaluate", "attack", "run", "report", "data", "models", "doctor", "demo"},
+        ),
+        ("ppfr train --way ", {"scratch", "distil", "adapt"}),
+        ("ppfr mask --method p", {"ppfr-fd"}),
+        ("ppfr run s", {"spine:demo", "spine:lfw", "spine:cfp"}),
+        ("ppfr run spine:lfw --preset l", {"laptop"}),
+        ("ppfr attack --attack ", {"unet", "cgan", "linkage"}),
+        ("ppfr evaluate --protocol c", {"cfp-ff", "cfp-fp"}),
+    ],
+)
+def test_tab_completes(
+    typed: str, offered: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_PPFR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    with pytest.raises(SystemExit) as left:
+        run([])
+    assert left.value.code in (0, None)
+    assert set(capsys.readouterr().out.split()) == offered
