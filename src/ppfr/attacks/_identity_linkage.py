@@ -38,6 +38,8 @@ class IdentityLinkage(TrainedAttack):
         stem_width: channels of the stem.
         stem_depth: residual units of the stem.
         feature_weight: weight of the feature map's error ("restemmed" only).
+        embedding_from: share of the training after which the embedding is learned too, not the feature map alone;
+            until then the bodies rest and a step costs a fraction ("restemmed" only). Default: `body_unfrozen_from`.
         body_unfrozen_from: share of the training after which the body learns too ("restemmed" only).
         lr: learning rate of AdamW.
         options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
@@ -62,6 +64,7 @@ class IdentityLinkage(TrainedAttack):
         stem_width: int = 96,
         stem_depth: int = 4,
         feature_weight: float = 1.0,
+        embedding_from: float | None = None,
         body_unfrozen_from: float = 0.5,
         lr: float = 1e-3,
         **options: Any,
@@ -73,7 +76,11 @@ class IdentityLinkage(TrainedAttack):
             raise InvalidInputError(f"tap={tap!r} is not in the teacher; it has {', '.join(teacher.tap_shapes)}")
         self.teacher, self.teacher_card, self.student, self.tap = teacher, teacher_card, student, tap
         self.stem_width, self.stem_depth = stem_width, stem_depth
-        self.feature_weight, self.body_unfrozen_from, self.lr = feature_weight, body_unfrozen_from, lr
+        self.feature_weight, self.lr = feature_weight, lr
+        self.body_unfrozen_from = body_unfrozen_from
+        start = body_unfrozen_from if embedding_from is None else embedding_from
+        # Without the feature map there is nothing to learn before the embedding.
+        self.embedding_from = start if feature_weight else 0.0
 
     @property
     def name(self) -> str:
@@ -86,6 +93,7 @@ class IdentityLinkage(TrainedAttack):
             "tap": self.tap or "auto",
             "stem": {"width": self.stem_width, "depth": self.stem_depth},
             "feature_weight": self.feature_weight,
+            "embedding_from": self.embedding_from,
             "body_unfrozen_from": self.body_unfrozen_from,
         }
         return {
@@ -121,8 +129,8 @@ class IdentityLinkage(TrainedAttack):
                 self.teacher,
                 teacher_card=self.teacher_card,
                 feature_weight=self.feature_weight,
+                embedding_from=self.embedding_from,
                 body_unfrozen_from=self.body_unfrozen_from,
-                embedding_from=self.body_unfrozen_from if self.feature_weight > 0 else 0.0,
                 optimiser=optimiser,
             )
         return LinkageObjective(masker, inner, network)
