@@ -19,6 +19,7 @@ from ppfr.attacks import FreshSecret
 from ppfr.benchmark import (
     Arm,
     AttackPlan,
+    EvaluationSettings,
     Experiment,
     Judge,
     Knowledge,
@@ -27,6 +28,7 @@ from ppfr.benchmark import (
     TrainedArm,
     Victims,
     check_record,
+    evaluate,
     picture_of_masked,
     run,
     write_report,
@@ -502,6 +504,14 @@ def test_stochastic_masks_are_fresh_for_each_purpose_and_the_same_in_each_run(tm
     assert records[0]["arms"][1]["masker"]["value_range"] == [None, None]
     accuracies = [arm["protocols"][0]["accuracy"]["value"] for arm in records[0]["arms"]]
     assert accuracies[1] < accuracies[0]
+
+
+def test_one_recogniser_evaluated_alone_gets_the_figures_that_the_arm_gets(finished: tuple[Path, Record]) -> None:
+    experiment = toy_experiment()
+    settings = EvaluationSettings(seed=3, num_resamples=100, batch_size=16)
+    alone = evaluate(experiment.arms[1].masker, Projection(5, 0.3), experiment.protocols[0], settings=settings)
+    of_arm = finished[1]["arms"][1]["protocols"][0]
+    assert {**alone, "gap_to_baseline": of_arm["gap_to_baseline"]} == of_arm
 
 
 def test_masked_faces_are_drawn_as_what_they_are() -> None:

@@ -184,7 +184,7 @@ def _attack_rows(record: Part) -> list[Row]:
                 "threat": attack["threat_model"]["in_words"],
                 "judge": judges[attack["judge"]],
                 "likeness": _likeness_rows(outcome["recovery"]) if outcome else [],
-                "facts": flat_facts({**(attack["fit"] or {}), **attack["notes"]}),
+                "facts": flat_facts({**attack["config"], **(attack["fit"] or {}), **attack["notes"]}),
                 "sample": ""
                 if outcome is None
                 else f"{count(outcome['num_images'])} images of {count(outcome['num_victims'])} people",
