@@ -91,6 +91,7 @@ def train_system(
         num_devices=num_devices,
         resumes=resumes,
         with_tensorboard=with_tensorboard,
+        secret=secret,
     )
     system, record = way.train(masker, images, seed=request.seed, options=options)
     card = save_system(out_dir, system)

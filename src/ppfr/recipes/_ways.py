@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from ppfr.models import (
     ir_se50,
     load_pretrained,
 )
+from ppfr.recipes._catalogue import make_masker
 from ppfr.recipes._system import MaskedSystem
 from ppfr.training import (
     AdaptationObjective,
@@ -63,6 +65,7 @@ class FitOptions:
         resumes: go on from the last checkpoint in `run_dir`.
         shows_progress: a progress bar.
         with_tensorboard: scalars under `run_dir`/tensorboard.
+        secret: the masker's, which several processes need to make it anew.
     """
 
     run_dir: Path | None
@@ -71,13 +74,23 @@ class FitOptions:
     resumes: bool = False
     shows_progress: bool = True
     with_tensorboard: bool = False
+    secret: bytes | None = dataclasses.field(default=None, repr=False)
 
 
 class Way(Protocol):
     """A way of training: masker and images in, a masked recogniser out."""
 
+    @property
+    def plan(self) -> Plan:
+        """Length and schedule."""
+        ...
+
     def cards(self) -> tuple[ModelCard, ...]:
         """Cards of the pretrained networks that go in, known before anything is trained."""
+        ...
+
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
+        """The objective, and the network in it that will recognise; the same for the same arguments."""
         ...
 
     def train(
@@ -113,12 +126,9 @@ class FromScratch:
         """None: nothing is known beforehand."""
         return ()
 
-    def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
-    ) -> tuple[MaskedSystem, FitRecord]:
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
         """See `Way`."""
         network = _new_network(self.network, masker, dim=self.dim, seed=derive_seed(seed, "network"))
-        num_classes = len(set(images.subject_ids))
         head = _named(HEADS, self.head, "head")(
             num_classes,
             self.dim,
@@ -127,8 +137,13 @@ class FromScratch:
             **({} if self.margin is None else {"margin": self.margin}),
         )
         objective = MarginObjective(masker, network, head, optimiser=self.optimiser)
-        record = _fit(objective, images, self.plan, seed, options)
-        return _system(masker, network, images, way="trained from scratch", learnt_from=()), record
+        return objective, network
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        return _train(self, masker, images, seed=seed, options=options, words="trained from scratch")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,9 +170,7 @@ class Distil:
         """The teacher's."""
         return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
 
-    def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
-    ) -> tuple[MaskedSystem, FitRecord]:
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
         """See `Way`."""
         teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
         network = _new_network(self.network, masker, dim=teacher.dim, seed=derive_seed(seed, "network"))
@@ -170,8 +183,13 @@ class Distil:
             optimiser=self.optimiser,
             seed=derive_seed(seed, "projections"),
         )
-        record = _fit(objective, images, self.plan, seed, options)
-        return _system(masker, network, images, way=f"distilled from {self.teacher}", learnt_from=(card,)), record
+        return objective, network
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        return _train(self, masker, images, seed=seed, options=options, words=f"distilled from {self.teacher}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,9 +228,7 @@ class Adapt:
         """The teacher's."""
         return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
 
-    def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
-    ) -> tuple[MaskedSystem, FitRecord]:
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
         """See `Way`."""
         teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
         stem = conv_stem(
@@ -235,8 +251,13 @@ class Adapt:
             embedding_weight=self.embedding_weight,
             optimiser=self.optimiser,
         )
-        record = _fit(objective, images, self.plan, seed, options)
-        return _system(masker, network, images, way=f"adapted from {self.teacher}", learnt_from=(card,)), record
+        return objective, network
+
+    def train(
+        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+    ) -> tuple[MaskedSystem, FitRecord]:
+        """See `Way`."""
+        return _train(self, masker, images, seed=seed, options=options, words=f"adapted from {self.teacher}")
 
 
 def check_names(*, network: str, head: str, teacher: str) -> None:
@@ -261,11 +282,22 @@ def _new_network(name: str, masker: ImageMasker, *, dim: int, seed: int) -> Back
     return network
 
 
-def _fit(objective: Objective, images: ImageSet, plan: Plan, seed: int, options: FitOptions) -> FitRecord:
-    return fit(
+def _train(
+    way: Way, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions, words: str
+) -> tuple[MaskedSystem, FitRecord]:
+    num_classes = len(set(images.subject_ids))
+    objective, network = way.build(masker, num_classes=num_classes, seed=seed)
+    rebuild = None
+    if options.num_devices > 1 and masker.spec.is_keyed:
+        # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.
+        config = dict(masker.public_config())
+        rebuild = functools.partial(
+            _rebuild, way, name=masker.name, config=config, secret=options.secret, num_classes=num_classes, seed=seed
+        )
+    record = fit(
         objective,
         images,
-        plan=plan,
+        plan=way.plan,
         seed=derive_seed(seed, "fit"),
         run_dir=options.run_dir,
         device=options.device,
@@ -273,7 +305,17 @@ def _fit(objective: Objective, images: ImageSet, plan: Plan, seed: int, options:
         resume=options.resumes,
         progress=options.shows_progress,
         tensorboard=options.with_tensorboard,
+        rebuild=rebuild,
     )
+    return _system(masker, network, images, way=words, learnt_from=way.cards()), record
+
+
+def _rebuild(
+    way: Way, *, name: str, config: Mapping[str, Any], secret: bytes | None, num_classes: int, seed: int
+) -> Objective:
+    """The objective again, in another process."""
+    masker = make_masker(name, secret=secret, config=config)
+    return way.build(masker, num_classes=num_classes, seed=seed)[0]
 
 
 def _system(
