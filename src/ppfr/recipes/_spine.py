@@ -105,9 +105,9 @@ _FAST = Budget(
     passes=1,
     attack_passes={"unet": 1, "cgan": 1, "linkage": 1},
     attack_options={
-        "unet": {"width": 8, "max_width": 32},
-        "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8},
-        "linkage": {"stem_width": 16, "stem_depth": 1},
+        "unet": {"width": 8, "max_width": 32, "num_deployments": 1},
+        "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},
+        "linkage": {"stem_width": 16, "stem_depth": 1, "num_deployments": 1},
     },
     num_victims=20,
     num_resamples=100,

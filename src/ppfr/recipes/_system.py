@@ -65,8 +65,12 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
         name, config = facts["name"], facts["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); train again or restore it") from error
+    try:
+        is_keyed = needs_secret(name, config)
+    except InvalidInputError as error:
+        raise CheckpointError(f"{path} names no masker that this version has: {error}") from error
     secret = None
-    if needs_secret(name, config):
+    if is_keyed:
         where = secret_path or directory / SECRET_FILE
         if not where.is_file():
             raise MissingWeightsError(
@@ -76,7 +80,7 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
     try:
         masker = make_masker(name, secret=secret, config=config)
     except InvalidInputError as error:
-        raise CheckpointError(f"{path} describes no masker that this version can make: {error}") from error
+        raise CheckpointError(f"{path} describes no masker that can be made: {error}") from error
     network, card = load_model(directory / NETWORK_FILE)
     if tuple(network.in_shape) != tuple(masker.spec.out_shape):
         raise CheckpointError(

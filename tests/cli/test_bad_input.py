@@ -1,0 +1,192 @@
+"""Bad input ends with exit code 2, one message that names the remedy, nothing on stdout and nothing half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppfr.data import read_image
+
+Ppfr = Callable[..., Any]  # the fixture of conftest
+
+FACES = ["--images", "synthetic:6x4", "--way", "scratch", "--network", "mobilefacenet-small"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, crop: Path) -> Path:
+    """A folder with good and bad files in it."""
+    (tmp_path / "good.png").write_bytes(crop.read_bytes())
+    (tmp_path / "truncated.png").write_bytes(crop.read_bytes()[:3000])
+    (tmp_path / "text.jpg").write_text("no image at all", encoding="utf-8")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "short.key").write_bytes(bytes(31))
+    (tmp_path / "photos" / "person").mkdir(parents=True)
+    (tmp_path / "photos" / "person" / "a.png").write_bytes(crop.read_bytes())
+    (tmp_path / "photos" / "person" / "b.png").write_bytes(crop.read_bytes()[:500])
+    (tmp_path / "photos" / "person" / "c.jpg").write_text("neither", encoding="utf-8")
+    (tmp_path / "nothing").mkdir()
+    return tmp_path
+
+
+def told(ppfr: Ppfr, *arguments: object) -> str:
+    """The message of a command that must refuse its input."""
+    printed = ppfr(*arguments)
+    assert printed.code == 2, printed
+    assert not printed.stdout
+    assert printed.stderr.startswith("error: ") and "Traceback" not in printed.stderr
+    as_json = ppfr(*arguments, "--json")
+    assert as_json.code == 2 and as_json.json["exit_code"] == 2
+    assert as_json.json["error"]["message"].split()[:3] == printed.stderr.removeprefix("error: ").split()[:3]
+    return printed.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "photo", "said"),
+    [
+        ("mask", "absent.png", ["absent.png", "does not exist"]),
+        ("mask", "photos", ["is a directory", "takes folders"]),
+        ("mask", "truncated.png", ["damaged or truncated"]),
+        ("mask", "empty.png", ["empty"]),
+        ("align", "absent.png", ["absent.png", "does not exist"]),
+        ("align", "text.jpg", ["not an image"]),
+    ],
+)
+def test_photos_that_cannot_be_read(command: str, photo: str, said: list[str], ppfr: Ppfr, place: Path) -> None:
+    message = told(ppfr, command, place / photo, "--out", place / "out")
+    assert all(word in message for word in said), message
+    assert not (place / "out").exists()
+
+
+def test_a_photo_that_must_be_aligned_names_the_detector_and_how_to_get_it(ppfr: Ppfr, place: Path) -> None:
+    Image.fromarray(np.full((200, 150, 3), 90, np.uint8)).save(place / "large.png")
+    for command in ("mask", "align"):
+        message = told(ppfr, command, place / "large.png", "--out", place / "out")
+        for word in ("yunet.onnx", "sha256", "--weights", "PPFR_WEIGHTS", "ppfr models fetch"):
+            assert word in message
+    message = told(ppfr, "mask", place / "large.png", "--out", place / "out", "--weights", place / "nothing")
+    assert str(place / "nothing") in message
+    (place / "yunet.onnx").write_bytes(b"another network")
+    assert "sha256" in told(ppfr, "mask", place / "large.png", "--out", place / "out", "--weights", place)
+    assert not (place / "out").exists()
+
+
+@pytest.mark.real_data
+def test_no_face_and_several_faces(
+    ppfr: Ppfr, tmp_path: Path, data_root: Path, weights_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPFR_WEIGHTS", str(weights_root))
+    Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "blank.png")
+    assert "face" in told(ppfr, "mask", tmp_path / "blank.png", "--out", tmp_path / "out")
+    one = read_image(sorted((data_root / "lfw_photos").rglob("*.jpg"))[0])
+    Image.fromarray(np.concatenate([one, one], axis=1)).save(tmp_path / "two.png")
+    assert "2 faces" in told(ppfr, "mask", tmp_path / "two.png", "--out", tmp_path / "out")
+    assert ppfr("mask", tmp_path / "two.png", "--out", tmp_path / "out", "--largest").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("mask good.png --out out --method blur", ["'blur'", "ppfr-fd", "unprotected"]),
+        ("mask good.png --out out --secret short.key", ["31 bytes", "32"]),
+        ("mask good.png --out out --secret photos", ["photos is no file"]),
+        ("train --out out --images lfw-train --method unprotected", ["--data", "PPFR_DATA", "ppfr data fetch lfw"]),
+        ("train --out out --images nonsense", ["'nonsense'", "lfw-train", "synthetic:SUBJECTSxIMAGES"]),
+        ("train --out out --images synthetic:0x3", ["synthetic:0x3", "whole numbers"]),
+        ("train --out out --images nothing", ["nothing"]),
+        ("train --out out --images synthetic:6x4 --way magic", ["'magic'", "scratch", "distil", "adapt"]),
+        ("train --out out --images synthetic:6x4 --method blur", ["'blur'", "ppfr-fd"]),
+        ("train --out out --images synthetic:6x4 --network vgg", ["'vgg'", "mobilefacenet-small"]),
+        ("train --out out --images synthetic:6x4 --head softmax", ["'softmax'", "arcface"]),
+        ("train --out out --images synthetic:6x4 --teacher me", ["'me'", "mobilefacenet-y1"]),
+        ("train --out out --images synthetic:6x4 --device tpu", ["'tpu'", "cpu", "cuda"]),
+        ("train --out out --images synthetic:6x4 --device cuda:99", ["cuda:99", "use cpu or auto"]),
+        ("train --out out --images synthetic:6x4 --passes 0", ["passes"]),
+        ("train --out out --images synthetic:6x4 --precision 8", ["precision", "32-true"]),
+        ("train --out out --images synthetic:6x4 --way scratch --secret short.key", ["31 bytes", "32"]),
+        ("evaluate --model nobody", ["'nobody'", "mobilefacenet-y1", "ppfr train --out"]),
+        ("evaluate --model nothing", ["masker.json", "ppfr train --out"]),
+        ("evaluate --model mobilefacenet-y1", ["mobilefacenet_y1_ms1m.safetensors", "sha256", "--weights"]),
+        ("attack --attack guess --public synthetic:9x4 --victims synthetic --out out", ["'guess'", "unet", "linkage"]),
+        ("attack --attack unet --public synthetic:9x4 --victims synthetic --out out", ["--weights", "PPFR_WEIGHTS"]),
+        ("run spine:nothing --out out", ["'spine:nothing'", "spine:demo", "spine:lfw"]),
+        ("run spine:demo --preset huge --out out", ["'huge'", "laptop"]),
+        ("run spine:demo --device cuda:99 --out out", ["cuda:99"]),
+        ("run spine:lfw --out out", ["--data", "PPFR_DATA", "ppfr data fetch lfw"]),
+        ("run spine:lfw --out out --data nothing", ["lfw112", "nothing", "ppfr data fetch lfw"]),
+        ("run spine:cfp --out out --data absent", ["absent", "no such directory"]),
+        ("report absent.json --out out", ["absent.json"]),
+        ("report good.png --out out", ["good.png"]),
+        ("data list", ["--data", "PPFR_DATA", "ppfr data fetch lfw"]),
+        ("data fetch cfp --data out", ["'cfp'", "cfpw.io", "ppfr align"]),
+        ("data fetch lfw --data out", ["yunet.onnx", "ppfr models fetch"]),
+        ("data check absent", ["'absent'", "folder"]),
+        ("data synthetic --out out --subjects 0", ["0"]),
+        ("models show nobody", ["'nobody'", "mobilefacenet-y1", ".safetensors"]),
+        ("models show absent.safetensors", ["absent.safetensors"]),
+        ("models export mobilefacenet-y1 --out out", ["out", ".onnx"]),
+    ],
+)
+def test_words_that_name_nothing(
+    arguments: str, said: list[str], ppfr: Ppfr, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    message = told(ppfr, *arguments.split())
+    assert all(word in message for word in said), message
+    assert not (place / "out").exists(), "nothing is written before the input is known to be good"
+
+
+def test_all_problems_of_a_folder_at_once(ppfr: Ppfr, place: Path) -> None:
+    message = told(ppfr, "data", "check", place / "photos")
+    assert "2 problem(s)" in message and "b.png" in message and "c.jpg" in message
+    assert "a.png" not in message
+
+
+def test_an_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: Path) -> None:
+    network = (system / "network.safetensors").read_bytes()
+    message = told(ppfr, "train", "--out", system, *FACES)
+    assert "--resume" in message and "--out" in message
+    assert (system / "network.safetensors").read_bytes() == network
+
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    for command in (
+        ["run", "spine:demo", "--preset", "fast-test"],
+        ["demo"],
+        ["attack", "--attack", "unet", "--public", "synthetic:9x4", "--victims", "synthetic"],
+    ):
+        message = told(ppfr, *command, "--out", tmp_path)
+        assert "--resume" in message and "--out" in message
+    assert (tmp_path / "run.json").read_text(encoding="utf-8") == "{}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda system: (system / "secret.key").unlink(), ["secret.key", "--secret"]),
+        (lambda system: (system / "secret.key").write_bytes(bytes(5)), ["5 bytes", "32"]),
+        (lambda system: (system / "network.safetensors").unlink(), ["network.safetensors"]),
+        (lambda system: (system / "network.safetensors").write_bytes(b"damaged"), ["network.safetensors"]),
+        (lambda system: (system / "masker.json").write_text("{"), ["masker.json", "damaged"]),
+        (lambda system: (system / "masker.json").write_text("[1]"), ["masker.json", "damaged"]),
+        (
+            lambda system: (system / "masker.json").write_text('{"format": 1, "name": "unprotected", "config": {}}'),
+            ["(36, 28, 28)", "(3, 112, 112)", "mixed up"],
+        ),
+        (
+            lambda system: (system / "masker.json").write_text('{"format": 1, "name": "blur", "config": {}}'),
+            ["'blur'", "masker.json"],
+        ),
+    ],
+)
+def test_a_system_whose_files_do_not_belong_together(
+    spoil: Callable[[Path], object], said: list[str], ppfr: Ppfr, system: Path, tmp_path: Path
+) -> None:
+    for file in ("network.safetensors", "masker.json", "secret.key"):
+        (tmp_path / file).write_bytes((system / file).read_bytes())
+    spoil(tmp_path)
+    message = told(ppfr, "evaluate", "--model", tmp_path, "--protocol", "synthetic:60")
+    assert all(word in message for word in said), message

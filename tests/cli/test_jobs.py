@@ -1,0 +1,117 @@
+"""Commands that do what they say, on synthetic faces and, where they are, on real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppfr.data import read_image
+from ppfr.masking import read_masked
+
+Ppfr = Callable[..., Any]  # the fixture of conftest
+
+
+def test_mask_writes_what_leaves_the_device_and_keeps_the_secret_apart(ppfr: Ppfr, crop: Path, tmp_path: Path) -> None:
+    first = ppfr("mask", crop, "--out", tmp_path, "--json")
+    assert first.code == 0 and "secret" in first.stderr
+    told = first.json
+    assert (told["method"], told["shape"], told["bytes_per_face"]) == ("ppfr-fd", "36x28x28", 2 * 36 * 28 * 28)
+    key = tmp_path / "secret.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    sent = Path(told["sent"])
+    assert key.read_bytes() not in sent.read_bytes()
+    assert key.read_bytes().hex() not in first.stdout + first.stderr
+    assert read_masked(sent).values_BKPQ.shape == (1, 36, 28, 28)
+    assert read_image(told["picture"]).shape[2] == 3
+
+    again = ppfr("mask", crop, "--out", tmp_path / "again", "--secret", key, "--json")
+    assert again.json["secret_was_drawn"] is False and not again.stderr
+    values = read_masked(sent).values_BKPQ
+    assert read_masked(Path(again.json["sent"])).values_BKPQ.equal(values)
+    other = ppfr("mask", crop, "--out", tmp_path / "other", "--json")
+    assert not read_masked(Path(other.json["sent"])).values_BKPQ.equal(values)
+
+
+def test_mask_unprotected_needs_no_secret(ppfr: Ppfr, crop: Path, tmp_path: Path) -> None:
+    printed = ppfr("mask", crop, "--out", tmp_path, "--method", "unprotected")
+    assert printed.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["face.masked.png", "face.masked.safetensors"]
+
+
+def test_synthetic_faces_can_be_written_checked_and_read(ppfr: Ppfr, tmp_path: Path) -> None:
+    written = ppfr("data", "synthetic", "--out", tmp_path, "--subjects", 3, "--images", 2, "--json").json
+    assert written["images"] == 6
+    assert len(list(tmp_path.rglob("*.png"))) == 6
+    checked = ppfr("data", "check", tmp_path, "--json").json
+    assert (checked["images"], checked["people"]) == (6, 3)
+
+
+def test_evaluate_prints_figures_with_n_and_interval(ppfr: Ppfr, system: Path) -> None:
+    printed = ppfr("evaluate", "--model", system, "--protocol", "synthetic:60", "--json")
+    assert printed.code == 0
+    told = printed.json
+    assert told["num_genuine"] == told["num_impostor"] == 30
+    assert set(told["tar_at_far"]) == {"0.01", "0.001", "0.0001"}
+    for figure in (told["accuracy"], told["eer"], told["tar_at_far"]["0.001"]):
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 and figure["n"] > 0
+    assert 0 <= told["accuracy_std_over_folds"] <= 0.5
+    assert told["masker"] == "ppfr-fd" and "roc" not in told
+    text = ppfr("evaluate", "--model", system, "--protocol", "synthetic:60").stdout
+    assert f"{100 * told['accuracy']['value']:.2f} % [" in text and "n=60" in text
+
+
+def test_another_secret_of_the_right_size_is_taken_and_tells_on_the_figures(
+    ppfr: Ppfr, system: Path, tmp_path: Path
+) -> None:
+    """Nothing can tell a wrong secret from the right one but the embeddings that come of it."""
+    (tmp_path / "other.key").write_bytes(bytes(range(32)))
+    arguments = ("evaluate", "--model", system, "--protocol", "synthetic:60", "--json")
+    right, wrong = ppfr(*arguments).json, ppfr(*arguments, "--secret", tmp_path / "other.key").json
+    assert right["auc"] != wrong["auc"]
+
+
+def test_models_are_described_and_exported(ppfr: Ppfr, system: Path, tmp_path: Path) -> None:
+    listed = ppfr("models", "list", "--json").json["models"]
+    assert {"mobilefacenet-y1", "mobilefacenet-casia"} <= {entry["name"] for entry in listed}
+    assert all(entry["licence"] and entry["training_data"] for entry in listed)
+    card = ppfr("models", "show", system, "--json").json
+    assert card["input"] == "36x28x28" and card["training_data"] == "synthetic"
+    pytest.importorskip("onnxruntime")
+    done = ppfr("models", "export", system, "--out", tmp_path / "n.onnx", "--json")
+    assert done.code == 0 and done.json["largest_difference"] < 1e-4 and (tmp_path / "n.onnx").stat().st_size > 1000
+
+
+def test_doctor_says_what_is_missing_for_which_job(ppfr: Ppfr) -> None:
+    printed = ppfr("doctor", "--json")
+    jobs = printed.json["jobs"]
+    assert printed.code == 0 and printed.json["can_run_demo"] is True
+    assert "ppfr models fetch" in jobs["photos"]
+    assert "ppfr data fetch lfw" in jobs["real faces"] and "mobilefacenet_y1" in jobs["real faces"]
+
+
+def test_recipes_are_listed(ppfr: Ppfr) -> None:
+    assert {"spine:demo", "spine:lfw", "spine:cfp"} <= set(ppfr("run", "list", "--json").json)
+
+
+@pytest.mark.real_data
+def test_real_photos_are_aligned_and_masked(ppfr: Ppfr, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+    photo = sorted((data_root / "lfw_photos").rglob("*.jpg"))[0]
+    done = ppfr("align", photo, "--out", tmp_path / "crops", "--weights", weights_root, "--largest", "--json")
+    assert done.code == 0 and read_image(done.json["file"]).shape == (112, 112, 3)
+    sent = ppfr("mask", photo, "--out", tmp_path / "sent", "--weights", weights_root, "--largest", "--json")
+    assert sent.code == 0 and json.loads(sent.stdout)["bytes_per_face"] == 56448
+
+
+@pytest.mark.real_data
+def test_doctor_and_lists_find_what_is_there(ppfr: Ppfr, data_root: Path, weights_root: Path) -> None:
+    told = ppfr("doctor", "--data", data_root, "--weights", weights_root, "--json").json
+    assert told["jobs"]["photos"] == told["jobs"]["real faces"] == "ready"
+    sets = ppfr("data", "list", "--data", data_root, "--json").json
+    assert sets["lfw"].startswith("6000 pairs in 10 folds, 7701 images")
+    assert sets["lfw-train"].split()[1] == "images," and int(sets["lfw-train"].split()[0]) > 5000
+    networks = ppfr("models", "list", "--weights", weights_root, "--json").json["models"]
+    assert all(not entry["file"].startswith("not here") for entry in networks)
