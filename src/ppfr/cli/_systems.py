@@ -191,6 +191,7 @@ def attack(
         ),
     ] = "mobilefacenet-casia",
     passes: Annotated[int, typer.Option(help="Times the adversary sees each of its images.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="The adversary's images a step.")] = 64,
     num_victims: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
     data: Data = None,
     weights: Weights = None,
@@ -216,6 +217,7 @@ def attack(
         knows_secret=knows_secret,
         teacher=teacher,
         passes=passes,
+        batch_size=batch_size,
         num_victims=num_victims,
         seed=seed,
     )

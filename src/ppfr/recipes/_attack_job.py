@@ -31,6 +31,7 @@ class AttackRequest:
         knows_secret: what the adversary is granted.
         teacher: recogniser of plain faces: teacher of linkage, and judge.
         passes: of the attacker's training.
+        batch_size: of the attacker's training.
         num_victims: people attacked.
         seed: root of every draw.
     """
@@ -42,6 +43,7 @@ class AttackRequest:
     knows_secret: bool
     teacher: str
     passes: int
+    batch_size: int
     num_victims: int
     seed: int
 
@@ -51,7 +53,7 @@ class AttackRequest:
         return (
             f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --victims {self.victims} "
             f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --passes {self.passes} "
-            f"--num-victims {self.num_victims} --seed {self.seed}"
+            f"--batch-size {self.batch_size} --num-victims {self.num_victims} --seed {self.seed}"
         )
 
 
@@ -136,7 +138,7 @@ def _experiment(
     lpips: Any,
 ) -> Experiment:
     passes = dict.fromkeys(spine.ATTACK_LABELS, request.passes)
-    budget = dataclasses.replace(spine.REAL_BUDGETS["laptop"], attack_passes=passes)
+    budget = dataclasses.replace(spine.REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
     # Not a control in the report's sense: an arm of that role is one that is attacked without recognising.
     arm = Arm(name=request.method, label=request.method, role="control", masker=masker)
     wanted = masked_images_threat(knows_secret=request.knows_secret)

@@ -101,7 +101,7 @@ def write_synthetic(out_dir: Path, *, num_subjects: int, images_per_subject: int
     for start in range(0, len(faces), _READ_AT_ONCE):
         indices = range(start, min(start + _READ_AT_ONCE, len(faces)))
         for index, image_HWC in zip(indices, faces.read(indices), strict=True):
-            subject = faces.subject_ids[index]
+            subject = faces.subject_ids[index].replace("/", "-")
             counts[subject] = counts.get(subject, 0) + 1
             write_crop(image_HWC, out_dir / subject / f"{counts[subject]:04d}.png")
     return {"directory": str(out_dir), "images": len(faces), "people": num_subjects}
