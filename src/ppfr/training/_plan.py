@@ -107,9 +107,10 @@ class Plan:
     def rate_factor(self, step: int, *, num_images: int) -> float:
         """What every learning rate is multiplied by at `step` (from 0), in closed form.
 
-        >>> plan = Plan(passes=2, batch_size=10, warmup_steps=4)
-        >>> [plan.rate_factor(step, num_images=60) for step in (0, 3, 4, 8)]
-        [0.25, 1.0, 1.0, 0.5]
+        Examples:
+            >>> plan = Plan(passes=2, batch_size=10, warmup_steps=4)
+            >>> [plan.rate_factor(step, num_images=60) for step in (0, 3, 4, 8)]
+            [0.25, 1.0, 1.0, 0.5]
         """
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
