@@ -79,14 +79,21 @@ def attack_method(
     """
     if request.kind not in spine.ATTACK_LABELS:
         raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(spine.ATTACK_LABELS)}")
-    choose_device(device)
+    where = choose_device(device)
     is_keyed = needs_secret(request.method)
     refuse_earlier_run(out_dir, resumes=resumes)
     teacher = _teacher(request.teacher, weights)
     protocol, public = read_protocol(request.victims, data=data), read_images(request.public, data=data)
     secret = read_or_create_secret(secret_path or out_dir / SECRET_FILE)[0] if is_keyed else None
     masker = make_masker(request.method, secret=secret)
-    experiment = _experiment(request, masker, teacher, protocol=protocol, public=public, lpips=_lpips(weights))
+    judge = Judge(
+        name=teacher.card.name,
+        label=teacher.card.name,
+        embedder=NetworkEmbedder(for_inference(teacher.network).to(where)),
+        knowledge=[Knowledge.of_card(teacher.card, used_as="judge and teacher")],
+    )
+    plans = _plans(request, masker, teacher)
+    experiment = _experiment(request, masker, plans, judge, protocol=protocol, public=public, lpips=_lpips(weights))
     result = run_experiment(experiment, out_dir, device=device, resumes=resumes)
     del result["accuracy"]  # nothing recognises here
     record = read_record(out_dir / RECORD_FILE)
@@ -128,38 +135,42 @@ def _lpips(weights: Path | None) -> Any:
         return None
 
 
+def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[AttackPlan]:
+    """The one attack that was asked for, on the laptop budget but for what the request says."""
+    passes = dict.fromkeys(spine.ATTACK_LABELS, request.passes)
+    budget = dataclasses.replace(spine.REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
+    wanted = masked_images_threat(knows_secret=request.knows_secret)
+    return [
+        dataclasses.replace(plan, role="attack")
+        for plan in spine.attack_matrix(
+            [_arm(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card
+        )
+        if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
+    ]
+
+
+def _arm(request: AttackRequest, masker: ImageMasker) -> Arm:
+    # Not a control in the report's sense: an arm of that role is one that is attacked without recognising.
+    return Arm(name=request.method, label=request.method, role="control", masker=masker)
+
+
 def _experiment(
     request: AttackRequest,
     masker: ImageMasker,
-    teacher: MaskedSystem,
+    plans: list[AttackPlan],
+    judge: Judge,
     *,
     protocol: PairProtocol,
     public: ImageSet,
     lpips: Any,
 ) -> Experiment:
-    passes = dict.fromkeys(spine.ATTACK_LABELS, request.passes)
-    budget = dataclasses.replace(spine.REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
-    # Not a control in the report's sense: an arm of that role is one that is attacked without recognising.
-    arm = Arm(name=request.method, label=request.method, role="control", masker=masker)
-    wanted = masked_images_threat(knows_secret=request.knows_secret)
-    plans: list[AttackPlan] = [
-        dataclasses.replace(plan, role="attack")
-        for plan in spine.attack_matrix([arm], budget, teacher=teacher.network, teacher_card=teacher.card)
-        if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
-    ]
-    judge = Judge(
-        name=teacher.card.name,
-        label=teacher.card.name,
-        embedder=NetworkEmbedder(for_inference(teacher.network)),
-        knowledge=[Knowledge.of_card(teacher.card, used_as="judge and teacher")],
-    )
     return Experiment(
         name=f"attack:{request.kind}",
         title=f"{spine.ATTACK_LABELS[request.kind]} on {request.method}",
         command=request.command,
         seed=request.seed,
         people="synthetic" if request.victims.startswith("synthetic") else "real",
-        arms=[arm],
+        arms=[_arm(request, masker)],
         training_images=public,  # of nobody: the arm is attacked alone
         protocols=[protocol],
         judges=[judge],

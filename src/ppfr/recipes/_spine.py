@@ -13,7 +13,7 @@ import torch
 from ppfr.assets import data_root
 from ppfr.attacks import ConditionalGan, IdentityLinkage, UNetRecovery, masked_images_threat
 from ppfr.benchmark import Arm, AttackPlan, Experiment, Judge, Knowledge, RunOptions, Victims
-from ppfr.core import Attack, ImageMasker, ImageSet, InvalidInputError, derive_seed
+from ppfr.core import Attack, ImageMasker, ImageSet, InvalidInputError, choose_device, derive_seed
 from ppfr.data import (
     PairProtocol,
     SyntheticFaces,
@@ -285,7 +285,7 @@ def _experiment(
             Judge(
                 name=card.name,
                 label=card.name,
-                embedder=NetworkEmbedder(for_inference(network)),
+                embedder=NetworkEmbedder(for_inference(network).to(choose_device(context.device))),
                 knowledge=[Knowledge.of_card(card, used_as="judge and the linkage attack's teacher")],
             )
         ],
