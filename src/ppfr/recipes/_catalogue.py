@@ -157,7 +157,7 @@ def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
 def synthetic_protocol(*, num_pairs: int) -> PairProtocol:
     """Pairs of synthetic people (numbered from a million up, so that no training range reaches them)."""
     num_subjects = max(40, num_pairs // 10)
-    people = SyntheticFaces(num_subjects, 6, seed=SYNTHETIC_SEED, first_subject=1_000_000)
+    people = SyntheticFaces(num_subjects, 6, seed=SYNTHETIC_SEED, first_subject=1_000_000).cached()
     return synthetic_pairs(people, num_pairs=num_pairs, num_folds=10, seed=SYNTHETIC_SEED)
 
 
