@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 setup: $(VENV)/.dev  ## environment with everything that developers need
 
 demo: $(VENV)/.runtime  ## environment + the main job on synthetic faces; opens nothing, prints where the report is
-	$(BIN)/ppfr demo --out runs/demo
+	$(BIN)/ppfr demo --out runs/demo --resume
 
 test: $(VENV)/.dev  ## environment + tests and doctests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
@@ -45,7 +45,7 @@ arch: $(VENV)/.dev  ## import-linter: arrows point down
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## build the documentation, warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	$(BIN)/python benchmarks/front_end.py
