@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
-from ppfr.benchmark import write_record, write_report
+from ppfr.benchmark import _charts, write_record, write_report
 from ppfr.benchmark._findings import findings, headline, identity_verdict
 from ppfr.benchmark._picture_files import write_index, write_strip
 from ppfr.core import InvalidInputError, MissingAssetError, ShapeError
@@ -119,6 +121,86 @@ def test_page_asks_nothing_of_the_network(run_folder: Path) -> None:
     assert "default-src 'none'" in policy
     assert "http:" not in text
     assert "https:" not in text
+    assert "url(" not in text
+
+
+def test_charts_take_the_page_s_colours_and_nothing_from_the_caller_s_settings(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, page = page_of(run_folder)
+    charts = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
+    assert len([chart for chart in charts if 'class="chart"' in chart]) >= 3
+    css = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert css is not None
+    for chart in charts:
+        assert not re.search(r"#[0-9a-f]{3}|rgb\(|\bid=", chart), "a colour that does not follow the theme, or an id"
+        for name in re.findall(r"var\((--\w+)\)", chart):
+            assert f"{name}:" in css[1]
+    assert not {tag for tag, _ in page.tags} & {"clippath", "defs", "font", "metadata"}
+    assert [tag for tag, _ in page.tags].count("style") == 1
+    assert "Victims named by the best adversary, %" in page.text  # text stays text
+    for name, value in (("lines.linewidth", 9.0), ("font.size", 30.0), ("svg.fonttype", "path"), ("axes.grid", False)):
+        monkeypatch.setitem(matplotlib.rcParams, name, value)
+    before = dict(matplotlib.rcParams)
+    _charts.key.cache_clear()
+    assert page_of(run_folder)[0] == text
+    assert dict(matplotlib.rcParams) == before
+
+
+class ChartReader:
+    """Reads values off a chart as a reader does: by the tick labels beside the grid."""
+
+    def __init__(self, svg: str) -> None:
+        number = r"(-?[\d.]+)"
+        ticks = re.findall(rf'text-anchor: (\w+); [^>]* x="{number}" y="{number}"[^>]*>([\d.,−e-]+)</text>', svg)
+        self._x = [(float(x), float(word.replace("−", "-"))) for anchor, x, _, word in ticks if anchor == "middle"]
+        self._y = [(float(y) - 4.4, float(word.replace("−", "-"))) for anchor, _, y, word in ticks if anchor == "end"]
+        self.paths = [
+            np.array(re.findall(rf"{number} {number}", d), float) for d in re.findall(r' d="(.*?)"', svg, re.DOTALL)
+        ]
+        groups = re.findall(r"<title>(.*?)</title>\s*<path d=\"(.*?)\"", svg, re.DOTALL)
+        self.series = [(title, np.array(re.findall(rf"{number} {number}", d), float)) for title, d in groups]
+
+    def x(self, places: Any, *, is_log: bool = False) -> Any:
+        at, values = np.array(self._x).T
+        fit = np.polynomial.Polynomial.fit(at, np.log10(values) if is_log else values, 1)
+        return 10 ** fit(places) if is_log else fit(places)
+
+    def y(self, places: Any) -> Any:
+        return np.polynomial.Polynomial.fit(*np.array(self._y).T, 1)(places)
+
+
+def test_trade_off_chart_shows_its_points_and_intervals_where_they_are() -> None:
+    dots = [
+        _charts.Dot(x=0.4, x_low=0.1, x_high=0.7, y=0.93, y_low=0.912, y_high=0.955, series=0, label="A"),
+        _charts.Dot(x=0.0, x_low=0.0, x_high=0.05, y=1.0, y_low=1.0, y_high=1.0, series=5, label="$B & 'C' \"D\"$"),
+    ]
+    chart = ChartReader(_charts.trade_off_chart(dots, x_label="x", title="t", description="d", chance=0.01))
+    assert [html.unescape(title) for title, _ in chart.series] == [dot.label for dot in dots for _ in range(3)]
+    for dot, drawn in zip(dots, (chart.series[:3], chart.series[3:]), strict=True):
+        (across, up, mark) = (path for _, path in drawn)
+        np.testing.assert_allclose(chart.x(across[:, 0]), [100 * dot.x_low, 100 * dot.x_high], atol=0.1)
+        np.testing.assert_allclose(chart.y(up[:, 1]), [100 * dot.y_low, 100 * dot.y_high], atol=0.02)
+        middle = (mark.min(0) + mark.max(0)) / 2
+        assert chart.x(middle[0]) == pytest.approx(100 * dot.x, abs=0.1)
+        assert chart.y(middle[1]) == pytest.approx(100 * dot.y, abs=0.02)
+    inside = np.concatenate(chart.paths)  # nothing is clipped, so all must lie within
+    assert (inside >= 0).all()
+    assert (inside <= [420, 300]).all()
+
+
+def test_roc_chart_shows_its_curve_where_it_is() -> None:
+    far, tar = [0.0005, 0.003, 0.08, 1.0], [0.62, 0.7, 0.95, 1.0]
+    lines = [_charts.Line(x=far, y=tar, series=1, label="A"), _charts.Line(x=[], y=[], series=2, label="none seen")]
+    svg = _charts.roc_chart(lines, low=0.0005, title="t", description="d")
+    Page(svg)  # an empty curve leaves the chart well-formed
+    chart = ChartReader(svg)
+    ((_, path),) = chart.series
+    np.testing.assert_allclose(chart.x(path[:, 0], is_log=True), far, rtol=0.01)
+    np.testing.assert_allclose(chart.y(path[:, 1]), 100 * np.array(tar), atol=0.2)
+    inside = np.concatenate(chart.paths)
+    assert (inside >= 0).all()
+    assert (inside <= [420, 300]).all()
 
 
 def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json, run_folder: Path) -> None:

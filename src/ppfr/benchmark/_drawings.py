@@ -69,14 +69,12 @@ def _dots(
 
 
 def _trade_off(dots: Sequence[charts.Dot], title: str, label: str, chance: float | None) -> Drawing:
-    low = min(0.98, *(dot.y_low for dot in dots))
-    svg = charts.dot_chart(
+    svg = charts.trade_off_chart(
         dots,
-        x=charts.percent_axis(label),
-        y=charts.percent_axis("Accuracy, %", low, 1.0),
+        x_label=label,
         title=title,
         description="; ".join(f"{d.label}: accuracy {percent(d.y, 2)}, leakage {percent(d.x)}" for d in dots),
-        chance_x=chance,
+        chance=chance,
     )
     legend = [(charts.key(d.series, is_line=False), d.label) for d in dots]
     return Drawing(title=title, caption="Better is up and to the left. Crosses are intervals.", svg=svg, legend=legend)
@@ -99,13 +97,11 @@ def _roc(record: Part, name: str) -> Drawing:
         ]
         xs, ys = [f for f, _ in pairs], [t for _, t in pairs]
         lines.append(charts.Line(x=xs, y=ys, series=series_of(record, arm["name"]), label=arm["label"]))
-    svg = charts.line_chart(
+    svg = charts.roc_chart(
         lines,
-        x=charts.log_axis("False accept rate: strangers let in", min(0.1, 1 / num_impostor)),
-        y=charts.percent_axis("True accept rate, %", min(0.9, *(min(li.y, default=1.0) for li in lines), 1.0), 1.0),
+        low=min(0.1, 1 / num_impostor),
         title=f"ROC on {name}",
         description="; ".join(f"{arm['label']}: equal error rate {percent(p['eer']['value'], 2)}" for arm, p in found),
-        chance=lambda far: far,
     )
     caption = (
         f"{count(num_impostor)} impostor comparisons; rates below {1 / num_impostor:.1g} cannot be seen with them."
@@ -137,10 +133,8 @@ def _finite_curve(fit: Part) -> list[tuple[float, float]]:
 
 def _loss_curve(label: str, series: int, curve: Sequence[tuple[float, float]]) -> Drawing:
     steps, losses = [s for s, _ in curve], [v for _, v in curve]
-    svg = charts.line_chart(
-        [charts.Line(x=steps, y=losses, series=series, label=label)],
-        x=charts.number_axis("Step", 0, max(steps)),
-        y=charts.number_axis("Loss", min(losses), max(losses)),
+    svg = charts.loss_chart(
+        charts.Line(x=steps, y=losses, series=series, label=label),
         title=f"Training loss: {label}",
         description=f"from {losses[0]:.3g} at the first step shown to {losses[-1]:.3g} at the last",
     )
