@@ -363,6 +363,12 @@ def test_headline_says_what_the_gap_is_and_whether_it_is_measurable(made_record:
     assert "to within what was measurable" in headline(made_record)
 
 
+def test_a_wide_interval_is_not_read_as_accuracy_kept(made_record: Json) -> None:
+    made_record["arms"][1]["protocols"][0]["gap_to_baseline"].update(low=-0.101, value=-0.046, high=0.0)
+    assert "too little to say" in headline(made_record)
+    assert "to within what was measurable" not in headline(made_record)
+
+
 def test_what_recognises_nobody_is_not_praised_for_keeping_its_accuracy(made_record: Json) -> None:
     made_record["arms"][1]["protocols"][0]["accuracy"].update(low=0.46, value=0.52, high=0.58)
     assert headline(made_record).startswith("PPFR-FD does not recognise people any better than a guess")

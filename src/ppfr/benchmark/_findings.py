@@ -15,6 +15,7 @@ IS_BROKEN_AT = 0.5
 """A protection whose victims are named at least this often (lower end of the interval) does not hide identity."""
 
 RECOGNISES_FROM = 0.55
+KEEPS_WITHIN = 0.01  # accuracy counts as kept if the interval rules out a larger loss
 """Below this accuracy (lower end of the interval) a system is said not to recognise; guessing gets 0.5."""
 
 Part = Mapping[str, Any]
@@ -94,6 +95,9 @@ def _recognises(protocol: Part) -> bool:
 
 def _gap_in_words(gap: Part) -> str:
     lost = -gap["value"]
+    if gap["low"] <= 0 <= gap["high"] and gap["low"] < -KEEPS_WITHIN:
+        interval = f"{points(gap['low'])} to {points(gap['high'])}"
+        return f"was tested on too little to say what accuracy it costs ({points(gap['value'])} points, {interval})"
     if gap["low"] <= 0 <= gap["high"]:
         return f"keeps its baseline's accuracy to within what was measurable ({points(gap['value'])} points)"
     if lost > 0:
