@@ -65,7 +65,7 @@ class ImageMasker(ABC):
 
 
 class BatchMixer(ABC):
-    """Training side: mixes a masked batch and its labels (MixUp, InstaHide, AdaMixUp)."""
+    """Training side: mixes a masked batch and its labels (MixUp, InstaHide)."""
 
     @property
     @abstractmethod
@@ -74,7 +74,20 @@ class BatchMixer(ABC):
 
     @abstractmethod
     def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
-        """Mix within the batch: k labels and k weights a row."""
+        """Mix within the batch: k labels and k weights a row.
+
+        Args:
+            masked_BKPQ: masked images; never changed in place.
+            labels_B: their classes, int64.
+            rng: CPU generator.
+
+        Raises:
+            ShapeError: labels that do not belong to the images, or a batch smaller than k.
+        """
+
+    @abstractmethod
+    def public_config(self) -> Mapping[str, Any]:
+        """JSON-ready constructor arguments: what an adversary is told."""
 
 
 @runtime_checkable

@@ -139,8 +139,10 @@ class MixedBatch:
         values_BKPQ: mixed masked images.
         labels_Bk: the k class indices of each row, int64.
         weights_Bk: the k mixing weights of each row, positive, rows sum to 1.
+        partners_Bk: the k rows of the batch that each row is mixed from, int64; the first is the row itself.
     """
 
     values_BKPQ: Tensor
     labels_Bk: Tensor
     weights_Bk: Tensor
+    partners_Bk: Tensor
