@@ -72,6 +72,15 @@ class BatchMixer(ABC):
     def name(self) -> str:
         """Short name for tables and records."""
 
+    @property
+    @abstractmethod
+    def num_images(self) -> int:
+        """k, how many images are mixed into a row."""
+
+    @abstractmethod
+    def mixed_range(self, low: float, high: float) -> tuple[float, float]:
+        """The range of mixed values where masked ones lie in [low, high]."""
+
     @abstractmethod
     def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
         """Mix within the batch: k labels and k weights a row.

@@ -1,0 +1,311 @@
+"""Mixing within a batch (MixUp, InstaHide), and what an adversary sees of a training set that was mixed.
+
+Shape suffixes: B batch, k mixed images a row, K masked channels, P Q masked grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, final
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from ppfr.core import BatchMixer, ImageMasker, MaskSpec, MixedBatch, RangeError, ShapeError
+
+_MOST_DRAWS = 1 << 22
+
+
+def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Generator) -> Tensor:
+    """Positive mixing weights whose rows sum to 1 and of which none exceeds `max_weight`.
+
+    A row is |N(0, 1)| in each place, normalised, drawn anew while a weight is too large, as InstaHide draws them. With
+    two images that refuses 87 % of the draws at a cap of 0.55; there the ratio of two half-normals is half-Cauchy, so
+    the angle arctan(a/b) is uniform and is drawn from the allowed range directly: same distribution, no refusals.
+
+    Args:
+        num_rows: B.
+        num_images: k, 1 or more; with 1 every weight is 1.
+        max_weight: cap, from 1/k to 1. At exactly 1/k all weights are equal.
+        rng: CPU generator.
+
+    Returns:
+        (B, k) float32 on the CPU.
+
+    Raises:
+        RangeError: k below 1, a cap that no row can meet, or one that next to no draw meets.
+
+    Examples:
+        >>> weights = draw_weights(1000, 2, max_weight=0.55, rng=torch.Generator().manual_seed(1))
+        >>> bool(weights.max() <= 0.55), bool((weights.sum(dim=1) - 1).abs().max() < 1e-6)
+        (True, True)
+    """
+    check_cap(num_images, max_weight)
+    if math.isclose(num_images * max_weight, 1.0, rel_tol=1e-9) or num_images == 1:
+        return torch.full((num_rows, num_images), 1.0 / num_images)
+    if num_images == 2:
+        half_width = math.atan(min(max_weight / max(1.0 - max_weight, 1e-12), 1e12)) - math.pi / 4
+        angle_B = math.pi / 4 + half_width * (2 * torch.rand(num_rows, generator=rng, dtype=torch.float64) - 1)
+        pair_B2 = torch.stack([angle_B.sin(), angle_B.cos()], dim=1)
+        return _rounded_down(pair_B2 / pair_B2.sum(dim=1, keepdim=True), max_weight)
+    return _rounded_down(_drawn_by_refusal(num_rows, num_images, max_weight, rng), max_weight)
+
+
+def check_cap(num_images: int, max_weight: float) -> None:
+    """Refuse a number of images or a cap that cannot be.
+
+    Raises:
+        RangeError: k below 1, or a cap outside [1/k, 1].
+    """
+    if num_images < 1:
+        raise RangeError(f"num_images is {num_images}; a mixture needs 1 image or more")
+    if not max_weight <= 1 or num_images * max_weight < 1 - 1e-9:
+        raise RangeError(
+            f"max_weight is {max_weight}; {num_images} weights that sum to 1 need a cap from "
+            f"{1 / num_images:.4g} to 1: raise it, or mix more images"
+        )
+
+
+def _drawn_by_refusal(num_rows: int, num_images: int, max_weight: float, rng: Generator) -> Tensor:
+    """As many rows at once as will do, again for what is missing."""
+    found, missing, drawn, at_once = [], num_rows, 0, max(2 * num_rows, 64)
+    while missing > 0:
+        if drawn >= _MOST_DRAWS:
+            raise RangeError(
+                f"max_weight {max_weight} for {num_images} images is met by fewer than {num_rows} in {drawn} draws: "
+                f"raise it, or give 1/{num_images} for equal weights"
+            )
+        rows = torch.randn(at_once, num_images, generator=rng, dtype=torch.float64).abs_()
+        rows /= rows.sum(dim=1, keepdim=True)
+        kept = rows[rows.amax(dim=1) <= max_weight][:missing]
+        found.append(kept)
+        missing -= len(kept)
+        drawn += at_once
+        at_once = min(2 * at_once, 1 << 18)
+    return torch.cat(found) if found else torch.empty(0, num_images, dtype=torch.float64)
+
+
+def _rounded_down(weights_Bk: Tensor, max_weight: float) -> Tensor:
+    """float32; rounding must not lift a weight over its cap."""
+    cap = torch.tensor(max_weight, dtype=torch.float64).float()
+    if float(cap) > max_weight:
+        cap = torch.nextafter(cap, torch.zeros_like(cap))
+    return weights_Bk.float().clamp_max(cap)
+
+
+def draw_partners(num_rows: int, num_images: int, *, rng: Generator) -> Tensor:
+    """(B, k) int64: column 0 is the row itself, each other column a permutation of the batch of its own.
+
+    A row may so be mixed with itself, or twice with another, as in the paper's index matrix.
+    """
+    own_B = torch.arange(num_rows)
+    others = [torch.randperm(num_rows, generator=rng) for _ in range(num_images - 1)]
+    return torch.stack([own_B, *others], dim=1)
+
+
+def blend(values_BN: Tensor, partners_Bk: Tensor, weights_Bk: Tensor) -> Tensor:
+    """Weighted sums of rows: out_b = sum_j weights[b, j] * values[partners[b, j]], for values of any shape (B, ...)."""
+    device = values_BN.device
+    flat = functional.embedding_bag(
+        partners_Bk.to(device),
+        values_BN.flatten(1).float(),
+        mode="sum",
+        per_sample_weights=weights_Bk.to(device).float(),
+    )
+    return flat.view(values_BN.shape)
+
+
+class _Mixture:
+    """What MixUp and InstaHide have in common."""
+
+    def __init__(self, *, num_images: int, max_weight: float) -> None:
+        if num_images < 2:
+            raise RangeError(f"num_images is {num_images}; mix 2 images or more, or train without a mixer")
+        check_cap(num_images, max_weight)
+        self._num_images, self._max_weight = num_images, max_weight
+
+    @property
+    def num_images(self) -> int:
+        """How many images go into a row, k."""
+        return self._num_images
+
+    def public_config(self) -> Mapping[str, Any]:
+        """Constructor arguments; there is no secret: weights and partners are drawn anew for every batch."""
+        return {"num_images": self._num_images, "max_weight": self._max_weight}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_images={self._num_images}, max_weight={self._max_weight})"
+
+    def _mixed(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+        num = len(masked_BKPQ)
+        if labels_B.shape != (num,):
+            raise ShapeError(f"labels have shape {tuple(labels_B.shape)}; give one for each of the {num} images")
+        if num < self._num_images:
+            raise ShapeError(
+                f"a batch of {num} cannot be mixed {self._num_images} at a time; use a larger batch or fewer images"
+            )
+        partners_Bk = draw_partners(num, self._num_images, rng=rng)
+        weights_Bk = draw_weights(num, self._num_images, max_weight=self._max_weight, rng=rng)
+        return MixedBatch(
+            values_BKPQ=blend(masked_BKPQ, partners_Bk, weights_Bk),
+            labels_Bk=labels_B[partners_Bk.to(labels_B.device)],
+            weights_Bk=weights_Bk.to(masked_BKPQ.device),
+            partners_Bk=partners_Bk.to(masked_BKPQ.device),
+        )
+
+
+@final
+class MixUp(_Mixture, BatchMixer):
+    """Each row becomes a weighted mean of k masked images of the batch, its label the same mean of theirs.
+
+    Args:
+        num_images: k, 2 or more.
+        max_weight: no image has a larger weight, so that none shows through; from 1/k to 1.
+
+    Raises:
+        RangeError: k below 2, or a cap that k weights cannot meet.
+
+    Privacy:
+        Claims that a recovered mixture shows nobody in particular. Whoever sees many mixtures of the same images solves
+        for them (Carlini et al., arXiv 2011.05315); and what is mixed is the training set alone: an image to be
+        recognised is masked, not mixed.
+
+    References:
+        Zhang et al., ICLR 2018; weights and cap as in AdaMixUp (arXiv 2403.10558), section A.2 of the recipe.
+    """
+
+    def __init__(self, *, num_images: int = 2, max_weight: float = 0.55) -> None:
+        super().__init__(num_images=num_images, max_weight=max_weight)
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return f"mixup-{self._num_images}"
+
+    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+        """See `BatchMixer.mix`."""
+        return self._mixed(masked_BKPQ, labels_B, rng=rng)
+
+    def mixed_range(self, low: float, high: float) -> tuple[float, float]:
+        """A weighted mean stays where its parts are."""
+        return low, high
+
+
+@final
+class InstaHide(_Mixture, BatchMixer):
+    """MixUp, and then the sign of every value is flipped or not, by a fresh fair coin.
+
+    Args:
+        num_images: k, 2 or more; 4 in the paper, 2 in the tables of face recognition.
+        max_weight: from 1/k to 1.
+
+    Raises:
+        RangeError: k below 2, or a cap that k weights cannot meet.
+
+    Privacy:
+        Claims what MixUp claims, and that the coins hide the mixture. They do not: the magnitude is free of them, so an
+        adversary takes it and goes on as with MixUp (Carlini et al.).
+
+    References:
+        Huang et al., "InstaHide", ICML 2020 (inside-dataset variant).
+    """
+
+    def __init__(self, *, num_images: int = 2, max_weight: float = 0.65) -> None:
+        super().__init__(num_images=num_images, max_weight=max_weight)
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return f"instahide-{self._num_images}"
+
+    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+        """See `BatchMixer.mix`."""
+        mixed = self._mixed(masked_BKPQ, labels_B, rng=rng)
+        coins = torch.randint(0, 2, mixed.values_BKPQ.shape, generator=rng, dtype=torch.int8)
+        signs = coins.to(masked_BKPQ.device).mul_(2).sub_(1)
+        return dataclasses.replace(mixed, values_BKPQ=mixed.values_BKPQ * signs)
+
+    def mixed_range(self, low: float, high: float) -> tuple[float, float]:
+        """Either sign."""
+        largest = max(abs(low), abs(high))
+        return -largest, largest
+
+
+@final
+class MixedMasker(ImageMasker):
+    """A training set as whoever gets hold of it sees it: masked, and each image mixed with others of its batch.
+
+    Not what a device sends at recognition: a single image is masked alone. It is what attacks on a mixed training set
+    are run against, with the image itself (the first of its mixture) as what is to be recovered.
+
+    Args:
+        masker: what is done to each image first.
+        mixers: one, or the candidates of a strategy.
+        shares: how often each mixer is chosen, drawn for every image; None for equal shares.
+
+    Raises:
+        RangeError: no mixer, or shares that are negative, all zero, or not one for each mixer.
+    """
+
+    def __init__(
+        self, masker: ImageMasker, mixers: Sequence[BatchMixer], *, shares: Sequence[float] | None = None
+    ) -> None:
+        weights = [1.0] * len(mixers) if shares is None else [float(share) for share in shares]
+        if not mixers or len(weights) != len(mixers) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+            raise RangeError(f"{len(mixers)} mixers with shares {weights}; give one or more, and a share of each")
+        self._masker, self._mixers = masker, tuple(mixers)
+        self._shares = tuple(weight / sum(weights) for weight in weights)
+        low, high = masker.spec.value_range
+        ranges = [mixer.mixed_range(low, high) for mixer in mixers]
+        self._spec = dataclasses.replace(
+            masker.spec,
+            value_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+            is_stochastic=True,
+            is_trainable=False,
+        )
+
+    @property
+    def name(self) -> str:
+        """The masker's name and the mixers'."""
+        return f"{self._masker.name} + {'/'.join(mixer.name for mixer in self._mixers)}"
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The masker's, but stochastic."""
+        return self._spec
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """Mask, then mix within the batch; a batch smaller than k is mixed with copies of itself."""
+        masked_BKPQ = self._masker.mask(image_BCHW, rng=rng)
+        num = len(masked_BKPQ)
+        if num == 0:
+            return masked_BKPQ
+        most = max(mixer.num_images for mixer in self._mixers)
+        pool = masked_BKPQ.repeat(math.ceil(most / num), 1, 1, 1) if num < most else masked_BKPQ
+        labels = torch.zeros(len(pool), dtype=torch.int64)
+        chosen_B = torch.multinomial(torch.tensor(self._shares), num, replacement=True, generator=rng)
+        mixed_BKPQ = torch.empty_like(masked_BKPQ)
+        for number, mixer in enumerate(self._mixers):
+            rows = (chosen_B == number).nonzero()[:, 0].to(pool.device)
+            if len(rows):
+                mixed_BKPQ[rows] = mixer.mix(pool, labels, rng=rng).values_BKPQ[rows]
+        return mixed_BKPQ
+
+    def with_new_secret(self, *, rng: Generator) -> Self:
+        """The same mixing of the masker under a new secret; see `ImageMasker.with_new_secret`."""
+        return type(self)(self._masker.with_new_secret(rng=rng), self._mixers, shares=self._shares)
+
+    def public_config(self) -> Mapping[str, Any]:
+        """The masker's public configuration and the mixers'."""
+        return {
+            "masker": self._masker.name,
+            "config": dict(self._masker.public_config()),
+            "mixers": [{"name": mixer.name, **mixer.public_config()} for mixer in self._mixers],
+            "shares": list(self._shares),
+        }
+
+    def __repr__(self) -> str:
+        return f"MixedMasker({self._masker!r}, {list(self._mixers)!r}, shares={self._shares})"
