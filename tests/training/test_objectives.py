@@ -82,8 +82,14 @@ def test_from_scratch_with_a_margin_head_the_subjects_are_told_apart():
 
 def test_a_mixer_sees_the_masked_batch_and_its_labels_reach_the_head():
     class Halves(BatchMixer):
-        name = "halves"
+        name, num_images = "halves", 2
         seen = 0
+
+        def public_config(self):
+            return {}
+
+        def mixed_range(self, low, high):
+            return low, high
 
         def mix(self, masked_BKPQ, labels_B, *, rng):
             assert masked_BKPQ.shape[1:] == MASKED
@@ -94,6 +100,7 @@ def test_a_mixer_sees_the_masked_batch_and_its_labels_reach_the_head():
                 values_BKPQ=(masked_BKPQ + masked_BKPQ[order]) / 2,
                 labels_Bk=labels,
                 weights_Bk=torch.full(labels.shape, 0.5),
+                partners_Bk=torch.stack([torch.arange(len(order)), order], dim=1),
             )
 
     mixer = Halves()
@@ -104,7 +111,7 @@ def test_a_mixer_sees_the_masked_batch_and_its_labels_reach_the_head():
     assert mixer.seen == record.steps == 24
     # Two subjects a row at even weight: the loss cannot fall below ln 2.
     assert 0.69 < record.losses["recogniser/loss"] < record.curve[0][1]
-    assert record.objective["mixer"] == "halves"
+    assert record.objective["mixer"] == {"name": "halves", "config": {}}
 
 
 @pytest.mark.parametrize("taps", [{}, {"low": "low", "high": "high"}, {"low": "high", "high": "low"}])

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ppfr.core import ImageMasker, InvalidInputError, ShapeError
+from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch, ShapeError
 from ppfr.models import Backbone, MarginHead, ModelCard, Restemmed
 from ppfr.training._masked_input import (
     check_head,
@@ -23,13 +23,19 @@ from ppfr.training._masked_input import (
     embedding_error,
     feature_error,
     frozen_masker,
-    mask_images,
     masker_parameters,
 )
-from ppfr.training._objective import Batch, Objective, OptimiserSettings, ParameterGroup, Player, as_json
+from ppfr.training._objective import Batch, OptimiserSettings, ParameterGroup, Player, as_json
+from ppfr.training._recogniser import (
+    RECOGNISER,
+    RecogniserObjective,
+    describe_mixer,
+    mixed_embeddings,
+    mixed_rows,
+)
 
 
-class AdaptationObjective(Objective):
+class AdaptationObjective(RecogniserObjective):
     """The new stem learns the feature map that the body was trained on, and the embedding that comes of it.
 
     First only the stem learns, through a body at rest (evaluation mode: its running statistics stay too); from
@@ -38,6 +44,8 @@ class AdaptationObjective(Objective):
 
     loss = feature_weight * squared error at the tap, over the teacher's variance (1 = the teacher's channel means)
     + embedding_weight * mean(1 - cos) + head_weight * the head's loss.
+
+    On mixtures the teacher's side is mixed alike: the weighted sum of its feature maps, and of its unit embeddings.
 
     Args:
         masker: its output is all that the network sees; drawn afresh for every image and pass.
@@ -54,6 +62,7 @@ class AdaptationObjective(Objective):
         embedding_weight: of the embedding.
         head: also learn from the labels; as many classes as the training set has subjects.
         head_weight: its weight.
+        mixer: mixes the masked batch and its labels; None trains on the images one by one.
         optimiser: AdamW at 1e-3 by default.
 
     Raises:
@@ -76,6 +85,7 @@ class AdaptationObjective(Objective):
         embedding_weight: float = 1.0,
         head: MarginHead | None = None,
         head_weight: float = 0.1,
+        mixer: BatchMixer | None = None,
         optimiser: OptimiserSettings | None = None,
     ) -> None:
         super().__init__()
@@ -90,7 +100,7 @@ class AdaptationObjective(Objective):
         _check_body(network, teacher)
         _check_shares(body_unfrozen_from, body_lr_scale, embedding_from, feature_weight, has_head=head is not None)
         self.masker, self.network, self.teacher, self.head = masker, network, teacher, head
-        self.teacher_card = teacher_card
+        self.teacher_card, self.mixer = teacher_card, mixer
         self.body_unfrozen_from, self.body_lr_scale = body_unfrozen_from, body_lr_scale
         self.embedding_from = embedding_from
         self.updates_body_statistics = updates_body_statistics
@@ -108,7 +118,7 @@ class AdaptationObjective(Objective):
             ParameterGroup(parameters=new),
             ParameterGroup(parameters=self.network.body_parameters(), lr_scale=self.body_lr_scale),
         ]
-        return (Player(name="recogniser", parameters=groups, **self.optimiser.settings()),)
+        return (Player(name=RECOGNISER, parameters=groups, **self.optimiser.settings()),)
 
     def check_data(self, *, num_classes: int) -> None:
         """A head must have as many classes as the set has subjects."""
@@ -134,25 +144,24 @@ class AdaptationObjective(Objective):
     def _body(self) -> list[nn.Module]:
         return [*(part for name, part in self.network.parts.items() if name != self.network.tap), self.network.head]
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
         """The weighted sum, and its terms under their names."""
-        tap = self.network.tap
-        masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
+        tap, values_BKPQ = self.network.tap, mixed.values_BKPQ
         if progress < self.embedding_from:
             with torch.no_grad():
-                wanted_BCPQ = self.teacher.forward_until(batch.images_BCHW, tap)
-            error = feature_error(self.network.forward_until(masked_BKPQ, tap), wanted_BCPQ)
+                wanted_BCPQ = mixed_rows(self.teacher.forward_until(batch.images_BCHW, tap), mixed)
+            error = feature_error(self.network.forward_until(values_BKPQ, tap), wanted_BCPQ)
             return {"loss": self.feature_weight * error, "features": error}
         with torch.no_grad():
             wanted_BD, wanted = self.teacher.forward_taps(batch.images_BCHW, (tap,))
-        embedding_BD, features = self.network.forward_taps(masked_BKPQ, (tap,))
+        embedding_BD, features = self.network.forward_taps(values_BKPQ, (tap,))
         terms = {
-            "features": feature_error(features[tap], wanted[tap]),
-            "embedding": embedding_error(embedding_BD, wanted_BD),
+            "features": feature_error(features[tap], mixed_rows(wanted[tap], mixed)),
+            "embedding": embedding_error(embedding_BD, mixed_embeddings(wanted_BD, mixed)),
         }
         total = self.feature_weight * terms["features"] + self.embedding_weight * terms["embedding"]
         if self.head is not None:
-            terms["head"] = self.head.loss(embedding_BD, batch.labels_B)
+            terms["head"] = self.head.loss(embedding_BD, mixed.labels_Bk, mixed.weights_Bk)
             total = total + self.head_weight * terms["head"]
         return {"loss": total, **terms}
 
@@ -172,6 +181,7 @@ class AdaptationObjective(Objective):
             "embedding_weight": self.embedding_weight,
             "head": None if self.head is None else describe_module(self.head),
             "head_weight": 0.0 if self.head is None else self.head_weight,
+            "mixer": describe_mixer(self.mixer),
             "optimiser": as_json(self.optimiser.settings()),
             "knowledge": describe_knowledge({"teacher and body": [self.teacher_card]}),
         }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr.core import ImageMasker, InvalidInputError
+from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch
 from ppfr.models import Backbone, MarginHead, ModelCard
 from ppfr.training._masked_input import (
     check_head,
@@ -25,17 +25,19 @@ from ppfr.training._masked_input import (
     embedding_error,
     feature_error,
     frozen_masker,
-    mask_images,
     masker_parameters,
 )
-from ppfr.training._objective import Batch, Objective, OptimiserSettings, Player, as_json
+from ppfr.training._objective import Batch, OptimiserSettings, Player, as_json
+from ppfr.training._recogniser import RecogniserObjective, describe_mixer, mixed_embeddings, mixed_rows
 
 
-class DistillationObjective(Objective):
+class DistillationObjective(RecogniserObjective):
     """The student sees the masked image, the teacher the plain one (mirrored alike), and the student imitates it.
 
     loss = embedding_weight * mean(1 - cos) + feature_weight * mean over taps of the normalised squared error
     (1 = the teacher's channel means) + head_weight * the head's loss.
+
+    On mixtures the teacher's side is mixed alike: the weighted sum of its feature maps, and of its unit embeddings.
 
     Args:
         masker: its output is all that the student sees; drawn afresh for every image and pass.
@@ -48,6 +50,7 @@ class DistillationObjective(Objective):
         feature_weight: of the taps together; unused without taps.
         head: also learn from the labels; as many classes as the training set has subjects.
         head_weight: its weight.
+        mixer: mixes the masked batch and its labels; None trains on the images one by one.
         optimiser: AdamW at 1e-3 by default.
         knowledge: cards of whatever pretrained weights the student starts from.
         seed: of the translating layers' first weights.
@@ -69,6 +72,7 @@ class DistillationObjective(Objective):
         feature_weight: float = 1.0,
         head: MarginHead | None = None,
         head_weight: float = 0.1,
+        mixer: BatchMixer | None = None,
         optimiser: OptimiserSettings | None = None,
         knowledge: Sequence[ModelCard] = (),
         seed: int,
@@ -86,7 +90,7 @@ class DistillationObjective(Objective):
         _check_taps(self.taps, student, teacher)
         self.masker, self.student, self.teacher, self.head = masker, student, teacher, head
         self.embedding_weight, self.feature_weight, self.head_weight = embedding_weight, feature_weight, head_weight
-        self.teacher_card, self.knowledge = teacher_card, tuple(knowledge)
+        self.teacher_card, self.knowledge, self.mixer = teacher_card, tuple(knowledge), mixer
         self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
         with torch.random.fork_rng(devices=[]):
@@ -111,20 +115,23 @@ class DistillationObjective(Objective):
         """A head must have as many classes as the set has subjects."""
         check_head(self.head, self.student, num_classes=num_classes)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
         """The weighted sum, and its terms under their names."""
-        masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
         with torch.no_grad():
             wanted_BD, wanted = self.teacher.forward_taps(batch.images_BCHW, tuple(self.taps.values()))
-        embedding_BD, features = self.student.forward_taps(masked_BKPQ, tuple(self.taps))
-        terms = {"embedding": embedding_error(self.projection(embedding_BD), wanted_BD)}
-        total = self.embedding_weight * terms["embedding"]
+        embedding_BD, features = self.student.forward_taps(mixed.values_BKPQ, tuple(self.taps))
+        error = embedding_error(self.projection(embedding_BD), mixed_embeddings(wanted_BD, mixed))
+        terms = {"embedding": error}
+        total = self.embedding_weight * error
         if self.taps:
-            errors = [self._feature_error(name, features[name], wanted[other]) for name, other in self.taps.items()]
+            errors = [
+                self._feature_error(name, features[name], mixed_rows(wanted[other], mixed))
+                for name, other in self.taps.items()
+            ]
             terms["features"] = torch.stack(errors).mean()
             total = total + self.feature_weight * terms["features"]
         if self.head is not None:
-            terms["head"] = self.head.loss(embedding_BD, batch.labels_B)
+            terms["head"] = self.head.loss(embedding_BD, mixed.labels_Bk, mixed.weights_Bk)
             total = total + self.head_weight * terms["head"]
         return {"loss": total, **terms}
 
@@ -145,6 +152,7 @@ class DistillationObjective(Objective):
             "feature_weight": self.feature_weight if self.taps else 0.0,
             "head": None if self.head is None else describe_module(self.head),
             "head_weight": 0.0 if self.head is None else self.head_weight,
+            "mixer": describe_mixer(self.mixer),
             "optimiser": as_json(self.optimiser.settings()),
             "knowledge": describe_knowledge({"teacher": [self.teacher_card], "initial weights": self.knowledge}),
         }

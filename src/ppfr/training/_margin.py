@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ppfr.core import BatchMixer, ImageMasker
+from ppfr.core import BatchMixer, ImageMasker, MixedBatch
 from ppfr.models import Backbone, MarginHead, ModelCard
 from ppfr.training._masked_input import (
     check_head,
@@ -20,13 +19,13 @@ from ppfr.training._masked_input import (
     describe_masker,
     describe_module,
     frozen_masker,
-    mask_images,
     masker_parameters,
 )
-from ppfr.training._objective import Batch, Objective, OptimiserSettings, Player, as_json
+from ppfr.training._objective import Batch, OptimiserSettings, Player, as_json
+from ppfr.training._recogniser import RECOGNISER, RecogniserObjective, describe_mixer
 
 
-class MarginObjective(Objective):
+class MarginObjective(RecogniserObjective):
     """Classification of masked images with a margin: the network learns from labels alone.
 
     Args:
@@ -62,18 +61,14 @@ class MarginObjective(Objective):
     def players(self) -> tuple[Player, ...]:
         """One: network and head."""
         parameters = [*self.network.parameters(), *self.head.parameters(), *masker_parameters(self.masker)]
-        return (Player(name="recogniser", parameters=parameters, **self.optimiser.settings()),)
+        return (Player(name=RECOGNISER, parameters=parameters, **self.optimiser.settings()),)
 
     def check_data(self, *, num_classes: int) -> None:
         """The head must have as many classes as the set has subjects."""
         check_head(self.head, self.network, num_classes=num_classes)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """The head's loss on the masked, perhaps mixed, batch."""
-        masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
-        if self.mixer is None:
-            return {"loss": self.head.loss(self.network(masked_BKPQ), batch.labels_B)}
-        mixed = self.mixer.mix(masked_BKPQ, batch.labels_B, rng=rng)
+    def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
+        """The head's loss on the masked, perhaps mixed, batch: MixUp-ArcFace where rows are mixtures."""
         return {"loss": self.head.loss(self.network(mixed.values_BKPQ), mixed.labels_Bk, mixed.weights_Bk)}
 
     def describe(self) -> dict[str, Any]:
@@ -83,7 +78,7 @@ class MarginObjective(Objective):
             "masker": describe_masker(self.masker),
             "network": describe_module(self.network),
             "head": describe_module(self.head),
-            "mixer": None if self.mixer is None else self.mixer.name,
+            "mixer": describe_mixer(self.mixer),
             "optimiser": as_json(self.optimiser.settings()),
             "knowledge": describe_knowledge({"initial weights": self.knowledge}),
         }
