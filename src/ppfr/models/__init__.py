@@ -27,3 +27,4 @@ from ppfr.models._store import card_for as card_for
 from ppfr.models._store import load_model as load_model
 from ppfr.models._store import read_card as read_card
 from ppfr.models._store import save_model as save_model
+from ppfr.models._strategy import StrategyNetwork as StrategyNetwork
