@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError, UnsupportableError
-from ppfr.frequency import block_dct, luma, zigzag
+from ppfr.frequency import block_dct, luma, rgb_to_ycbcr, zigzag
 from ppfr.masking import PpfrFd, unmix
 from ppfr.masking._permutations import permutation_from
 
@@ -80,6 +80,45 @@ def test_dead_channels_stay_zero_in_place_of_amplified_rounding() -> None:
     for place, i in enumerate(second):
         is_alive = bool(alive[first[i]]) or bool(alive[first[(i + 1) % 36]])
         assert (masked[0, place].abs().max() > 0) == is_alive
+
+
+def test_explicit_channels_are_the_recipe_on_those_channels() -> None:
+    """Naming the default's channels changes no bit; naming others, DC among them, keeps exactly those."""
+    image = textured_faces(2)
+    lowest = PpfrFd(secret=SECRET)
+    named = PpfrFd(secret=SECRET, channels=tuple(reversed(lowest.kept_channels)))
+    assert torch.equal(named.mask(image, rng=rng()), lowest.mask(image, rng=rng()))
+
+    masker = PpfrFd(secret=SECRET, channels=(17, 0, 9), colours="ycbcr")
+    assert masker.kept_channels == (0, 9, 17) and masker.spec.out_shape == (9, 28, 28)
+    planes = rgb_to_ycbcr(image.double() * 255)
+    truth = block_dct(planes, block=8, stride=4).unflatten(1, (3, 64))[:, :, [0, 9, 17]].flatten(1, 2)
+    recovered = unmix(masker.mask(image, rng=rng()), masker)
+    torch.testing.assert_close(recovered.double(), normalised(truth), rtol=0, atol=2e-2)
+
+
+def test_the_configuration_says_which_argument_chose_the_channels() -> None:
+    assert PpfrFd(secret=SECRET).public_config() == {
+        "front_end": "block",
+        "colours": "y",
+        "block": 8,
+        "stride": 4,
+        "num_channels": 36,
+        "permutation": "fixed",
+        "in_shape": [3, 112, 112],
+    }
+    config = PpfrFd(secret=SECRET, channels=[9, 1]).public_config()
+    assert config["channels"] == [1, 9] and "num_channels" not in config
+    again = PpfrFd(secret=SECRET, channels=[9, 1]).with_new_secret(rng=rng())
+    assert again.public_config() == config and "channels=(1, 9)" in repr(again)
+
+
+def test_the_default_s_output_is_what_it_was_before_channels_could_be_named() -> None:
+    """Deployments trained on the default rest on these numbers; they were taken from the version before."""
+    image = torch.rand(2, 3, 112, 112, generator=rng(1))
+    masked = PpfrFd(secret=SECRET).mask(image, rng=rng(2))
+    wanted = torch.tensor([-2.7465, -0.2111, -0.7643, 0.5502])
+    torch.testing.assert_close(masked[1, ::9, 3, 5], wanted, rtol=0, atol=2e-4)
 
 
 def test_per_image_permutations_hide_the_same_channels_in_other_places() -> None:
@@ -164,6 +203,11 @@ def test_bad_secrets_are_refused_and_not_repeated(arguments: dict[str, object], 
         ({"permutation": "none"}, "permutation"),
         ({"num_channels": 64}, r"1\.\.63"),
         ({"num_channels": 0}, r"1\.\.63"),
+        ({"channels": ()}, "one or more"),
+        ({"channels": (1, 64)}, r"0\.\.63"),
+        ({"channels": (1, 1)}, "distinct"),
+        ({"channels": (1.0, 2)}, "whole numbers"),
+        ({"channels": (1, 2), "num_channels": 2}, "give one of them"),
         ({"stride": 9}, "stride"),
         ({"stride": 3}, "multiples of the stride"),
         ({"in_shape": (1, 112, 112)}, "in_shape"),

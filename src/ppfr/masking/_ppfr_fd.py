@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn, Self, final
 
 import torch
@@ -17,6 +17,7 @@ from ppfr.masking._permutations import permutation_from
 SECRET_BYTES = 32
 _EPS = 1e-5
 _DEAD_STD = 1e-2
+_NUM_CHANNELS = 36
 _PIECE_FLOATS = 1 << 20
 
 
@@ -25,9 +26,10 @@ class PpfrFd(ImageMasker):
     """Fast frequency masking: what leaves the device is M shuffled, mixed, self-normalised frequency channels.
 
     The image becomes block-DCT channels; DC is dropped and the `num_channels` lowest of the rest in zig-zag order are
-    kept. Then: shuffle 1; self-normalisation (x - mean) / std per image and channel; mixing, which adds channel
-    (i+1) mod M to channel i; shuffle 2; self-normalisation. A channel whose std on the [0, 255] scale is below 0.01
-    holds nothing but rounding and is put out as zeros, since normalising would blow it up to full size.
+    kept, or exactly those that `channels` names. Then: shuffle 1; self-normalisation (x - mean) / std per image and
+    channel; mixing, which adds channel (i+1) mod M to channel i; shuffle 2; self-normalisation. A channel whose std on
+    the [0, 255] scale is below 0.01 holds nothing but rounding and is put out as zeros, since normalising would blow it
+    up to full size.
 
     Args:
         secret: 32 bytes from which both shuffles are derived, shared by all devices and the training of one
@@ -37,7 +39,10 @@ class PpfrFd(ImageMasker):
         colours: "y" (luma only, as the paper) or "ycbcr" (`num_channels` of each colour plane, M three times as large).
         block: side of a block, front_end="block" only.
         stride: step between blocks, front_end="block" only.
-        num_channels: frequency channels kept of each colour plane after DC is dropped.
+        num_channels: frequency channels kept of each colour plane after DC is dropped; 36 unless `channels` is given.
+        channels: the frequency channels c = block*u + v kept of each colour plane, in place of `num_channels`; their
+            order does not matter. 0, which is DC, is kept if it is named: it is nearly a picture of the face, and
+            self-normalisation takes no more from it than mean and scale.
         permutation: "fixed" derives the shuffles from the secret; "per_image" draws fresh ones for every image from
             `rng` and nobody knows them: then there is no secret and the output is stochastic.
         in_shape: (3, H, W) of the aligned crop.
@@ -63,7 +68,8 @@ class PpfrFd(ImageMasker):
         colours: Literal["y", "ycbcr"] = "y",
         block: int = 8,
         stride: int = 4,
-        num_channels: int = 36,
+        num_channels: int | None = None,
+        channels: Sequence[int] | None = None,
         permutation: Literal["fixed", "per_image"] = "fixed",
         in_shape: tuple[int, int, int] = (3, 112, 112),
     ) -> None:
@@ -71,11 +77,10 @@ class PpfrFd(ImageMasker):
         if front_end == "upsampled" and block != 8:
             raise RangeError(f"block is {block}; the upsampled front end has blocks of 8: leave block at 8")
         self._front_end, self._colours, self._permutation = front_end, colours, permutation
-        self._block, self._stride, self._num_channels = block, stride, num_channels
-        # Ascending, which the front end computes fastest; which channels are kept matters, their order does not.
-        self._kept = tuple(sorted(lowest_channels(num_channels, block=block, keeps_dc=False)))
+        self._block, self._stride = block, stride
+        self._kept, self._choice = _kept(num_channels, channels, block=block)
         grid = _grid(in_shape, front_end, block, stride)
-        num = num_channels * (3 if colours == "ycbcr" else 1)
+        num = len(self._kept) * (3 if colours == "ycbcr" else 1)
         self._shuffles: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._take_secret(secret, num)
         bound = float(grid[0] * grid[1]) ** 0.5  # |x - mean| / std of n values is at most sqrt(n - 1)
@@ -161,7 +166,7 @@ class PpfrFd(ImageMasker):
 
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments less the secret."""
-        return {**self._arguments(), "in_shape": list(self._spec.in_shape)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in self._arguments().items()}
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -169,7 +174,7 @@ class PpfrFd(ImageMasker):
             "colours": self._colours,
             "block": self._block,
             "stride": self._stride,
-            "num_channels": self._num_channels,
+            **self._choice,
             "permutation": self._permutation,
             "in_shape": self._spec.in_shape,
         }
@@ -207,6 +212,31 @@ def _mix(channels_BMPQ: Tensor, pairs_2BM: Tensor) -> Tensor:
     flat_NS = x_BMPQ.view(batch * num, -1)
     mixed = flat_NS.index_select(0, rows_2N[0]) + flat_NS.index_select(0, rows_2N[1])
     return _normalised(mixed.view_as(x_BMPQ), dead_std=_DEAD_STD)
+
+
+def _kept(
+    num_channels: int | None, channels: Sequence[int] | None, *, block: int
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """The kept channels, ascending, which the front end computes fastest; and the argument that chose them.
+
+    Which channels are kept matters, their order does not: a shuffle follows.
+    """
+    if channels is None:
+        num = _NUM_CHANNELS if num_channels is None else num_channels
+        return tuple(sorted(lowest_channels(num, block=block, keeps_dc=False))), {"num_channels": num}
+    if num_channels is not None:
+        raise RangeError(
+            f"num_channels={num_channels} and channels={tuple(channels)} both choose what is kept: give one of them"
+        )
+    given = tuple(channels)
+    is_good = all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < block * block for c in given)
+    if not given or not is_good or len(set(given)) != len(given):
+        raise RangeError(
+            f"channels is {given}; it must be one or more distinct whole numbers c = {block}*u + v in "
+            f"0..{block * block - 1}, of which 0 is DC"
+        )
+    kept = tuple(sorted(given))
+    return kept, {"channels": kept}
 
 
 def _grid(in_shape: tuple[int, int, int], front_end: str, block: int, stride: int) -> tuple[int, int]:
