@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,8 +24,11 @@ class LossHistory:
     On a GPU reading a loss waits for the step to finish, so losses are held as tensors and read `read_every` at a time.
     """
 
-    def __init__(self, *, plan: Plan, num_steps: int, read_every: int, rates: Mapping[str, float]) -> None:
+    def __init__(
+        self, *, plan: Plan, num_steps: int, read_every: int, rates: Mapping[str, float], charted: Collection[str]
+    ) -> None:
         self._plan, self._rates, self._read_every = plan, dict(rates), read_every
+        self._charted = {f"{name}/loss" for name in charted}
         self._stride = max(1, math.ceil(num_steps / _NUM_CURVE_POINTS))
         self._unread: list[tuple[int, list[str], Tensor]] = []
         self._num_overflows = 0
@@ -52,7 +55,7 @@ class LossHistory:
             self._check(step, row)
             rows.append((step, row))
             self._last = [*self._last[1 - _NUM_LAST_STEPS :], row]
-            total = sum(value for name, value in row.items() if name.endswith("/loss"))
+            total = sum(value for name, value in row.items() if name in self._charted)
             if step % self._stride == 0 and math.isfinite(total):
                 self._curve.append([step, total])
         self._unread = []
@@ -73,13 +76,16 @@ class LossHistory:
         )
 
     def final(self) -> dict[str, float]:
-        """Mean of each loss over the last steps."""
-        names = self._last[-1] if self._last else {}
+        """Mean of each loss over those of the last steps that have it: not every player has a turn at every step."""
         rows = [row for row in self._last if all(math.isfinite(v) for v in row.values())] or self._last
-        return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}
+        found: dict[str, list[float]] = {}
+        for row in rows:
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def curve(self) -> list[list[float]]:
-        """[step, sum of the players' losses], at most 200 points."""
+        """[step, sum of the charted players' losses], at most 200 points."""
         return [list(point) for point in self._curve]
 
     def state(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ppfr.training._checkpoint import (
 )
 from ppfr.training._devices import deterministic_kernels, device_name, fabric_notes_unheard, peak_memory_bytes
 from ppfr.training._history import LossHistory
-from ppfr.training._objective import Batch, Objective, Player, check_players
+from ppfr.training._objective import Batch, Objective, Player, as_json, check_players
 from ppfr.training._optimiser_state import optimiser_tensors, restore_optimiser
 from ppfr.training._plan import Plan
 from ppfr.training._progress import LossLog, ProgressReport
@@ -84,6 +84,7 @@ class Loop:
             num_steps=self._source.num_steps,
             read_every=_READ_LOSSES_EVERY.get(self._device.type, 1),
             rates={player.name: player.lr for player in self._players},
+            charted=[player.name for player in self._players if player.is_charted],
         )
         self._first_step, self._earlier_s = 0, 0.0
         self._resumed_at: list[int] = []
@@ -154,6 +155,8 @@ class Loop:
             batch = to_device(decoded, device=self._device, plan=self._plan, rng=rng)
             self._objective.begin_step(step, progress)
             for player in self._players:
+                if step % player.every_steps:
+                    continue
                 terms = self._turn(player, batch, rng=rng, progress=progress, factor=factor)
                 losses |= {f"{player.name}/{term}": value for term, value in terms.items()}
             average_buffers(self._fabric, self._objective)
@@ -265,6 +268,7 @@ class Loop:
             images_per_s=seen / max(wall_s, 1e-9),
             losses=self._history.final(),
             curve=self._history.curve(),
+            outcome=as_json(self._objective.outcome()),
             device=str(self._device),
             device_name=device_name(self._device),
             num_devices=self._fabric.world_size,

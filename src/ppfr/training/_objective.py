@@ -92,10 +92,20 @@ class Player(OptimiserSettings):
     Attributes:
         name: passed to `Objective.loss`.
         parameters: parameters, or groups of them with their own rate.
+        every_steps: it has a turn at step 0 and at each such step from there.
+        is_charted: its loss is part of the run's curve; false for one whose loss says nothing of success, as
+            REINFORCE's.
     """
 
     name: str
     parameters: Sequence[nn.Parameter] | Sequence[ParameterGroup]
+    every_steps: int = 1
+    is_charted: bool = True
+
+    def __post_init__(self) -> None:
+        OptimiserSettings.__post_init__(self)
+        if self.every_steps < 1:
+            raise InvalidInputError(f"player {self.name!r} has every_steps={self.every_steps}; allowed is 1 or more")
 
     def groups(self) -> list[ParameterGroup]:
         """The parameters as groups."""
@@ -166,6 +176,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """JSON-ready: what is trained, how, and from whose knowledge. Kept with checkpoints and results; no secrets."""
+
+    def outcome(self) -> dict[str, Any]:
+        """JSON-ready: what the training found beside weights, for the record; nothing by default."""
+        return {}
 
     def begin_step(self, step: int, progress: float) -> None:
         """Called before the players' turns: the place for a change of phase. It must depend on its arguments alone."""

@@ -22,7 +22,8 @@ class FitRecord:
         wall_s: seconds of training, over all resumptions, less set-up.
         images_per_s: images_seen / wall_s.
         losses: mean of each loss over the last 50 steps, named "player/term".
-        curve: [step, sum of the players' losses], at most 200 points.
+        curve: [step, sum of the charted players' losses], at most 200 points.
+        outcome: `Objective.outcome()`.
         device: as in "cpu", "cuda:0".
         device_name: what the device calls itself.
         num_devices: processes that trained side by side.
@@ -43,6 +44,7 @@ class FitRecord:
     images_per_s: float
     losses: dict[str, float]
     curve: list[list[float]]
+    outcome: dict[str, Any]
     device: str
     device_name: str
     num_devices: int
