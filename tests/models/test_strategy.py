@@ -74,9 +74,11 @@ def test_it_starts_uniform_and_depends_on_the_batch_later():
     x, y = _batch((5, 14, 14), seed=1), 3 * _batch((5, 14, 14), seed=2) + 1
     fresh = _network(is_uniform=True)
     assert torch.equal(fresh(x), torch.full((4,), 0.25).log())
-    later = _network().eval()
-    with torch.no_grad():
-        assert not torch.allclose(later(x), later(y), atol=1e-3)
+    for is_training in (False, True):
+        later = _network().train(is_training)
+        assert not torch.allclose(later.log_probabilities(x), later.log_probabilities(y), atol=1e-3)
+        sees_gain = not torch.allclose(later.log_probabilities(x), later.log_probabilities(3 * x), atol=1e-3)
+        assert sees_gain == (not is_training)
 
 
 def test_the_first_step_moves_the_last_layer_and_then_gradients_reach_everything():

@@ -89,7 +89,7 @@ def hybrid_scores(
     References:
         AdaMixUp, arXiv 2403.10558, equations 9-11; methods A.6. The paper's text multiplies the two scores, its Table 2
         averages them; both are given here. From its LFW accuracies these functions give its Table 2 back to the last
-        place but for two misprints: LFW of k:2-5 (98.20 for 98.10), Score_cls of MixUp k=2 (.999 for .99985).
+        place but for two entries: LFW of k:2-5 (98.20 for 98.10), Score_cls of MixUp k=2 (.999 for .99985).
 
     Examples:
         >>> table = hybrid_scores({

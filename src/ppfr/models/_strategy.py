@@ -34,6 +34,8 @@ class StrategyNetwork(nn.Module):
       the very policy that a step then differentiates, as the policy gradient asks.
     - evaluation mode, both: the running ones, which do not move.
 
+    With the batch's own statistics a gain common to the whole batch cannot be seen; with the running ones it can.
+
     Args:
         in_shape: (K, P, Q) of one masked image (or of one crop), any number of channels, any grid from 7x7 up. It is
             taken as it is, without scaling. Below 7x7 the stem would see more of its padding than of the image.
@@ -128,8 +130,7 @@ class StrategyNetwork(nn.Module):
         """Within the block a forward pass in training mode uses the batch's statistics and keeps no trace of them."""
         norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         tracked = [norm.track_running_stats for norm in norms]
-        # In evaluation mode the running statistics are used, not moved; there is nothing to switch off.
-        for norm in norms if self.training else ():
+        for norm in norms:  # in evaluation mode this changes nothing: the running statistics are used all the same
             norm.track_running_stats = False
         try:
             yield
