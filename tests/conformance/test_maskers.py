@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppfr.core import ImageMasker, RangeError, ShapeError, UnsupportableError
-from ppfr.masking import Constant, PpfrFd, Unprotected
+from ppfr.masking import Constant, FrequencyChannels, PpfrFd, Unprotected
 
 SECRET = bytes(range(100, 132))
 MASKERS: dict[str, Callable[[], ImageMasker]] = {
@@ -23,6 +23,9 @@ MASKERS: dict[str, Callable[[], ImageMasker]] = {
     "ppfr-fd-colour-14": lambda: PpfrFd(secret=SECRET, colours="ycbcr", stride=8, num_channels=35),
     "ppfr-fd-upsampled": lambda: PpfrFd(secret=SECRET, front_end="upsampled"),
     "ppfr-fd-per-image": lambda: PpfrFd(secret=None, permutation="per_image"),
+    "frequency": FrequencyChannels,
+    "frequency-full-colour": lambda: FrequencyChannels(colours="ycbcr", num_channels=64),
+    "frequency-upsampled": lambda: FrequencyChannels(front_end="upsampled", num_channels=63, keeps_dc=False),
     "ppfr-fd-small": lambda: PpfrFd(secret=SECRET, in_shape=(3, 32, 48), block=4, stride=2, num_channels=15),
 }
 

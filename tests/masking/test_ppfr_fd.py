@@ -158,7 +158,7 @@ def test_the_secret_gives_an_odd_number_of_channels_back(num_channels: int) -> N
 def test_the_secret_gives_an_even_number_back_but_for_one_direction(front_end: str, num_channels: int) -> None:
     image = textured_faces()
     masker = PpfrFd(secret=SECRET, num_channels=num_channels, front_end=front_end)  # type: ignore[arg-type]
-    truth = normalised(masker._channels_of(image))
+    truth = normalised(masker._front_end.channels_of(image))
     right = (unmix(masker.mask(image, rng=rng()), masker) * truth).mean((2, 3))
     wrong_masker = masker.with_new_secret(rng=rng(1))
     wrong = (unmix(masker.mask(image, rng=rng()), wrong_masker) * truth).mean((2, 3))

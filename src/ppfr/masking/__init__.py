@@ -5,6 +5,7 @@ from ppfr.masking._controls import Unprotected as Unprotected
 from ppfr.masking._files import MaskedFile as MaskedFile
 from ppfr.masking._files import read_masked as read_masked
 from ppfr.masking._files import write_masked as write_masked
+from ppfr.masking._frequency_channels import FrequencyChannels as FrequencyChannels
 from ppfr.masking._mixing import InstaHide as InstaHide
 from ppfr.masking._mixing import MixedMasker as MixedMasker
 from ppfr.masking._mixing import MixUp as MixUp

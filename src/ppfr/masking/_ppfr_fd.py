@@ -10,15 +10,15 @@ import torch
 from torch import Generator, Tensor
 
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, UnsupportableError
-from ppfr.frequency import bdct_upsampled, block_dct, lowest_channels, luma, rgb_to_ycbcr
+from ppfr.frequency import lowest_channels
 from ppfr.masking._checks import check_image
+from ppfr.masking._front_end import FrontEnd, check_front_end, check_word
 from ppfr.masking._permutations import permutation_from
 
 SECRET_BYTES = 32
 _EPS = 1e-5
 _DEAD_STD = 1e-2
 _NUM_CHANNELS = 36
-_PIECE_FLOATS = 1 << 20
 
 
 @final
@@ -73,20 +73,20 @@ class PpfrFd(ImageMasker):
         permutation: Literal["fixed", "per_image"] = "fixed",
         in_shape: tuple[int, int, int] = (3, 112, 112),
     ) -> None:
-        _check_words(front_end=front_end, colours=colours, permutation=permutation)
-        if front_end == "upsampled" and block != 8:
-            raise RangeError(f"block is {block}; the upsampled front end has blocks of 8: leave block at 8")
-        self._front_end, self._colours, self._permutation = front_end, colours, permutation
-        self._block, self._stride = block, stride
-        self._kept, self._choice = _kept(num_channels, channels, block=block)
-        grid = _grid(in_shape, front_end, block, stride)
-        num = len(self._kept) * (3 if colours == "ycbcr" else 1)
+        check_front_end(front_end, colours, block)
+        check_word("permutation", permutation, ("fixed", "per_image"))
+        self._permutation = permutation
+        kept, self._choice = _kept(num_channels, channels, block=block)
+        self._front_end = FrontEnd(
+            kind=front_end, colours=colours, block=block, stride=stride, in_shape=in_shape, channels=kept
+        )
+        num, *grid = self._front_end.out_shape
         self._shuffles: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._take_secret(secret, num)
         bound = float(grid[0] * grid[1]) ** 0.5  # |x - mean| / std of n values is at most sqrt(n - 1)
         self._spec = MaskSpec(
             in_shape=(3, int(in_shape[1]), int(in_shape[2])),
-            out_shape=(num, *grid),
+            out_shape=self._front_end.out_shape,
             value_range=(-bound, bound),
             is_stochastic=permutation == "per_image",
             is_keyed=permutation == "fixed",
@@ -123,19 +123,18 @@ class PpfrFd(ImageMasker):
     @property
     def kept_channels(self) -> tuple[int, ...]:
         """Frequency channels c = block*u + v kept of each colour plane, ascending. Public."""
-        return self._kept
+        return self._front_end.channels
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. `rng` is used by permutation="per_image" only."""
         image_BCHW = check_image(image_BCHW, self._spec)
-        batch, (num, rows, columns) = image_BCHW.shape[0], self._spec.out_shape
+        batch = image_BCHW.shape[0]
         if batch == 0:
             return image_BCHW.new_empty(0, *self._spec.out_shape)
         pairs_2BM = self._pairs(batch, rng).to(image_BCHW.device)
-        # On a CPU small pieces stay in cache between the passes. Their size depends on the configuration alone.
-        piece = max(1, _PIECE_FLOATS // (num * rows * columns)) if image_BCHW.device.type == "cpu" else batch
+        piece = self._front_end.images_at_once(batch, image_BCHW.device)
         outputs = [
-            _mix(self._channels_of(image_BCHW[start : start + piece]), pairs_2BM[:, start : start + piece])
+            _mix(self._front_end.channels_of(image_BCHW[start : start + piece]), pairs_2BM[:, start : start + piece])
             for start in range(0, batch, piece)
         ]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
@@ -151,12 +150,6 @@ class PpfrFd(ImageMasker):
         # Output j is w_P2[j], w_i = x_P1[i] + x_P1[i+1]: normalising commutes with both shuffles.
         return torch.stack([first_BM.gather(1, second_BM), first_BM.gather(1, (second_BM + 1) % num)])
 
-    def _channels_of(self, image_BCHW: Tensor) -> Tensor:
-        if self._front_end == "upsampled":
-            return bdct_upsampled(image_BCHW, colours=self._colours, channels=self._kept, checks_range=False)
-        planes = luma(image_BCHW, scale=255.0) if self._colours == "y" else rgb_to_ycbcr(image_BCHW * 255.0)
-        return block_dct(planes, block=self._block, stride=self._stride, channels=self._kept)
-
     def with_new_secret(self, *, rng: Generator) -> Self:
         """The same parameters under a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
         if self._shuffles is None:
@@ -170,10 +163,10 @@ class PpfrFd(ImageMasker):
 
     def _arguments(self) -> dict[str, Any]:
         return {
-            "front_end": self._front_end,
-            "colours": self._colours,
-            "block": self._block,
-            "stride": self._stride,
+            "front_end": self._front_end.kind,
+            "colours": self._front_end.colours,
+            "block": self._front_end.block,
+            "stride": self._front_end.stride,
             **self._choice,
             "permutation": self._permutation,
             "in_shape": self._spec.in_shape,
@@ -237,32 +230,3 @@ def _kept(
         )
     kept = tuple(sorted(given))
     return kept, {"channels": kept}
-
-
-def _grid(in_shape: tuple[int, int, int], front_end: str, block: int, stride: int) -> tuple[int, int]:
-    if len(in_shape) != 3 or in_shape[0] != 3 or min(in_shape) < 2:
-        raise RangeError(f"in_shape is {tuple(in_shape)}; it must be (3, H, W) with H and W at least 2")
-    height, width = int(in_shape[1]), int(in_shape[2])
-    if front_end == "upsampled":
-        return height, width
-    if not 1 <= stride <= block:
-        raise RangeError(f"stride is {stride}; it must be in 1..block={block}")
-    if height % stride or width % stride or min(height, width) < block:
-        raise RangeError(
-            f"in_shape {height}x{width} does not fit block {block} at stride {stride}: "
-            "both sides must be multiples of the stride and not smaller than the block"
-        )
-    return height // stride, width // stride
-
-
-_WORDS = {
-    "front_end": ("block", "upsampled"),
-    "colours": ("y", "ycbcr"),
-    "permutation": ("fixed", "per_image"),
-}
-
-
-def _check_words(**given: str) -> None:
-    for name, value in given.items():
-        if value not in _WORDS[name]:
-            raise RangeError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, _WORDS[name]))}")
