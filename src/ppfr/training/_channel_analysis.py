@@ -131,7 +131,8 @@ class ChannelAnalysisObjective(Objective):
             gates_BK = self._drawn_gates(len(batch), rng)
         else:
             gates_BK = self._gates().expand(len(batch), -1)
-        task, penalty = self._task_loss(masked_BKPQ, gates_BK, batch), self.penalty()
+        embedding_BD = self._embeddings(masked_BKPQ, gates_BK)
+        task, penalty = self._compared(embedding_BD, batch.labels_B, self._wanted(batch)), self.penalty()
         open_share = (self.alpha_K.detach() > 0).float().mean()
         return {"loss": task + self.penalty_weight * penalty, "task": task, "penalty": penalty, "open": open_share}
 
@@ -157,15 +158,23 @@ class ChannelAnalysisObjective(Objective):
         return sum(energies[channel] for channel in set(channels)) / max(sum(energies), _LEAST_ENERGY)
 
     @torch.no_grad()
-    def task_loss_with(self, channels: Iterable[int], batch: Batch, *, rng: torch.Generator) -> float:
-        """The task's loss where exactly these channels are let through, the network as it is.
+    def task_losses_with(self, channels: Iterable[int], batch: Batch, *, rng: torch.Generator) -> Tensor:
+        """Each image's task loss where exactly these channels are let through, the network as it is.
 
         Call it in evaluation mode. Learns nothing and measures no energy.
+
+        Returns:
+            (B,) float32.
         """
         gates_K = torch.zeros_like(self.alpha_K)
         gates_K[sorted(set(channels))] = 1.0
         masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
-        return float(self._task_loss(masked_BKPQ, gates_K.expand(len(batch), -1), batch))
+        given_BD = self._embeddings(masked_BKPQ, gates_K.expand(len(batch), -1))
+        wanted_BD = self._wanted(batch)
+        rows = [slice(row, row + 1) for row in range(len(batch))]
+        return torch.stack(
+            [self._compared(given_BD[r], batch.labels_B[r], None if wanted_BD is None else wanted_BD[r]) for r in rows]
+        )
 
     def outcome(self) -> dict[str, Any]:
         """What the gates decided."""
@@ -207,15 +216,23 @@ class ChannelAnalysisObjective(Objective):
         uniform_BK = torch.rand(num, len(self.alpha_K), generator=rng).clamp(1e-6, 1 - 1e-6).to(self.alpha_K.device)
         return torch.sigmoid((self.alpha_K + torch.logit(uniform_BK)) / self.temperature)
 
-    def _task_loss(self, masked_BKPQ: Tensor, gates_BK: Tensor, batch: Batch) -> Tensor:
+    def _embeddings(self, masked_BKPQ: Tensor, gates_BK: Tensor) -> Tensor:
+        """What the network makes of the channels behind their gates, (B, D)."""
         mean_K11 = self.mean_K[:, None, None]
-        embedding_BD = self.network(mean_K11 + gates_BK[:, :, None, None] * (masked_BKPQ - mean_K11))
-        if self.head is not None:
-            return self.head.loss(embedding_BD, batch.labels_B)
-        assert self.teacher is not None
-        with torch.no_grad():
-            wanted_BD = self.teacher(batch.images_BCHW)
-        return embedding_error(embedding_BD, wanted_BD)
+        embedding_BD: Tensor = self.network(mean_K11 + gates_BK[:, :, None, None] * (masked_BKPQ - mean_K11))
+        return embedding_BD
+
+    @torch.no_grad()
+    def _wanted(self, batch: Batch) -> Tensor | None:
+        """The teacher's embeddings of the plain images, (B, D); None where labels are the task."""
+        return None if self.teacher is None else self.teacher(batch.images_BCHW)
+
+    def _compared(self, embedding_BD: Tensor, labels_B: Tensor, wanted_BD: Tensor | None) -> Tensor:
+        """The task's loss, a scalar."""
+        if wanted_BD is not None:
+            return embedding_error(embedding_BD, wanted_BD)
+        assert self.head is not None
+        return self.head.loss(embedding_BD, labels_B)
 
     @torch.no_grad()
     def _measure(self, masked_BKPQ: Tensor) -> None:
