@@ -148,7 +148,20 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     [
         (
             "ppfr ",
-            {"align", "mask", "train", "evaluate", "attack", "run", "report", "data", "models", "doctor", "demo"},
+            {
+                "align",
+                "analyse-channels",
+                "attack",
+                "data",
+                "demo",
+                "doctor",
+                "evaluate",
+                "mask",
+                "models",
+                "report",
+                "run",
+                "train",
+            },
         ),
         ("ppfr train --way ", {"scratch", "distil", "adapt"}),
         ("ppfr mask --method p", {"ppfr-fd"}),

@@ -38,6 +38,13 @@ def presets() -> tuple[str, ...]:
     return PRESETS
 
 
+def analysis_presets() -> tuple[str, ...]:
+    """Presets of the channel analysis."""
+    from ppfr.recipes import ANALYSIS_PRESETS
+
+    return ANALYSIS_PRESETS
+
+
 def attacks() -> tuple[str, ...]:
     """Attacks."""
     from ppfr.recipes import ATTACK_LABELS

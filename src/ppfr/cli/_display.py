@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_NO_PERCENTAGES = ("ssim", "psnr", "lpips", "cosine", "auc")
+_NO_PERCENTAGES = ("ssim", "psnr", "lpips", "cosine", "auc", "loss")
 
 
 def rows_of(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -44,7 +44,8 @@ def _rows_of_list(label: str, values: Sequence[Any]) -> Iterator[tuple[str, str]
             name = str(value.get("name", ""))
             yield from rows_of({key: fact for key, fact in value.items() if key != "name"}, f"{label}: {name}: ")
     else:
-        yield label, "\n".join(map(str, values)) or "none"
+        is_short = all(isinstance(value, int) for value in values)
+        yield label, (", " if is_short else "\n").join(map(str, values)) or "none"
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,8 @@ from ppfr.recipes._catalogue import PROTOCOLS as PROTOCOLS
 from ppfr.recipes._catalogue import make_masker as make_masker
 from ppfr.recipes._catalogue import read_images as read_images
 from ppfr.recipes._catalogue import read_protocol as read_protocol
+from ppfr.recipes._channel_analysis import ANALYSIS_PRESETS as ANALYSIS_PRESETS
+from ppfr.recipes._channel_analysis import analyse_channels as analyse_channels
 from ppfr.recipes._evaluation_job import evaluate_model as evaluate_model
 from ppfr.recipes._photo_jobs import align_photos as align_photos
 from ppfr.recipes._photo_jobs import mask_photo as mask_photo
