@@ -103,7 +103,7 @@ def analysis_budget(preset: str, *, weights: Path | None) -> AnalysisBudget:
                 plan=Plan(passes=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
                 weights=weights,
             ),
-            plan=Plan(passes=1, batch_size=64, max_steps=60, warmup_steps=5, checkpoint_every_steps=30),
+            plan=Plan(passes=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
             optimiser=OptimiserSettings(optimiser="adamw", lr=5e-4, weight_decay=1e-4),
             gate_lr_scale=200.0,
             penalty_weights=(0.0, 0.1, 0.5, 2.0),
