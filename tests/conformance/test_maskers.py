@@ -7,14 +7,20 @@ import math
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from ppfr.core import ImageMasker, RangeError, ShapeError, UnsupportableError
-from ppfr.masking import Constant, FrequencyChannels, PpfrFd, Unprotected
+from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
 
 SECRET = bytes(range(100, 132))
+PIXELS = np.random.default_rng(3)
+EIGENFACES = Eigenfaces.fit(PIXELS.integers(0, 256, (20, 112, 112, 3), np.uint8), num_components=12, seed=1)
+COLOUR_EIGENFACES = Eigenfaces.fit(
+    PIXELS.integers(0, 256, (20, 32, 48, 3), np.uint8), num_components=5, seed=1, colours="rgb"
+)
 MASKERS: dict[str, Callable[[], ImageMasker]] = {
     "unprotected": Unprotected,
     "constant": Constant,
@@ -26,6 +32,8 @@ MASKERS: dict[str, Callable[[], ImageMasker]] = {
     "frequency": FrequencyChannels,
     "frequency-full-colour": lambda: FrequencyChannels(colours="ycbcr", num_channels=64),
     "frequency-upsampled": lambda: FrequencyChannels(front_end="upsampled", num_channels=63, keeps_dc=False),
+    "peep": lambda: Peep(eigenfaces=EIGENFACES),
+    "peep-colour": lambda: Peep(eps=1.0, eigenfaces=COLOUR_EIGENFACES, colours="rgb", in_shape=(3, 32, 48)),
     "ppfr-fd-small": lambda: PpfrFd(secret=SECRET, in_shape=(3, 32, 48), block=4, stride=2, num_channels=15),
 }
 
@@ -126,13 +134,17 @@ def test_secrets_show_nowhere(masker: ImageMasker) -> None:
             pickle.dumps(masker)
 
 
-def test_the_public_config_rebuilds_it(masker: ImageMasker) -> None:
+def test_the_public_config_and_arrays_rebuild_it(masker: ImageMasker) -> None:
     config = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(json.dumps(dict(masker.public_config()))).items()
     }
     secret = {"secret": SECRET if masker.spec.is_keyed else None} if isinstance(masker, PpfrFd) else {}
-    rebuilt = type(masker)(**config, **secret)  # type: ignore[call-arg]
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in masker.public_arrays().items():
+        argument, part = name.split(".")
+        arrays.setdefault(argument, {})[part] = array
+    rebuilt = type(masker)(**config, **secret, **arrays)  # type: ignore[call-arg]
     assert rebuilt.spec == masker.spec
     image = faces(masker)
     assert torch.equal(rebuilt.mask(image, rng=rng()), masker.mask(image, rng=rng()))

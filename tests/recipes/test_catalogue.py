@@ -18,7 +18,8 @@ from ppfr.recipes import MASKERS, _catalogue, make_masker, read_images, read_pro
 
 def test_every_masker_that_is_exported_can_be_named() -> None:
     exported = {kind for kind in vars(masking).values() if isinstance(kind, type) and issubclass(kind, ImageMasker)}
-    assert set(MASKERS.values()) == exported
+    made_of_others = {masking.MixedMasker}  # no word can name its parts
+    assert set(MASKERS.values()) == exported - made_of_others
     assert {"ppfr-fd", "unprotected", "constant"} <= set(MASKERS)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator
 
-from ppfr.core import CheckpointError, InvalidInputError, MissingWeightsError
-from ppfr.masking import PpfrFd, Unprotected
+from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, MissingWeightsError
+from ppfr.masking import Eigenfaces, Peep, PpfrFd, Unprotected
 from ppfr.models import MobileFaceNet, card_for
 from ppfr.recipes import MaskedSystem, load_system, read_recogniser, save_system
 
 SECRET = bytes(range(200, 232))
 
 
-def system_of(masker: PpfrFd | Unprotected) -> MaskedSystem:
+def system_of(masker: ImageMasker) -> MaskedSystem:
     network = MobileFaceNet(variant="small", in_shape=masker.spec.out_shape, dim=16, seed=1).eval()
     card = card_for(network, name="test", training_data="none", licence="MIT", source="test", may_have_seen=())
     return MaskedSystem(masker=masker, network=network, card=card)
@@ -81,3 +82,36 @@ def test_a_recogniser_is_a_public_network_or_a_system(saved: Path, tmp_path: Pat
         read_recogniser("nobody")
     with pytest.raises(MissingWeightsError, match="sha256"):
         read_recogniser("mobilefacenet-y1", weights=tmp_path)
+
+
+def peep(seed: int = 1) -> Peep:
+    pixels_NHWC = np.random.default_rng(seed).integers(0, 256, (12, 112, 112, 3), np.uint8)
+    return Peep(eigenfaces=Eigenfaces.fit(pixels_NHWC, num_components=6, seed=1))
+
+
+def test_a_masker_s_arrays_are_a_file_beside_it(tmp_path: Path) -> None:
+    save_system(tmp_path, system_of(peep()))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"network.safetensors", "masker.json", "masker.safetensors"}
+    loaded = load_system(tmp_path)
+    assert embedding(loaded).equal(embedding(system_of(peep())))
+    assert loaded.masker.public_config() == peep().public_config()
+
+
+def test_a_masker_s_arrays_are_guarded(tmp_path: Path) -> None:
+    save_system(tmp_path / "other", system_of(peep(seed=2)))
+    save_system(tmp_path, system_of(peep()))
+    arrays, facts = tmp_path / "masker.safetensors", tmp_path / "masker.json"
+    whole = arrays.read_bytes()
+    for spoilt in (whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1]), (tmp_path / "other" / arrays.name).read_bytes()):
+        arrays.write_bytes(spoilt)
+        with pytest.raises(CheckpointError, match=r"masker\.safetensors is damaged or another system's.*train again"):
+            load_system(tmp_path)
+    arrays.unlink()
+    with pytest.raises(CheckpointError, match=r"masker\.safetensors is missing.*restore it"):
+        load_system(tmp_path)
+    arrays.write_bytes(whole)
+    said = json.loads(facts.read_text())
+    facts.write_text(json.dumps(said | {"config": said["config"] | {"eigenfaces_sha256": "0" * 64}}))
+    with pytest.raises(CheckpointError, match="given eigenfaces"):
+        load_system(tmp_path)

@@ -52,6 +52,14 @@ class ImageMasker(ABC):
     def public_config(self) -> Mapping[str, Any]:
         """JSON-ready constructor arguments, less the secrets: what an adversary is told."""
 
+    def public_arrays(self) -> Mapping[str, np.ndarray]:
+        """Constructor arguments that are too large for JSON, less the secrets; an adversary is told them too.
+
+        An array goes by the name of its argument. Where an argument consists of several arrays, each is named
+        "argument.part", and the constructor takes a mapping from parts to arrays for that argument as well.
+        """
+        return {}
+
     def with_new_secret(self, *, rng: Generator) -> Self:
         """The same method and parameters under another secret, drawn from `rng`.
 

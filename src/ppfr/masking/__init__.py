@@ -2,6 +2,7 @@
 
 from ppfr.masking._controls import Constant as Constant
 from ppfr.masking._controls import Unprotected as Unprotected
+from ppfr.masking._eigenfaces import Eigenfaces as Eigenfaces
 from ppfr.masking._files import MaskedFile as MaskedFile
 from ppfr.masking._files import read_masked as read_masked
 from ppfr.masking._files import write_masked as write_masked
@@ -11,6 +12,7 @@ from ppfr.masking._mixing import MixedMasker as MixedMasker
 from ppfr.masking._mixing import MixUp as MixUp
 from ppfr.masking._mixing import draw_partners as draw_partners
 from ppfr.masking._mixing import draw_weights as draw_weights
+from ppfr.masking._peep import Peep as Peep
 from ppfr.masking._picture import visualise as visualise
 from ppfr.masking._ppfr_fd import PpfrFd as PpfrFd
 from ppfr.masking._unmix import unmix as unmix

@@ -16,15 +16,16 @@ from ppfr.core import RangeError, ShapeError
 def visualise(masked_KPQ: Tensor, *, layout: Literal["mean", "grid"] = "mean", side_px: int = 112) -> np.ndarray:
     """One masked image as a picture. It flatters the protection: an attacker sees more than a person who looks.
 
-    Three channels in [0, 1] are shown as the RGB image they are. Otherwise "mean" is the mean of |channel| over all
-    channels, and "grid" tiles the single channels with mid-grey at zero. Brightness is stretched to the 1st and 99th
-    percentile, in "grid" for each channel by its own 99th percentile of |value|; a constant comes out mid-grey.
+    One or three channels in [0, 1] are shown as the grey or RGB image they are. Otherwise "mean" is the mean of
+    |channel| over all channels, and "grid" tiles the single channels with mid-grey at zero. Brightness is stretched to
+    the 1st and 99th percentile, in "grid" for each channel by its own 99th percentile of |value|; a constant comes out
+    mid-grey.
 
     Args:
         masked_KPQ: one masked image, (K, P, Q), any range.
         layout: "mean" or "grid".
-        side_px: the picture's longer side for RGB and "mean" (nearest neighbour, so that cells stay visible), at least
-            1; "grid" has one pixel a value.
+        side_px: the picture's longer side for images and "mean" (nearest neighbour, so that cells stay visible), 1 or
+            more; "grid" has one pixel a value.
 
     Returns:
         (height, width, 3) uint8.
@@ -42,9 +43,9 @@ def visualise(masked_KPQ: Tensor, *, layout: Literal["mean", "grid"] = "mean", s
     values = masked_KPQ.detach().to("cpu", torch.float32)
     if not bool(values.isfinite().all()):
         raise RangeError("masked holds values that are not finite; mask the image anew")
-    is_rgb = len(values) == 3 and bool(((values >= 0) & (values <= 1)).all())
-    if is_rgb:
-        picture = _resized(values, side_px)
+    is_image = len(values) in (1, 3) and bool(((values >= 0) & (values <= 1)).all())
+    if is_image:
+        picture = _resized(values, side_px).expand(3, -1, -1)
     elif layout == "mean":
         picture = _resized(_stretched(values.abs().mean(0))[None], side_px).expand(3, -1, -1)
     else:

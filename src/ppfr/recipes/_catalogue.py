@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from ppfr import masking
 from ppfr.assets import data_root, write_atomically
 from ppfr.core import ImageMasker, InvalidInputError
@@ -55,13 +57,20 @@ MASKERS: Mapping[str, Callable[..., ImageMasker]] = MappingProxyType(_discover()
 """Name -> class of each masker; one that `ppfr.masking` exports is in here without being listed."""
 
 
-def make_masker(name: str, *, secret: bytes | None, config: Mapping[str, Any] | None = None) -> ImageMasker:
+def make_masker(
+    name: str,
+    *,
+    secret: bytes | None,
+    config: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> ImageMasker:
     """A masker by name.
 
     Args:
         name: a key of `MASKERS`.
         secret: the deployment's 32 bytes, for the keyed maskers; the others ignore it.
         config: keyword arguments of its constructor, as `public_config()` gives them.
+        arrays: those that are too large for JSON, as `public_arrays()` gives them.
 
     Raises:
         InvalidInputError: unknown name, or arguments that the masker does not take.
@@ -69,7 +78,7 @@ def make_masker(name: str, *, secret: bytes | None, config: Mapping[str, Any] | 
     kind = masker_class(name)
     keyed = {"secret": secret} if _takes_secret(kind) else {}
     try:
-        return kind(**keyed, **_arguments(config))
+        return kind(**keyed, **_arguments(config), **_arrays_by_argument(arrays))
     except TypeError as error:
         raise InvalidInputError(f"{name} does not take these arguments: {error}") from error
 
@@ -103,6 +112,18 @@ def needs_secret(name: str, config: Mapping[str, Any] | None = None) -> bool:
 def _arguments(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """Constructor arguments from JSON, which has no tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in (config or {}).items()}
+
+
+def _arrays_by_argument(arrays: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+    """Constructor arguments from arrays: one by its name, or a mapping of those named "argument.part"."""
+    found: dict[str, Any] = {}
+    for name, array in (arrays or {}).items():
+        argument, _, part = name.partition(".")
+        if part:
+            found.setdefault(argument, {})[part] = array
+        else:
+            found[argument] = array
+    return found
 
 
 def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
