@@ -79,38 +79,46 @@ def analysis_budget(preset: str, *, weights: Path | None) -> AnalysisBudget:
         InvalidInputError: another word.
     """
     if preset == "fast-test":
-        return AnalysisBudget(
-            images="synthetic:16x5",
-            start=FromScratch(
-                plan=Plan(passes=4, batch_size=16, warmup_steps=2),
-                network="mobilefacenet-small",
-                head="cosface",
-                scale=32.0,
-                margin=0.2,
-                optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
-            ),
-            plan=Plan(passes=2, batch_size=16, schedule="constant"),
-            optimiser=OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2),
-            gate_lr_scale=150.0,  # so that gates can close in as few steps
-            penalty_weights=(0.0, 1e3),
-            num_held_out=8,
-            num_resamples=100,
-        )
+        return _fast_test()
     if preset == "laptop":
-        return AnalysisBudget(
-            images="lfw-train",
-            start=Adapt(
-                plan=Plan(passes=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
-                weights=weights,
-            ),
-            plan=Plan(passes=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
-            optimiser=OptimiserSettings(optimiser="adamw", lr=5e-4, weight_decay=1e-4),
-            gate_lr_scale=200.0,
-            penalty_weights=(0.0, 0.1, 0.5, 2.0),
-            num_held_out=256,
-            num_resamples=1000,
-        )
+        return _laptop(weights)
     raise InvalidInputError(f"{RECIPE} has no preset {preset!r}; there are {', '.join(ANALYSIS_PRESETS)}")
+
+
+def _fast_test() -> AnalysisBudget:
+    return AnalysisBudget(
+        images="synthetic:16x5",
+        start=FromScratch(
+            plan=Plan(passes=4, batch_size=16, warmup_steps=2),
+            network="mobilefacenet-small",
+            head="cosface",
+            scale=32.0,
+            margin=0.2,
+            optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+        ),
+        plan=Plan(passes=2, batch_size=16, schedule="constant"),
+        optimiser=OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2),
+        gate_lr_scale=150.0,  # so that gates can close in as few steps
+        penalty_weights=(0.0, 1e3),
+        num_held_out=8,
+        num_resamples=100,
+    )
+
+
+def _laptop(weights: Path | None) -> AnalysisBudget:
+    return AnalysisBudget(
+        images="lfw-train",
+        start=Adapt(
+            plan=Plan(passes=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
+            weights=weights,
+        ),
+        plan=Plan(passes=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
+        optimiser=OptimiserSettings(optimiser="adamw", lr=5e-4, weight_decay=1e-4),
+        gate_lr_scale=200.0,
+        penalty_weights=(0.0, 0.1, 0.5, 2.0),
+        num_held_out=256,
+        num_resamples=1000,
+    )
 
 
 def analyse_channels(
@@ -158,20 +166,18 @@ def analyse_channels(
     began = time.perf_counter()
     images = read_images(budget.images, data=data)
     if preset == "fast-test":
-        images = images.cached()
-    command = f"ppfr analyse-channels --preset {preset} --seed {seed}"
-    if penalty_weights is not None:
-        command += "".join(f" --penalty-weight {weight:g}" for weight in budget.penalty_weights)
+        images = images.cached()  # drawing a face takes as long as training on it
     run = _Run(budget=budget, images=images, out_dir=out_dir, seed=seed, device=device, resumes=resumes)
+    given = "".join(f" --penalty-weight {weight:g}" for weight in penalty_weights or ())
     record = {
         "recipe": RECIPE,
         "preset": preset,
-        "command": command,
+        "command": f"ppfr analyse-channels --preset {preset} --seed {seed}{given}",
         "seed": seed,
         "ppfr_version": ppfr.__version__,
         **run.table(),
+        "wall_s": round(time.perf_counter() - began, 1),
     }
-    record["wall_s"] = round(time.perf_counter() - began, 1)
     path = out_dir / ANALYSIS_FILE
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
