@@ -1,4 +1,4 @@
-"""Maskers as an adversary holds them: the method under secrets of his own, and a trained one that he cannot move."""
+"""Maskers as an adversary holds them: under secrets of his own, a trained one that he cannot move, signs left out."""
 
 from __future__ import annotations
 
@@ -121,3 +121,35 @@ class AtRest(ImageMasker):
         """The masker's."""
         config: Mapping[str, Any] = self._network.public_config()
         return config
+
+
+@final
+class Unsigned(ImageMasker):
+    """The magnitudes of what a masker puts out: all that is left where signs are flipped by coins.
+
+    Args:
+        masker: what is seen.
+    """
+
+    def __init__(self, masker: ImageMasker) -> None:
+        self._masker = masker
+        low, high = masker.spec.value_range
+        self._spec = dataclasses.replace(masker.spec, value_range=(0.0, max(abs(low), abs(high))))
+
+    @property
+    def name(self) -> str:
+        """The masker's name, and that signs are left out."""
+        return f"{self._masker.name}, magnitudes"
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The masker's, without negative values."""
+        return self._spec
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """See `ImageMasker.mask`."""
+        return self._masker.mask(image_BCHW, rng=rng).abs()
+
+    def public_config(self) -> Mapping[str, Any]:
+        """The masker's."""
+        return self._masker.public_config()

@@ -6,8 +6,8 @@ from ppfr.attacks._fresh_secret import FreshSecret
 from ppfr.core import ImageMasker, Observation, RangeError, ShapeError, ThreatModel, ThreatModelError
 
 
-def masked_images_threat(*, knows_secret: bool) -> ThreatModel:
-    """An adversary who reads every masked image that reaches the server.
+def masked_images_threat(*, knows_secret: bool, sees: str = "masked_images") -> ThreatModel:
+    """An adversary who reads every masked image that reaches the server, or the whole masked training set.
 
     He knows how the protection works (Kerckhoffs) and has faces of other people; he does not need the deployed
     recogniser's weights.
@@ -15,9 +15,14 @@ def masked_images_threat(*, knows_secret: bool) -> ThreatModel:
     Args:
         knows_secret: he holds the deployment's secret parameters too, as a dishonest server or a lost device does.
             Without it he is someone who copies the traffic or the stored masked images.
+        sees: "masked_images", or "mixed_images" where the training set is what he got hold of and its images were
+            mixed with each other.
     """
-    name = "server with the deployment's secret" if knows_secret else "reader of masked images"
-    return ThreatModel(name=name, sees="masked_images", knows_secret=knows_secret, knows_recogniser=False)
+    if sees == "mixed_images":
+        name = "thief of the training set" if not knows_secret else "thief of the training set with the secret"
+    else:
+        name = "server with the deployment's secret" if knows_secret else "reader of masked images"
+    return ThreatModel(name=name, sees=sees, knows_secret=knows_secret, knows_recogniser=False)
 
 
 def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> None:

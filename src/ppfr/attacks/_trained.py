@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ppfr.attacks._alignment import AlignedDeployments, ChannelAlignment, apply_matrix
-from ppfr.attacks._fresh_secret import AtRest, FreshSecret
+from ppfr.attacks._fresh_secret import AtRest, FreshSecret, Unsigned
 from ppfr.attacks._networks import FACE_SHAPE, num_parameters
 from ppfr.attacks._threats import check_masker, check_observation, masked_images_threat
 from ppfr.core import (
@@ -93,6 +93,9 @@ class TrainedAttack(Attack):
 
     Args:
         plan: length, batch size and precision of the training: the strength of the attack beside its network's size.
+        sees: "masked_images", or "mixed_images": a mixed training set; see `masked_images_threat`.
+        ignores_signs: work on the magnitudes of what is seen, for a protection that flips signs at random (InstaHide):
+            they carry nothing, and a network would have to learn that first.
         knows_secret: the adversary holds the deployment's secret; then `fit` takes the deployed masker, otherwise a
             `FreshSecret`. Maskers without a secret are attacked as they are in either case.
         aligns_channels: without the secret, train on one simulated deployment and find from the observed masked faces
@@ -110,6 +113,8 @@ class TrainedAttack(Attack):
         *,
         plan: Plan,
         knows_secret: bool,
+        sees: str = "masked_images",
+        ignores_signs: bool = False,
         aligns_channels: bool = False,
         num_deployments: int = 16,
         run_dir: Path | None = None,
@@ -124,6 +129,7 @@ class TrainedAttack(Attack):
                 "aligns_channels=True is for an adversary without the secret; leave it out, or use knows_secret=False"
             )
         self.plan, self.knows_secret, self.aligns_channels = plan, knows_secret, aligns_channels
+        self.sees, self.ignores_signs = sees, ignores_signs
         self.num_deployments = num_deployments
         self.run_dir, self.device, self.chunk_size, self.progress = run_dir, device, chunk_size, progress
         self._trained: AttackObjective | None = None
@@ -133,7 +139,7 @@ class TrainedAttack(Attack):
     @property
     def needs(self) -> ThreatModel:
         """A reader of masked images, with or without the deployment's secret."""
-        return masked_images_threat(knows_secret=self.knows_secret)
+        return masked_images_threat(knows_secret=self.knows_secret, sees=self.sees)
 
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
@@ -171,6 +177,8 @@ class TrainedAttack(Attack):
                 masker, images_NCHW, num_deployments=self.num_deployments, rng=_generator(seed, "deployments")
             )
             masker, self._alignment = aligned, aligned.alignment
+        if self.ignores_signs:
+            masker = Unsigned(masker)
         masked_NKPQ = _masked_sample(masker, images_NCHW, rng=_generator(seed, "sample masks"))
         objective = self._make_objective(masker, (masked_NKPQ, images_NCHW), seed=seed)
         record = fit(
@@ -218,6 +226,8 @@ class TrainedAttack(Attack):
         with torch.no_grad():
             for chunk in seen.values_NKPQ.split(self.chunk_size):
                 masked_BKPQ = chunk.float() if align is None else apply_matrix(align, chunk)
+                if self.ignores_signs:
+                    masked_BKPQ = masked_BKPQ.abs()
                 rows.append(self._act(trained, masked_BKPQ.to(device), rng=rng).float().cpu())
         trained.to("cpu")
         return self._result(torch.cat(rows))
@@ -227,6 +237,7 @@ class TrainedAttack(Attack):
             "attack": self.name,
             "threat_model": self.needs.in_words(),
             "knows_secret": self.knows_secret,
+            "ignores_signs": self.ignores_signs,
             "aligns_channels": self.aligns_channels,
             **({"num_deployments": self.num_deployments} if self.aligns_channels else {}),
             "plan": self.plan.as_dict(),

@@ -108,6 +108,14 @@ def write_picture_index(experiment: Experiment, workspace: Workspace) -> None:
         rows.append(
             {"file": f"seen--{arm.name}.png", "label": "What the server sees", "note": arm.label, "kind": "seen"}
         )
+        rows.append(
+            {
+                "file": f"mixed--{arm.name}.png",
+                "label": "What training sees, mixed",
+                "note": arm.label,
+                "kind": "seen",
+            }
+        )
         for plan in experiment.attacks:
             if plan.arm == arm.name:
                 note = arm.label

@@ -16,7 +16,7 @@ from ppfr.benchmark._embedding import batches, checked_rows, pair_comparisons, r
 from ppfr.benchmark._experiment import AttackPlan, Judge
 from ppfr.benchmark._identity import as_json
 from ppfr.benchmark._judging import OutcomeJudge, Thresholds, VictimFaces, control_verdict, thresholds_of
-from ppfr.benchmark._masked_pictures import picture_of_masked, rgb_bytes
+from ppfr.benchmark._masked_pictures import blurred_picture, picture_of_masked, rgb_bytes
 from ppfr.benchmark._picture_files import write_strip
 from ppfr.benchmark._stages import Session, Stage
 from ppfr.benchmark._workspace import Json
@@ -33,6 +33,27 @@ class ChosenVictims:
     seen: tuple[int, ...]
     gallery: tuple[int, ...]
     subjects: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Acted:
+    """What an attack made of masked images, and of victims also what it saw.
+
+    Attributes:
+        guesses_ND: guessed embeddings.
+        pictures_NCHW: recovered victims, if the attack makes any.
+        masked_NCHW: a picture of each masked victim.
+        first_NKPQ: the first masked victims.
+        value_range: of the masked values.
+        notes: the attack's.
+    """
+
+    guesses_ND: np.ndarray
+    pictures_NCHW: np.ndarray | None
+    masked_NCHW: np.ndarray
+    first_NKPQ: torch.Tensor | None
+    value_range: tuple[float, float]
+    notes: Json
 
 
 class AttackSession:
@@ -54,7 +75,13 @@ class AttackSession:
             where += ", secret known" if plan.granted.knows_secret else ", secret unknown"
         fit, judge = f"fit/{plan.name}", f"attack/{plan.name}"
         return [
-            Stage(name=fit, title=f"Train {where}", weight=8, after=(), measure=lambda: self._fit(plan)),
+            Stage(
+                name=fit,
+                title=f"Train {where}",
+                weight=8,
+                after=(f"train/{plan.arm}",) if plan.granted.sees == "mixed_images" else (),
+                measure=lambda: self._fit(plan),
+            ),
             Stage(
                 name=judge,
                 title=f"Judge {where}",
@@ -81,7 +108,7 @@ class AttackSession:
 
     def _masker_for(self, plan: AttackPlan, attack: Attack) -> ImageMasker:
         """What the adversary trains on: the deployed masker if it holds its secret, else simulations."""
-        deployed = self._experiment.arm(plan.arm).masker
+        deployed = self._session.seen_through(plan)
         return deployed if attack.needs.knows_secret or not deployed.spec.is_keyed else FreshSecret(deployed)
 
     def _judge(self, plan: AttackPlan) -> Json:
@@ -94,30 +121,28 @@ class AttackSession:
             embed=lambda faces_NCHW: self._embed(judge, faces_NCHW),
             thresholds=self._thresholds(judge, protocol),
         )
-        guesses, pictures, notes = self._run(
-            plan, attack, outcome_judge, protocol, purpose="victims", indices=list(chosen.seen)
-        )
+        acted = self._run(plan, attack, outcome_judge, protocol, purpose="victims", indices=list(chosen.seen))
         outcome: Json = {
             "num_victims": len(set(chosen.subjects)),
             "num_images": len(chosen.seen),
             "judge": judge.name,
-            "recovery": None if pictures is None else outcome_judge.recovery(pictures),
-            "linkage": outcome_judge.linkage(guesses),
+            "recovery": None
+            if acted.pictures_NCHW is None
+            else outcome_judge.recovery(acted.pictures_NCHW, acted.masked_NCHW),
+            "linkage": outcome_judge.linkage(acted.guesses_ND),
             "pairs": [],
         }
-        self._draw(plan, protocol, chosen, pictures)
+        self._draw(plan, protocol, chosen, acted)
         if plan.measures_pairs:
             outcome["pairs"] = [self._pairs(plan, attack, outcome_judge, judge, p) for p in self._experiment.protocols]
         is_met = None if plan.role == "attack" else control_verdict(outcome, plan.role, plan.rule)
-        return {"notes": as_json(notes), "outcome": outcome, "is_met": is_met}
+        return {"notes": as_json(acted.notes), "outcome": outcome, "is_met": is_met}
 
     def _pairs(
         self, plan: AttackPlan, attack: Attack, outcome_judge: OutcomeJudge, judge: Judge, protocol: PairProtocol
     ) -> Json:
-        guesses, _, _ = self._run(
-            plan, attack, outcome_judge, protocol, purpose="pairs", indices=protocol.used().tolist()
-        )
-        comparisons = pair_comparisons(protocol, guesses, self._session.plain_embeddings(judge, protocol))
+        acted = self._run(plan, attack, outcome_judge, protocol, purpose="pairs", indices=protocol.used().tolist())
+        comparisons = pair_comparisons(protocol, acted.guesses_ND, self._session.plain_embeddings(judge, protocol))
         return verification_figures(self._experiment, protocol, comparisons)
 
     def _run(
@@ -129,21 +154,34 @@ class AttackSession:
         *,
         purpose: str,
         indices: list[int],
-    ) -> tuple[np.ndarray, np.ndarray | None, Json]:
-        """Guessed embeddings of masked images, recovered faces if it is victims and the attack makes any, and notes."""
-        masker = self._experiment.arm(plan.arm).masker
+    ) -> Acted:
+        """Let the attack act on masked images of a protocol; of victims, also keep what was seen and recovered."""
+        masker = self._session.seen_through(plan)
+        is_pictured = purpose == "victims"
         stream = f"observe/{purpose}/{protocol.name}"
-        guesses, pictures, notes = [], [], {}
+        guesses, pictures, masked, notes = [], [], [], {}
+        first_NKPQ: torch.Tensor | None = None
         for rows, masked_NKPQ in self._session.embedding.observed(masker, protocol.images, indices, purpose=stream):
             seed = derive_seed(self._experiment.seed, "attack", attack.name, "run", stream, rows.start)
             result = attack.run(Observation(kind=plan.granted.sees, values_NKPQ=masked_NKPQ), seed=seed)
             num = rows.stop - rows.start
             _check_rows(result, num)
             guesses.append(checked_rows(outcome_judge.guesses(result), num, what=f"attack {plan.name!r}"))
-            if purpose == "victims" and result.recovered_NCHW is not None:
+            if is_pictured:
+                first_NKPQ = masked_NKPQ if first_NKPQ is None else first_NKPQ
+                _, height, width = masker.spec.in_shape
+                masked.append(blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width)))
+            if is_pictured and result.recovered_NCHW is not None:
                 pictures.append(result.recovered_NCHW.detach().cpu().numpy().astype(np.float32))
             notes = dict(result.notes)
-        return np.concatenate(guesses), np.concatenate(pictures) if pictures else None, notes
+        return Acted(
+            guesses_ND=np.concatenate(guesses),
+            pictures_NCHW=np.concatenate(pictures) if pictures else None,
+            masked_NCHW=np.concatenate(masked) if masked else np.empty((0, *masker.spec.in_shape), dtype=np.float32),
+            first_NKPQ=first_NKPQ,
+            value_range=masker.spec.value_range,
+            notes=notes,
+        )
 
     def _victim_faces(self, judge: Judge, protocol: PairProtocol, chosen: ChosenVictims) -> VictimFaces:
         cpu = torch.device("cpu")
@@ -181,23 +219,18 @@ class AttackSession:
             self._experiment, pair_comparisons(protocol, self._session.plain_embeddings(judge, protocol))
         )
 
-    def _draw(
-        self, plan: AttackPlan, protocol: PairProtocol, chosen: ChosenVictims, pictures_NCHW: np.ndarray | None
-    ) -> None:
-        """Strips for the report: the victims, what the server sees of them, what the attack recovered."""
+    def _draw(self, plan: AttackPlan, protocol: PairProtocol, chosen: ChosenVictims, acted: Acted) -> None:
+        """Strips for the report: the victims, what the adversary sees of them, what the attack recovered."""
         victims = self._experiment.victims
         num = 0 if victims is None else min(victims.num_pictured, len(chosen.seen))
-        if num == 0:
+        if num == 0 or acted.first_NKPQ is None:
             return
-        folder, masker = self._session.workspace.pictures, self._experiment.arm(plan.arm).masker
+        folder = self._session.workspace.pictures
         write_strip(protocol.images.read(list(chosen.seen[:num])), folder / "original.png")
-        stream = f"observe/victims/{protocol.name}"
-        _, masked_NKPQ = next(
-            self._session.embedding.observed(masker, protocol.images, chosen.seen[:num], purpose=stream)
-        )
-        write_strip(picture_of_masked(masked_NKPQ, masker.spec.value_range), folder / f"seen--{plan.arm}.png")
-        if pictures_NCHW is not None:
-            write_strip(rgb_bytes(pictures_NCHW[:num]), folder / f"recovered--{plan.name}.png")
+        seen = picture_of_masked(acted.first_NKPQ[:num], acted.value_range)
+        write_strip(seen, folder / f"{'mixed' if plan.granted.sees == 'mixed_images' else 'seen'}--{plan.arm}.png")
+        if acted.pictures_NCHW is not None:
+            write_strip(rgb_bytes(acted.pictures_NCHW[:num]), folder / f"recovered--{plan.name}.png")
 
 
 def choose_victims(session: Session) -> ChosenVictims:

@@ -133,6 +133,8 @@ def _attack_problems(experiment: Experiment) -> Iterator[str]:
             yield f"attack {plan.name!r}: there is no arm {plan.arm!r}"
         elif {"positive control": "baseline", "negative control": "control"}.get(plan.role, arm.role) != arm.role:
             yield f"attack {plan.name!r}: a {plan.role} does not belong on an arm of role {arm.role!r}"
+        if arm is not None and plan.granted.sees == "mixed_images" and not (arm.training and arm.training.mixes):
+            yield f"attack {plan.name!r}: sees mixed images, and arm {arm.name!r} mixes none"
         if judge is None:
             yield f"attack {plan.name!r}: there is no judge {plan.judge!r}"
         elif arm is not None and arm.training is not None:

@@ -57,10 +57,13 @@ class TrainedArm:
     Attributes:
         embedder: masked image -> embedding, on the device that it is to be run on.
         fits: one entry for each run of the training loop, as `FitRecord.as_dict` gives it; may be empty.
+        exposed: the training set as it was trained on, masked and mixed, for adversaries who see "mixed_images"; None
+            where nothing was mixed.
     """
 
     embedder: Embedder
     fits: Sequence[Mapping[str, Any]] = ()
+    exposed: ImageMasker | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,11 @@ class ArmTraining(Protocol):
     @property
     def knowledge(self) -> Sequence[Knowledge]:
         """The pretrained networks that go in, known before anything is trained."""
+        ...
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with each other, so that `TrainedArm.exposed` will be there."""
         ...
 
     def public_config(self) -> Mapping[str, Any]:

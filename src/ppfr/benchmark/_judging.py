@@ -107,8 +107,8 @@ class OutcomeJudge:
             "plain_top5": plain[5].to_dict(),
         }
 
-    def recovery(self, recovered_NCHW: np.ndarray) -> dict[str, Any]:
-        """Likeness of the recovered faces, of the average face, and of the plain images themselves."""
+    def recovery(self, recovered_NCHW: np.ndarray, masked_NCHW: np.ndarray) -> dict[str, Any]:
+        """Likeness of the recovered faces, of the average face, of what the adversary saw, and of the plain images."""
         seen_NCHW = self._victims.seen_NCHW
         if recovered_NCHW.shape != seen_NCHW.shape:
             raise ShapeError(f"the attack recovered shape {recovered_NCHW.shape}, the victims are {seen_NCHW.shape}")
@@ -122,6 +122,7 @@ class OutcomeJudge:
             "guess": self._likeness(
                 average_NCHW, np.broadcast_to(self._embed(average_NCHW[:1].copy()), original_ND.shape)
             ),
+            "masked": self._likeness(masked_NCHW, self._embed(masked_NCHW)),
             "original": {
                 "at_far": self._acceptance(original_ND, self._thresholds.far, is_original=True),
                 "at_folds": self._acceptance(original_ND, self._thresholds.folds, is_original=True),

@@ -9,8 +9,10 @@ import math
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ppfr.core import ShapeError
 
@@ -37,6 +39,33 @@ def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> 
     if values_NKPQ.shape[1] == 3 and low >= 0 and high <= 1:
         return rgb_bytes(values_NKPQ)
     return np.stack([_mosaic(face_KPQ) for face_KPQ in values_NKPQ])
+
+
+def blurred_picture(masked_NKPQ: Tensor, value_range: tuple[float, float], size_px: tuple[int, int]) -> np.ndarray:
+    """One picture of each masked face at the size of the crop, for measures that compare pictures.
+
+    One or three channels with values in [0, 1] are the picture, grey or in colour. Anything else is the mean of its
+    channels, scaled from its own 1st to its 99th percentile.
+
+    Args:
+        masked_NKPQ: (N, K, P, Q) masked images.
+        value_range: the masker's `spec.value_range`.
+        size_px: (H, W).
+
+    Returns:
+        (N, 3, H, W) float32 in [0, 1].
+    """
+    values_NKPQ = masked_NKPQ.detach().cpu().float()
+    low, high = value_range
+    if values_NKPQ.shape[1] not in (1, 3) or low < 0 or high > 1:
+        mean_NS = values_NKPQ.mean(dim=1).flatten(1)
+        edges_2N1 = torch.quantile(mean_NS, torch.tensor([0.01, 0.99]), dim=1, keepdim=True)
+        span_N1 = edges_2N1[1] - edges_2N1[0]
+        scaled_NS = torch.where(span_N1 > 1e-12, (mean_NS - edges_2N1[0]) / span_N1.clamp_min(1e-12), 0.5)
+        values_NKPQ = scaled_NS.view(len(values_NKPQ), 1, *values_NKPQ.shape[2:])
+    if tuple(values_NKPQ.shape[2:]) != size_px:
+        values_NKPQ = functional.interpolate(values_NKPQ, size=size_px, mode="bilinear", align_corners=False)
+    return np.ascontiguousarray(values_NKPQ.clamp(0, 1).expand(-1, 3, -1, -1).numpy(), dtype=np.float32)
 
 
 def rgb_bytes(image_NCHW: np.ndarray) -> NDArray[np.uint8]:

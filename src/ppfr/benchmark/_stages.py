@@ -10,10 +10,10 @@ import torch
 
 from ppfr.benchmark._cost import measure_cost
 from ppfr.benchmark._embedding import Embedding, comparisons_of, pair_comparisons, verification_figures
-from ppfr.benchmark._experiment import Arm, Experiment, Judge, RunOptions, TrainedArm
+from ppfr.benchmark._experiment import Arm, AttackPlan, Experiment, Judge, RunOptions, TrainedArm
 from ppfr.benchmark._identity import as_json
 from ppfr.benchmark._workspace import Json, Workspace
-from ppfr.core import Embedder, derive_seed
+from ppfr.core import Embedder, ImageMasker, UnsupportableError, derive_seed
 from ppfr.data import PairProtocol
 from ppfr.metrics import paired_accuracy_gap
 
@@ -126,6 +126,16 @@ class Session:
             images = self.experiment.training_images
             self._arms[arm.name] = arm.training.train(arm.masker, images, seed=seed, options=options)
         return self._arms[arm.name]
+
+    def seen_through(self, plan: AttackPlan) -> ImageMasker:
+        """What turns a victim's image into what the adversary of a plan sees of it."""
+        arm = self.experiment.arm(plan.arm)
+        if plan.granted.sees != "mixed_images":
+            return arm.masker
+        exposed = self._trained(arm).exposed
+        if exposed is None:
+            raise UnsupportableError(f"arm {arm.name!r} left no mixed images to attack; its training must mix")
+        return exposed
 
     def options(self, kind: str, name: str, *, resumes: bool) -> RunOptions:
         """Where and how the training of an arm or an attack runs."""

@@ -212,8 +212,17 @@ def _likeness_rows(recovery: Part | None) -> list[tuple[str, list[Figure]]]:
     if recovery is None:
         return []
     recovered, guess, original = recovery["recovered"], recovery["guess"], recovery["original"]
+    masked = recovery.get("masked")  # records of the first versions have none
     rows = [
-        (words, [plain_figure(recovered[field], digits), plain_figure(guess[field], digits), MISSING])
+        (
+            words,
+            [
+                plain_figure(recovered[field], digits),
+                MISSING if masked is None else plain_figure(masked[field], digits),
+                plain_figure(guess[field], digits),
+                MISSING,
+            ],
+        )
         for field, words, digits in (
             ("ssim", "SSIM (1 is identical)", 3),
             ("psnr", "PSNR, dB", 2),
@@ -228,7 +237,10 @@ def _likeness_rows(recovery: Part | None) -> list[tuple[str, list[Figure]]]:
             ("other_subject", "Accepted as somebody else"),
             ("accuracy", "Verification accuracy"),
         ):
-            cells = [share_figure(part[name][field]) for part in (recovered, guess, original)]
+            cells = [
+                MISSING if part is None else share_figure(part[name][field])
+                for part in (recovered, masked, guess, original)
+            ]
             rows.append((f"{what}, {where}", cells))
     return rows
 

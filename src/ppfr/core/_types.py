@@ -81,6 +81,7 @@ class ThreatModel:
 
 OBSERVATIONS: Mapping[str, str] = {
     "masked_images": "each victim's masked images",
+    "mixed_images": "each victim's masked images as training sees them, mixed with those of other people",
     "embeddings": "each victim's unprotected embeddings",
     "templates": "each victim's protected templates",
     "scores": "comparison scores",
