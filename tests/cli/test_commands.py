@@ -164,7 +164,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
             },
         ),
         ("ppfr train --way ", {"scratch", "distil", "adapt"}),
-        ("ppfr mask --method p", {"ppfr-fd"}),
+        ("ppfr mask --method p", {"ppfr-fd", "peep"}),
         ("ppfr run s", {"spine:demo", "spine:lfw", "spine:cfp"}),
         ("ppfr run spine:lfw --preset l", {"laptop"}),
         ("ppfr attack --attack ", {"unet", "cgan", "linkage"}),
