@@ -23,12 +23,13 @@ def test_schema_is_itself_valid_and_closed() -> None:
     schema = record_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     free = {"config", "packages", "tar_at_far", "fit", "notes", "fits", "items"}
+    later = {"reported", "masked"}  # records of the first versions have none, and stay readable
 
     def closed(value: Any, name: str) -> None:
         if isinstance(value, dict):
             if value.get("type") == "object" and "properties" in value:
                 assert value["additionalProperties"] is False, name
-                assert set(value["required"]) == set(value["properties"]), name
+                assert set(value["required"]) == set(value["properties"]) - later, name
             elif value.get("type") == "object":
                 assert name in free, f"{name} takes anything"
             for key, item in value.items():

@@ -150,6 +150,7 @@ def _arm(arm: Arm, left_by: PartOf) -> Json:
         else {"config": dict(training.public_config()), "fits": trained["fits"]},
         "protocols": [{**protocol, "gap_to_baseline": gaps.get(protocol["name"])} for protocol in protocols],
         "cost": left_by(f"cost/{arm.name}"),
+        "reported": [dataclasses.asdict(figure) for figure in arm.reported],
     }
 
 

@@ -50,6 +50,21 @@ class Knowledge:
         return cls(used_as=used_as, **{name: getattr(card, name) for name in shared})
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A figure that somebody else published, to stand beside ours; never mixed with them.
+
+    Attributes:
+        measure: what was measured, as in "accuracy on lfw" (accuracies are matched to protocols by that name).
+        value: as a share or a score, not in per cent.
+        source: where it stands, as in "arXiv 2403.10558, table 2".
+    """
+
+    measure: str
+    value: float
+    source: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedArm:
     """What training an arm leaves.
@@ -73,12 +88,14 @@ class RunOptions:
     Attributes:
         run_dir: for checkpoints and logs, kept between sessions.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        num_devices: processes side by side that train a recogniser.
         resumes: take up what lies in `run_dir`, be it complete or cut short.
         shows_progress: print progress.
     """
 
     run_dir: Path
     device: str = "auto"
+    num_devices: int = 1
     resumes: bool = False
     shows_progress: bool = True
 
@@ -116,6 +133,7 @@ class Arm:
         masker: what the client does, with the deployment's secret.
         training: how the recogniser comes about; None for a control.
         baseline: name of the arm that accuracy is compared with, or None.
+        reported: what the method's authors published.
     """
 
     name: str
@@ -124,6 +142,7 @@ class Arm:
     masker: ImageMasker
     training: ArmTraining | None = None
     baseline: str | None = None
+    reported: Sequence[Reported] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -28,6 +28,7 @@ def run(
     out_dir: Path | str,
     resume: bool = False,
     device: str = "auto",
+    num_devices: int = 1,
     progress: bool = True,
 ) -> Record:
     """Run an experiment and keep its record as `out_dir`/record.json.
@@ -41,6 +42,7 @@ def run(
         out_dir: the run's folder; a new one, or with `resume` that of an earlier run of the same experiment.
         resume: go on: stages that are done are kept, failed and missing ones run, cut trainings are taken up.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        num_devices: processes side by side that train each recogniser; attackers train on one.
         progress: print a line for each stage with the time to go, and the trainings' own progress, to stderr.
 
     Returns:
@@ -61,7 +63,7 @@ def run(
     workspace = Workspace(Path(out_dir))
     identity = identity_of(experiment, config)
     workspace.claim(identity, resume=resume)
-    session = Session(experiment, workspace, device=chosen, resumes=resume, progress=progress)
+    session = Session(experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, progress=progress)
     origin = provenance()
     stages = [*session.recognition_stages(), *AttackSession(session).stages()]
 

@@ -41,9 +41,17 @@ class Session:
     """One sitting of a run: the experiment, its folder, and what was already loaded or trained in this process."""
 
     def __init__(
-        self, experiment: Experiment, workspace: Workspace, *, device: torch.device, resumes: bool, progress: bool
+        self,
+        experiment: Experiment,
+        workspace: Workspace,
+        *,
+        device: torch.device,
+        num_devices: int,
+        resumes: bool,
+        progress: bool,
     ) -> None:
         self.experiment, self.workspace, self.device = experiment, workspace, device
+        self._num_devices = num_devices
         self._resumes, self._progress = resumes, progress
         self.embedding = Embedding(experiment, device=device)
         self._arms: dict[str, TrainedArm] = {}
@@ -141,7 +149,9 @@ class Session:
         """Where and how the training of an arm or an attack runs."""
         return RunOptions(
             run_dir=self.workspace.training_dir(kind, name),
-            device=str(self.device),
+            # Several devices are of one kind; a single one is named exactly.
+            device=str(self.device) if self._num_devices == 1 else self.device.type,
+            num_devices=self._num_devices if kind == "arm" else 1,
             resumes=resumes,
             shows_progress=self._progress,
         )

@@ -51,6 +51,7 @@ def run_experiment(
         Path | None,
         typer.Option(help="Directory for the run. Default: runs/FAMILY-NAME-PRESET.", show_default=False),
     ] = None,
+    num_devices: Annotated[int, typer.Option(help="Processes side by side that train each recogniser (DDP).")] = 1,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -71,7 +72,15 @@ def run_experiment(
         return
     directory = out if out is not None else Path("runs") / f"{recipe.replace(':', '-')}-{preset}"
     result = run_recipe(
-        recipe, preset=preset, out_dir=directory, seed=seed, device=device, resumes=resume, data=data, weights=weights
+        recipe,
+        preset=preset,
+        out_dir=directory,
+        seed=seed,
+        device=device,
+        num_devices=num_devices,
+        resumes=resume,
+        data=data,
+        weights=weights,
     )
     finish(result, as_json=json, title=recipe)
 

@@ -68,6 +68,13 @@ def train(
     head: Annotated[
         str, typer.Option(help="For scratch: arcface, cosface or adaface.", autocompletion=offering(heads))
     ] = "arcface",
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            help="Mix training images with each other: mixup:K, instahide:K, adamixup:LOW-HIGH (as in adamixup:2-5).",
+            show_default=False,
+        ),
+    ] = None,
     passes: Annotated[int, typer.Option(help="Times every image is seen.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Images a step, over all devices together.")] = 64,
     precision: Annotated[
@@ -104,6 +111,7 @@ def train(
         teacher=teacher,
         network=network,
         head=head,
+        mix=mix,
         passes=passes,
         batch_size=batch_size,
         precision=precision,

@@ -14,5 +14,6 @@ from ppfr.masking._mixing import draw_partners as draw_partners
 from ppfr.masking._mixing import draw_weights as draw_weights
 from ppfr.masking._peep import Peep as Peep
 from ppfr.masking._picture import visualise as visualise
+from ppfr.masking._ppfr_fd import SECRET_BYTES as SECRET_BYTES
 from ppfr.masking._ppfr_fd import PpfrFd as PpfrFd
 from ppfr.masking._unmix import unmix as unmix

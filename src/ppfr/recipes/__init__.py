@@ -2,6 +2,7 @@
 
 from ppfr.recipes._attack_job import AttackRequest as AttackRequest
 from ppfr.recipes._attack_job import attack_method as attack_method
+from ppfr.recipes._attack_plans import ATTACK_LABELS as ATTACK_LABELS
 from ppfr.recipes._catalogue import IMAGE_SETS as IMAGE_SETS
 from ppfr.recipes._catalogue import MASKERS as MASKERS
 from ppfr.recipes._catalogue import PROTOCOLS as PROTOCOLS
@@ -10,7 +11,12 @@ from ppfr.recipes._catalogue import read_images as read_images
 from ppfr.recipes._catalogue import read_protocol as read_protocol
 from ppfr.recipes._channel_analysis import ANALYSIS_PRESETS as ANALYSIS_PRESETS
 from ppfr.recipes._channel_analysis import analyse_channels as analyse_channels
+from ppfr.recipes._context import PRESETS as PRESETS
+from ppfr.recipes._context import Budget as Budget
+from ppfr.recipes._context import RecipeContext as RecipeContext
 from ppfr.recipes._evaluation_job import evaluate_model as evaluate_model
+from ppfr.recipes._mixing import AdaptiveMixing as AdaptiveMixing
+from ppfr.recipes._mixing import FixedMixing as FixedMixing
 from ppfr.recipes._photo_jobs import align_photos as align_photos
 from ppfr.recipes._photo_jobs import mask_photo as mask_photo
 from ppfr.recipes._run_jobs import RECIPES as RECIPES
@@ -18,10 +24,6 @@ from ppfr.recipes._run_jobs import list_recipes as list_recipes
 from ppfr.recipes._run_jobs import run_experiment as run_experiment
 from ppfr.recipes._run_jobs import run_recipe as run_recipe
 from ppfr.recipes._run_jobs import write_reports as write_reports
-from ppfr.recipes._spine import ATTACK_LABELS as ATTACK_LABELS
-from ppfr.recipes._spine import PRESETS as PRESETS
-from ppfr.recipes._spine import Budget as Budget
-from ppfr.recipes._spine import RecipeContext as RecipeContext
 from ppfr.recipes._spine import cfp as cfp
 from ppfr.recipes._spine import demo as demo
 from ppfr.recipes._spine import lfw as lfw

@@ -9,6 +9,7 @@ from typing import Any, final
 from ppfr.benchmark import Knowledge, RunOptions, TrainedArm
 from ppfr.core import ImageMasker, ImageSet, choose_device
 from ppfr.models import NetworkEmbedder, for_inference
+from ppfr.recipes._mixing import exposed_by
 from ppfr.recipes._system import save_system
 from ppfr.recipes._ways import FitOptions, Way
 
@@ -19,15 +20,21 @@ class ArmByWay:
 
     Args:
         way: how the recogniser comes about.
+        secret: the masker's, which several processes need to make it anew; None for a masker without.
     """
 
-    def __init__(self, way: Way) -> None:
-        self._way = way
+    def __init__(self, way: Way, *, secret: bytes | None = None) -> None:
+        self._way, self._secret = way, secret
 
     @property
     def knowledge(self) -> Sequence[Knowledge]:
         """The pretrained networks that go in."""
         return [Knowledge.of_card(card, used_as="body and teacher") for card in self._way.cards()]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the way mixes images with each other."""
+        return self._way.mixing is not None
 
     def public_config(self) -> Mapping[str, Any]:
         """The way's name and arguments, less directories."""
@@ -44,10 +51,16 @@ class ArmByWay:
             options=FitOptions(
                 run_dir=options.run_dir / "training",
                 device=options.device,
+                num_devices=options.num_devices,
+                secret=self._secret,
                 resumes=options.resumes,
                 shows_progress=options.shows_progress,
             ),
         )
         save_system(options.run_dir / "system", system)
         network = for_inference(system.network).to(choose_device(options.device))
-        return TrainedArm(embedder=NetworkEmbedder(network), fits=[record.as_dict()])
+        return TrainedArm(
+            embedder=NetworkEmbedder(network),
+            fits=[record.as_dict()],
+            exposed=exposed_by(masker, self._way.mixing, record.outcome),
+        )

@@ -13,9 +13,10 @@ from ppfr.benchmark import Arm, AttackPlan, Experiment, Judge, Knowledge, Victim
 from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, choose_device
 from ppfr.data import PairProtocol
 from ppfr.models import Lpips, NetworkEmbedder, for_inference
-from ppfr.recipes import _spine as spine
+from ppfr.recipes._attack_plans import ATTACK_LABELS, attack_matrix
 from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
 from ppfr.recipes._run_jobs import RECORD_FILE, refuse_earlier_run, run_experiment
+from ppfr.recipes._spine import REAL_BUDGETS
 from ppfr.recipes._system import SECRET_FILE, MaskedSystem, read_recogniser
 
 
@@ -77,8 +78,8 @@ def attack_method(
         CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
         OverlapError: the public faces show victims.
     """
-    if request.kind not in spine.ATTACK_LABELS:
-        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(spine.ATTACK_LABELS)}")
+    if request.kind not in ATTACK_LABELS:
+        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(ATTACK_LABELS)}")
     where = choose_device(device)
     is_keyed = needs_secret(request.method)
     refuse_earlier_run(out_dir, resumes=resumes)
@@ -137,14 +138,12 @@ def _lpips(weights: Path | None) -> Any:
 
 def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[AttackPlan]:
     """The one attack that was asked for, on the laptop budget but for what the request says."""
-    passes = dict.fromkeys(spine.ATTACK_LABELS, request.passes)
-    budget = dataclasses.replace(spine.REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
+    passes = dict.fromkeys(ATTACK_LABELS, request.passes)
+    budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
     return [
         dataclasses.replace(plan, role="attack")
-        for plan in spine.attack_matrix(
-            [_arm(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card
-        )
+        for plan in attack_matrix([_arm(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card)
         if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
     ]
 
@@ -166,7 +165,7 @@ def _experiment(
 ) -> Experiment:
     return Experiment(
         name=f"attack:{request.kind}",
-        title=f"{spine.ATTACK_LABELS[request.kind]} on {request.method}",
+        title=f"{ATTACK_LABELS[request.kind]} on {request.method}",
         command=request.command,
         seed=request.seed,
         people="synthetic" if request.victims.startswith("synthetic") else "real",

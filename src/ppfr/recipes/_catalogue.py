@@ -32,7 +32,6 @@ from ppfr.data import (
 PROTOCOLS = ("lfw", "cfp-ff", "cfp-fp", "synthetic")
 IMAGE_SETS = ("lfw-train", "cfp-train", "synthetic:200x10")
 SYNTHETIC_SEED = 20261121
-_SECRET_BYTES = 32
 
 
 def _takes_secret(kind: Callable[..., ImageMasker]) -> bool:
@@ -48,7 +47,7 @@ def _discover() -> dict[str, Callable[..., ImageMasker]]:
         kind: Callable[..., ImageMasker] = exported
         needed = [p for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
         if all(parameter.name == "secret" for parameter in needed):
-            sample = kind(secret=bytes(_SECRET_BYTES)) if _takes_secret(kind) else kind()
+            sample = kind(secret=bytes(masking.SECRET_BYTES)) if _takes_secret(kind) else kind()
             found[sample.name] = kind
     return dict(sorted(found.items()))
 
@@ -104,7 +103,7 @@ def needs_secret(name: str, config: Mapping[str, Any] | None = None) -> bool:
     if not _takes_secret(kind):
         return False
     try:
-        return kind(secret=bytes(_SECRET_BYTES), **_arguments(config)).spec.is_keyed
+        return kind(secret=bytes(masking.SECRET_BYTES), **_arguments(config)).spec.is_keyed
     except (InvalidInputError, TypeError):
         return False  # these arguments go with no secret, or not at all; making it without one tells which
 
@@ -140,13 +139,13 @@ def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
         if not path.is_file():
             raise InvalidInputError(f"{path} is no file; name the file that holds the secret, or a new one")
         secret = path.read_bytes()
-        if len(secret) != _SECRET_BYTES:
+        if len(secret) != masking.SECRET_BYTES:
             raise InvalidInputError(
-                f"{path} holds {len(secret)} bytes, a secret has {_SECRET_BYTES}; "
+                f"{path} holds {len(secret)} bytes, a secret has {masking.SECRET_BYTES}; "
                 "name another file, or a new one to draw a secret"
             )
         return secret, False
-    secret = secrets.token_bytes(_SECRET_BYTES)
+    secret = secrets.token_bytes(masking.SECRET_BYTES)
     with write_atomically(path) as temporary:
         temporary.write_bytes(secret)
         temporary.chmod(0o600)

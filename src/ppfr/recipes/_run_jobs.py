@@ -9,11 +9,20 @@ from typing import Any
 
 from ppfr.benchmark import Experiment, Record, run, write_report
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
+from ppfr.recipes import _adamixup as adamixup
 from ppfr.recipes import _spine as spine
+from ppfr.recipes._context import PRESETS, RecipeContext
 
-Recipe = Callable[[spine.RecipeContext], Experiment]
+Recipe = Callable[[RecipeContext], Experiment]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {"spine:demo": spine.demo, "spine:lfw": spine.lfw, "spine:cfp": spine.cfp}
+    {
+        "spine:demo": spine.demo,
+        "spine:lfw": spine.lfw,
+        "spine:cfp": spine.cfp,
+        "adamixup:table1": adamixup.table1,
+        "adamixup:table2": adamixup.table2,
+        "adamixup:table3": adamixup.table3,
+    }
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
 _TRACES = ("run.json", RECORD_FILE, "judge")
@@ -32,6 +41,7 @@ def run_recipe(
     seed: int,
     device: str,
     resumes: bool,
+    num_devices: int = 1,
     data: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
@@ -44,6 +54,7 @@ def run_recipe(
         seed: root of every draw.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         resumes: go on with the run in `out_dir`.
+        num_devices: processes side by side that train each recogniser.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
 
@@ -58,11 +69,11 @@ def run_recipe(
     """
     if name not in RECIPES:
         raise InvalidInputError(f"no recipe is named {name!r}; there are {', '.join(RECIPES)}")
-    if preset not in spine.PRESETS:
-        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(spine.PRESETS)}")
+    if preset not in PRESETS:
+        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(PRESETS)}")
     choose_device(device)
     refuse_earlier_run(out_dir, resumes=resumes)
-    context = spine.RecipeContext(
+    context = RecipeContext(
         preset=preset,
         out_dir=out_dir,
         seed=seed,
@@ -72,7 +83,7 @@ def run_recipe(
         weights=weights,
         command=f"ppfr run {name} --preset {preset} --seed {seed}",
     )
-    return run_experiment(RECIPES[name](context), out_dir, device=device, resumes=resumes)
+    return run_experiment(RECIPES[name](context), out_dir, device=device, resumes=resumes, num_devices=num_devices)
 
 
 def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
@@ -87,7 +98,9 @@ def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
         )
 
 
-def run_experiment(experiment: Experiment, out_dir: Path, *, device: str, resumes: bool) -> dict[str, Any]:
+def run_experiment(
+    experiment: Experiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
+) -> dict[str, Any]:
     """Run an experiment, write its report, and tell what came out.
 
     Returns:
@@ -95,7 +108,7 @@ def run_experiment(experiment: Experiment, out_dir: Path, *, device: str, resume
         went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval), "wall_s", and the paths
         "record" and "report".
     """
-    record = run(experiment, out_dir=out_dir, resume=resumes, device=device)
+    record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
     report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
     controls = failed_controls(record)
     return {

@@ -8,6 +8,7 @@ from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
+from ppfr.recipes._mixing import read_mixing
 from ppfr.recipes._system import NETWORK_FILE, SECRET_FILE, save_system
 from ppfr.recipes._ways import Adapt, Distil, FitOptions, FromScratch, Way, check_names
 from ppfr.training import Plan
@@ -26,6 +27,7 @@ class TrainingRequest:
         teacher: public network, for distil and adapt.
         network: a key of `NETWORKS`, for scratch and distil.
         head: a key of `HEADS`, for scratch.
+        mix: a word that `read_mixing` knows, or None.
         passes: times every image is seen.
         batch_size: images a step, over all devices.
         precision: "32-true", "bf16-mixed" or "16-mixed".
@@ -42,6 +44,7 @@ class TrainingRequest:
     batch_size: int
     precision: str
     seed: int
+    mix: str | None = None
 
 
 def train_system(
@@ -104,6 +107,7 @@ def train_system(
         "steps": record.steps,
         "images_per_s": round(record.images_per_s, 1),
         "wall_s": round(record.wall_s, 1),
+        **({} if not record.outcome else {"outcome": record.outcome}),
         "losses": {name: round(value, 4) for name, value in record.losses.items()},
         "may_have_seen": list(card.may_have_seen) or "nothing known",
         "next": f"ppfr evaluate --model {out_dir} --protocol lfw",
@@ -121,10 +125,11 @@ def _way(request: TrainingRequest, weights: Path | None) -> Way:
     check_names(network=request.network, head=request.head, teacher=request.teacher)
     steps = {"batch_size": request.batch_size, "passes": request.passes, "precision": request.precision}
     plan = Plan(warmup_steps=50, clip_norm=5.0, checkpoint_every_steps=100, **steps)  # type: ignore[arg-type]
+    mixing = read_mixing(request.mix)
     if request.way == "scratch":
-        return FromScratch(plan=plan, network=request.network, head=request.head)
+        return FromScratch(plan=plan, network=request.network, head=request.head, mixing=mixing)
     if request.way == "distil":
-        return Distil(plan=plan, teacher=request.teacher, weights=weights, network=request.network)
+        return Distil(plan=plan, teacher=request.teacher, weights=weights, network=request.network, mixing=mixing)
     if request.way == "adapt":
-        return Adapt(plan=plan, teacher=request.teacher, weights=weights)
+        return Adapt(plan=plan, teacher=request.teacher, weights=weights, mixing=mixing)
     raise InvalidInputError(f"no way of training is named {request.way!r}; there are {', '.join(WAYS)}")

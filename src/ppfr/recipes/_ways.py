@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
+
 from ppfr.core import ImageMasker, ImageSet, InvalidInputError, derive_seed
 from ppfr.models import (
     PRETRAINED,
@@ -28,6 +30,7 @@ from ppfr.models import (
     load_pretrained,
 )
 from ppfr.recipes._catalogue import make_masker
+from ppfr.recipes._mixing import Mixing, fixed_mixer, with_strategy
 from ppfr.recipes._system import MaskedSystem
 from ppfr.training import (
     AdaptationObjective,
@@ -85,6 +88,11 @@ class Way(Protocol):
         """Length and schedule."""
         ...
 
+    @property
+    def mixing(self) -> Mixing | None:
+        """Whether and how images are mixed with each other."""
+        ...
+
     def cards(self) -> tuple[ModelCard, ...]:
         """Cards of the pretrained networks that go in, known before anything is trained."""
         ...
@@ -112,6 +120,7 @@ class FromScratch:
         scale: the head's s; smaller for few classes.
         margin: the head's m; None for the usual one of the head.
         optimiser: of network and head.
+        mixing: of the masked batch and its labels.
     """
 
     plan: Plan
@@ -121,6 +130,7 @@ class FromScratch:
     scale: float = 64.0
     margin: float | None = None
     optimiser: OptimiserSettings = OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=5e-4)  # noqa: RUF009
+    mixing: Mixing | None = None
 
     def cards(self) -> tuple[ModelCard, ...]:
         """None: nothing is known beforehand."""
@@ -129,15 +139,9 @@ class FromScratch:
     def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
         """See `Way`."""
         network = _new_network(self.network, masker, dim=self.dim, seed=derive_seed(seed, "network"))
-        head = _named(HEADS, self.head, "head")(
-            num_classes,
-            self.dim,
-            scale=self.scale,
-            seed=derive_seed(seed, "head"),
-            **({} if self.margin is None else {"margin": self.margin}),
-        )
-        objective = MarginObjective(masker, network, head, optimiser=self.optimiser)
-        return objective, network
+        head = _new_head(self.head, num_classes, self.dim, scale=self.scale, margin=self.margin, seed=seed)
+        objective = MarginObjective(masker, network, head, mixer=fixed_mixer(self.mixing), optimiser=self.optimiser)
+        return with_strategy(objective, self.mixing, masker, seed=seed), network
 
     def train(
         self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
@@ -157,6 +161,7 @@ class Distil:
         network: a key of `NETWORKS`.
         taps: student tap -> teacher tap whose feature maps are compared.
         optimiser: of the student.
+        mixing: of the masked batch, and of the teacher's side alike.
     """
 
     plan: Plan
@@ -165,6 +170,7 @@ class Distil:
     network: str = "mobilefacenet"
     taps: Mapping[str, str] = dataclasses.field(default_factory=dict)
     optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2)  # noqa: RUF009
+    mixing: Mixing | None = None
 
     def cards(self) -> tuple[ModelCard, ...]:
         """The teacher's."""
@@ -180,10 +186,11 @@ class Distil:
             teacher,
             teacher_card=card,
             taps=self.taps,
+            mixer=fixed_mixer(self.mixing),
             optimiser=self.optimiser,
             seed=derive_seed(seed, "projections"),
         )
-        return objective, network
+        return with_strategy(objective, self.mixing, masker, seed=seed), network
 
     def train(
         self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
@@ -208,7 +215,12 @@ class Adapt:
         embedding_from: share of the run after which the embedding's error joins that of the feature map.
         feature_weight: of the feature map at `tap`.
         embedding_weight: of the embedding.
+        head: a key of `HEADS`, to learn from labels too; None learns from the teacher alone.
+        head_weight: of the head's loss.
+        scale: the head's s.
+        margin: the head's m; None for the usual one of the head.
         optimiser: of stem and body.
+        mixing: of the masked batch, and of labels and the teacher's side alike.
     """
 
     plan: Plan
@@ -222,7 +234,12 @@ class Adapt:
     embedding_from: float = 0.34
     feature_weight: float = 0.2
     embedding_weight: float = 2.0
+    head: str | None = None
+    head_weight: float = 0.1
+    scale: float = 64.0
+    margin: float | None = None
     optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-4)  # noqa: RUF009
+    mixing: Mixing | None = None
 
     def cards(self) -> tuple[ModelCard, ...]:
         """The teacher's."""
@@ -239,6 +256,9 @@ class Adapt:
             seed=derive_seed(seed, "stem"),
         )
         network = Restemmed(stem, teacher, self.tap)
+        head = None
+        if self.head is not None:
+            head = _new_head(self.head, num_classes, network.dim, scale=self.scale, margin=self.margin, seed=seed)
         objective = AdaptationObjective(
             masker,
             network,
@@ -249,9 +269,12 @@ class Adapt:
             embedding_from=self.embedding_from,
             feature_weight=self.feature_weight,
             embedding_weight=self.embedding_weight,
+            head=head,
+            head_weight=self.head_weight,
+            mixer=fixed_mixer(self.mixing),
             optimiser=self.optimiser,
         )
-        return objective, network
+        return with_strategy(objective, self.mixing, masker, seed=seed), network
 
     def train(
         self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
@@ -282,6 +305,14 @@ def _new_network(name: str, masker: ImageMasker, *, dim: int, seed: int) -> Back
     return network
 
 
+def _new_head(name: str, num_classes: int, dim: int, *, scale: float, margin: float | None, seed: int) -> MarginHead:
+    options = {} if margin is None else {"margin": margin}
+    head: MarginHead = _named(HEADS, name, "head")(
+        num_classes, dim, scale=scale, seed=derive_seed(seed, "head"), **options
+    )
+    return head
+
+
 def _train(
     way: Way, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions, words: str
 ) -> tuple[MaskedSystem, FitRecord]:
@@ -292,7 +323,14 @@ def _train(
         # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.
         config = dict(masker.public_config())
         rebuild = functools.partial(
-            _rebuild, way, name=masker.name, config=config, secret=options.secret, num_classes=num_classes, seed=seed
+            _rebuild,
+            way,
+            name=masker.name,
+            config=config,
+            arrays=dict(masker.public_arrays()),
+            secret=options.secret,
+            num_classes=num_classes,
+            seed=seed,
         )
     record = fit(
         objective,
@@ -311,10 +349,17 @@ def _train(
 
 
 def _rebuild(
-    way: Way, *, name: str, config: Mapping[str, Any], secret: bytes | None, num_classes: int, seed: int
+    way: Way,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    secret: bytes | None,
+    num_classes: int,
+    seed: int,
 ) -> Objective:
     """The objective again, in another process."""
-    masker = make_masker(name, secret=secret, config=config)
+    masker = make_masker(name, secret=secret, config=config, arrays=arrays)
     return way.build(masker, num_classes=num_classes, seed=seed)[0]
 
 

@@ -54,8 +54,9 @@ class AdaptationObjective(RecogniserObjective):
         teacher_card: what the teacher, and with it the body, learned from; named in every result.
         body_unfrozen_from: share of the run after which the body learns too; 1 keeps it at rest throughout.
         body_lr_scale: the body's rate as a share of the stem's.
-        embedding_from: share of the run after which the embedding's error joins; until then neither body runs, and a
-            step costs a fraction. With a body at rest the feature map is most of what the stem can learn from.
+        embedding_from: share of the run after which the embedding's error and the head's loss join; until then neither
+            body runs, and a step costs a fraction. With a body at rest the feature map is most of what the stem can
+            learn from.
         updates_body_statistics: from then on the body's BatchNorm uses and updates batch statistics (and dropout is
             on); by default its running statistics stay those of the pretrained network.
         feature_weight: of the feature map at `network.tap`.
@@ -98,7 +99,7 @@ class AdaptationObjective(RecogniserObjective):
             head_weight=head_weight if head is not None else 0.0,
         )
         _check_body(network, teacher)
-        _check_shares(body_unfrozen_from, body_lr_scale, embedding_from, feature_weight, has_head=head is not None)
+        _check_shares(body_unfrozen_from, body_lr_scale, embedding_from, feature_weight)
         self.masker, self.network, self.teacher, self.head = masker, network, teacher, head
         self.teacher_card, self.mixer = teacher_card, mixer
         self.body_unfrozen_from, self.body_lr_scale = body_unfrozen_from, body_lr_scale
@@ -188,7 +189,7 @@ class AdaptationObjective(RecogniserObjective):
 
 
 def _check_shares(
-    body_unfrozen_from: float, body_lr_scale: float, embedding_from: float, feature_weight: float, *, has_head: bool
+    body_unfrozen_from: float, body_lr_scale: float, embedding_from: float, feature_weight: float
 ) -> None:
     if not 0 <= body_unfrozen_from <= 1 or not 0 < body_lr_scale <= 1:
         raise InvalidInputError(
@@ -200,10 +201,10 @@ def _check_shares(
             f"embedding_from={embedding_from}; allowed is a share of the run from 0 to body_unfrozen_from="
             f"{body_unfrozen_from}: a body that learns needs the embedding's error"
         )
-    if embedding_from > 0 and (feature_weight <= 0 or has_head):
+    if embedding_from > 0 and feature_weight <= 0:
         raise InvalidInputError(
             f"embedding_from={embedding_from} leaves the feature map alone to learn from: it needs a feature_weight "
-            "above 0, and no head"
+            "above 0"
         )
 
 

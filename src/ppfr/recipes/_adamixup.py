@@ -1,0 +1,309 @@
+"""AdaMixUp's tables: masking and mixing, fixed and adaptive, beside the baselines of its authors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ppfr.assets import data_root
+from ppfr.benchmark import Arm, Experiment, Reported, Victims
+from ppfr.core import ImageMasker, ImageSet, MissingAssetError, derive_seed
+from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
+from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
+from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
+from ppfr.recipes._adamixup_rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, TABLE1, Row
+from ppfr.recipes._arms import ArmByWay
+from ppfr.recipes._attack_plans import attack_matrix
+from ppfr.recipes._catalogue import synthetic_protocol
+from ppfr.recipes._context import (
+    FAST_BUDGET,
+    WIDE_ATTACKERS,
+    Budget,
+    RecipeContext,
+    budget_of,
+    judge_of,
+    simulated_secret,
+)
+from ppfr.recipes._mixing import AdaptiveMixing, FixedMixing, Mixing
+from ppfr.recipes._spine import (
+    ADAPTED,
+    ATTACKERS_FROM,
+    JUDGE,
+    JUDGE_FROM,
+    synthetic_judge,
+    synthetic_people,
+)
+from ppfr.recipes._ways import Adapt, FromScratch, Way
+from ppfr.training import OptimiserSettings, StrategySettings
+
+_PAPER_DATA = "faces_webface_112x112"
+_PAPER_SETS = ("lfw", "cfp_fp", "agedb_30", "calfw")
+_NUM_EIGENFACES, _MOST_FITTED = 128, 2000
+_FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
+
+
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "fast-test": FAST_BUDGET,
+        "laptop": Budget(
+            passes=4,
+            attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
+            attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
+            num_victims=500,
+        ),
+        "paper": Budget(
+            passes=50,
+            attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
+            attack_options=WIDE_ATTACKERS,
+            num_victims=1000,
+            batch_size=512,
+            precision="16-mixed",
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What a preset trains, tests and attacks with.
+
+    Attributes:
+        protocols: the first one is where victims come from.
+        images: recognisers train on them.
+        public: attackers train on them.
+        judge: recogniser of plain faces, and its card.
+        lpips: distance, or None.
+        way: mixing -> how a recogniser comes about.
+        strategy: width of the strategy network and its settings.
+        front_end: of the frequency maskers.
+    """
+
+    people: str
+    protocols: Sequence[PairProtocol]
+    images: ImageSet
+    public: ImageSet
+    judge: tuple[Backbone, ModelCard]
+    lpips: Any
+    way: Callable[[Mixing | None], Way]
+    strategy: tuple[int, StrategySettings]
+    front_end: str
+
+
+def table1(context: RecipeContext) -> Experiment:
+    """MixUp and InstaHide of two images, on pixels and on frequency channels: what survives where."""
+    return _experiment(
+        context,
+        "table1",
+        TABLE1,
+        title="AdaMixUp, table 1: MixUp and InstaHide on pixels and on frequencies",
+        attacks=False,
+    )
+
+
+def table2(context: RecipeContext) -> Experiment:
+    """AdaMixUp against twelve maskings and mixings: accuracy, three attacks, and the paper's scores."""
+    return _experiment(
+        context,
+        "table2",
+        (*ADAPTIVE, *FIXED, *OTHERS),
+        title="AdaMixUp, table 2: masking with fixed and with adaptive mixing",
+        attacks=True,
+    )
+
+
+def table3(context: RecipeContext) -> Experiment:
+    """How often the strategy mixes two to six images, for each candidate set."""
+    return _experiment(context, "table3", ADAPTIVE, title="AdaMixUp, table 3: what the strategy chooses", attacks=False)
+
+
+def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title: str, attacks: bool) -> Experiment:
+    budget = budget_of(BUDGETS, context.preset)
+    setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
+    secret = simulated_secret(context)
+    maskers = _maskers(setting, secret, seed=derive_seed(context.seed, "eigenfaces"), rows=rows)
+    arms = [_arm(row, setting, maskers, secret, table=name[-1]) for row in (BASELINE, *rows)]
+    if attacks:
+        arms.append(Arm(name="constant", label="Constant", role="control", masker=Constant()))
+    network, card = setting.judge
+    plans = []
+    if attacks:
+        # Its authors' attacker trains on pairs of plain and masked faces, so the deployment's secret works for it.
+        plans = attack_matrix(
+            arms,
+            budget,
+            teacher=network,
+            teacher_card=card,
+            tries_without_secret=False,
+            signless=[row.name for row in rows if row.flips_signs],
+        )
+    return Experiment(
+        name=f"adamixup:{name}",
+        title=title,
+        summary=_summary(context, budget, setting, attacks=attacks),
+        preset=context.preset,
+        command=context.command,
+        seed=context.seed,
+        people=setting.people,
+        arms=arms,
+        training_images=setting.images,
+        protocols=setting.protocols,
+        judges=[judge_of(context, network, card)],
+        attacks=plans,
+        public_images=setting.public if attacks else None,
+        victims=Victims(num_subjects=budget.num_victims) if attacks else None,
+        lpips=setting.lpips,
+        num_resamples=budget.num_resamples,
+    )
+
+
+def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attacks: bool) -> str:
+    start = {
+        "laptop": f"{ADAPTED}, adapted to what each row lets through",
+        "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
+        "paper": "IR-SE-50 trained from scratch",
+    }[context.preset]
+    text = (
+        f"{start}, {budget.passes} passes over {len(setting.images)} images, the same for every row. An image to be "
+        "recognised is masked, not mixed: mixing is for training sets."
+    )
+    if attacks:
+        text += (
+            " Where a row mixes, its adversaries see the mixed training set (as if the victims had been in it); what "
+            "leaves a device when somebody is recognised leaks what the row PPFR-FD leaks."
+        )
+    return text
+
+
+def _arm(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret: bytes, *, table: str) -> Arm:
+    way = setting.way(_mixing(row, setting))
+    return Arm(
+        name=row.name,
+        label=row.label,
+        role="baseline" if row is BASELINE else "protected",
+        masker=maskers[row.masks],
+        training=ArmByWay(way, secret=secret),
+        baseline=None if row is BASELINE else BASELINE.name,
+        reported=[
+            Reported(measure=measure, value=value, source=f"{PAPER} {'3' if 'share' in measure else table}")
+            for measure, value in row.reported.items()
+            if table != "3" or "share" in measure
+        ],
+    )
+
+
+def _mixing(row: Row, setting: _Setting) -> Mixing | None:
+    if row.mixing is None:
+        return None
+    if isinstance(row.mixing[0], str):
+        return FixedMixing(method=row.mixing[0], num_images=int(row.mixing[1]))
+    width, settings = setting.strategy
+    return AdaptiveMixing(candidates=tuple(int(k) for k in row.mixing), strategy_width=width, settings=settings)
+
+
+def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]) -> dict[str, ImageMasker]:
+    front_end: Any = setting.front_end
+    found: dict[str, ImageMasker] = {
+        "none": Unprotected(),
+        "ppfr-fd": PpfrFd(secret=secret, front_end=front_end),
+        "frequency": FrequencyChannels(front_end=front_end, num_channels=64),
+    }
+    if any(row.masks == "peep" for row in rows):
+        num = min(_NUM_EIGENFACES, len(setting.images) // 2)
+        eigenfaces = Eigenfaces.fit(setting.images, num_components=num, max_images=_MOST_FITTED, seed=seed)
+        found["peep"] = Peep(eps=3.0, eigenfaces=eigenfaces)
+    return found
+
+
+def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
+    root = data_root(context.data)
+    images = training_split_for_lfw(root)
+
+    def way(mixing: Mixing | None) -> Way:
+        return Adapt(
+            plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
+            teacher=ADAPTED,
+            weights=context.weights,
+            mixing=mixing,
+        )
+
+    return _Setting(
+        people="real",
+        protocols=[read_lfw(root)],
+        images=images,
+        public=images,
+        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
+        way=way,
+        strategy=(16, StrategySettings(every_steps=4)),
+        front_end="block",
+    )
+
+
+def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
+    def way(mixing: Mixing | None) -> Way:
+        return FromScratch(
+            plan=budget.plan(budget.passes, log_every_steps=1),
+            network="mobilefacenet-small",
+            head="cosface",
+            scale=32.0,
+            margin=0.2,
+            optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+            mixing=mixing,
+        )
+
+    return _Setting(
+        people="synthetic",
+        protocols=[synthetic_protocol(num_pairs=_FAST_PAIRS)],
+        images=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=0),
+        public=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=ATTACKERS_FROM),
+        judge=synthetic_judge(context, way(None), synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=JUDGE_FROM)),
+        lpips=None,
+        way=way,
+        strategy=(4, StrategySettings(every_steps=2)),
+        front_end="block",
+    )
+
+
+def _paper(context: RecipeContext, budget: Budget) -> _Setting:
+    """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them.
+
+    Raises:
+        MissingAssetError: they are not there; names all that is missing.
+    """
+    folder = data_root(context.data) / _PAPER_DATA
+    wanted = ["train.rec", "train.idx", *(f"{name}.bin" for name in _PAPER_SETS)]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise MissingAssetError(
+            ", ".join(missing),
+            looked_in=[str(folder)],
+            remedy=f"Put InsightFace's CASIA-WebFace package into {_PAPER_DATA}/ of the data directory.",
+        )
+    images = read_rec(folder / "train.rec", folder / "train.idx")
+    names = {"lfw": "lfw", "cfp_fp": "cfp-fp", "agedb_30": "agedb-30", "calfw": "calfw"}
+
+    def way(mixing: Mixing | None) -> Way:
+        return FromScratch(
+            plan=budget.plan(budget.passes, schedule="step", milestones=(20, 35, 45), clip_norm=5.0, log_every_steps=1),
+            network="ir_se50",
+            dim=512,
+            head="arcface",
+            optimiser=OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=1e-4),
+            mixing=mixing,
+        )
+
+    return _Setting(
+        people="real",
+        protocols=[
+            dataclasses.replace(read_insightface_bin(folder / f"{file}.bin"), name=name) for file, name in names.items()
+        ],
+        images=images,
+        public=images,
+        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
+        way=way,
+        strategy=(64, StrategySettings(every_steps=1)),
+        front_end="upsampled",
+    )
