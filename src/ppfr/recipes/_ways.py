@@ -34,12 +34,14 @@ from ppfr.recipes._mixing import Mixing, fixed_mixer, with_strategy
 from ppfr.recipes._system import MaskedSystem
 from ppfr.training import (
     AdaptationObjective,
+    AdaptiveMixingObjective,
     DistillationObjective,
     FitRecord,
     MarginObjective,
     Objective,
     OptimiserSettings,
     Plan,
+    class_centres,
     fit,
 )
 
@@ -215,7 +217,8 @@ class Adapt:
         embedding_from: share of the run after which the embedding's error joins that of the feature map.
         feature_weight: of the feature map at `tap`.
         embedding_weight: of the embedding.
-        head: a key of `HEADS`, to learn from labels too; None learns from the teacher alone.
+        head: a key of `HEADS`, to learn from labels too; its centres start at the teacher's mean embedding of each
+            subject. None learns from the teacher alone.
         head_weight: of the head's loss.
         scale: the head's s.
         margin: the head's m; None for the usual one of the head.
@@ -280,7 +283,15 @@ class Adapt:
         self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
     ) -> tuple[MaskedSystem, FitRecord]:
         """See `Way`."""
-        return _train(self, masker, images, seed=seed, options=options, words=f"adapted from {self.teacher}")
+
+        def start_head(objective: Objective) -> None:
+            inner = objective.recogniser if isinstance(objective, AdaptiveMixingObjective) else objective
+            assert isinstance(inner, AdaptationObjective)
+            if inner.head is not None:
+                inner.head.weight_CD.data.copy_(class_centres(inner.teacher, images))
+
+        words = f"adapted from {self.teacher}"
+        return _train(self, masker, images, seed=seed, options=options, words=words, prepare=start_head)
 
 
 def check_names(*, network: str, head: str, teacher: str) -> None:
@@ -314,10 +325,19 @@ def _new_head(name: str, num_classes: int, dim: int, *, scale: float, margin: fl
 
 
 def _train(
-    way: Way, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions, words: str
+    way: Way,
+    masker: ImageMasker,
+    images: ImageSet,
+    *,
+    seed: int,
+    options: FitOptions,
+    words: str,
+    prepare: Callable[[Objective], None] | None = None,
 ) -> tuple[MaskedSystem, FitRecord]:
     num_classes = len(set(images.subject_ids))
     objective, network = way.build(masker, num_classes=num_classes, seed=seed)
+    if prepare is not None:
+        prepare(objective)
     rebuild = None
     if options.num_devices > 1 and masker.spec.is_keyed:
         # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.

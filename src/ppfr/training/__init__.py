@@ -3,6 +3,7 @@
 from ppfr.training._adaptation import AdaptationObjective as AdaptationObjective
 from ppfr.training._adaptive_mixing import AdaptiveMixingObjective as AdaptiveMixingObjective
 from ppfr.training._adaptive_mixing import StrategySettings as StrategySettings
+from ppfr.training._centres import class_centres as class_centres
 from ppfr.training._channel_analysis import ChannelAnalysisObjective as ChannelAnalysisObjective
 from ppfr.training._distillation import DistillationObjective as DistillationObjective
 from ppfr.training._fit import fit as fit
