@@ -28,6 +28,8 @@ MASKERS: dict[str, Callable[[], ImageMasker]] = {
     "ppfr-fd": lambda: PpfrFd(secret=SECRET),
     "ppfr-fd-colour-14": lambda: PpfrFd(secret=SECRET, colours="ycbcr", stride=8, num_channels=35),
     "ppfr-fd-upsampled": lambda: PpfrFd(secret=SECRET, front_end="upsampled"),
+    # Of three channels a secret leaves 6 outcomes, so that two often agree; of five, 1,440.
+    "ppfr-fd-named-channels": lambda: PpfrFd(secret=SECRET, channels=(0, 1, 8, 9, 16)),
     "ppfr-fd-per-image": lambda: PpfrFd(secret=None, permutation="per_image"),
     "frequency": FrequencyChannels,
     "frequency-full-colour": lambda: FrequencyChannels(colours="ycbcr", num_channels=64),
