@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_training import KeyedObjective, ToyImages, ToyObjective, build_keyed, weights
+from toy_training import SIZE, KeyedObjective, ToyBackbone, ToyImages, ToyMasker, ToyObjective, build_keyed, weights
 
 from ppfr.core import CheckpointError, InvalidInputError, RangeError
-from ppfr.training import Plan, fit
+from ppfr.masking import MixUp
+from ppfr.models import ArcFace, StrategyNetwork
+from ppfr.training import AdaptiveMixingObjective, MarginObjective, OptimiserSettings, Plan, StrategySettings, fit
 from ppfr.training._batches import BatchSource
 
 PLAN = Plan(passes=3, batch_size=8, flip=0.0, clip_norm=1.0, checkpoint_every_steps=5)
@@ -51,3 +53,23 @@ def test_an_objective_that_refuses_pickling_is_rebuilt_in_each_process():
     _fit(objective, None, num_devices=2, rebuild=build_keyed)
     _fit(single, None)
     torch.testing.assert_close(weights(objective), weights(single), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_strategy_chooses_in_every_process_and_all_learn_from_all():
+    masked = (5, SIZE, SIZE)
+    recogniser = MarginObjective(
+        ToyMasker(), ToyBackbone(masked), ArcFace(4, 16, scale=16.0, seed=1), optimiser=OptimiserSettings(lr=0.01)
+    )
+    objective = AdaptiveMixingObjective(
+        recogniser,
+        [MixUp(num_images=2), MixUp(num_images=3)],
+        StrategyNetwork(masked, 2, width=4, seed=1),
+        settings=StrategySettings(every_steps=2, baseline_decay=0.9),
+    )
+    before = weights(objective.strategy)
+    record = _fit(objective, None, num_devices=2)
+    # Each process counts its own choices, and counts are averaged like every buffer: one a step remains.
+    assert float(objective.chosen_WA.sum()) == pytest.approx(record.steps)
+    assert sum(record.outcome["shares"]) == pytest.approx(1)
+    assert not torch.equal(weights(objective.strategy), before)
