@@ -268,3 +268,70 @@ def made_record() -> Json:
         ],
         "stages": [stage("arm/unprotected/train", "Train Unprotected"), stage("arm/ppfr-fd/train", "Train PPFR-FD")],
     }
+
+
+def reported(measures: dict[str, float]) -> list[Json]:
+    return [{"measure": name, "value": value, "source": "made paper, table 2"} for name, value in measures.items()]
+
+
+def chosen(candidates: list[int], num_windows: int = 50) -> Json:
+    """An outcome of adaptive mixing that drifts towards the largest candidate."""
+    weights = [[1 + i * w / num_windows for i, _ in enumerate(candidates)] for w in range(num_windows)]
+    over_time = [[weight / sum(row) for weight in row] for row in weights]
+    return {
+        "candidates": [f"mixup-{k}" for k in candidates],
+        "num_images": candidates,
+        "shares": [sum(row[i] for row in over_time) / num_windows for i in range(len(candidates))],
+        "shares_over_time": over_time,
+    }
+
+
+MIXING_ROWS = {  # name -> label, accuracy here, top-1, SSIM of masked and recovered, theirs: accuracy and total
+    "adaptive-2-6": ("Masking + adaptive 2-6", 0.9712, 0.31, (0.20, 0.42), (0.9615, 0.968)),
+    "adaptive-2-5": ("Masking + adaptive 2-5", 0.9805, 0.36, (0.21, 0.45), (0.9810, 0.981)),
+    "adaptive-2-4": ("Masking + adaptive 2-4", 0.9817, 0.41, (0.22, 0.47), (0.9843, 0.959)),
+    "mixup-2": ("Masking + MixUp 2", 0.9878, 0.52, (0.24, 0.55), (0.9892, 0.912)),
+    "mixup-3": ("Masking + MixUp 3", 0.9822, 0.44, (0.23, 0.48), (0.9820, 0.940)),
+    "mixup-4": ("Masking + MixUp 4", 0.9848, 0.38, (0.21, 0.43), (0.8462, 0.877)),
+    "mixup-5": ("Masking + MixUp 5", 0.9430, 0.25, (0.20, 0.40), (0.7331, 0.796)),
+    "mixup-6": ("Masking + MixUp 6", 0.9127, 0.22, (0.19, 0.38), (0.6653, 0.750)),
+    "plain-mixup": ("Plain channels, MixUp 2", 0.9853, 0.71, (0.40, 0.71), (0.9876, 0.749)),
+    "masking": ("Masking", 0.9880, 0.82, (0.33, 0.80), (0.9893, 0.806)),
+    "noise": ("Noise", 0.7240, 0.05, (0.15, 0.33), (0.7236, 0.753)),
+    "signs": ("Plain channels, signs flipped 2", 0.8750, 0.12, (0.22, 0.40), (0.8293, 0.733)),
+}
+
+
+@pytest.fixture
+def mixing_record(made_record: Json) -> Json:
+    """Fourteen arms: a baseline, twelve protections, most of which mix, beside published figures; a control."""
+    gan, link = "Conditional GAN", "Identity linkage"
+    arms = [arm("unprotected", "Unprotected", "baseline", [3, 112, 112], 0.9882)]
+    arms[0]["reported"] = reported({"accuracy on made-lfw": 0.9923, "accuracy on made-cfp": 0.9626})
+    attacks = [
+        attack("gan-plain", gan, "unprotected", top1=0.9, secret="none", role="positive control", ssim=0.97),
+        attack("link-plain", link, "unprotected", top1=0.91, secret="none", role="positive control"),
+    ]
+    for name, (label, accuracy, top1, (seen, found), (theirs, total)) in MIXING_ROWS.items():
+        one = arm(name, label, "protected", [36, 28, 28], accuracy, gap=accuracy - 0.9882)
+        one["masker"] = masker("masking" if label.startswith("Masking") else name, [36, 28, 28], is_keyed=True)
+        one["reported"] = reported({"accuracy on made-lfw": theirs, "accuracy on made-cfp": theirs - 0.03})
+        one["reported"] += reported({"total score": total})
+        if name.startswith("adaptive"):
+            candidates = list(range(2, int(name[-1]) + 1))
+            one["training"]["fits"][0]["outcome"] = chosen(candidates)
+            one["reported"] += reported({f"share of mixup-{k}": 1 / len(candidates) for k in candidates})
+        of_arm = [
+            attack(f"gan-{name}", gan, name, top1=top1 * 0.9, secret="known", ssim=found),
+            attack(f"link-{name}", link, name, top1=top1, secret="known"),
+            attack(f"unet-{name}", "U-Net recovery", name, top1=top1 * 0.95, secret="known", ssim=found),
+        ]
+        of_arm[0]["outcome"]["recovery"]["masked"] = likeness(seen, 0.0)
+        if name not in ("masking", "noise"):
+            for one_attack in of_arm:
+                one_attack["threat_model"]["sees"] = "mixed_images"
+        arms.append(one)
+        attacks += of_arm
+    made_record["arms"] = [*arms, made_record["arms"][-1]]
+    made_record["attacks"] = attacks
+    return made_record

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from ppfr.benchmark._charts import colour_of
 from ppfr.benchmark._figures import Figure, share_figure
-from ppfr.benchmark._findings import Part, attacks_on
+from ppfr.benchmark._findings import Part, attacks_on, sees_mixed
 from ppfr.benchmark._wording import ROLE_WORDS, SECRET_WORDS, count, percent
 
 
@@ -14,10 +15,11 @@ from ppfr.benchmark._wording import ROLE_WORDS, SECRET_WORDS, count, percent
 class Bar:
     """A row of an interval chart; places are shares of the track's width."""
 
+    arm: str
     label: str
     note: str
     figure: Figure
-    series: int
+    colour: int
     value: float
     low: float
     high: float
@@ -32,25 +34,42 @@ _PAIRS = (
     "Do two images show one person? Masked against plain",
     "Accuracy on the protocol's own pairs: one side as the server sees it, the other a plain photograph.",
 )
+_MIXED = "Where a row says so, the adversary has an image of the mixed training set in place of a masked one."
 _ACCEPTED = (
     "Would the recovered face pass for the person?",
     "Recovered faces that an independent recogniser accepts as the person, held against another photograph.",
 )
 
 
-def leakage_charts(record: Part) -> list[tuple[str, str, list[Bar]]]:
-    """(heading, explanation, rows) for naming, pairs and recovered faces; kinds without a figure are left out."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeakageChart:
+    """One kind of leakage; of many rows `bars` has the highest of each arm, and `others` all the rest, to be folded."""
+
+    heading: str
+    words: str
+    bars: Sequence[Bar]
+    others: Sequence[Bar] = ()
+
+
+_MOST_BARS = 12
+
+
+def leakage_charts(record: Part) -> list[LeakageChart]:
+    """Naming, pairs and recovered faces; kinds without a figure are left out."""
     arms = {arm["name"]: (index, arm["label"]) for index, arm in enumerate(record["arms"])}
     judged = [a for arm in record["arms"] for a in attacks_on(record, arm)]
 
     def bar(attack: Part, estimate: Part, note: str, marks: Sequence[tuple[float, str]]) -> Bar:
         series, label = arms[attack["arm"]]
         kind = SECRET_WORDS[attack["secret"]] if attack["role"] == "attack" else ROLE_WORDS[attack["role"]]
+        if sees_mixed(attack):
+            kind = f"{kind} · mixed training images"
         return Bar(
+            arm=attack["arm"],
             label=f"{attack['label']} on {label}",
             note=f"{kind} · {note}",
             figure=share_figure(estimate),
-            series=series,
+            colour=colour_of(series),
             value=100 * estimate["value"],
             low=100 * estimate["low"],
             high=100 * estimate["high"],
@@ -76,4 +95,18 @@ def leakage_charts(record: Part) -> list[tuple[str, str, list[Bar]]]:
         (*_PAIRS, [bar(a, p["accuracy"], p["name"], [(0.5, "guess")]) for a, p in paired]),
         (*_ACCEPTED, [accepted(a) for a in judged if a["outcome"]["recovery"] is not None]),
     ]
-    return [group for group in groups if group[2]]
+    if any(map(sees_mixed, judged)):
+        groups = [(h, f"{words} {_MIXED}", bars) for h, words, bars in groups]
+    return [_folded(*group) for group in groups if group[2]]
+
+
+def _folded(heading: str, words: str, bars: Sequence[Bar]) -> LeakageChart:
+    if len(bars) <= _MOST_BARS:
+        return LeakageChart(heading=heading, words=words, bars=bars)
+    highest: dict[str, Bar] = {}
+    for bar in bars:
+        if bar.arm not in highest or bar.value > highest[bar.arm].value:
+            highest[bar.arm] = bar
+    shown = list(highest.values())
+    words = f"{words} Here the attack that got most of each system; the others are folded below."
+    return LeakageChart(heading=heading, words=words, bars=shown, others=[bar for bar in bars if bar not in shown])

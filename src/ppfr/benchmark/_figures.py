@@ -10,12 +10,16 @@ from ppfr.benchmark._wording import count, number, percent, percent_interval
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A number as shown: `main` large, beneath it `small` (the interval) and `sample` (n); `caveat` on hovering."""
+    """A number as shown: `main` large, beneath it `small` (the interval) and `sample` (n); `caveat` on hovering.
+
+    `reported` is what others published, labelled as theirs; beneath all that was measured here.
+    """
 
     main: str
     small: str = ""
     sample: str = ""
     caveat: str = ""
+    reported: str = ""
 
 
 MISSING = Figure(main="–")

@@ -6,7 +6,7 @@ The rules are few and printed in the report: they turn figures into words, never
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ppfr.benchmark._wording import count, listed, percent, percent_interval, points
@@ -17,6 +17,9 @@ IS_BROKEN_AT = 0.5
 RECOGNISES_FROM = 0.55
 KEEPS_WITHIN = 0.01  # accuracy counts as kept if the interval rules out a larger loss
 """Below this accuracy (lower end of the interval) a system is said not to recognise; guessing gets 0.5."""
+
+MOST_SENTENCES = 4
+"""With more protections than this the headline sums up, and the findings on each are folded."""
 
 Part = Mapping[str, Any]
 
@@ -33,6 +36,16 @@ class Finding:
 def arms_of(record: Part, role: str) -> list[Part]:
     """The arms of one role."""
     return [arm for arm in record["arms"] if arm["role"] == role]
+
+
+def protocol_names(record: Part) -> list[str]:
+    """Protocols in the order of the record."""
+    return list(dict.fromkeys(p["name"] for arm in record["arms"] for p in arm["protocols"]))
+
+
+def sees_mixed(attack: Part) -> bool:
+    """Whether the adversary has the mixed training set, and not what leaves a device when somebody is recognised."""
+    return bool(attack["threat_model"]["sees"] == "mixed_images")
 
 
 def attacks_on(record: Part, arm: Part) -> list[Part]:
@@ -62,21 +75,26 @@ def identity_verdict(record: Part, arm: Part) -> tuple[str, str]:
     """(tone, words) on whether an arm hides who is in the picture."""
     attack = worst_linkage(record, arm)
     if attack is None or not any(a["role"] == "attack" for a in attacks_on(record, arm)):
-        return "note", "has not been attacked yet"
+        is_planned = any(a["arm"] == arm["name"] and a["role"] == "attack" for a in record["attacks"])
+        return "note", "has not been attacked yet" if is_planned else "is not attacked in this record"
     linkage = attack["outcome"]["linkage"]
+    where = "in its mixed training images" if sees_mixed(attack) else "in the picture"
     if linkage["top1"]["low"] >= IS_BROKEN_AT:
-        return "bad", "does not hide who is in the picture"
+        return "bad", f"does not hide who is {where}"
     if linkage["top1"]["low"] > linkage["chance_top1"]:
-        return "caution", "hides only in part who is in the picture"
+        return "caution", f"hides only in part who is {where}"
     if failed_controls(record):
         return "note", "was not put to a test that counts: a control failed"
     return "good", "withstood these attacks: none named victims better than a guess"
 
 
 def headline(record: Part) -> str:
-    """One sentence on each protection: what it costs, what it hides."""
+    """One sentence on each protection: what it costs, what it hides. Of many protections, what they have in common."""
+    protected = arms_of(record, "protected")
+    if len(protected) > MOST_SENTENCES:
+        return " ".join(_summed_up(record, protected))
     sentences = []
-    for arm in arms_of(record, "protected"):
+    for arm in protected:
         _, verdict = identity_verdict(record, arm)
         if arm["protocols"] and not all(_recognises(p) for p in arm["protocols"]):
             sentences.append(f"{arm['label']} does not recognise people any better than a guess, and {verdict}.")
@@ -87,6 +105,44 @@ def headline(record: Part) -> str:
         else:
             sentences.append(f"{arm['label']} {verdict}.")
     return " ".join(sentences) or "Baselines alone: no protection was measured."
+
+
+def _summed_up(record: Part, protected: Sequence[Part]) -> Iterator[str]:
+    """The range of accuracies, then who shares a verdict on identity."""
+    for name in protocol_names(record):
+        found = [(p["accuracy"]["value"], arm["label"]) for arm in protected if (p := _measured(arm, name)) is not None]
+        if not found:
+            continue
+        (lowest, worst), (highest, best) = min(found), max(found)
+        plain = [p["accuracy"]["value"] for a in arms_of(record, "baseline") if (p := _measured(a, name)) is not None]
+        without = f"; without protection {percent(max(plain), 2)}" if plain else ""
+        yield (
+            f"{len(found)} protections reach from {percent(lowest, 2)} ({worst}) to {percent(highest, 2)} ({best}) "
+            f"accuracy on {name}{without}."
+        )
+    lost = [a["label"] for a in protected if a["protocols"] and not all(_recognises(p) for p in a["protocols"])]
+    if lost:
+        yield f"{_those(lost, protected)} {'do' if len(lost) > 1 else 'does'} not recognise people better than a guess."
+    verdicts: dict[str, list[str]] = {}
+    for arm in protected:
+        verdicts.setdefault(identity_verdict(record, arm)[1], []).append(arm["label"])
+    for verdict, labels in verdicts.items():
+        yield f"{_those(labels, protected)} {_plural(verdict) if len(labels) > 1 else verdict}."
+
+
+def _measured(arm: Part, protocol: str) -> Part | None:
+    return next((p for p in arm["protocols"] if p["name"] == protocol and p["accuracy"] is not None), None)
+
+
+def _those(labels: list[str], protected: Sequence[Part]) -> str:
+    """Names, or "All 12" where it is all of them."""
+    return f"All {len(labels)}" if len(labels) == len(protected) else listed(labels)
+
+
+def _plural(verdict: str) -> str:
+    first, _, rest = verdict.partition(" ")
+    verbs = {"does": "do", "hides": "hide", "has": "have", "was": "were", "is": "are"}
+    return f"{verbs.get(first, first)} {rest.replace('its ', 'their ')}"
 
 
 def _recognises(protocol: Part) -> bool:
@@ -107,10 +163,17 @@ def _gap_in_words(gap: Part) -> str:
 
 def findings(record: Part) -> list[Finding]:
     """The statements at the head of the report, gravest kinds first within each protection."""
-    return [
-        *_state_of_the_record(record),
-        *(finding for arm in arms_of(record, "protected") for finding in _of_arm(record, arm)),
-    ]
+    return [*state_findings(record), *arm_findings(record)]
+
+
+def state_findings(record: Part) -> list[Finding]:
+    """On the run as a whole: what is missing, what failed."""
+    return list(_state_of_the_record(record))
+
+
+def arm_findings(record: Part) -> list[Finding]:
+    """On each protection."""
+    return [finding for arm in arms_of(record, "protected") for finding in _of_arm(record, arm)]
 
 
 def _state_of_the_record(record: Part) -> Iterator[Finding]:
@@ -149,8 +212,9 @@ def _utility(record: Part, arm: Part) -> Iterator[Finding]:
         if accuracy is None:
             continue
         num = count(protocol["num_genuine"] + protocol["num_impostor"])
+        sees = "plain faces (its training alone was mixed)" if _is_plain(arm) else "only masked faces"
         text = (
-            f"A server that sees only masked faces decides {percent(accuracy['value'], 2)} of the {num} comparisons of "
+            f"A server that sees {sees} decides {percent(accuracy['value'], 2)} of the {num} comparisons of "
             f"{protocol['name']} rightly (interval {percent_interval(accuracy, 2)})."
         )
         gap, tone = protocol["gap_to_baseline"], "note"
@@ -166,6 +230,10 @@ def _utility(record: Part, arm: Part) -> Iterator[Finding]:
         yield Finding(tone=tone, title=f"{arm['label']} recognises", text=text)
 
 
+def _is_plain(arm: Part) -> bool:
+    return bool(arm["masker"]["name"] == "unprotected")
+
+
 def _identity(record: Part, arm: Part) -> Iterator[Finding]:
     attack = worst_linkage(record, arm)
     tone, verdict = identity_verdict(record, arm)
@@ -179,7 +247,7 @@ def _identity(record: Part, arm: Part) -> Iterator[Finding]:
         "none": "knowing the method",
     }[attack["secret"]]
     text = (
-        f"From one masked image, an adversary {with_secret} ({attack['label']}) names "
+        f"From one {_image(attack)}, an adversary {with_secret} ({attack['label']}) names "
         f"{percent(linkage['top1']['value'])} of the victims among {count(linkage['gallery_size'])} people "
         f"(interval {percent_interval(linkage['top1'])}; a guess names {percent(linkage['chance_top1'], 2)}, "
         f"plain images {percent(linkage['plain_top1']['value'])})."
@@ -192,7 +260,31 @@ def _identity(record: Part, arm: Part) -> Iterator[Finding]:
     if model["knows_secret"] and without:
         best = max(without, key=lambda e: e["value"])
         text += f" Without the secret the best of them names {percent(best['value'])} ({percent_interval(best)})."
+    if sees_mixed(attack):
+        text += f" {_alone(record, arm)}"
     yield Finding(tone=tone, title=f"{arm['label']} {verdict}", text=text)
+
+
+def _image(attack: Part) -> str:
+    return "mixed training image" if sees_mixed(attack) else "masked image"
+
+
+def _alone(record: Part, arm: Part) -> str:
+    """Where the leakage stands of what a device sends, which is not mixed."""
+    if _is_plain(arm):
+        return "When somebody is recognised, a device sends the plain face: nothing is hidden then."
+    same = [
+        other["label"]
+        for other in arms_of(record, "protected")
+        if other["masker"] == arm["masker"]
+        and any(a["role"] == "attack" and not sees_mixed(a) for a in attacks_on(record, other))
+    ]
+    found = f" stands under {listed(same)}" if same else " is not measured in this record"
+    return f"When somebody is recognised, a device sends a masked image that is not mixed; what that leaks{found}."
+
+
+def _source(attack: Part, arm: Part) -> str:
+    return f"{'mixed training images of ' if sees_mixed(attack) else ''}{arm['label']}"
 
 
 def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
@@ -216,7 +308,7 @@ def _appearance(record: Part, arm: Part) -> Iterator[Finding]:
     }[tone]
     similar, average = (recovery[kind]["ssim"]["value"] for kind in ("recovered", "guess"))
     text = (
-        f"Of the faces that {attack['label']} recovers from {arm['label']}, an independent recogniser accepts "
+        f"Of the faces that {attack['label']} recovers from {_source(attack, arm)}, an independent recogniser accepts "
         f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it lets one "
         f"stranger in {count(1 / recovery['far'])} pass; of the original images it accepts "
         f"{percent(ceiling['value'])}. SSIM {similar:.2f}, against {average:.2f} for an average face."

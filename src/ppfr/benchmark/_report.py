@@ -102,5 +102,6 @@ def _asset(name: str) -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["count_"] = count
+    environment.filters["capitalize_"] = lambda words: words[:1].upper() + words[1:]
     environment.filters["percent_"] = lambda place: percent(place / 100)
     return environment.from_string(_asset("report.html.j2"))

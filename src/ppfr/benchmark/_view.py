@@ -8,21 +8,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppfr.benchmark import _charts as charts
-from ppfr.benchmark._bars import Bar, leakage_charts
-from ppfr.benchmark._drawings import Drawing, loss_curves, protocol_names, rocs, series_of, trade_offs
+from ppfr.benchmark._bars import LeakageChart, leakage_charts
+from ppfr.benchmark._drawings import Drawing, loss_curves, named, rocs, series_of, trade_offs
 from ppfr.benchmark._figures import MISSING, Figure, plain_figure, share_figure
 from ppfr.benchmark._findings import (
+    MOST_SENTENCES,
     Finding,
     Part,
+    arm_findings,
+    arms_of,
     attacks_on,
-    findings,
     headline,
+    protocol_names,
+    sees_mixed,
+    state_findings,
     worst_linkage,
     worst_recovery,
 )
+from ppfr.benchmark._order import Agreement, agreements
+from ppfr.benchmark._reported import SHARE, accuracy_measure, reported_table, reported_words
+from ppfr.benchmark._score_table import score_table
+from ppfr.benchmark._scores import scored_arms
+from ppfr.benchmark._shares import share_drawings, share_table
 from ppfr.benchmark._wording import ROLE_WORDS, SECRET_WORDS, count, duration, points, rate, size
 
 Row = dict[str, Any]
+_MOST_ADVERSARIES = 12
 _STAGE_TONES = {"done": "good", "failed": "bad", "pending": "note", "skipped": "caution"}
 _DATA_ROLES = {
     "training": "recognisers train on it",
@@ -46,6 +57,7 @@ class RecordView:
     anchor: str
     headline: str
     findings: Sequence[Finding]
+    folded_findings: Sequence[Finding]
     facts: Sequence[tuple[str, str]]
     protocols: Sequence[str]
     summary: Sequence[Row]
@@ -53,8 +65,13 @@ class RecordView:
     rocs: Sequence[Drawing]
     fars: Sequence[str]
     verification: Sequence[Row]
-    leakage: Sequence[tuple[str, str, list[Bar]]]
-    attacks: Sequence[Row]
+    leakage: Sequence[LeakageChart]
+    scores: Mapping[str, Any] | None
+    shares: Mapping[str, Any] | None
+    share_drawings: Sequence[Drawing]
+    published: Mapping[str, Any] | None
+    agreements: Sequence[Agreement]
+    attacks: Sequence[tuple[str, Sequence[Row]]]
     controls: Sequence[Row]
     curves: Sequence[Drawing]
     budgets: Sequence[tuple[str, list[tuple[str, str]]]]
@@ -66,12 +83,16 @@ class RecordView:
 
 def record_view(record: Part, *, anchor: str) -> RecordView:
     """What the page shows of one record."""
+    scored, shares = scored_arms(record), share_table(record)
+    state, of_arms = state_findings(record), arm_findings(record)
+    is_long = len(arms_of(record, "protected")) > MOST_SENTENCES
     verified = [p for h in (*record["arms"], *record["judges"]) for p in h["protocols"]]
     return RecordView(
         record=record,
         anchor=anchor,
         headline=headline(record),
-        findings=findings(record),
+        findings=state if is_long else [*state, *of_arms],
+        folded_findings=of_arms if is_long else [],
         facts=_facts(record),
         protocols=protocol_names(record),
         summary=[_summary_row(record, arm) for arm in record["arms"] if arm["role"] != "control"],
@@ -80,7 +101,12 @@ def record_view(record: Part, *, anchor: str) -> RecordView:
         fars=list(verified[0]["tar_at_far"]) if verified else [],
         verification=_verification_rows(record),
         leakage=leakage_charts(record),
-        attacks=_attack_rows(record),
+        scores=score_table(record, scored),
+        shares=shares,
+        share_drawings=share_drawings(record),
+        published=reported_table(record, without="" if shares is None else SHARE),
+        agreements=agreements(record, scored),
+        attacks=_by_arm(_attack_rows(record)),
         controls=_control_rows(record),
         curves=loss_curves(record),
         budgets=_budgets(record),
@@ -116,9 +142,9 @@ def _summary_row(record: Part, arm: Part) -> Row:
         protocol = protocols.get(name)
         gap = protocol["gap_to_baseline"] if protocol else None
         gap_words = f"{points(gap['value'])} points ({points(gap['low'])} to {points(gap['high'])})" if gap else ""
-        accuracies.append((name, share_figure(protocol["accuracy"], 2) if protocol else MISSING, gap_words))
+        accuracies.append((name, _accuracy_figure(arm, name, protocol), gap_words))
     return {
-        "label": arm["label"],
+        "label": named(record, arm),
         "key": charts.key(series_of(record, arm["name"]), is_line=False),
         "kind": {"baseline": "baseline", "protected": "protection"}[arm["role"]],
         "accuracies": accuracies,
@@ -127,18 +153,28 @@ def _summary_row(record: Part, arm: Part) -> Row:
     }
 
 
+def _accuracy_figure(holder: Part, name: str, protocol: Part | None) -> Figure:
+    figure = share_figure(protocol["accuracy"], 2) if protocol else MISSING
+    return dataclasses.replace(figure, reported=reported_words(holder, accuracy_measure(name)))
+
+
 def _leakage_cells(record: Part, arm: Part) -> Row:
     linkage, recovery = worst_linkage(record, arm), worst_recovery(record, arm)
     cells: Row = {"named": MISSING, "accepted": MISSING, "ssim": MISSING, "named_by": "", "accepted_by": ""}
     if linkage is not None:
         found = linkage["outcome"]["linkage"]
         cells["named"] = share_figure(found["top1"])
-        cells["named_by"] = f"{linkage['label']}, {SECRET_WORDS[linkage['secret']]}"
+        cells["named_by"] = _adversary(linkage)
     if recovery is not None:
         found = recovery["outcome"]["recovery"]["recovered"]
         cells["accepted"], cells["ssim"] = share_figure(found["at_far"]["other_image"]), _likest(record, arm)
-        cells["accepted_by"] = f"{recovery['label']}, {SECRET_WORDS[recovery['secret']]}"
+        cells["accepted_by"] = _adversary(recovery)
     return cells
+
+
+def _adversary(attack: Part) -> str:
+    words = f"{attack['label']}, {SECRET_WORDS[attack['secret']]}"
+    return f"{words}, mixed training images" if sees_mixed(attack) else words
 
 
 def _likest(record: Part, arm: Part) -> Figure:
@@ -174,7 +210,7 @@ def _verification_rows(record: Part) -> list[Row]:
                     "label": holder["label"],
                     "note": note,
                     "protocol": p["name"],
-                    "accuracy": share_figure(p["accuracy"], 2),
+                    "accuracy": _accuracy_figure(holder, p["name"], p),
                     "spread": "" if std is None else f"± {100 * std:.2f} over {p['num_folds']} folds",
                     "eer": share_figure(p["eer"], 2),
                     "tars": [share_figure(estimate) for estimate in p["tar_at_far"].values()],
@@ -196,6 +232,7 @@ def _attack_rows(record: Part) -> list[Row]:
                 "key": charts.key(series_of(record, attack["arm"]), is_line=False),
                 "role": ROLE_WORDS[attack["role"]],
                 "secret": SECRET_WORDS[attack["secret"]],
+                "sees": "mixed training images" if sees_mixed(attack) else "",
                 "threat": attack["threat_model"]["in_words"],
                 "judge": judges[attack["judge"]],
                 "likeness": _likeness_rows(outcome["recovery"]) if outcome else [],
@@ -206,6 +243,16 @@ def _attack_rows(record: Part) -> list[Row]:
             }
         )
     return rows
+
+
+def _by_arm(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Under the arm's label, to be folded, where there are many; else all of them under ""."""
+    if len(rows) <= _MOST_ADVERSARIES:
+        return [("", list(rows))] if rows else []
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["arm"], []).append(row)
+    return list(groups.items())
 
 
 def _likeness_rows(recovery: Part | None) -> list[tuple[str, list[Figure]]]:
