@@ -21,9 +21,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGES = sorted(path.name for path in (ROOT / "src" / "ppfr").iterdir() if (path / "__init__.py").exists())
 
 
-def test_the_readme_s_python_runs() -> None:
-    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
-    assert result.attempted >= 7 and result.failed == 0
+@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 7), ("docs/how-to/mix-training-images.md", 17)])
+def test_the_python_of_a_page_runs(page: str, num_examples: int) -> None:
+    result = doctest.testfile(str(ROOT / page), module_relative=False)
+    assert result.attempted >= num_examples and result.failed == 0
+
+
+@pytest.mark.parametrize("page", ["mixup.md"])
+def test_the_python_of_a_method_s_page_runs(page: str) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "methods" / page, "python")
+    names: dict[str, Any] = {}
+    exec(compile(block, page, "exec"), names)
+    assert names["mixed"].values_BKPQ.shape == (8, 36, 28, 28)
+    assert names["mixed"].labels_Bk.shape == names["mixed"].weights_Bk.shape == (8, 3)
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
