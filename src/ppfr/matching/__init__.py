@@ -1,0 +1,1 @@
+"""Comparators: probes against a gallery, higher is more alike."""
