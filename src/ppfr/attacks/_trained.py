@@ -157,7 +157,7 @@ class TrainedAttack(Attack):
     def _result(self, rows: Tensor) -> AttackResult:
         """All rows as the attack's result."""
 
-    def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, float | int | str]:
+    def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, Any]:
         """Train on `public` as seen through `masker`; see `Attack.fit`.
 
         Raises:
@@ -206,7 +206,7 @@ class TrainedAttack(Attack):
             "aligns_channels": "yes" if self._alignment is not None else "no",
             **{f"loss {name}": round(value, 6) for name, value in sorted(record.losses.items())},
         }
-        return dict(self._facts)
+        return {**self._facts, "curve": record.curve}
 
     def run(self, seen: Observation, *, seed: int) -> AttackResult:
         """Act on every observed face; see `Attack.run`.

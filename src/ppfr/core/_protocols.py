@@ -159,7 +159,7 @@ class Attack(ABC):
         """What the adversary knows and sees."""
 
     @abstractmethod
-    def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, float | int | str]:
+    def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, Any]:
         """Train on `public` as seen through `masker`.
 
         Args:
@@ -169,7 +169,7 @@ class Attack(ABC):
             seed: root of every draw of the training.
 
         Returns:
-            Facts of the training for the record.
+            JSON-ready facts of the training for the record; "curve", if there, is [step, loss] by step.
         """
 
     @abstractmethod
