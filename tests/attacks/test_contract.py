@@ -62,7 +62,8 @@ def test_facts_and_configuration_are_ready_for_a_record(make, few):
     facts = attack.fit(Unprotected(), few, seed=1)
     assert facts["steps"] == 2 and facts["images_seen"] == 16 and facts["num_parameters"] > 0
     assert any(name.startswith("loss ") for name in facts) and facts["images_per_s"] > 0 and facts["wall_s"] >= 0
-    assert all(isinstance(value, float | int | str) for value in facts.values())
+    assert [step for step, _ in facts["curve"]] == [0, 1]
+    assert json.loads(json.dumps(facts)) == facts
     config = json.loads(json.dumps(attack.public_config()))
     assert config["attack"] == attack.name and config["plan"]["batch_size"] == 8
     assert "adversary" in config["threat_model"] and "lr" in config
