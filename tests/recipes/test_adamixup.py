@@ -245,7 +245,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
     tmp_path: Path, data_root: Path, weights_root: Path
 ) -> None:
     laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
-    experiment = RECIPES["adamixup:table3"](laptop)
+    experiment = RECIPES["adamixup:table2"](laptop)
     assert [len(protocol) for protocol in experiment.protocols] == [6000] and experiment.people == "real"
     assert not set(experiment.training_images.subject_ids) & set(experiment.protocols[0].subjects())
     mixing = experiment.arm("adamixup-2-5").training.public_config()["mixing"]  # type: ignore[union-attr]
@@ -253,7 +253,15 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
     settings = mixing["settings"]
     assert (settings["every_steps"], settings["reward_weights"]) == (4, (1.0, 1.0))
     assert (settings["look_ahead_lr"], settings["look_ahead_clip_norm"]) == (0.01, 5.0)
-    assert settings["baseline_decay"] is None and settings["entropy_weight"] == 0.0, "the paper's plain form"
+    assert not experiment.arm("dp").masker.spec.is_keyed
+    assert experiment.arm("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
+    names = [arm.name for arm in experiment.arms]
+    extra = {"adamixup-2-5-labels": (0.0, "arcface"), "adamixup-2-5-teacher": (2.0, None)}
+    assert [name for name in names if name not in MASKS] == list(extra)
+    for name, learns in extra.items():
+        config = experiment.arm(name).training.public_config()  # type: ignore[union-attr]
+        assert (config["embedding_weight"], config["head"]) == learns and config["mixing"] == mixing
+        assert not experiment.arm(name).reported and name not in {plan.arm for plan in experiment.attacks}
     assert not list(tmp_path.iterdir()), "building writes nothing"
 
 
