@@ -17,7 +17,7 @@ class Row:
         name: of the arm.
         label: for people.
         masks: what is done to each image: "none", "ppfr-fd", "frequency" (all channels, DC too) or "peep".
-        mixing: "" or a pair of method and number, as in ("mixup", 2); a candidate set for AdaMixUp.
+        mixing: None, a pair of method and number as in ("mixup", 2), or a candidate set for AdaMixUp.
         learns_from: "labels", "teacher" or "both": what a recogniser that is adapted learns from once its stem stands.
         reported: measure -> the authors' figure, accuracies as shares.
     """
