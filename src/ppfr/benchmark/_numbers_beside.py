@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-_SIZE_PT, _MARKER_PT, _HEIGHT_PT = 10.0, 7.0, 11.0
+_SIZE_PT, _MARKER_PT, _HEIGHT_PT = 11.5, 7.0, 12.0
 _DISTANCES_PT, _NUM_DIRECTIONS = (13.0, 20.0, 28.0, 37.0, 47.0), 16
 
 
@@ -45,7 +45,7 @@ def place_numbers(
     crowd_N = (np.linalg.norm(at_N2[:, None] - at_N2[None], axis=-1) < 3 * _MARKER_PT).sum(axis=1)
     for row in np.argsort(-crowd_N, kind="stable").tolist():
         number, x, y = points[row]
-        half = 3.4 * len(number)
+        half = 3.8 * len(number)
         shift = min(_shifts(), key=lambda s: _cost(at_N2[row] + s, half, at_N2, taken, corners) + 0.02 * math.hypot(*s))
         taken.append((*(at_N2[row] + shift).tolist(), half))
         axes.annotate(

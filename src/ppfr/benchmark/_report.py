@@ -79,10 +79,16 @@ def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]])
         css=_asset("report.css"),
         tones=_TONES,
         missing=MISSING,
-        glossary=json.loads(_asset("glossary.json")),
+        glossary=_glossary(views),
         rules=_RULES,
         version=metadata.version("ppfr"),
     )
+
+
+def _glossary(views: Sequence[RecordView]) -> list[tuple[str, str]]:
+    """The terms of the page; a third entry names the part of a view without which a term does not occur."""
+    terms = json.loads(_asset("glossary.json"))
+    return [(term, words) for term, words, *part in terms if not part or any(getattr(view, part[0]) for view in views)]
 
 
 def _title(views: Sequence[RecordView]) -> str:

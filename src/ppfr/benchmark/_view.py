@@ -50,6 +50,7 @@ class RecordView:
     Attributes:
         record: the record itself.
         anchor: makes ids unique where several records share a page.
+        mixed: whether an adversary has the mixed training set.
         others: everything that the template prints.
     """
 
@@ -71,6 +72,7 @@ class RecordView:
     share_drawings: Sequence[Drawing]
     published: Mapping[str, Any] | None
     agreements: Sequence[Agreement]
+    mixed: bool
     attacks: Sequence[tuple[str, Sequence[Row]]]
     controls: Sequence[Row]
     curves: Sequence[Drawing]
@@ -106,6 +108,7 @@ def record_view(record: Part, *, anchor: str) -> RecordView:
         share_drawings=share_drawings(record),
         published=reported_table(record, without="" if shares is None else SHARE),
         agreements=agreements(record, scored),
+        mixed=any(map(sees_mixed, record["attacks"])),
         attacks=_by_arm(_attack_rows(record)),
         controls=_control_rows(record),
         curves=loss_curves(record),
