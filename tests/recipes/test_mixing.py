@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator
 
-from ppfr.core import CheckpointError, InvalidInputError, RangeError, ShapeError
+from ppfr.core import CheckpointError, InvalidInputError, RangeError
 from ppfr.data import SyntheticFaces
 from ppfr.masking import InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected
 from ppfr.recipes import (
@@ -22,7 +22,7 @@ from ppfr.recipes import (
     save_system,
     train_system,
 )
-from ppfr.recipes._mixing import Mixing, exposed_by, read_mixing
+from ppfr.recipes._mixing import Mixing, check_batch, exposed_by, read_mixing
 from ppfr.training import AdaptiveMixingObjective, MarginObjective, Plan, StrategySettings
 
 SECRET = bytes(range(32))
@@ -254,6 +254,10 @@ def test_a_wrong_word_is_refused_before_a_secret_is_drawn(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_more_images_than_the_batch_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShapeError, match="a batch of 4 cannot be mixed 6 at a time"):
-        train_by_words(tmp_path / "run", mix="mixup:6", batch_size=4)
+@pytest.mark.parametrize(("word", "batch_size"), [("mixup:6", 5), ("adamixup:2-6", 5), ("instahide:2", 1)])
+def test_a_batch_too_small_is_refused_before_a_secret_is_drawn(word, batch_size, tmp_path):
+    with pytest.raises(InvalidInputError, match="larger batch_size"):
+        check_batch(read_mixing(word), batch_size)
+    with pytest.raises(InvalidInputError, match="larger batch_size"):
+        train_by_words(tmp_path / "run", mix=word, batch_size=batch_size)
+    assert not (tmp_path / "run").exists()

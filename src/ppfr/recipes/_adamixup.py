@@ -199,11 +199,16 @@ def _arm(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret
         training=ArmByWay(way, secret=secret),
         baseline=None if row is BASELINE else BASELINE.name,
         reported=[
-            Reported(measure=measure, value=value, source=f"{PAPER} {'3' if 'share' in measure else table}")
+            Reported(measure=measure, value=value, source=f"{PAPER} {_printed_in(measure, row, table)}")
             for measure, value in row.reported.items()
             if table != "3" or "share" in measure
         ],
     )
+
+
+def _printed_in(measure: str, row: Row, table: str) -> str:
+    """Number of the authors' table; they print the figures of the unmasked baseline in the second alone."""
+    return "3" if "share" in measure else "2" if row is BASELINE else table
 
 
 def _mixing(row: Row, setting: _Setting) -> Mixing | None:

@@ -100,6 +100,24 @@ def read_mixing(word: str | None) -> Mixing | None:
     return found
 
 
+def check_batch(mixing: Mixing | None, num_images: int) -> None:
+    """Refuse batches that cannot be mixed, before anything is trained.
+
+    Args:
+        mixing: as it was asked for.
+        num_images: images that one process has at a step.
+
+    Raises:
+        InvalidInputError: fewer images than the largest mixture takes.
+    """
+    most = 1 if mixing is None else max(mixer.num_images for mixer in mixing.mixers())
+    if num_images < most:
+        raise InvalidInputError(
+            f"{num_images} images at a time cannot be mixed {most} at a time; use a larger batch_size (each of several "
+            "devices has its share of it), or mix fewer"
+        )
+
+
 def fixed_mixer(mixing: Mixing | None) -> BatchMixer | None:
     """What an objective is given as its mixer; adaptive mixing goes around the objective instead."""
     return mixing.mixers()[0] if isinstance(mixing, FixedMixing) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
-from ppfr.recipes._mixing import read_mixing
+from ppfr.recipes._mixing import check_batch, read_mixing
 from ppfr.recipes._system import NETWORK_FILE, SECRET_FILE, save_system
 from ppfr.recipes._ways import Adapt, Distil, FitOptions, FromScratch, Way, check_names
 from ppfr.training import Plan
@@ -80,6 +80,7 @@ def train_system(
     """
     choose_device(device)  # what can be refused is refused before a secret is drawn
     way = _way(request, weights)
+    check_batch(way.mixing, request.batch_size // max(1, num_devices))
     is_keyed = needs_secret(request.method)
     _refuse_earlier_training(out_dir, resumes=resumes)
     images = read_images(request.images, data=data)

@@ -30,7 +30,7 @@ from ppfr.models import (
     load_pretrained,
 )
 from ppfr.recipes._catalogue import make_masker
-from ppfr.recipes._mixing import Mixing, fixed_mixer, with_strategy
+from ppfr.recipes._mixing import Mixing, check_batch, fixed_mixer, with_strategy
 from ppfr.recipes._system import MaskedSystem
 from ppfr.training import (
     AdaptationObjective,
@@ -334,6 +334,7 @@ def _train(
     words: str,
     prepare: Callable[[Objective], None] | None = None,
 ) -> tuple[MaskedSystem, FitRecord]:
+    check_batch(way.mixing, way.plan.batch_size // max(1, options.num_devices))
     num_classes = len(set(images.subject_ids))
     objective, network = way.build(masker, num_classes=num_classes, seed=seed)
     if prepare is not None:
