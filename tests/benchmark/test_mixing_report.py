@@ -209,3 +209,13 @@ def test_a_record_without_attacks_is_no_scandal(mixing_record: Json, tmp_path: P
     assert "Nothing was attacked in this record" in words
     assert "The authors' scores" not in words
     assert "How many images were mixed" in words
+
+
+def test_two_mixing_records_share_a_page(mixing_record: Json, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_record(mixing_record, tmp_path / name / "record.json")
+    page = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html").read_text("utf-8")
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert len([i for i in ids if i.startswith("published")]) == 2
+    assert page.count("Kendall&#39;s tau</dt>") == 1
