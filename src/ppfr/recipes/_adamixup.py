@@ -161,7 +161,7 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
         judges=[judge_of(context, network, card)],
         attacks=plans,
         public_images=setting.public if attacks else None,
-        victims=Victims(num_subjects=budget.num_victims) if attacks else None,
+        victims=Victims(num_subjects=budget.num_victims, num_pictured=5) if attacks else None,  # fourteen rows of them
         lpips=setting.lpips,
         num_resamples=budget.num_resamples,
         adds_mirrored=True,  # the field's protocol
