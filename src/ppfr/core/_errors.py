@@ -48,6 +48,26 @@ class CheckpointError(PpfrError):
     """A checkpoint belongs to another model, run or configuration, or is damaged."""
 
 
+class TemplateError(PpfrError):
+    """A protected template or a subject's key cannot be used. No message tells a score, a key or a subject."""
+
+
+class UnknownSchemeError(TemplateError):
+    """A record belongs to another scheme, or to this one under other parameters, than the one that was to read it."""
+
+
+class OutdatedTemplateError(TemplateError):
+    """A record's version is one that this release does not read: enrol anew, or read it with the release it names."""
+
+
+class CorruptTemplateError(TemplateError):
+    """A record is damaged, truncated, foreign, or was altered after it was made."""
+
+
+class WrongKeyError(TemplateError):
+    """The key is not the one that the template was made under; nothing was compared."""
+
+
 class UnsupportableError(PpfrError):
     """Can never work; the message says why."""
 
