@@ -1,0 +1,230 @@
+"""Templates and keys on disk, apart: one directory each, one record a file, which only its owner may read."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar, final
+
+from ppfr.assets import write_atomically
+from ppfr.core import (
+    InvalidInputError,
+    PpfrError,
+    ProblemsError,
+    ProtectedTemplate,
+    StorageError,
+    SubjectKey,
+    TemplateError,
+    TemplateScheme,
+)
+
+Stored = TypeVar("Stored")
+
+MARKER = "store.json"
+STORE_VERSION = 1
+_MAX_ID_BYTES = 100
+
+
+class _Store(ABC, Generic[Stored]):
+    """Records of one kind by subject, in a directory of their own.
+
+    A subject id is any text of 1 to 100 bytes in UTF-8; it becomes the file's name (in hexadecimal), so give
+    pseudonyms, not names. Writers of one store wait for each other.
+
+    Args:
+        directory: made if it is not there; must not be that of the other kind of store.
+        scheme: what reads and writes the records.
+    """
+
+    kind: str
+
+    def __init__(self, directory: Path, scheme: TemplateScheme) -> None:
+        self._directory, self._scheme = Path(directory), scheme
+        self._open()
+
+    @abstractmethod
+    def _to_bytes(self, stored: Stored) -> bytes:
+        """Its record."""
+
+    @abstractmethod
+    def _from_bytes(self, record: bytes) -> Stored:
+        """What the record holds."""
+
+    def _open(self) -> None:
+        marker = self._directory / MARKER
+        stated = {"kind": self.kind, "version": STORE_VERSION}
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not marker.exists():
+                if any(self._directory.iterdir()):
+                    raise InvalidInputError(f"{self._directory} holds other files; give a store a directory of its own")
+                with write_atomically(marker) as temporary:
+                    temporary.write_text(json.dumps(stated) + "\n")
+            found = json.loads(marker.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise StorageError(f"{self._directory} cannot be used as a store: {error}; choose another one") from error
+        if found != stated:
+            held = found.get("kind") if isinstance(found, dict) else None
+            raise InvalidInputError(
+                f"{self._directory} is a store of {held!r}, not of {self.kind!r} in version {STORE_VERSION}; keys and "
+                "templates are kept apart: give each a directory of its own"
+            )
+
+    def add(self, subject_id: str, stored: Stored) -> None:
+        """Store a record of a subject who has none.
+
+        Raises:
+            ProblemsError: the subject has one already, or the id cannot be used.
+            TemplateError: what is to be stored is not of the store's scheme.
+            StorageError: it cannot be written.
+        """
+        self.add_all({subject_id: stored})
+
+    def add_all(self, records: Mapping[str, Stored]) -> None:
+        """Store many records, all or none.
+
+        Raises:
+            ProblemsError: every entry that cannot be stored, by its place in `records`; nothing was stored then.
+            StorageError: writing failed; what was written of these is removed again.
+        """
+        problems, prepared = [], {}
+        with self._locked():
+            for place, (subject_id, stored) in enumerate(records.items()):
+                try:
+                    path = self._path(subject_id)
+                    if path.exists():
+                        raise InvalidInputError("the subject has one already; remove it, or use replace")
+                    prepared[path] = self._to_bytes(stored)
+                except (InvalidInputError, TemplateError) as error:
+                    problems.append(f"entry {place}: {error}")
+            if problems:
+                raise ProblemsError(f"nothing was added to the store of {self.kind}", problems)
+            written: list[Path] = []
+            try:
+                for path, record in prepared.items():
+                    _write(path, record)
+                    written.append(path)
+            except PpfrError:
+                for path in written:
+                    path.unlink(missing_ok=True)
+                raise
+
+    def replace(self, subject_id: str, stored: Stored) -> None:
+        """Put a record in place of the subject's, as on renewal.
+
+        Raises:
+            InvalidInputError: the subject has none.
+            StorageError: it cannot be written; the earlier record stands.
+        """
+        record = self._to_bytes(stored)
+        with self._locked():
+            _write(self._existing(subject_id), record)
+
+    def get(self, subject_id: str) -> Stored:
+        """A subject's record, checked.
+
+        Raises:
+            InvalidInputError: the subject has none.
+            TemplateError: the record cannot be read; see `TemplateScheme.from_bytes`.
+        """
+        return self._from_bytes(self._existing(subject_id).read_bytes())
+
+    def remove(self, subject_id: str) -> None:
+        """Delete a subject's record; the file system, backups and snapshots may keep its bytes.
+
+        Raises:
+            InvalidInputError: the subject has none.
+        """
+        with self._locked():
+            self._existing(subject_id).unlink()
+
+    def __contains__(self, subject_id: str) -> bool:
+        return self._path(subject_id).exists()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._files())
+
+    def subject_ids(self) -> list[str]:
+        """All subjects, in order of their ids."""
+        return sorted(bytes.fromhex(path.stem).decode() for path in self._files())
+
+    def load(self) -> dict[str, Stored]:
+        """All records by subject, in order of their ids.
+
+        Raises:
+            ProblemsError: every record that cannot be read, by its place in that order.
+        """
+        found, problems = {}, []
+        for place, subject_id in enumerate(self.subject_ids()):
+            try:
+                found[subject_id] = self.get(subject_id)
+            except TemplateError as error:
+                problems.append(f"record {place}: {error}")
+        if problems:
+            raise ProblemsError(f"the store of {self.kind} cannot be read whole", problems)
+        return found
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self._directory.glob("*.rec") if not path.name.startswith("."))
+
+    def _path(self, subject_id: str) -> Path:
+        name = subject_id.encode() if isinstance(subject_id, str) else b""
+        if not 0 < len(name) <= _MAX_ID_BYTES:
+            raise InvalidInputError(f"a subject id is text of 1 to {_MAX_ID_BYTES} bytes in UTF-8; use a pseudonym")
+        return self._directory / f"{name.hex()}.rec"
+
+    def _existing(self, subject_id: str) -> Path:
+        path = self._path(subject_id)
+        if not path.exists():
+            raise InvalidInputError(f"the subject has no record in the store of {self.kind}; enrol first")
+        return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._directory / MARKER).open("rb") as marker:
+            fcntl.flock(marker, fcntl.LOCK_EX)
+            yield
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(directory={str(self._directory)!r})"
+
+
+def _write(path: Path, record: bytes) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(record)
+        os.chmod(temporary, 0o600)  # noqa: PTH101 - as every secret of the package is written
+
+
+@final
+class TemplateStore(_Store[ProtectedTemplate]):
+    """Protected templates by subject; holds no key. See `_Store` for ids, errors and guarantees."""
+
+    kind = "templates"
+
+    def _to_bytes(self, stored: ProtectedTemplate) -> bytes:
+        if not isinstance(stored, ProtectedTemplate):
+            raise InvalidInputError("a store of templates takes templates; keys go to a KeyStore")
+        return self._scheme.to_bytes(stored)
+
+    def _from_bytes(self, record: bytes) -> ProtectedTemplate:
+        return self._scheme.from_bytes(record)
+
+
+@final
+class KeyStore(_Store[SubjectKey]):
+    """Subject keys by subject, in a directory apart from the templates, best on another machine."""
+
+    kind = "keys"
+
+    def _to_bytes(self, stored: SubjectKey) -> bytes:
+        if not isinstance(stored, SubjectKey):
+            raise InvalidInputError("a store of keys takes keys; templates go to a TemplateStore")
+        return self._scheme.key_to_bytes(stored)
+
+    def _from_bytes(self, record: bytes) -> SubjectKey:
+        return self._scheme.key_from_bytes(record)
