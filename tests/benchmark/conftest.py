@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # toy_experiment
 
 Json = dict[str, Any]
 
