@@ -1,9 +1,11 @@
-"""Adversaries: threat models and attacks on masked images. They see protections only through core's contracts."""
+"""Adversaries against masked images and templates, and their threat models; they know core's contracts alone."""
 
 from ppfr.attacks._alignment import ChannelAlignment as ChannelAlignment
 from ppfr.attacks._conditional_gan import ConditionalGan as ConditionalGan
 from ppfr.attacks._fresh_secret import FreshSecret as FreshSecret
 from ppfr.attacks._identity_linkage import IdentityLinkage as IdentityLinkage
+from ppfr.attacks._mapping_inversion import MappingInversion as MappingInversion
+from ppfr.attacks._mapping_inversion import templates_threat as templates_threat
 from ppfr.attacks._threats import masked_images_threat as masked_images_threat
 from ppfr.attacks._trained import TrainedAttack as TrainedAttack
 from ppfr.attacks._unet_recovery import UNetRecovery as UNetRecovery

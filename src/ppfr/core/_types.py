@@ -116,11 +116,13 @@ class AttackResult:
     Attributes:
         recovered_NCHW: recovered faces, RGB in [0, 1], or None if the attack makes none.
         embeddings_ND: guessed identity embeddings, unit norm, or None.
+        solved_N: rows whose guess fits all that the adversary sees, as far as he can tell; None if he cannot.
         notes: facts of the run for the report (steps, final training loss, images/s).
     """
 
     recovered_NCHW: Tensor | None = None
     embeddings_ND: np.ndarray | None = None
+    solved_N: np.ndarray | None = None
     notes: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

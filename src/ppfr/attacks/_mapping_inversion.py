@@ -1,0 +1,204 @@
+"""Inversion of protected templates by a numerical solver that knows the algorithm and, if granted, the keys.
+
+Suffixes: N victims, D embedding, K template values, P public embeddings.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import (
+    AttackResult,
+    Observation,
+    RangeError,
+    ShapeError,
+    TemplateAttack,
+    TemplateMapping,
+    ThreatModel,
+    ThreatModelError,
+    derive_seed,
+)
+
+Floats = NDArray[np.float64]
+
+
+def templates_threat(*, knows_keys: bool, has_public_faces: bool = False) -> ThreatModel:
+    """An adversary who holds templates and knows how they are made.
+
+    Args:
+        knows_keys: he holds the subjects' keys too: the key store, or whoever runs keyed identification, is his.
+        has_public_faces: he starts from embeddings of other people by the same network.
+    """
+    return ThreatModel(
+        name="thief of templates and keys" if knows_keys else "thief of templates",
+        sees="templates",
+        knows_secret=knows_keys,
+        knows_recogniser=has_public_faces,
+        has_public_faces=has_public_faces,
+    )
+
+
+@final
+class MappingInversion(TemplateAttack):
+    """Look for an embedding that is mapped to the template: L-BFGS-B on 1 - cosine, several starts, exact gradients.
+
+    Of the starts the one whose result fits the template best is kept; the adversary cannot see which is nearest to the
+    victim. A row counts as solved where the fit is as good as `solved_below`; others are the solver's failures, and a
+    success rate counts them as such (`ppfr.metrics.inversion_success`).
+
+    Args:
+        knows_keys: `run` takes the deployment's mapping; otherwise one under guessed keys (the control: without the
+            keys the solver finds something else).
+        num_starts: restarts a victim; 5 is usual.
+        max_iterations: of each.
+        solved_below: 1 - cosine of the mapped result and the template at which a row counts as solved.
+        public_PD: embeddings of other people to start from, drawn with replacement; None starts from random
+            directions.
+
+    Raises:
+        RangeError: an argument outside what is stated.
+
+    Threat model:
+        `templates_threat(...)`. Given keys and algorithm this is the fully informed adversary of PolyProtect's authors.
+
+    References:
+        V. Krivokuca Hahn, J. Maceiras, S. Marcel, arXiv 2605.03857: cosine rather than Euclidean objective, L-BFGS-B,
+        5 starts. Victims are solved one after another; the mapping and its gradient are compiled.
+    """
+
+    def __init__(
+        self,
+        *,
+        knows_keys: bool,
+        num_starts: int = 5,
+        max_iterations: int = 500,
+        solved_below: float = 1e-3,
+        public_PD: ArrayLike | None = None,
+    ) -> None:
+        if num_starts < 1 or max_iterations < 1:
+            raise RangeError(f"num_starts={num_starts} and max_iterations={max_iterations}; give at least 1 of each")
+        if not 0 < solved_below < 2:
+            raise RangeError(f"solved_below={solved_below} is not in (0, 2), where 1 - cosine lies")
+        self._num_starts, self._max_iterations, self._solved_below = num_starts, max_iterations, solved_below
+        self._public_PD = None if public_PD is None else _public(public_PD)
+        self._threat = templates_threat(knows_keys=knows_keys, has_public_faces=public_PD is not None)
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return "mapping-inversion"
+
+    @property
+    def needs(self) -> ThreatModel:
+        """Templates, the algorithm, and the keys if `knows_keys`."""
+        return self._threat
+
+    def run(self, seen: Observation, mapping: TemplateMapping, *, seed: int) -> AttackResult:
+        """Recover one embedding for each template; see `TemplateAttack.run`.
+
+        Returns:
+            `embeddings_ND` of norm 1; `solved_N`; notes with the share solved, iterations and seconds.
+        """
+        template_NK = self._checked(seen, mapping)
+        begun = time.perf_counter()
+        found_ND = np.empty((len(template_NK), mapping.in_dim))
+        residual_N = np.empty(len(template_NK))
+        num_iterations = 0
+        for row, template_K in enumerate(template_NK):
+            rng = np.random.default_rng(derive_seed(seed, "mapping inversion", row))
+            found_ND[row], residual_N[row], used = self._solve(template_K, mapping.rows([row]), rng)
+            num_iterations += used
+        solved_N = residual_N <= self._solved_below
+        return AttackResult(
+            embeddings_ND=found_ND / np.linalg.norm(found_ND, axis=1, keepdims=True),
+            solved_N=solved_N,
+            notes={
+                "solved": float(solved_N.mean()),
+                "median_residual": float(np.median(residual_N)),
+                "iterations_per_start": num_iterations / (len(template_NK) * self._num_starts),
+                "num_starts": self._num_starts,
+                "seconds_per_victim": (time.perf_counter() - begun) / len(template_NK),
+            },
+        )
+
+    def invert(self, template_1K: ArrayLike, mapping: TemplateMapping, *, seed: int) -> Floats:
+        """(1, D) from one template: what `ppfr.templates.select_key` takes as a solver, with the seed bound."""
+        import torch
+
+        values = torch.from_numpy(np.asarray(template_1K, dtype=np.float32).copy())
+        result = self.run(Observation(kind="templates", values_NKPQ=values), mapping, seed=seed)
+        assert result.embeddings_ND is not None  # it always gives embeddings
+        return np.asarray(result.embeddings_ND, dtype=np.float64)
+
+    def _checked(self, seen: Observation, mapping: TemplateMapping) -> Floats:
+        if seen.kind != self._threat.sees:
+            raise ThreatModelError(f"{self.name} was given {seen.kind!r}; its threat model grants 'templates' alone")
+        if mapping.is_deployed and not self._threat.knows_secret:
+            raise ThreatModelError(
+                f"{self.name} does not know the keys (knows_keys=False), but was given the deployment's mapping; give "
+                "it scheme.guessed_mapping(N)"
+            )
+        if not mapping.is_deployed and self._threat.knows_secret:
+            raise ThreatModelError(
+                f"{self.name} knows the keys (knows_keys=True), but was given a guessed mapping; give it "
+                "scheme.mapping(keys), or make the attack with knows_keys=False"
+            )
+        template_NK = seen.values_NKPQ.detach().cpu().numpy().astype(np.float64)
+        if template_NK.shape != (mapping.num_rows, mapping.out_dim) or len(template_NK) == 0:
+            raise ShapeError(
+                f"the observation has shape {template_NK.shape}; the mapping puts out ({mapping.num_rows}, "
+                f"{mapping.out_dim}): give one template for each key"
+            )
+        norm_N1 = np.linalg.norm(template_NK, axis=1, keepdims=True)
+        if not (np.isfinite(norm_N1).all() and (norm_N1 > 0).all()):
+            raise RangeError("the templates hold values that are not finite, or rows of zeros; check who made them")
+        if self._public_PD is not None and self._public_PD.shape[1] != mapping.in_dim:
+            raise ShapeError(
+                f"public embeddings have {self._public_PD.shape[1]} values, the mapping takes {mapping.in_dim}"
+            )
+        return np.asarray(template_NK / norm_N1)
+
+    def _solve(self, target_K: Floats, mapping: TemplateMapping, rng: np.random.Generator) -> tuple[Floats, float, int]:
+        from scipy.optimize import minimize
+
+        def objective(point_D: Floats) -> tuple[float, Floats]:
+            point_1D = point_D[None]
+            mapped_K = mapping.apply(point_1D)[0]
+            length = float(np.linalg.norm(mapped_K))
+            if length == 0:
+                return 1.0, np.zeros_like(point_D)
+            cosine = float(mapped_K @ target_K) / length
+            gradient_K = (cosine / length * mapped_K - target_K) / length
+            return 1 - cosine, mapping.pullback(point_1D, gradient_K[None])[0]
+
+        best: tuple[Floats, float] | None = None
+        used = 0
+        for _ in range(self._num_starts):
+            start_D = self._start(mapping.in_dim, rng)
+            options = {"maxiter": self._max_iterations, "maxfun": 2 * self._max_iterations, "ftol": 1e-12, "gtol": 1e-9}
+            result: Any = minimize(objective, start_D, jac=True, method="L-BFGS-B", options=options)
+            used += int(result.nit)
+            is_usable = np.isfinite(result.x).all() and np.linalg.norm(result.x) > 0
+            if is_usable and (best is None or result.fun < best[1]):
+                best = np.asarray(result.x), float(result.fun)
+        return (*best, used) if best is not None else (self._start(mapping.in_dim, rng), 2.0, used)
+
+    def _start(self, dim: int, rng: np.random.Generator) -> Floats:
+        """Of the size of a unit embedding times sqrt(D), under which the solver's steps are of the elements' size."""
+        if self._public_PD is None:
+            return rng.standard_normal(dim)
+        return np.asarray(self._public_PD[rng.integers(len(self._public_PD))] * np.sqrt(dim))
+
+
+def _public(public_PD: ArrayLike) -> Floats:
+    array_PD = np.asarray(public_PD, dtype=np.float64)
+    if array_PD.ndim != 2 or len(array_PD) == 0:
+        raise ShapeError(f"public embeddings have shape {array_PD.shape}; give (P, D) with P >= 1")
+    norm_P1 = np.linalg.norm(array_PD, axis=1, keepdims=True)
+    if not (np.isfinite(norm_P1).all() and (norm_P1 > 0).all()):
+        raise RangeError("public embeddings hold values that are not finite, or rows of zeros")
+    return np.asarray(array_PD / norm_P1)
