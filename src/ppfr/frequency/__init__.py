@@ -10,5 +10,8 @@ from ppfr.frequency._dct import dct_matrix as dct_matrix
 from ppfr.frequency._dct import lowest_channels as lowest_channels
 from ppfr.frequency._dct import zigzag as zigzag
 from ppfr.frequency._fft import fft_filter as fft_filter
+from ppfr.frequency._memory import empty_large as empty_large
+from ppfr.frequency._strongest import bdct_upsampled_strongest as bdct_upsampled_strongest
+from ppfr.frequency._strongest import strongest_colour as strongest_colour
 from ppfr.frequency._upsampled import bdct_upsampled as bdct_upsampled
 from ppfr.frequency._upsampled import inverse_bdct_upsampled as inverse_bdct_upsampled

@@ -1,0 +1,219 @@
+"""What Laplace noise on frequency coefficients guarantees, in plain words and numbers.
+
+Shape suffixes: K frequency channels, P Q block grid, H W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppfr.core import InvalidInputError
+from ppfr.masking._local_binary_patterns import MOST_BITS_OF_A_CELL, ColourChannels
+from ppfr.masking._noise import LARGEST_DRAW
+from ppfr.masking._sensitivities import NoisyFrontEnd
+
+_PROMISES_SOMETHING = 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyStatement:
+    """The guarantee of one masker. Every eps is that of local differential privacy by basic composition: eps add up.
+
+    "Any outcome is at most e^eps times likelier under one input than under its neighbour." Infinity promises nothing.
+
+    Attributes:
+        method: what it is of.
+        reasons_void: why no guarantee follows from the noise; empty where one does.
+        num_coefficients: noisy values of an image.
+        num_at_a_place: of them, at one place of the grid.
+        eps_mean: mean of a coefficient's own eps.
+        eps_least: the smallest.
+        eps_median: the median.
+        eps_largest: the largest.
+        eps_place: one place of the grid: the largest sum over the coefficients there.
+        eps_pixel: two crops that differ in a single pixel: the largest sum over all values that depend on it, colour
+            included.
+        eps_coefficients: all noisy coefficients of an image together.
+        eps_image: all that leaves the device for one image, colour included.
+        colour: "none", "untouched" or "randomised response".
+        num_colour_bits: bits of local binary patterns in an image.
+        eps_colour_bit: of one of them.
+        eps_colour: all of them together.
+    """
+
+    method: str
+    reasons_void: tuple[str, ...]
+    num_coefficients: int
+    num_at_a_place: int
+    eps_mean: float
+    eps_least: float
+    eps_median: float
+    eps_largest: float
+    eps_place: float
+    eps_pixel: float
+    eps_coefficients: float
+    eps_image: float
+    colour: str
+    num_colour_bits: int
+    eps_colour_bit: float
+    eps_colour: float
+
+    def eps_of_images(self, num_images: int) -> float:
+        """The eps of several images of one person: each has noise of its own, and they add up.
+
+        Raises:
+            InvalidInputError: fewer than one image.
+        """
+        if num_images < 1:
+            raise InvalidInputError(f"num_images is {num_images}; it must be 1 or more")
+        return num_images * self.eps_image
+
+    def in_words(self) -> str:
+        """The statement for a reader, a line for each part."""
+        if self.reasons_void:
+            head = f"{self.method}: no guarantee. " + " ".join(self.reasons_void)
+        else:
+            head = (
+                f"{self.method}: local differential privacy of each coefficient by itself, from Laplace noise on "
+                "values clipped to a public range. Each line says how many times likelier an outcome may be under "
+                "one input than under another."
+            )
+        lines = [head]
+        if self.num_coefficients and math.isfinite(self.eps_coefficients):
+            lines += [f"- {line}" for line in self._noise_lines()]
+        lines += [f"- {line}" for line in self._colour_lines()]
+        lines.append(
+            f"- One image, all that leaves the device, any two faces: eps {_number(self.eps_image)}, "
+            f"{_worth(self.eps_image)}"
+        )
+        lines.append(
+            f"- Ten images of one person: eps {_number(self.eps_of_images(10))}; each further image adds as much, "
+            "since each has noise of its own and averaging takes it out."
+        )
+        lines += [f"- {line}" for line in _CAVEATS]
+        return "\n".join(lines)
+
+    def _noise_lines(self) -> list[str]:
+        spread = (
+            f"{_number(self.eps_least)} to {_number(self.eps_largest)}, median {_number(self.eps_median)}"
+            if self.eps_least < 0.999 * self.eps_largest
+            else "the same for all"
+        )
+        return [
+            f"One coefficient, any two faces: eps {_number(self.eps_mean)} in the mean of "
+            f"{self.num_coefficients:,} ({spread}), {_worth(self.eps_largest)}",
+            f"One place of the grid, {self.num_at_a_place} coefficients: eps {_number(self.eps_place)}, "
+            f"{_worth(self.eps_place)}",
+            f"One pixel (two crops that differ in it alone): eps {_number(self.eps_pixel)}, {_worth(self.eps_pixel)}",
+            f"All coefficients of one image: eps {_number(self.eps_coefficients)}, {_worth(self.eps_coefficients)}",
+        ]
+
+    def _colour_lines(self) -> list[str]:
+        if self.colour == "none":
+            return []
+        if self.colour == "untouched":
+            return [
+                f"Colour: {self.num_colour_bits:,} bits of local binary patterns leave the device as they are. They "
+                "have no guarantee, and so the whole has none: what is said of coefficients and places holds for them "
+                "alone, against an adversary who does not look at the colour channels."
+            ]
+        return [
+            f"Colour: {self.num_colour_bits:,} bits under randomised response, eps {_number(self.eps_colour_bit)} "
+            f"each, {_number(self.eps_colour)} together."
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; infinities as the word "inf"."""
+        found = dataclasses.asdict(self) | {"reasons_void": list(self.reasons_void), "in_words": self.in_words()}
+        return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in found.items()}
+
+
+_CAVEATS = (
+    "Not covered: whoever is in the training set. The ranges are the extremes of single faces, and the learned budget "
+    "was fitted to clean ones; both are public, and neither has noise.",
+    "Arithmetic: the proof is about real numbers. Noise in floating point has gaps from which inputs can be told apart "
+    f"(Mironov, CCS 2012), his snapping is not done, draws end at {LARGEST_DRAW:.0f} scales, and the generator is no "
+    "cryptographic one.",
+)
+
+
+def state_privacy(
+    method: str,
+    eps_KPQ: np.ndarray,
+    front_end: NoisyFrontEnd,
+    *,
+    colour: ColourChannels | None = None,
+    reasons_void: Sequence[str] = (),
+) -> PrivacyStatement:
+    """Account for one masker.
+
+    Args:
+        method: its name.
+        eps_KPQ: what each coefficient was given; infinities where there is no noise.
+        front_end: where the coefficients come from, which says what depends on a pixel.
+        colour: the colour channels beside them.
+        reasons_void: why the noise does not give what `eps_KPQ` claims; then every eps is infinite.
+    """
+    eps = np.asarray(eps_KPQ, np.float64)
+    reasons = list(reasons_void)
+    if not np.isfinite(eps).all():
+        reasons.insert(0, "There is no noise.")
+    if reasons:
+        eps = np.full_like(eps, math.inf)
+    place_PQ = eps.sum(0)
+    told = _colour_facts(colour or ColourChannels(kind="none"), place_PQ.size)
+    total = math.inf if reasons else float(eps.sum())
+    return PrivacyStatement(
+        method=method,
+        reasons_void=tuple(reasons),
+        num_coefficients=eps.size,
+        num_at_a_place=len(eps),
+        eps_mean=math.inf if reasons else float(eps.mean()),
+        eps_least=float(eps.min()),
+        eps_median=float(np.median(eps)),
+        eps_largest=float(eps.max()),
+        eps_place=float(place_PQ.max()),
+        eps_pixel=math.inf if reasons else _largest_of_a_pixel(place_PQ, front_end) + told["eps_pixel"],
+        eps_coefficients=total,
+        eps_image=total + told["eps_colour"],
+        **{key: value for key, value in told.items() if key != "eps_pixel"},
+    )
+
+
+def _largest_of_a_pixel(place_PQ: np.ndarray, front_end: NoisyFrontEnd) -> float:
+    """The largest sum over the blocks that read a pixel."""
+    reads_PH, reads_QW = front_end.blocks_that_read()
+    return float((reads_PH.T.astype(float) @ place_PQ @ reads_QW).max())
+
+
+def _colour_facts(colour: ColourChannels, num_places: int) -> dict[str, Any]:
+    num_bits = 8 * colour.num_planes * num_places
+    if num_bits == 0:
+        return {"colour": "none", "num_colour_bits": 0, "eps_colour_bit": 0.0, "eps_colour": 0.0, "eps_pixel": 0.0}
+    each = math.inf if colour.eps is None else colour.eps
+    return {
+        "colour": "untouched" if colour.eps is None else "randomised response",
+        "num_colour_bits": num_bits,
+        "eps_colour_bit": each,
+        "eps_colour": num_bits * each,
+        "eps_pixel": MOST_BITS_OF_A_CELL * colour.num_planes * each,
+    }
+
+
+def _number(eps: float) -> str:
+    if math.isinf(eps):
+        return "unbounded"
+    return f"{eps:,.0f}" if eps >= 100 else f"{eps:.3g}"
+
+
+def _worth(eps: float) -> str:
+    """What an eps means, as a sentence's end."""
+    if math.isinf(eps):
+        return "no bound: it promises nothing."
+    factor = f"{math.exp(eps):,.2f}" if eps < _PROMISES_SOMETHING else f"10^{eps / math.log(10):,.0f}"
+    return f"a factor of {factor}" + ("." if eps < _PROMISES_SOMETHING else ": it promises nothing.")

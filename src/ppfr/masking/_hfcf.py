@@ -1,0 +1,168 @@
+"""HFCF (VISAPP 2024), input side: fused frequency channels with learned Laplace noise, sparse colour beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self, final
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from ppfr.core import ImageMasker, MaskSpec
+from ppfr.masking._checks import check_image
+from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
+from ppfr.masking._front_end import FrontEndName
+from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget
+from ppfr.masking._local_binary_patterns import ColourChannels, ColourName
+from ppfr.masking._noise import ImageNoise
+from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
+
+_ROUNDING = 1e-4
+
+
+@final
+class Hfcf(ImageMasker, nn.Module):
+    """What leaves the device is one noisy channel a frequency, DC left out, and local binary patterns of the colours.
+
+    Of each frequency at each place the coefficient of Y, Cb or Cr with the largest magnitude is kept, with its sign,
+    and divided by 1024. It gets Laplace noise from one total budget that a recogniser's training shares out
+    (`ppfr.masking.LaplaceBudget`). The colour channels come behind.
+
+    Args:
+        eps_mean: mean privacy parameter of a coefficient; infinity is no noise.
+        front_end: "upsampled" is the x8-upsampled one (112x112 grid); "block" a plain block DCT (28x28 grid at 112).
+        stride: step between blocks, front_end="block" only.
+        num_channels: lowest frequencies of each colour in zig-zag order after DC, 63 at most.
+        fuses: keep one coefficient of the three colours'; False keeps all three, three times as many channels.
+        colour: "lbp" for code maps of Cb and Cr, the default and a guess; "none"; "lbp-ycbcr" of Y too;
+            "lbp-difference" of R - G, G - B and B - R; "lbp-bits" for the bits of Cb and Cr as channels of their own.
+        colour_eps: privacy parameter of one bit of the patterns under randomised response; None leaves them as they
+            are.
+        sensitivities: from `Sensitivities.measure`, or their `arrays()`; None for built-in ones, which are measured on
+            synthetic faces when they are first needed (some seconds).
+        sensitivities_sha256: refuse other sensitivities than those of this name, as `public_config` gives it.
+        learns: whether a training moves the budget. False is the deployed form; `at_rest` makes it.
+        learned: what a training left, by name; None for an even budget.
+        learned_sha256: refuse another.
+        in_shape: (3, H, W) of the aligned crop.
+
+    Raises:
+        RangeError: an argument outside what is stated.
+        ShapeError: learned values of another shape.
+        InvalidInputError: sensitivities of another data set or front end, or none for such a crop.
+
+    Privacy:
+        Each noisy coefficient by itself has local differential privacy at its eps_i. The local binary patterns leave as
+        they are unless `colour_eps` is given, and have no guarantee whatever: nor has, then, the whole. With
+        colour="none", 790,272 coefficients compose to 395,136 at the default, which promises nothing. `privacy()` says
+        so in numbers. What a training learned, and the sensitivities, are public and protect nobody in the training
+        set.
+
+    References:
+        Han, Li, Denzler: "Privacy-Preserving Face Recognition in Hybrid Frequency-Color Information Domain", VISAPP
+        2024, arXiv 2401.13386. What was not found in it, and the guesses, are listed in docs/methods/hfcf.md.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps_mean: float | str = 0.5,
+        front_end: FrontEndName = "upsampled",
+        stride: int = 4,
+        num_channels: int = 63,
+        fuses: bool = True,
+        colour: ColourName = "lbp",
+        colour_eps: float | None = None,
+        sensitivities: Sensitivities | Mapping[str, np.ndarray] | None = None,
+        sensitivities_sha256: str | None = None,
+        learns: bool = True,
+        learned: Mapping[str, np.ndarray] | None = None,
+        learned_sha256: str | None = None,
+        in_shape: tuple[int, int, int] = (3, 112, 112),
+    ) -> None:
+        super().__init__()
+        self.front_end = NoisyFrontEnd(
+            front_end=front_end, fuses=bool(fuses), stride=stride, num_channels=num_channels, in_shape=in_shape
+        )
+        self.colour = ColourChannels(kind=colour, eps=colour_eps)
+        self.budget = LaplaceBudget(
+            self.front_end,
+            eps_mean=eps_mean,
+            sensitivities=sensitivities,
+            sensitivities_sha256=sensitivities_sha256,
+            learns=learns,
+            learned=learned,
+            learned_sha256=learned_sha256,
+        )
+
+    @property
+    def name(self) -> str:
+        """Name for tables and records."""
+        return "hfcf"
+
+    @property
+    def spec(self) -> MaskSpec:
+        """Frequency channels, then colour channels in [0, 1]; noise is clamped to what float16 holds."""
+        has_noise, (num, rows, columns) = self.budget.has_noise, self.front_end.out_shape
+        out_shape = (num + self.colour.num_channels, rows, columns)
+        bound = LARGEST_OUTPUT if has_noise else 1.0 + _ROUNDING
+        return MaskSpec(
+            in_shape=self.front_end.in_shape,
+            out_shape=out_shape,
+            value_range=(-bound, bound),
+            is_stochastic=has_noise or self.colour.is_stochastic,
+            is_keyed=False,
+            is_trainable=self.budget.learns and has_noise,
+            is_differentiable=True,
+            bytes_per_face=2 * math.prod(out_shape),
+        )
+
+    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+        """Mask a batch; see `ImageMasker.mask`. No gradient passes through the colour channels."""
+        spec = self.spec
+        image_BCHW = check_image(image_BCHW, spec)
+        num = self.front_end.out_shape[0]
+        noise = ImageNoise(len(image_BCHW) if spec.is_stochastic else 0, rng=rng)
+        if torch.is_grad_enabled() and (image_BCHW.requires_grad or spec.is_trainable):
+            noisy_BKPQ = self.budget.add_noise(self.front_end.coefficients(image_BCHW), noise)
+            colour_BKPQ = noisy_BKPQ.new_empty(len(image_BCHW), self.colour.num_channels, *spec.out_shape[1:])
+            self.colour.write(image_BCHW, colour_BKPQ, noise)
+            return torch.cat([noisy_BKPQ, colour_BKPQ], 1)
+        out_BKPQ = self.front_end.coefficients(image_BCHW, num_spare=self.colour.num_channels)
+        self.budget.add_noise(out_BKPQ[:, :num], noise)
+        self.colour.write(image_BCHW, out_BKPQ[:, num:], noise)
+        return out_BKPQ
+
+    def privacy(self) -> PrivacyStatement:
+        """What is guaranteed, with the budget as it is now."""
+        eps_KPQ = self.budget.eps().detach().cpu().numpy()
+        return state_privacy(self.name, eps_KPQ, self.front_end, colour=self.colour)
+
+    def at_rest(self) -> Self:
+        """The deployed form: the same budget, which no training moves any more."""
+        return type(self)(**{**self._arguments(), **self.budget.deployed()})
+
+    def public_config(self) -> Mapping[str, Any]:
+        """Constructor arguments but for the arrays, which `public_arrays` gives; here are their names."""
+        return {**self._arguments(), "in_shape": list(self.front_end.in_shape)}
+
+    def public_arrays(self) -> Mapping[str, np.ndarray]:
+        """The sensitivities, and what was learned."""
+        return self.budget.arrays()
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "front_end": self.front_end.front_end,
+            "stride": self.front_end.stride,
+            "num_channels": self.front_end.num_channels,
+            "fuses": self.front_end.fuses,
+            "colour": self.colour.kind,
+            "colour_eps": self.colour.eps,
+            **self.budget.config(),
+            "in_shape": self.front_end.in_shape,
+        }
+
+    def __repr__(self) -> str:
+        return f"Hfcf({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"

@@ -1,0 +1,296 @@
+"""A total privacy budget that is shared out over coefficients, and the Laplace noise that each share buys.
+
+Shape suffixes: B images, K frequency channels, P Q block grid, N = K*P*Q.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.masking._noise import ImageNoise
+from ppfr.masking._sensitivities import (
+    SCALE,
+    NoisyFrontEnd,
+    Sensitivities,
+    built_in_origin,
+    built_in_sensitivities,
+    taken,
+)
+
+LARGEST_OUTPUT = 2.0**15
+"""Noisy values are clamped to +-this, which float16 holds; that is post-processing and costs no privacy."""
+
+_LARGEST_SCALE = 1e30
+_UNIT = 1 / SCALE  # of the coefficients before they are divided
+
+
+@final
+class LaplaceBudget(nn.Module):
+    """eps_i = softmax(rho)_i * B with B = eps_mean * N; coefficient i gets Laplace noise of scale S_i / eps_i.
+
+    rho starts at zero, where every coefficient has eps_mean. Noise is reparameterised, y = clip(x) + scale * n with
+    n ~ Laplace(0, 1), so that a loss on y moves rho. Since the shares sum to one, a step can only move budget from one
+    coefficient to another; it never buys more in all. What the recogniser's loss asks for: d loss / d rho_j =
+    -a_j + p_j * sum(a) with a_i = (d loss / d y_i) * n_i * scale_i and p = softmax(rho). Budget flows to coefficients
+    whose noise costs the recogniser more than their share of the budget, away from those it does not use. Nothing in it
+    knows what an attacker can use.
+
+    Args:
+        front_end: makes the coefficients; K, P, Q are its `out_shape`.
+        eps_mean: mean privacy parameter of a coefficient, above 0; infinity is no noise and no clipping.
+        sensitivities: the ranges of the coefficients; None for those of the built-in synthetic faces, measured when
+            they are first needed.
+        sensitivities_sha256: refuse others.
+        is_measured: False for the published settings: S = 1 on coefficients of +-1024, no clipping, a learned shift.
+        learns: whether gradients reach rho (and loc).
+        learned: values of rho (and loc) to start from, (K, P, Q) each.
+        learned_sha256: refuse others.
+
+    Raises:
+        RangeError: eps_mean of 0 or below, or learned values that are not finite.
+        ShapeError: learned values of another shape.
+        InvalidInputError: sensitivities or learned values that are not those asked for.
+    """
+
+    def __init__(
+        self,
+        front_end: NoisyFrontEnd,
+        *,
+        eps_mean: float | str,
+        sensitivities: Sensitivities | Mapping[str, np.ndarray] | None = None,
+        sensitivities_sha256: str | None = None,
+        is_measured: bool = True,
+        learns: bool = True,
+        learned: Mapping[str, np.ndarray] | None = None,
+        learned_sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.rho: nn.Parameter | None
+        self.loc: nn.Parameter | None
+        self.eps_mean, self.shape = _checked_eps(eps_mean), front_end.out_shape
+        self._reference = self._taken(front_end, sensitivities, is_measured=is_measured)
+        names = () if not self.has_noise else ("rho",) if is_measured else ("rho", "loc")
+        start = _learned_values(learned, names, self.shape)
+        # One axis each: a trainer's weight decay is for weights of two and more, and would pull rho to zero.
+        with torch.inference_mode(False):
+            for name in ("rho", "loc"):
+                values = start.get(name, torch.zeros(math.prod(self.shape)))
+                parameter = nn.Parameter(values, requires_grad=bool(learns)) if name in names else None
+                self.register_parameter(name, parameter)
+        self.learns = bool(learns)
+        self._ranges_on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._constants_on: dict[torch.device, tuple[Any, Tensor, Tensor | None]] = {}
+        _check_name("sensitivities", self.sensitivities_sha256, sensitivities_sha256)
+        _check_name("learned values", self.learned_sha256() if learned_sha256 else None, learned_sha256)
+
+    def _taken(
+        self,
+        front_end: NoisyFrontEnd,
+        sensitivities: Sensitivities | Mapping[str, np.ndarray] | None,
+        *,
+        is_measured: bool,
+    ) -> Sensitivities | NoisyFrontEnd | None:
+        if not is_measured:
+            if sensitivities is not None:
+                raise InvalidInputError(
+                    "settings='published' has sensitivity 1 everywhere: leave sensitivities out, or use 'corrected'"
+                )
+            return None
+        if sensitivities is None and not self.has_noise:
+            return None  # nothing would be done with them
+        return taken(sensitivities, front_end)
+
+    @property
+    def sensitivities(self) -> Sensitivities | None:
+        """The ranges, measured now if they are built-in and were not needed before."""
+        if isinstance(self._reference, NoisyFrontEnd):
+            return built_in_sensitivities(self._reference)
+        return self._reference
+
+    @property
+    def sensitivities_sha256(self) -> str | None:
+        """Their name, which for the built-in ones is known before they are measured; None where there are none."""
+        if isinstance(self._reference, NoisyFrontEnd):
+            return built_in_origin(self._reference).hex()
+        return None if self._reference is None else self._reference.sha256
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the budget is finite."""
+        return math.isfinite(self.eps_mean)
+
+    @property
+    def total_eps(self) -> float:
+        """B, what all shares sum to."""
+        return self.eps_mean * math.prod(self.shape)
+
+    def eps(self) -> Tensor:
+        """eps_i, (K, P, Q) float32; infinities without noise. With gradient where rho has it."""
+        if self.rho is None:
+            return torch.full(self.shape, math.inf)
+        return (torch.log_softmax(self.rho, 0) + math.log(self.total_eps)).exp().view(self.shape)
+
+    def scale(self, device: torch.device) -> Tensor:
+        """S_i / eps_i, (N,) float32, in units of the coefficients."""
+        assert self.rho is not None
+        inverse_N = (-torch.log_softmax(self.rho.to(device), 0) - math.log(self.total_eps)).exp()
+        # Beyond that a draw leaves the output's range with odds of all but 1e-25, so that more makes no difference.
+        return (self._ranges(device)[2] * inverse_N).clamp(max=_LARGEST_SCALE)
+
+    def add_noise(self, values_BKPQ: Tensor, noise: ImageNoise) -> Tensor:
+        """Values clipped to their ranges, with noise, within +-LARGEST_OUTPUT, which is post-processing.
+
+        Args:
+            values_BKPQ: coefficients; overwritten if they carry no gradient.
+            noise: where the draws come from; one row for each image, or one for all.
+        """
+        if self.rho is None or len(values_BKPQ) == 0:
+            return values_BKPQ
+        values_BN, device = values_BKPQ.flatten(1), values_BKPQ.device
+        if torch.is_grad_enabled() and (values_BN.requires_grad or self.rho.requires_grad):
+            return self._noisy(values_BN, noise.laplace(values_BN.shape[1], device)).view(values_BKPQ.shape)
+        low_N, high_N, _ = self._ranges(device)
+        scale_N, shift_N = self._constants(device)
+        # An image at a time stays in cache on a CPU, and its draws go where those of the image before were.
+        is_by_row = device.type == "cpu" and not noise.is_shared
+        noise_BN = (
+            values_BN.new_empty(1, values_BN.shape[1]) if is_by_row else noise.laplace(values_BN.shape[1], device)
+        )
+        for row in range(len(values_BN)) if is_by_row else (slice(None),):
+            part = values_BN[row : row + 1] if isinstance(row, int) else values_BN
+            if isinstance(row, int):
+                noise.laplace_row(row, noise_BN[0])
+            if self._reference is not None:
+                part.clamp_(low_N, high_N)
+            part.addcmul_(noise_BN, scale_N)
+            if shift_N is not None:
+                part.add_(shift_N)
+            part.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+        return values_BKPQ
+
+    def _noisy(self, values_BN: Tensor, noise_BN: Tensor) -> Tensor:
+        """The same with gradient."""
+        device = values_BN.device
+        low_N, high_N, _ = self._ranges(device)
+        clipped_BN = torch.minimum(torch.maximum(values_BN, low_N), high_N)
+        noisy_BN = torch.addcmul(clipped_BN, noise_BN, self.scale(device))
+        if self.loc is not None:
+            noisy_BN = noisy_BN + self.loc.to(device) * _UNIT
+        return noisy_BN.clamp(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+
+    def _ranges(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """low, high and S on a device, kept there."""
+        if device not in self._ranges_on:
+            with torch.inference_mode(False), torch.no_grad():
+                found = self.sensitivities
+                if found is None:
+                    bound, unit = (torch.full((1,), value, device=device) for value in (math.inf, _UNIT))
+                    self._ranges_on[device] = (-bound, bound, unit)
+                else:
+                    low, high = (torch.tensor(part, device=device).flatten() for part in (found.low, found.high))
+                    self._ranges_on[device] = (low, high, high - low)
+        return self._ranges_on[device]
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Scale and shift on a device, kept there until rho or loc change."""
+        version = tuple((part.data_ptr(), part._version) for part in (self.rho, self.loc) if part is not None)
+        if device not in self._constants_on or self._constants_on[device][0] != version:
+            with torch.inference_mode(False), torch.no_grad():
+                shift = None if self.loc is None else torch.mul(self.loc.to(device), _UNIT)
+                self._constants_on[device] = (version, self.scale(device), shift)
+        return self._constants_on[device][1:]
+
+    def learned(self) -> dict[str, np.ndarray]:
+        """What was learned, by name, (K, P, Q) float32 each; empty without noise."""
+        found = {"rho": self.rho, "loc": self.loc}
+        return {
+            name: part.detach().cpu().view(self.shape).numpy().copy()
+            for name, part in found.items()
+            if part is not None
+        }
+
+    def learned_sha256(self) -> str:
+        """A name of what was learned."""
+        digest = hashlib.sha256(b"laplace-budget/1")
+        for name, array in self.learned().items():
+            digest.update(repr((name, array.shape)).encode() + array.tobytes())
+        return digest.hexdigest()
+
+    def config(self) -> dict[str, Any]:
+        """Its part of a masker's `public_config`. While it learns, what it learned is no part of it."""
+        return {
+            "eps_mean": self.eps_mean if self.has_noise else "inf",  # JSON has no infinity
+            "sensitivities_sha256": self.sensitivities_sha256,
+            "learns": self.learns,
+            "learned_sha256": self.learned_sha256() if self.has_noise and not self.learns else None,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its part of a masker's `public_arrays`."""
+        sensitivities = self.sensitivities
+        given = {} if sensitivities is None else sensitivities.arrays()
+        return {f"sensitivities.{part}": array for part, array in given.items()} | {
+            f"learned.{part}": array for part, array in self.learned().items()
+        }
+
+    def deployed(self) -> dict[str, Any]:
+        """A masker's arguments for the same budget at rest."""
+        given = self._reference if isinstance(self._reference, Sensitivities) else None
+        return self.config() | {
+            "sensitivities": given,
+            "learns": False,
+            "learned": self.learned() or None,
+            "learned_sha256": None,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_ranges_on": {}, "_constants_on": {}}
+
+
+def _checked_eps(eps_mean: float | str) -> float:
+    try:
+        eps = float(eps_mean)
+    except (TypeError, ValueError):
+        eps = math.nan
+    if not eps > 0:
+        raise RangeError(
+            f"eps_mean is {eps_mean!r}; it must be a number above 0, smaller being noisier: 0.5 to 4 are usual, "
+            "float('inf') is no noise. A budget of 0 would leave nothing of the face but noise"
+        )
+    return eps
+
+
+def _check_name(what: str, found: str | None, asked: str | None) -> None:
+    if asked is not None and found != asked:
+        raise InvalidInputError(
+            f"the {what} are {(found or 'none')[:12]}..., those asked for are {asked[:12]}...: give the ones that the "
+            "configuration was made with; those of another data set have other ranges, and a network trained with "
+            "other noise"
+        )
+
+
+def _learned_values(
+    learned: Mapping[str, np.ndarray] | None, names: tuple[str, ...], shape: tuple[int, int, int]
+) -> dict[str, Tensor]:
+    """What was learned as flat tensors, checked."""
+    if learned is None:
+        return {}
+    if set(learned) != set(names):
+        raise InvalidInputError(
+            f"learned holds {', '.join(sorted(learned)) or 'nothing'}; such a masker learns "
+            f"{' and '.join(names) or 'nothing'}"
+        )
+    for name, array in learned.items():
+        if tuple(np.shape(array)) != shape:
+            raise ShapeError(f"learned {name} has shape {np.shape(array)}; it must be {shape}, one value a coefficient")
+        if not np.isfinite(array).all():
+            raise RangeError(f"learned {name} holds values that are not finite; train anew")
+    return {name: torch.tensor(np.asarray(array, np.float32)).flatten() for name, array in learned.items()}
