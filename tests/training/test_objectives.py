@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_training import SIZE, ToyBackbone, ToyImages, ToyMasker, weights
 
-from ppfr.core import BatchMixer, InvalidInputError, MixedBatch, ShapeError
+from ppfr.core import BatchMixer, CheckpointError, InvalidInputError, MixedBatch, ShapeError
 from ppfr.models import ArcFace, ModelCard, Restemmed, conv_stem
 from ppfr.training import (
     AdaptationObjective,
@@ -256,3 +256,14 @@ def test_the_feature_error_is_one_for_the_channel_means_and_free_of_scale():
     assert feature_error(means, wanted).item() == pytest.approx(1, abs=1e-5)
     guess = wanted + torch.randn_like(wanted)
     assert feature_error(10 * guess, 10 * wanted).item() == pytest.approx(feature_error(guess, wanted).item(), rel=1e-4)
+
+
+def test_a_training_is_not_taken_up_under_another_secret(tmp_path):
+    def objective(secret):
+        head = ArcFace(4, 16, scale=16.0, seed=1)
+        return MarginObjective(ToyMasker(secret=secret), ToyBackbone(MASKED), head, optimiser=ADAM)
+
+    _fit(objective(1), run_dir=tmp_path, passes=2)
+    assert _fit(objective(1), run_dir=tmp_path, passes=2, resume=True).steps == 4
+    with pytest.raises(CheckpointError, match="another secret"):
+        _fit(objective(2), run_dir=tmp_path, passes=2, resume=True)

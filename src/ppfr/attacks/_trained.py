@@ -22,7 +22,6 @@ from ppfr.attacks._threats import check_masker, check_observation, masked_images
 from ppfr.core import (
     Attack,
     AttackResult,
-    CheckpointError,
     ImageMasker,
     ImageSet,
     InvalidInputError,
@@ -33,7 +32,7 @@ from ppfr.core import (
     choose_device,
     derive_seed,
 )
-from ppfr.training import Batch, Objective, Plan, fit
+from ppfr.training import Batch, Objective, Plan, check_probe, fit, masked_probe
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -61,31 +60,20 @@ class AttackObjective(Objective):
         """(B, K, P, Q) as the adversary sees the batch, in full precision."""
         return mask_exactly(self.masker, batch.images_BCHW, rng=rng)
 
-    def check_masker_unchanged(self) -> None:
+    def check_restored(self) -> None:
         """Refuse weights that were trained under another secret than `masker` has now; without a secret, any will do.
 
         Raises:
             CheckpointError: they were.
         """
-        if self.masker.spec.is_keyed and not torch.allclose(
-            self.probe_KPQ.cpu(), masked_probe(self.masker), rtol=1e-3, atol=1e-3
-        ):
-            raise CheckpointError(
-                f"the attack's checkpoint was trained under another secret of {self.masker.name!r} than the one given "
-                "now; choose another run directory, or give the masker its earlier secret"
-            )
+        if self.masker.spec.is_keyed:
+            check_probe(self.probe_KPQ, self.masker)
 
 
 def mask_exactly(masker: ImageMasker, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
     """Mask without gradient and outside autocast: a device computes its mask in float32."""
     with torch.no_grad(), torch.autocast(image_BCHW.device.type, enabled=False):
         return masker.mask(image_BCHW, rng=rng)
-
-
-def masked_probe(masker: ImageMasker) -> Tensor:
-    """(K, P, Q): one fixed noise image, masked with a fixed `rng`."""
-    rng = torch.Generator().manual_seed(derive_seed(0, "attack", "probe"))
-    return masker.mask(torch.rand(1, *masker.spec.in_shape, generator=rng), rng=rng)[0]
 
 
 class TrainedAttack(Attack):
@@ -191,7 +179,6 @@ class TrainedAttack(Attack):
             resume=self.run_dir is not None,
             progress=self.progress,
         )
-        objective.check_masker_unchanged()
         self._trained = objective
         self._facts = {
             "steps": record.steps,

@@ -8,6 +8,8 @@ from ppfr.training._channel_analysis import ChannelAnalysisObjective as ChannelA
 from ppfr.training._distillation import DistillationObjective as DistillationObjective
 from ppfr.training._fit import fit as fit
 from ppfr.training._margin import MarginObjective as MarginObjective
+from ppfr.training._masked_input import check_probe as check_probe
+from ppfr.training._masked_input import masked_probe as masked_probe
 from ppfr.training._objective import Batch as Batch
 from ppfr.training._objective import Objective as Objective
 from ppfr.training._objective import OptimiserSettings as OptimiserSettings

@@ -108,6 +108,7 @@ class AdaptationObjective(RecogniserObjective):
         self.feature_weight, self.embedding_weight, self.head_weight = feature_weight, embedding_weight, head_weight
         self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
+        self.remember_secret()
         self._is_body_learning: bool | None = None
 
     def players(self) -> tuple[Player, ...]:

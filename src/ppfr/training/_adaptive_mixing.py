@@ -147,6 +147,10 @@ class AdaptiveMixingObjective(Objective):
         """What the recogniser asks."""
         self.recogniser.check_data(num_classes=num_classes)
 
+    def check_restored(self) -> None:
+        """What the recogniser asks."""
+        self.recogniser.check_restored()
+
     def begin_step(self, step: int, progress: float) -> None:
         """The recogniser's phase; nothing is drawn yet."""
         self.recogniser.begin_step(step, progress)

@@ -93,6 +93,7 @@ class DistillationObjective(RecogniserObjective):
         self.teacher_card, self.knowledge, self.mixer = teacher_card, tuple(knowledge), mixer
         self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
+        self.remember_secret()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.projections = nn.ModuleDict(

@@ -242,6 +242,7 @@ class Loop:
         tensors, facts = load_checkpoint(path)
         check_configuration(self._job.configuration, facts["configuration"], path=path)
         load_learned_state(self._objective, tensors, path=path)
+        self._objective.check_restored()
         for name, optimiser in self._optimisers.items():
             restore_optimiser(optimiser, tensors, prefix=f"optimiser/{name}/", path=path)
         self._fabric.strategy.precision.load_state_dict(facts["scaler"])

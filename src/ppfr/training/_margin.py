@@ -57,6 +57,7 @@ class MarginObjective(RecogniserObjective):
         self.optimiser = optimiser or OptimiserSettings()
         self.knowledge = tuple(knowledge)
         self.frozen = frozen_masker(masker)
+        self.remember_secret()
 
     def players(self) -> tuple[Player, ...]:
         """One: network and head."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr.core import ImageMasker, InvalidInputError, ShapeError
+from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, ShapeError, derive_seed
 from ppfr.models import Backbone, MarginHead, ModelCard
 from ppfr.training._objective import as_json
 
@@ -22,6 +22,26 @@ def mask_images(masker: ImageMasker, images_BCHW: Tensor, *, rng: torch.Generato
     has_gradient = masker.spec.is_trainable and torch.is_grad_enabled()
     with torch.autocast(images_BCHW.device.type, enabled=False), torch.set_grad_enabled(has_gradient):
         return masker.mask(images_BCHW.contiguous(), rng=rng)
+
+
+def masked_probe(masker: ImageMasker) -> Tensor:
+    """(K, P, Q): one fixed noise image, masked with a fixed `rng`: it tells two secrets apart."""
+    rng = torch.Generator().manual_seed(derive_seed(0, "training", "probe"))
+    with torch.no_grad():
+        return masker.mask(torch.rand(1, *masker.spec.in_shape, generator=rng), rng=rng)[0]
+
+
+def check_probe(probe_KPQ: Tensor, masker: ImageMasker) -> None:
+    """Refuse weights that were trained under another secret than `masker` has now.
+
+    Raises:
+        CheckpointError: they were.
+    """
+    if not torch.allclose(probe_KPQ.cpu(), masked_probe(masker), rtol=1e-3, atol=1e-3):
+        raise CheckpointError(
+            f"the checkpoint was trained under another secret of {masker.name!r} than the one given now; choose "
+            "another run directory, or give the masker its earlier secret"
+        )
 
 
 def masker_parameters(masker: ImageMasker) -> list[nn.Parameter]:

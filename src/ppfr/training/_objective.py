@@ -177,6 +177,9 @@ class Objective(nn.Module, ABC):
     def describe(self) -> dict[str, Any]:
         """JSON-ready: what is trained, how, and from whose knowledge. Kept with checkpoints and results; no secrets."""
 
+    def check_restored(self) -> None:
+        """Called when a checkpoint was loaded: refuse one that the configuration cannot tell from the right one."""
+
     def outcome(self) -> dict[str, Any]:
         """JSON-ready: what the training found beside weights, for the record; nothing by default."""
         return {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppfr.core import BatchMixer, ImageMasker, MixedBatch
-from ppfr.training._masked_input import mask_images
+from ppfr.training._masked_input import check_probe, mask_images, masked_probe
 from ppfr.training._objective import Batch, Objective, as_json
 
 RECOGNISER = "recogniser"
@@ -29,6 +29,24 @@ class RecogniserObjective(Objective):
 
     masker: ImageMasker
     mixer: BatchMixer | None
+    probe_KPQ: Tensor
+
+    def remember_secret(self) -> None:
+        """To be called when `masker` is set: what it makes of a noise image travels in checkpoints.
+
+        So a training is never taken up again under another secret, which a network would take for noise.
+        """
+        if self.masker.spec.is_keyed and not self.masker.spec.is_trainable:
+            self.register_buffer("probe_KPQ", masked_probe(self.masker))
+
+    def check_restored(self) -> None:
+        """Refuse a checkpoint that was trained under another secret.
+
+        Raises:
+            CheckpointError: it was.
+        """
+        if self.masker.spec.is_keyed and not self.masker.spec.is_trainable:
+            check_probe(self.probe_KPQ, self.masker)
 
     @abstractmethod
     def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
