@@ -74,12 +74,14 @@ class AttackSession:
         if arm.masker.spec.is_keyed:
             where += ", secret known" if plan.granted.knows_secret else ", secret unknown"
         fit, judge = f"fit/{plan.name}", f"attack/{plan.name}"
+        learns_masker = arm.training is not None and arm.masker.spec.is_trainable
+        needs_training = plan.granted.sees == "mixed_images" or learns_masker
         return [
             Stage(
                 name=fit,
                 title=f"Train {where}",
                 weight=8,
-                after=(f"train/{plan.arm}",) if plan.granted.sees == "mixed_images" else (),
+                after=(f"train/{plan.arm}",) if needs_training else (),
                 measure=lambda: self._fit(plan),
             ),
             Stage(

@@ -139,6 +139,8 @@ class Session:
         """What turns a victim's image into what the adversary of a plan sees of it."""
         arm = self.experiment.arm(plan.arm)
         if plan.granted.sees != "mixed_images":
+            if arm.training is not None and arm.masker.spec.is_trainable:
+                self._trained(arm)  # what it learned is loaded into the masker, where an earlier sitting trained it
             return arm.masker
         exposed = self._trained(arm).exposed
         if exposed is None:

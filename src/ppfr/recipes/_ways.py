@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppfr.core import ImageMasker, ImageSet, InvalidInputError, derive_seed
+from ppfr.masking import Dctdp, Hfcf
 from ppfr.models import (
     PRETRAINED,
     AdaFace,
@@ -397,4 +398,5 @@ def _system(
         source="trained with ppfr",
         may_have_seen=seen,
     )
-    return MaskedSystem(masker=masker, network=network.eval(), card=card)
+    deployed = masker.at_rest() if isinstance(masker, Dctdp | Hfcf) else masker
+    return MaskedSystem(masker=deployed, network=network.eval(), card=card)
