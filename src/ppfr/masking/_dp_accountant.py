@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppfr.core import InvalidInputError
+from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.masking._local_binary_patterns import MOST_BITS_OF_A_CELL, ColourChannels
 from ppfr.masking._noise import LARGEST_DRAW
 from ppfr.masking._sensitivities import NoisyFrontEnd
@@ -158,8 +158,16 @@ def state_privacy(
         front_end: where the coefficients come from, which says what depends on a pixel.
         colour: the colour channels beside them.
         reasons_void: why the noise does not give what `eps_KPQ` claims; then every eps is infinite.
+
+    Raises:
+        ShapeError: not one value for each coefficient of the front end.
+        RangeError: values that are no eps.
     """
     eps = np.asarray(eps_KPQ, np.float64)
+    if eps.shape != front_end.out_shape:
+        raise ShapeError(f"eps has shape {eps.shape}; it must be the front end's {front_end.out_shape}")
+    if not (eps >= 0).all():
+        raise RangeError("eps holds values that are negative or not a number; give what the budget says")
     reasons = list(reasons_void)
     if not np.isfinite(eps).all():
         reasons.insert(0, "There is no noise.")
