@@ -16,6 +16,11 @@ from ppfr.metrics._images import PSNR_CEILING_DB as PSNR_CEILING_DB
 from ppfr.metrics._images import lpips as lpips
 from ppfr.metrics._images import psnr as psnr
 from ppfr.metrics._images import ssim as ssim
+from ppfr.metrics._inversion import InversionSuccess as InversionSuccess
+from ppfr.metrics._inversion import inversion_success as inversion_success
+from ppfr.metrics._open_set import IdentificationReport as IdentificationReport
+from ppfr.metrics._open_set import identification_report as identification_report
+from ppfr.metrics._open_set import open_set_fnir as open_set_fnir
 from ppfr.metrics._paired import paired_accuracy_gap as paired_accuracy_gap
 from ppfr.metrics._recovered import RecoveredAcceptance as RecoveredAcceptance
 from ppfr.metrics._recovered import identity_cosine as identity_cosine
@@ -23,6 +28,8 @@ from ppfr.metrics._recovered import verification_accuracy_of_recovered as verifi
 from ppfr.metrics._roc import Roc as Roc
 from ppfr.metrics._roc import roc as roc
 from ppfr.metrics._roc import threshold_at_far as threshold_at_far
+from ppfr.metrics._unlinkability import Linkability as Linkability
+from ppfr.metrics._unlinkability import unlinkability as unlinkability
 from ppfr.metrics._verification import DEFAULT_FARS as DEFAULT_FARS
 from ppfr.metrics._verification import Comparisons as Comparisons
 from ppfr.metrics._verification import VerificationReport as VerificationReport

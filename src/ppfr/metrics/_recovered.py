@@ -20,7 +20,7 @@ from ppfr.metrics._inputs import Labels, finite_scores, subject_index
 _VALUES_AT_ONCE = 4_000_000
 
 
-def _unit_rows(embeddings: ArrayLike, what: str) -> Floats:
+def unit_rows(embeddings: ArrayLike, what: str) -> Floats:
     array_ND = finite_scores(embeddings, what, num_axes=2)
     length_N1 = np.linalg.norm(array_ND, axis=1, keepdims=True)
     if not (length_N1 > 0).all():
@@ -42,7 +42,7 @@ def identity_cosine(embeddings_a_ND: ArrayLike, embeddings_b_ND: ArrayLike) -> F
         ShapeError: shapes differ.
         RangeError: values not finite, or rows of zeros.
     """
-    a_ND, b_ND = _unit_rows(embeddings_a_ND, "embeddings_a"), _unit_rows(embeddings_b_ND, "embeddings_b")
+    a_ND, b_ND = unit_rows(embeddings_a_ND, "embeddings_a"), unit_rows(embeddings_b_ND, "embeddings_b")
     if a_ND.shape != b_ND.shape:
         raise ShapeError(f"embeddings have shapes {a_ND.shape} and {b_ND.shape}; they must be the same")
     return np.asarray(np.clip(np.einsum("nd,nd->n", a_ND, b_ND), -1.0, 1.0))
@@ -104,7 +104,7 @@ def verification_accuracy_of_recovered(
     """
     if np.isnan(threshold):
         raise RangeError("the threshold is not a number; take one from threshold_at_far")
-    a_ND, b_ND = _unit_rows(recovered_ND, "recovered"), _unit_rows(original_ND, "original")
+    a_ND, b_ND = unit_rows(recovered_ND, "recovered"), unit_rows(original_ND, "original")
     if a_ND.shape != b_ND.shape:
         raise ShapeError(f"recovered and original have shapes {a_ND.shape} and {b_ND.shape}; they must be the same")
     index_N, num_subjects = subject_index(subjects, len(a_ND), "subjects")
