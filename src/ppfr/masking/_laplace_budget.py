@@ -29,6 +29,7 @@ LARGEST_OUTPUT = 2.0**15
 """Noisy values are clamped to +-this, which float16 holds; that is post-processing and costs no privacy."""
 
 _LARGEST_SCALE = 1e30
+_PIECE_FLOATS = 1 << 18
 _UNIT = 1 / SCALE  # of the coefficients before they are divided
 
 
@@ -163,21 +164,24 @@ class LaplaceBudget(nn.Module):
             return self._noisy(values_BN, noise.laplace(values_BN.shape[1], device)).view(values_BKPQ.shape)
         low_N, high_N, _ = self._ranges(device)
         scale_N, shift_N = self._constants(device)
-        # An image at a time stays in cache on a CPU, and its draws go where those of the image before were.
         is_by_row = device.type == "cpu" and not noise.is_shared
-        noise_BN = (
-            values_BN.new_empty(1, values_BN.shape[1]) if is_by_row else noise.laplace(values_BN.shape[1], device)
-        )
-        for row in range(len(values_BN)) if is_by_row else (slice(None),):
-            part = values_BN[row : row + 1] if isinstance(row, int) else values_BN
-            if isinstance(row, int):
-                noise.laplace_row(row, noise_BN[0])
+        # Few images at a time stay in cache on a CPU, and their draws go where those of the images before were.
+        piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
+        noise_BN = values_BN.new_empty(piece, values_BN.shape[1]) if is_by_row else None
+        for start in range(0, len(values_BN), piece):
+            part_BN = values_BN[start : start + piece]
+            if noise_BN is None:
+                drawn_BN = noise.laplace(values_BN.shape[1], device)
+            else:
+                drawn_BN = noise_BN[: len(part_BN)]
+                for row in range(len(part_BN)):
+                    noise.laplace_row(start + row, drawn_BN[row])
             if self._reference is not None:
-                part.clamp_(low_N, high_N)
-            part.addcmul_(noise_BN, scale_N)
+                part_BN.clamp_(low_N, high_N)
+            part_BN.addcmul_(drawn_BN, scale_N)
             if shift_N is not None:
-                part.add_(shift_N)
-            part.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+                part_BN.add_(shift_N)
+            part_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
         return values_BKPQ
 
     def _noisy(self, values_BN: Tensor, noise_BN: Tensor) -> Tensor:
