@@ -1,0 +1,156 @@
+"""The solver against templates: gradients do their work, controls win and lose, threat models hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ppfr.attacks import MappingInversion, templates_threat
+from ppfr.core import Observation, RangeError, ShapeError, TemplateAttack, ThreatModelError
+from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTemplates, select_key
+
+DIM, NUM = 48, 12
+
+
+def unit_rows(num, dim=DIM, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((num, dim))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def enrolled(scheme, rows):
+    keys = [scheme.new_key() for _ in rows]
+    return keys, seen(np.stack([scheme.enrol(row, key=key).values_K for row, key in zip(rows, keys, strict=True)]))
+
+
+def seen(values):
+    return Observation(kind="templates", values_NKPQ=torch.from_numpy(np.array(values, dtype=np.float32)))
+
+
+def cosines(result, rows):
+    np.testing.assert_allclose(np.linalg.norm(result.embeddings_ND, axis=1), 1, atol=1e-9)
+    return (result.embeddings_ND * rows).sum(axis=1)
+
+
+def test_it_recovers_what_is_not_protected():
+    scheme, rows = UnprotectedTemplates(dim=DIM), unit_rows(NUM)
+    keys, templates = enrolled(scheme, rows)
+    result = MappingInversion(knows_keys=True, num_starts=1).run(templates, scheme.mapping(keys), seed=0)
+    assert isinstance(MappingInversion(knows_keys=True), TemplateAttack)
+    assert cosines(result, rows).min() > 0.999 and result.solved_N.all()
+
+
+def test_it_is_at_chance_where_templates_say_nothing():
+    scheme, rows = ConstantTemplates(dim=DIM, out_dim=9), unit_rows(60)
+    keys, templates = enrolled(scheme, rows)
+    result = MappingInversion(knows_keys=True, num_starts=2).run(templates, scheme.mapping(keys), seed=0)
+    found = cosines(result, rows)
+    assert abs(found.mean()) < 5 / np.sqrt(60 * DIM) and np.abs(found).max() < 0.7
+
+
+def test_overlap_is_what_makes_inversion_easy():
+    rows = unit_rows(NUM)
+    medians = []
+    for overlap in (0, 4):
+        scheme = IdentityMapping(dim=DIM, overlap=overlap, scale=1.0)
+        keys, templates = enrolled(scheme, rows)
+        result = MappingInversion(knows_keys=True, num_starts=3).run(templates, scheme.mapping(keys), seed=0)
+        medians.append(float(np.median(cosines(result, rows))))
+        assert result.notes["solved"] == pytest.approx(result.solved_N.mean())
+    assert medians[0] < 0.7 < 0.9 < medians[1]
+
+
+def test_a_fit_is_a_fit():
+    """Whatever it recovers is mapped to the template, where it says that it solved the row."""
+    scheme, rows = IdentityMapping(dim=DIM, overlap=1), unit_rows(NUM)
+    keys, templates = enrolled(scheme, rows)
+    mapping = scheme.mapping(keys)
+    result = MappingInversion(knows_keys=True, solved_below=1e-4).run(templates, mapping, seed=0)
+    mapped = mapping.apply(result.embeddings_ND)
+    mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
+    fit = 1 - (mapped * templates.values_NKPQ.numpy()).sum(axis=1)
+    assert result.solved_N.any()
+    assert (fit[result.solved_N] < 2e-4).all() and (fit[~result.solved_N] > 0.5e-4).all()
+
+
+def test_without_the_keys_it_finds_somebody_else():
+    scheme, rows = IdentityMapping(dim=DIM, overlap=4, scale=1.0), unit_rows(NUM)
+    _, templates = enrolled(scheme, rows)
+    result = MappingInversion(knows_keys=False, num_starts=2).run(templates, scheme.guessed_mapping(NUM), seed=0)
+    assert abs(np.median(cosines(result, rows))) < 0.4
+
+
+def test_public_embeddings_are_where_it_starts():
+    """One iteration from people near the victim stays near."""
+    scheme, rows = IdentityMapping(dim=DIM), unit_rows(1)
+    keys, templates = enrolled(scheme, rows)
+    public = rows + 0.02 * unit_rows(8, seed=3)
+    near = MappingInversion(knows_keys=True, public_PD=public, num_starts=2)
+    assert cosines(near.run(templates, scheme.mapping(keys), seed=0), rows)[0] > 0.9
+    assert near.needs.has_public_faces and near.needs.knows_recogniser
+    with pytest.raises(ShapeError, match="public embeddings have 47 values"):
+        MappingInversion(knows_keys=True, public_PD=public[:, 1:]).run(templates, scheme.mapping(keys), seed=0)
+
+
+def test_runs_repeat_and_rows_do_not_depend_on_each_other():
+    scheme, rows = IdentityMapping(dim=DIM), unit_rows(3)
+    keys, templates = enrolled(scheme, rows)
+    attack = MappingInversion(knows_keys=True, num_starts=2, max_iterations=30)
+    both = [attack.run(templates, scheme.mapping(keys), seed=4).embeddings_ND for _ in range(2)]
+    np.testing.assert_array_equal(*both)
+    first = attack.run(seen(templates.values_NKPQ[:1].numpy()), scheme.mapping(keys[:1]), seed=4)
+    np.testing.assert_array_equal(first.embeddings_ND[0], both[0][0])
+    other = attack.run(templates, scheme.mapping(keys), seed=5).embeddings_ND
+    assert np.abs(other - both[0]).max() > 1e-3
+
+
+def test_it_serves_to_select_keys():
+    scheme, row = IdentityMapping(dim=DIM, overlap=2, scale=1.0), unit_rows(1)[0].astype(np.float32)
+    attack = MappingInversion(knows_keys=True, num_starts=1, max_iterations=100)
+    chosen = select_key(
+        scheme, row, invert=lambda values, mapping: attack.invert(values, mapping, seed=1), threshold=0.99
+    )
+    assert chosen.is_below
+    hopeless = select_key(
+        UnprotectedTemplates(dim=DIM),
+        row,
+        invert=lambda values, mapping: attack.invert(values, mapping, seed=1),
+        threshold=0.3,
+        max_keys=2,
+    )
+    assert not hopeless.is_below and hopeless.num_tried == 2
+
+
+def test_threat_models_are_held_to():
+    scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
+    keys, templates = enrolled(scheme, rows)
+    informed, blind = (MappingInversion(knows_keys=knows) for knows in (True, False))
+    assert informed.needs == templates_threat(knows_keys=True) and informed.needs.sees == "templates"
+    assert "each victim's protected templates" in informed.needs.in_words()
+    with pytest.raises(ThreatModelError, match="does not know the keys"):
+        blind.run(templates, scheme.mapping(keys), seed=0)
+    with pytest.raises(ThreatModelError, match="was given a guessed mapping"):
+        informed.run(templates, scheme.guessed_mapping(2), seed=0)
+    embeddings = Observation(kind="embeddings", values_NKPQ=templates.values_NKPQ)
+    with pytest.raises(ThreatModelError, match="grants 'templates' alone"):
+        informed.run(embeddings, scheme.mapping(keys), seed=0)
+
+
+def test_bad_input():
+    scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
+    keys, templates = enrolled(scheme, rows)
+    attack = MappingInversion(knows_keys=True)
+    with pytest.raises(ShapeError, match="one template for each key"):
+        attack.run(templates, scheme.mapping(keys[:1]), seed=0)
+    with pytest.raises(RangeError, match="rows of zeros"):
+        attack.run(seen(np.zeros((2, scheme.out_dim))), scheme.mapping(keys), seed=0)
+    for bad, text in (
+        ({"num_starts": 0}, "at least 1"),
+        ({"max_iterations": 0}, "at least 1"),
+        ({"solved_below": 0.0}, r"not in \(0, 2\)"),
+        ({"public_PD": np.zeros((2, 4))}, "rows of zeros"),
+    ):
+        with pytest.raises(RangeError, match=text):
+            MappingInversion(knows_keys=True, **bad)
+    with pytest.raises(ShapeError, match="give \\(P, D\\)"):
+        MappingInversion(knows_keys=True, public_PD=np.ones(4))

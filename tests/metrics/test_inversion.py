@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.metrics import inversion_success
+
+REFERENCES = np.eye(6)[[0, 0, 1, 1, 2, 2]]
+SUBJECTS = np.array([0, 0, 1, 1, 2, 2])
+
+
+def test_rates_by_hand():
+    """Victim 0 is recovered, victim 1 points at victim 2, victim 2 passes one of two references."""
+    references = REFERENCES.copy()
+    references[5] = np.eye(6)[5]
+    recovered = np.eye(6)[[0, 2, 2]] * [[1.0], [0.1], [20.0]]
+    found = inversion_success(recovered, [0, 1, 2], references, SUBJECTS, threshold=0.9, seed=0, num_resamples=50)
+    assert found.success.value == pytest.approx((1 + 0 + 0.5) / 3) and found.success.n == 3
+    assert found.other_subject.value == pytest.approx((0 + 1 / 4 + 0) / 3)
+    assert found.solved == 1 and json.dumps(found.to_dict())
+
+
+def test_unsolved_rows_are_failures_even_where_they_would_pass():
+    recovered = np.eye(6)[[0, 1, 2]]
+    options = {"threshold": 0.9, "seed": 0, "num_resamples": 50}
+    every = inversion_success(recovered, [0, 1, 2], REFERENCES, SUBJECTS, **options)
+    some = inversion_success(recovered, [0, 1, 2], REFERENCES, SUBJECTS, solved_N=[True, False, True], **options)
+    assert every.success.value == 1 and every.success.low < 1, "one outcome alone still has an interval"
+    assert some.success.value == pytest.approx(2 / 3) and some.solved == pytest.approx(2 / 3)
+
+
+def test_an_average_face_that_everybody_matches_shows_as_such():
+    rng = np.random.default_rng(0)
+    mean = np.ones(6)
+    references = mean + 0.1 * rng.normal(size=(40, 6))
+    recovered = mean + 0.1 * rng.normal(size=(20, 6))
+    found = inversion_success(
+        recovered, np.arange(20), references, np.arange(40) % 20, threshold=0.9, seed=0, num_resamples=50
+    )
+    assert found.success.value == 1 and found.other_subject.value == 1
+
+
+def test_bad_input():
+    options = {"threshold": 0.5, "seed": 0}
+    with pytest.raises(InvalidInputError, match="1 of 2 victims have no other image"):
+        inversion_success(np.eye(6)[:2], [0, 9], REFERENCES, SUBJECTS, **options)
+    with pytest.raises(ShapeError, match="one of each"):
+        inversion_success(np.eye(6)[:2], [0], REFERENCES, SUBJECTS, **options)
+    with pytest.raises(ShapeError, match="one of each"):
+        inversion_success(np.eye(6)[:2], [0, 1], REFERENCES, SUBJECTS, solved_N=[True], **options)
+    with pytest.raises(RangeError, match="rows of zeros"):
+        inversion_success(np.zeros((2, 6)), [0, 1], REFERENCES, SUBJECTS, **options)
+    with pytest.raises(RangeError, match="not a number"):
+        inversion_success(np.eye(6)[:2], [0, 1], REFERENCES, SUBJECTS, threshold=float("nan"), seed=0)
