@@ -60,6 +60,34 @@ def test_overlap_is_what_makes_inversion_easy():
     assert medians[0] < 0.7 < 0.9 < medians[1]
 
 
+@pytest.mark.parametrize("compression", [None, 0.1])
+def test_gradients_are_the_objectives(compression):
+    from ppfr.attacks._mapping_inversion import _Objective
+
+    scheme, rows = IdentityMapping(dim=DIM, overlap=2), unit_rows(3)
+    keys, templates = enrolled(scheme, rows[:1])
+    target = templates.values_NKPQ.numpy()[0].astype(np.float64)
+    objective = _Objective(target, scheme.mapping(keys), size=compression)
+    point, direction = 3.0 * rows[1], rows[2]
+    slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
+    assert objective(point)[1] @ direction == pytest.approx(slope, rel=1e-4, abs=1e-7)
+    assert objective(rows[0])[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_compression_recovers_more_from_heavy_tails():
+    rows = unit_rows(NUM)
+    scheme = IdentityMapping(dim=DIM, overlap=4)
+    keys, templates = enrolled(scheme, rows)
+    plain, compressed = (
+        cosines(
+            MappingInversion(knows_keys=True, num_starts=3, compression=c).run(templates, scheme.mapping(keys), seed=0),
+            rows,
+        )
+        for c in (None, 0.1)
+    )
+    assert compressed.mean() > plain.mean() > 0.1
+
+
 def test_a_fit_is_a_fit():
     """Whatever it recovers is mapped to the template, where it says that it solved the row."""
     scheme, rows = IdentityMapping(dim=DIM, overlap=1), unit_rows(NUM)
@@ -148,6 +176,7 @@ def test_bad_input():
         ({"num_starts": 0}, "at least 1"),
         ({"max_iterations": 0}, "at least 1"),
         ({"solved_below": 0.0}, r"not in \(0, 2\)"),
+        ({"compression": 0.0}, "not positive"),
         ({"public_PD": np.zeros((2, 4))}, "rows of zeros"),
     ):
         with pytest.raises(RangeError, match=text):

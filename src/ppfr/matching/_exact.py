@@ -99,7 +99,7 @@ class ExactMatcher(ScanningMatcher[tuple[NDArray[np.float64], NDArray[np.float32
     ) -> NDArray[np.float64]:
         stored_CD = self._values_MD[reference_C].astype(np.float64)
         dot_C = stored_CD @ probe[0] / np.linalg.norm(stored_CD, axis=1)
-        return np.clip(dot_C, -1.0, 1.0)
+        return np.asarray(np.clip(dot_C, -1.0, 1.0))
 
     def __repr__(self) -> str:
         return (

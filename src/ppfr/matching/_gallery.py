@@ -202,7 +202,7 @@ class KeyedGallery:
             stored_CK = np.ascontiguousarray(rows[:, :num_values]).view(np.int8).astype(np.float64)
         else:
             stored_CK = np.ascontiguousarray(rows[:, : 4 * num_values]).view("<f4").astype(np.float64)
-        return stored_CK / np.linalg.norm(stored_CK, axis=1, keepdims=True)
+        return np.asarray(stored_CK / np.linalg.norm(stored_CK, axis=1, keepdims=True))
 
     def copy_to(
         self,

@@ -109,4 +109,5 @@ class KeyedMatcher(ScanningMatcher[_Terms]):
             mapped_CK += keys.coefficients_Mm[:, i, None].astype(np.float64) * probe.exact_RK[rows_C]
         length_C = np.linalg.norm(mapped_CK, axis=1)
         dot_C = np.einsum("ck,ck->c", mapped_CK, self._gallery.templates_of(reference_C))
-        return np.clip(np.divide(dot_C, length_C, out=np.zeros_like(dot_C), where=length_C > 0), -1.0, 1.0)
+        cosine_C = np.divide(dot_C, length_C, out=np.zeros_like(dot_C), where=length_C > 0)
+        return np.asarray(np.clip(cosine_C, -1.0, 1.0))

@@ -46,7 +46,7 @@ def unit_rows(embeddings_ND: ArrayLike, dim: int, what: str) -> NDArray[np.float
         raise RangeError(
             f"{num_off} of {len(norm_N)} {what} are not of L2 norm 1 (within {NORM_TOLERANCE}); divide each by its norm"
         )
-    return array_ND / norm_N[:, None]
+    return np.asarray(array_ND / norm_N[:, None])
 
 
 def quantised(unit_MK: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -198,7 +198,8 @@ class ScanningMatcher(ABC, Generic[Prepared]):
         """Fill the scores; the k-th best scanned score of each probe, minus infinity where fewer are not flagged."""
         from ppfr.matching._kernels import keep_largest
 
-        starts = range(0, self.num_references, self._block_size)
+        num_references = score_NM.shape[1]  # others may append meanwhile
+        starts = range(0, num_references, self._block_size)
         num_threads = min(self._num_threads, len(starts))
         turns = itertools.count()  # the next block; next() on it is atomic
 
@@ -206,7 +207,7 @@ class ScanningMatcher(ABC, Generic[Prepared]):
             heap_Nk = np.full((len(probes), k or 1), -np.inf, dtype=np.float32)
             while (turn := next(turns)) < len(starts):
                 start = starts[turn]
-                stop = min(start + self._block_size, self.num_references)
+                stop = min(start + self._block_size, num_references)
                 for probe, score_M, heap_k in zip(probes, score_NM, heap_Nk, strict=True):
                     self._scan(probe, start, stop, score_M[start:stop])
                     if k is not None:

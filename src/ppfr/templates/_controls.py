@@ -54,7 +54,7 @@ class _KeylessScheme(RecordedScheme):
             raise CorruptTemplateError("the key is none of this scheme; enrol again under a fresh key")
 
     def _values(self, unit_D: Floats, material: bytes) -> Floats:
-        return self._mapping_of(1, is_deployed=True).apply(unit_D[None])[0]
+        return np.asarray(self._mapping_of(1, is_deployed=True).apply(unit_D[None])[0])
 
     @abstractmethod
     def _mapping_of(self, num_rows: int, *, is_deployed: bool) -> _KeylessMapping:

@@ -55,8 +55,9 @@ class IdentityMapping(RecordedScheme):
         Claims that a template does not give the embedding back (irreversibility), that templates of one face under two
         keys cannot be told to be of one face (unlinkability), and that it can be replaced (renewability). The first is
         weak: who has template and key solves for an embedding, the more easily the larger the overlap
-        (`ppfr.attacks.MappingInversion`, docs/methods/identity-mapping.md). Without the key the template is
-        protected by the key's 40 bits at best, with a comparison to check each guess.
+        (`ppfr.attacks.MappingInversion`, docs/methods/identity-mapping.md). So is the second: two keys agree with
+        chance 1/m in the place of the exponent that dominates, and then the two templates are alike or opposite.
+        Without the key a template is protected by the key's 40 bits at best.
 
     References:
         V. Krivokuca Hahn, S. Marcel, "Towards protecting face embeddings in mobile face verification scenarios",
@@ -163,7 +164,7 @@ class IdentityMapping(RecordedScheme):
 
     def _values(self, unit_D: NDArray[np.float64], material: bytes) -> NDArray[np.float64]:
         mapping = PolynomialMapping(self._shape, self._unpacked([material]), is_deployed=True)
-        return mapping.apply(unit_D[None])[0]
+        return np.asarray(mapping.apply(unit_D[None])[0])
 
     def key_of_packed(self, keys: PolynomialKeys) -> list[SubjectKey]:
         """Subject keys of packed ones, each with a fresh binding."""

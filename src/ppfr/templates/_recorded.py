@@ -48,7 +48,7 @@ def unit_embeddings(embeddings_ND: ArrayLike, dim: int) -> NDArray[np.float64]:
             f"{num_off} of {len(norm_N)} embeddings are not of L2 norm 1 (within {NORM_TOLERANCE}); "
             "divide each by its norm, or use an Embedder, which does"
         )
-    return array_ND / norm_N[:, None]
+    return np.asarray(array_ND / norm_N[:, None])
 
 
 class RecordedScheme(TemplateScheme):
