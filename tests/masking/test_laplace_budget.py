@@ -20,7 +20,7 @@ from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.data import ArrayImageSet
 from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Sensitivities
 from ppfr.masking import _noise as noise_module
-from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits
+from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits, laplace_of
 
 CPU = torch.device("cpu")
 TINY = NoisyFrontEnd(front_end="block", stride=8, num_channels=10, in_shape=(3, 16, 16))  # 30 x 2 x 2
@@ -68,6 +68,27 @@ def test_draws_have_laplace_s_law_and_tails_and_no_infinities() -> None:
     for at in (8.0, 10.0):
         expected = 1e6 * math.exp(-at)
         assert abs((np.abs(draw) > at).sum() - expected) < 4 * math.sqrt(expected)
+
+
+def test_what_other_devices_draw_has_the_same_law() -> None:
+    draw = laplace_of(rng(4), (4, 50_000)).double().numpy().ravel()
+    assert stats.kstest(draw, stats.laplace().cdf).pvalue > 0.01
+    assert np.isfinite(draw).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_masks_have_the_same_law_and_gradients() -> None:
+    for kind in (Hfcf, Dctdp):
+        given_ = {"front_end": "block", "stride": 8, "num_channels": 10, "in_shape": (3, 16, 16)}
+        ranges = Sensitivities.measure(REFERENCE, kind(eps_mean="inf", **given_).front_end)  # type: ignore[arg-type]
+        masker = kind(sensitivities=ranges, eps_mean=1.0, **given_)  # type: ignore[arg-type]
+        images = as_images(REFERENCE[:1]).expand(4000, -1, -1, -1)
+        num = masker.front_end.out_shape[0]
+        here, there = (masker.mask(images.to(place), rng=rng(1))[:, :num].detach().cpu() for place in ("cpu", "cuda"))
+        assert stats.ks_2samp(here[:, 3, 1, 1], there[:, 3, 1, 1]).pvalue > 1e-3
+        loss = masker.mask(images[:8].to("cuda"), rng=rng(1)).square().sum()
+        (gradient,) = torch.autograd.grad(loss, [masker.budget.rho])  # type: ignore[list-item]
+        assert gradient.isfinite().all() and gradient.abs().max() > 0
 
 
 def test_images_have_draws_of_their_own_and_a_shared_stream_has_one() -> None:

@@ -132,8 +132,7 @@ class Dctdp(ImageMasker, nn.Module):
     def privacy(self) -> PrivacyStatement:
         """What is guaranteed, with the budget as it is now."""
         void = _PUBLISHED_IS_VOID if self.settings == "published" else ()
-        eps_KPQ = self.budget.eps().detach().cpu().numpy()
-        return state_privacy(self.name, eps_KPQ, self.front_end, reasons_void=void)
+        return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
 
     def at_rest(self) -> Self:
         """The deployed form: the same budget, which no training moves any more."""

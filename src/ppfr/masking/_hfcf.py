@@ -137,8 +137,7 @@ class Hfcf(ImageMasker, nn.Module):
 
     def privacy(self) -> PrivacyStatement:
         """What is guaranteed, with the budget as it is now."""
-        eps_KPQ = self.budget.eps().detach().cpu().numpy()
-        return state_privacy(self.name, eps_KPQ, self.front_end, colour=self.colour)
+        return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, colour=self.colour)
 
     def at_rest(self) -> Self:
         """The deployed form: the same budget, which no training moves any more."""

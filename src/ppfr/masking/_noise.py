@@ -68,10 +68,7 @@ class ImageNoise:
         """(B, N) draws of Laplace(0, 1), float32; (1, N) if the stream is shared."""
         num_rows = len(self._words)
         if device.type != "cpu":
-            generator = self._generator(device)
-            magnitude = torch.empty(num_rows, num_values, device=device).exponential_(generator=generator)
-            sign = torch.randint(0, 2, magnitude.shape, generator=generator, device=device, dtype=torch.int8)
-            return magnitude * (2 * sign - 1)
+            return laplace_of(self._generator(device), (num_rows, num_values))
         noise = torch.empty(num_rows, num_values)
         for row in range(num_rows):
             self.laplace_row(row, noise[row])
@@ -85,6 +82,13 @@ class ImageNoise:
             return torch.rand(num_rows, num_values, generator=generator, device=device) < odds
         below = np.uint32(round(odds * 2**32))
         return torch.from_numpy(np.stack([self._bits(row, num_values) < below for row in range(num_rows)]))
+
+
+def laplace_of(generator: Generator, shape: tuple[int, int]) -> Tensor:
+    """Laplace(0, 1) on the generator's device: an exponential and a coin for each value."""
+    magnitude = torch.empty(shape, device=generator.device).exponential_(generator=generator)
+    sign = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
+    return magnitude * (2 * sign - 1)
 
 
 def laplace_from_bits(bits_N: np.ndarray, out_N: np.ndarray) -> None:

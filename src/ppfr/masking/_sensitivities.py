@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError
 from ppfr.data import SyntheticFaces
-from ppfr.frequency import bdct_upsampled_strongest, empty_large, lowest_channels, strongest_colour
+from ppfr.frequency import bdct_upsampled, bdct_upsampled_strongest, empty_large, lowest_channels, strongest_colour
 from ppfr.masking._front_end import FrontEnd, FrontEndName, check_word
 
 BLOCK = 8
@@ -94,9 +94,15 @@ class NoisyFrontEnd:
             return out_BKPQ
         piece = plain.images_at_once(batch, image_BCHW.device)
         for start in range(0, batch, piece):
+            target_BKPQ = out_BKPQ[start : start + piece, :num]
+            if self.front_end == "upsampled" and target_BKPQ.is_contiguous():
+                given = image_BCHW[start : start + piece]
+                bdct_upsampled(given, channels=plain.channels, out=target_BKPQ, checks_range=False)
+                target_BKPQ.mul_(1 / SCALE)
+                continue
             found = plain.channels_of(image_BCHW[start : start + piece])
             found = strongest_colour(found) if self.fuses else found
-            torch.mul(found, 1 / SCALE, out=out_BKPQ[start : start + piece, :num])
+            torch.mul(found, 1 / SCALE, out=target_BKPQ)
         return out_BKPQ
 
     def blocks_that_read(self) -> tuple[np.ndarray, np.ndarray]:
