@@ -1,10 +1,12 @@
 """What overlap and scale of the identity-specific mapping are worth: recognition, linkability, inversion.
 
 On random directions of 512 values, whose other captures have a cosine of 0.6 to them: no faces, so that the figures
-compare settings with each other and say nothing of a recogniser. For each setting: EER and TAR at FAR 1e-3 with the
-keys known; D_sys of templates of one person under two keys, beside what its bins give by chance; cosine of what the solver
-recovers to the enrolled embedding (median, largest) and the share of templates it solved, with the authors' objective
-and with the compressed one.
+compare settings with each other and say nothing of a recogniser. For each setting:
+
+- EER and TAR at FAR 1e-3 with the keys known;
+- D_sys of templates of one person under two keys, beside what its bins give by chance;
+- cosine of what the solver recovers to the enrolled embedding (median, largest) and the share of templates it solved,
+  with the authors' objective and with the compressed one.
 
 Run: python benchmarks/mapping_tradeoff.py --json benchmarks/mapping_tradeoff.json
 """
