@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -197,12 +196,20 @@ class _Store(ABC, Generic[Stored]):
 def _write(path: Path, record: bytes) -> None:
     with write_atomically(path) as temporary:
         temporary.write_bytes(record)
-        os.chmod(temporary, 0o600)  # noqa: PTH101 - as every secret of the package is written
 
 
 @final
 class TemplateStore(_Store[ProtectedTemplate]):
-    """Protected templates by subject; holds no key. See `_Store` for ids, errors and guarantees."""
+    """Protected templates by subject, in a directory of their own; it holds no key.
+
+    Subject ids are text of 1 to 100 bytes in UTF-8 and become file names (in hexadecimal): give pseudonyms, not names.
+    Records are written whole or not at all and only their owner may read them; writers wait for each other; what is
+    read is checked. Errors name no subject.
+
+    Args:
+        directory: made if it is not there; must not be that of a `KeyStore`.
+        scheme: what reads and writes the records.
+    """
 
     kind = "templates"
 
@@ -217,7 +224,14 @@ class TemplateStore(_Store[ProtectedTemplate]):
 
 @final
 class KeyStore(_Store[SubjectKey]):
-    """Subject keys by subject, in a directory apart from the templates, best on another machine."""
+    """Subject keys by subject, in a directory apart from the templates, best on another machine.
+
+    Ids, guarantees and errors are those of `TemplateStore`.
+
+    Args:
+        directory: made if it is not there; must not be that of a `TemplateStore`.
+        scheme: what reads and writes the records.
+    """
 
     kind = "keys"
 
