@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppfr.attacks import MappingInversion, templates_threat
-from ppfr.core import Observation, RangeError, ShapeError, TemplateAttack, ThreatModelError
+from ppfr.core import Observation, PolynomialKeys, RangeError, ShapeError, TemplateAttack, ThreatModelError
 from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTemplates, select_key
 
 DIM, NUM = 48, 12
@@ -18,8 +18,18 @@ def unit_rows(num, dim=DIM, seed=0):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def seeded_keys(scheme, num):
+    """Keys as tests want them, the same in every run; real ones come from the operating system."""
+    rng, terms = np.random.default_rng(9), scheme.shape.num_terms
+    coefficients = np.array([rng.choice([c for c in range(-50, 51) if c], terms, replace=False) for _ in range(num)])
+    exponents = np.array([rng.permutation(terms) + 1 for _ in range(num)])
+    packed = PolynomialKeys(coefficients_Mm=coefficients.astype(np.int8), exponents_Mm=exponents.astype(np.uint8))
+    return scheme.key_of_packed(packed)
+
+
 def enrolled(scheme, rows):
-    keys = [scheme.new_key() for _ in rows]
+    is_mapping = isinstance(scheme, IdentityMapping)
+    keys = seeded_keys(scheme, len(rows)) if is_mapping else [scheme.new_key() for _ in rows]
     return keys, seen(np.stack([scheme.enrol(row, key=key).values_K for row, key in zip(rows, keys, strict=True)]))
 
 
@@ -57,7 +67,7 @@ def test_overlap_is_what_makes_inversion_easy():
         result = MappingInversion(knows_keys=True, num_starts=3).run(templates, scheme.mapping(keys), seed=0)
         medians.append(float(np.median(cosines(result, rows))))
         assert result.notes["solved"] == pytest.approx(result.solved_N.mean())
-    assert medians[0] < 0.7 < 0.9 < medians[1]
+    assert medians[0] < 0.6 < 0.85 < medians[1]
 
 
 @pytest.mark.parametrize("compression", [None, 0.1])
