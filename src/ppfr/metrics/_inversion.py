@@ -55,8 +55,11 @@ def inversion_success(
 ) -> InversionSuccess:
     """Share of victims as whom recovered embeddings are accepted at the recogniser's own threshold.
 
-    A victim with several references counts with the share of them that accept. Rows that the solver did not solve
-    count as failures, whatever they hold: the adversary would not present them.
+    A victim with several references counts with the share of them that accept.
+
+    Without `solved_N` this is what the adversary gets: he may present whatever he has. With it, rows that the solver did
+    not solve count as failures, as the benchmark protocol of the field counts; where the solver seldom fits a template to
+    the last digit but comes near, that rate is far too low. Report the first, and the second beside it.
 
     Args:
         recovered_ND: (N, D) recovered embeddings, of any length but zero.
@@ -64,7 +67,7 @@ def inversion_success(
         references_MD: (M, D) embeddings of images other than those that were enrolled.
         reference_subjects: (M,) whose they are; every victim must have one.
         threshold: `threshold_at_far` of the recogniser's plain scores, at an FMR of 1e-3 or 1e-4.
-        solved_N: (N,) flags of the solver; None if all count.
+        solved_N: (N,) flags of the solver; None counts every row by what it holds.
         seed: root of the resamples.
         num_resamples: number of bootstrap resamples over subjects.
         level: confidence level.
