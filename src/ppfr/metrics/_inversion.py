@@ -57,9 +57,9 @@ def inversion_success(
 
     A victim with several references counts with the share of them that accept.
 
-    Without `solved_N` this is what the adversary gets: he may present whatever he has. With it, rows that the solver did
-    not solve count as failures, as the benchmark protocol of the field counts; where the solver seldom fits a template to
-    the last digit but comes near, that rate is far too low. Report the first, and the second beside it.
+    Without `solved_N` this is what the adversary gets: he may present whatever he has. With it, rows that the solver
+    did not solve count as failures, as the benchmark protocol of the field counts; where the solver comes near but
+    seldom fits to the last digit, that rate is far too low. Report the first, and the second beside it.
 
     Args:
         recovered_ND: (N, D) recovered embeddings, of any length but zero.
