@@ -276,7 +276,12 @@ def test_the_statement_says_in_words_what_is_promised_and_what_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [hfcf, lambda **g: Dctdp(front_end="block", in_shape=SHAPE, sensitivities=BLOCK_DCTDP, **g)]
+    "make",
+    [
+        hfcf,
+        lambda **g: hfcf(shares="channel", lr_scale=20.0, **g),
+        lambda **g: Dctdp(front_end="block", in_shape=SHAPE, sensitivities=BLOCK_DCTDP, **g),
+    ],
 )
 def test_at_rest_it_masks_the_same_and_learns_no_more(make: object) -> None:
     masker = make()  # type: ignore[operator]

@@ -235,6 +235,34 @@ def test_the_gradient_is_the_formula_and_moves_budget_to_where_noise_costs() -> 
     assert after.sum() == pytest.approx(before.sum().item(), rel=1e-5), "it is moved, never made"
 
 
+def test_shares_of_channels_are_shares_of_all_their_places() -> None:
+    rho_K = np.random.default_rng(1).normal(size=30)
+    whole = budget(learned={"rho": np.broadcast_to(rho_K[:, None, None], TINY.out_shape).copy()})
+    channels = budget(shares="channel", learned={"rho": rho_K.reshape(30, 1, 1)})
+    assert channels.rho is not None and channels.rho.shape == (30,)
+    torch.testing.assert_close(channels.eps(), whole.eps())
+    losses = [(made.scale(CPU) * torch.arange(120)).sum() for made in (whole, channels)]
+    by_place, by_channel = (
+        torch.autograd.grad(*pair)[0] for pair in zip(losses, [whole.rho, channels.rho], strict=True)
+    )
+    torch.testing.assert_close(by_channel, by_place.view(30, 4).sum(1))
+
+
+def test_a_scaled_rate_is_a_scaled_rate() -> None:
+    """One step of Adam at a tenth of the rate with ten times the scale ends where the plain one does."""
+    ends = []
+    for lr, lr_scale in ((0.1, 1.0), (0.01, 10.0)):
+        made = budget(lr_scale=lr_scale, learned={"rho": np.random.default_rng(1).normal(size=TINY.out_shape)})
+        optimiser = torch.optim.Adam(made.parameters(), lr=lr)
+        for step in range(3):
+            optimiser.zero_grad()
+            values = torch.zeros(8, *TINY.out_shape)
+            made.add_noise(values, ImageNoise(8, rng=rng(step))).abs().sum().backward()
+            optimiser.step()
+        ends.append(made.learned()["rho"])
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-3)
+
+
 def test_no_noise_is_no_noise_and_reads_no_ranges() -> None:
     made = LaplaceBudget(TINY, eps_mean=math.inf)
     values = 5 * torch.rand(2, *TINY.out_shape)
@@ -327,6 +355,9 @@ def test_the_built_in_name_is_that_of_what_is_measured() -> None:
         ({"eps_mean": math.nan}, RangeError, "eps_mean is nan"),
         ({"eps_mean": "much"}, RangeError, "'much'"),
         ({"learned": {"rho": np.zeros((30, 2, 3))}}, ShapeError, r"rho has shape \(30, 2, 3\)"),
+        ({"shares": "channel", "learned": {"rho": np.zeros((30, 2, 2))}}, ShapeError, r"it must be \(30, 1, 1\)"),
+        ({"shares": "place"}, RangeError, "'coefficient', 'channel'"),
+        ({"lr_scale": 0.0}, RangeError, "above 0"),
         ({"learned": {"rho": np.full((30, 2, 2), np.nan)}}, RangeError, "not finite"),
         ({"learned": {"loc": np.zeros((30, 2, 2))}}, InvalidInputError, "learned holds loc; such a masker learns rho"),
         ({"learned_sha256": "0" * 64}, InvalidInputError, "learned values are"),

@@ -14,7 +14,7 @@ from ppfr.core import ImageMasker, MaskSpec
 from ppfr.masking._checks import check_image
 from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
 from ppfr.masking._front_end import FrontEndName
-from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget
+from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
 from ppfr.masking._local_binary_patterns import ColourChannels, ColourName
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
@@ -43,6 +43,9 @@ class Hfcf(ImageMasker, nn.Module):
         sensitivities: from `Sensitivities.measure`, or their `arrays()`; None for built-in ones, which are measured on
             synthetic faces when they are first needed (some seconds).
         sensitivities_sha256: refuse other sensitivities than those of this name, as `public_config` gives it.
+        shares: "coefficient", a share for each as in DCTDP's paper; "channel", one for all places of a channel, which a
+            short training can learn.
+        lr_scale: the shares learn at so many times the rate of the recogniser's optimiser (Adam's kind).
         learns: whether a training moves the budget. False is the deployed form; `at_rest` makes it.
         learned: what a training left, by name; None for an even budget.
         learned_sha256: refuse another.
@@ -77,6 +80,8 @@ class Hfcf(ImageMasker, nn.Module):
         colour_eps: float | None = None,
         sensitivities: Sensitivities | Mapping[str, np.ndarray] | None = None,
         sensitivities_sha256: str | None = None,
+        shares: Shares = "coefficient",
+        lr_scale: float = 1.0,
         learns: bool = True,
         learned: Mapping[str, np.ndarray] | None = None,
         learned_sha256: str | None = None,
@@ -92,6 +97,8 @@ class Hfcf(ImageMasker, nn.Module):
             eps_mean=eps_mean,
             sensitivities=sensitivities,
             sensitivities_sha256=sensitivities_sha256,
+            shares=shares,
+            lr_scale=lr_scale,
             learns=learns,
             learned=learned,
             learned_sha256=learned_sha256,

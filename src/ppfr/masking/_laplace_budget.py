@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.masking._front_end import check_word
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import (
     SCALE,
@@ -24,6 +25,8 @@ from ppfr.masking._sensitivities import (
     built_in_sensitivities,
     taken,
 )
+
+Shares = Literal["coefficient", "channel"]
 
 LARGEST_OUTPUT = 2.0**15
 """Noisy values are clamped to +-this, which float16 holds; that is post-processing and costs no privacy."""
@@ -51,8 +54,12 @@ class LaplaceBudget(nn.Module):
             they are first needed.
         sensitivities_sha256: refuse others.
         is_measured: False for the published settings: S = 1 on coefficients of +-1024, no clipping, a learned shift.
+        shares: "coefficient": each has its own rho, as in the paper. "channel": one rho for all places of a channel,
+            which a short training can learn: its gradient is a sum over the grid.
+        lr_scale: rho learns at so many times the rate of the optimiser that it is given to, if that is one of Adam's
+            kind; rho / lr_scale is what is stored while it learns.
         learns: whether gradients reach rho (and loc).
-        learned: values of rho (and loc) to start from, (K, P, Q) each.
+        learned: values of rho (and loc) to start from, (K, P, Q) each; (K, 1, 1) for the rho of channels.
         learned_sha256: refuse others.
 
     Raises:
@@ -69,6 +76,8 @@ class LaplaceBudget(nn.Module):
         sensitivities: Sensitivities | Mapping[str, np.ndarray] | None = None,
         sensitivities_sha256: str | None = None,
         is_measured: bool = True,
+        shares: Shares = "coefficient",
+        lr_scale: float = 1.0,
         learns: bool = True,
         learned: Mapping[str, np.ndarray] | None = None,
         learned_sha256: str | None = None,
@@ -78,12 +87,18 @@ class LaplaceBudget(nn.Module):
         self.loc: nn.Parameter | None
         self.eps_mean, self.shape = _checked_eps(eps_mean), front_end.out_shape
         self._reference = self._taken(front_end, sensitivities, is_measured=is_measured)
+        check_word("shares", shares, ("coefficient", "channel"))
+        if not 0 < lr_scale < math.inf:
+            raise RangeError(f"lr_scale is {lr_scale}; it must be above 0 and finite: 1 leaves the optimiser's rate")
+        self.shares, self.lr_scale = shares, float(lr_scale)
+        self._shapes = {"rho": self.shape if shares == "coefficient" else (self.shape[0], 1, 1), "loc": self.shape}
         names = () if not self.has_noise else ("rho",) if is_measured else ("rho", "loc")
-        start = _learned_values(learned, names, self.shape)
+        start = _learned_values(learned, {name: self._shapes[name] for name in names})
         # One axis each: a trainer's weight decay is for weights of two and more, and would pull rho to zero.
         with torch.inference_mode(False):
             for name in ("rho", "loc"):
-                values = start.get(name, torch.zeros(math.prod(self.shape)))
+                values = start.get(name, torch.zeros(math.prod(self._shapes[name])))
+                values = values / self.lr_scale if name == "rho" else values
                 parameter = nn.Parameter(values, requires_grad=bool(learns)) if name in names else None
                 self.register_parameter(name, parameter)
         self.learns = bool(learns)
@@ -145,7 +160,11 @@ class LaplaceBudget(nn.Module):
             return np.full(self.shape, math.inf)
         return self._log_eps(self.rho.detach().cpu().double()).exp().view(self.shape).numpy()
 
-    def _log_eps(self, rho_N: Tensor) -> Tensor:
+    def _log_eps(self, stored: Tensor) -> Tensor:
+        rho_N = stored * self.lr_scale
+        if self.shares == "channel":
+            num, *grid = self.shape
+            rho_N = rho_N.view(num, 1).expand(num, math.prod(grid)).reshape(-1)
         # Not log_softmax, which on a CPU adds millions of terms up one after the other: off by 2e-4 at 2.4 million.
         return rho_N - torch.logsumexp(rho_N, 0) + math.log(self.total_eps)
 
@@ -223,10 +242,10 @@ class LaplaceBudget(nn.Module):
         return self._constants_on[device][1:]
 
     def learned(self) -> dict[str, np.ndarray]:
-        """What was learned, by name, (K, P, Q) float32 each; empty without noise."""
-        found = {"rho": self.rho, "loc": self.loc}
+        """What was learned, by name, float32; empty without noise."""
+        found = {"rho": None if self.rho is None else self.rho * self.lr_scale, "loc": self.loc}
         return {
-            name: part.detach().cpu().view(self.shape).numpy().copy()
+            name: part.detach().cpu().view(self._shapes[name]).numpy().copy()
             for name, part in found.items()
             if part is not None
         }
@@ -243,6 +262,8 @@ class LaplaceBudget(nn.Module):
         return {
             "eps_mean": self.eps_mean if self.has_noise else "inf",  # JSON has no infinity
             "sensitivities_sha256": self.sensitivities_sha256,
+            "shares": self.shares,
+            "lr_scale": self.lr_scale,
             "learns": self.learns,
             "learned_sha256": self.learned_sha256() if self.has_noise and not self.learns else None,
         }
@@ -260,6 +281,7 @@ class LaplaceBudget(nn.Module):
         given = self._reference if isinstance(self._reference, Sensitivities) else None
         return self.config() | {
             "sensitivities": given,
+            "lr_scale": 1.0,  # it learns no more, and so rho is stored as it is
             "learns": False,
             "learned": self.learned() or None,
             "learned_sha256": None,
@@ -292,19 +314,19 @@ def _check_name(what: str, found: str | None, asked: str | None) -> None:
 
 
 def _learned_values(
-    learned: Mapping[str, np.ndarray] | None, names: tuple[str, ...], shape: tuple[int, int, int]
+    learned: Mapping[str, np.ndarray] | None, shapes: Mapping[str, tuple[int, int, int]]
 ) -> dict[str, Tensor]:
     """What was learned as flat tensors, checked."""
     if learned is None:
         return {}
-    if set(learned) != set(names):
+    if set(learned) != set(shapes):
         raise InvalidInputError(
             f"learned holds {', '.join(sorted(learned)) or 'nothing'}; such a masker learns "
-            f"{' and '.join(names) or 'nothing'}"
+            f"{' and '.join(shapes) or 'nothing'}"
         )
     for name, array in learned.items():
-        if tuple(np.shape(array)) != shape:
-            raise ShapeError(f"learned {name} has shape {np.shape(array)}; it must be {shape}, one value a coefficient")
+        if tuple(np.shape(array)) != shapes[name]:
+            raise ShapeError(f"learned {name} has shape {np.shape(array)}; it must be {shapes[name]}")
         if not np.isfinite(array).all():
             raise RangeError(f"learned {name} holds values that are not finite; train anew")
     return {name: torch.tensor(np.asarray(array, np.float32)).flatten() for name, array in learned.items()}
