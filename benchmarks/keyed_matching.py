@@ -148,10 +148,10 @@ def measure_overlap(num: int, overlap: int, *, slow: int, turns: int, threads: i
             else None,
             "rank_1_of_50": float((scores[values].argmax(axis=1) == np.arange(50)).mean()),
         }
-    difference = np.abs(scores["int8"] - scores["float32"])
+    difference = np.abs(scores.pop("int8") - scores.pop("float32"))
     result["int8_against_float32"] = {
         "largest_difference": float(difference.max()),
-        "rms_difference": float(np.sqrt(np.square(difference, dtype=np.float64).mean())),
+        "rms_difference": float(np.sqrt(np.square(difference).mean(dtype=np.float64))),
     }
     return result
 

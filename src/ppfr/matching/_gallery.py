@@ -6,7 +6,7 @@ Suffixes: M references, K template values, C some of the references.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, final
 
@@ -260,7 +260,9 @@ class KeyedGallery:
                 f"{keys.coefficients_Mm.shape}; give one key for each"
             )
         keys.check()
-        norm_M = np.linalg.norm(array_MK.astype(np.float64), axis=1)
+        norm_M = np.concatenate(
+            [np.linalg.norm(array_MK[rows].astype(np.float64), axis=1) for rows in _chunks(len(array_MK))]
+        )
         num_bad = int((~(np.abs(norm_M - 1) <= _NORM_TOLERANCE)).sum())
         if num_bad:
             raise RangeError(
@@ -276,12 +278,13 @@ class KeyedGallery:
         num_values = self._shape.num_windows
         rows = np.zeros((len(unit_MK), row_bytes_of(self._values, num_values)), dtype=np.uint8)
         rows[:, -ID_BYTES:] = ids_M16
-        if self._values == "float32":
-            rows[:, : 4 * num_values] = np.ascontiguousarray(unit_MK, dtype="<f4").view(np.uint8)
-            return rows
-        bytes_MK, inverse_norm_M = quantised(unit_MK)
-        rows[:, :num_values] = bytes_MK.view(np.uint8)
-        rows[:, -ID_BYTES - 4 : -ID_BYTES] = inverse_norm_M.astype("<f4").view(np.uint8).reshape(-1, 4)
+        for part in _chunks(len(unit_MK)):  # what is made on the way is as large as the part alone
+            if self._values == "float32":
+                rows[part, : 4 * num_values] = np.ascontiguousarray(unit_MK[part], dtype="<f4").view(np.uint8)
+                continue
+            bytes_MK, inverse_norm_M = quantised(unit_MK[part])
+            rows[part, :num_values] = bytes_MK.view(np.uint8)
+            rows[part, -ID_BYTES - 4 : -ID_BYTES] = inverse_norm_M.astype("<f4").view(np.uint8).reshape(-1, 4)
         return rows
 
     def _refuse_duplicates(self, ids_M16: NDArray[np.uint8]) -> None:
@@ -322,6 +325,10 @@ class KeyedGallery:
 def _check_values_kind(values: str) -> None:
     if values not in ("float32", "int8"):
         raise InvalidInputError(f"values={values!r} is not float32 or int8")
+
+
+def _chunks(num_rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + _ROWS_AT_ONCE, num_rows)) for start in range(0, num_rows, _ROWS_AT_ONCE))
 
 
 def _comparable(ids_M16: NDArray[np.uint8]) -> NDArray[np.bytes_]:
