@@ -49,6 +49,9 @@ docs: $(VENV)/.dev  ## build the documentation, warnings are errors
 
 bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	$(BIN)/python benchmarks/front_end.py
+	$(BIN)/python benchmarks/networks.py --threads 2 --json benchmarks/networks.json
+	$(BIN)/python benchmarks/mixing.py --threads 2 --json benchmarks/mixing.json
+	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
 
 check: lint type arch docs test  ## what CI runs
 
