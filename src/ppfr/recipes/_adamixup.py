@@ -60,6 +60,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
             attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
             num_victims=500,
+            precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
         ),
         "paper": Budget(
             passes=50,
