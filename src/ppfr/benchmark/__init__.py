@@ -9,6 +9,7 @@ from ppfr.benchmark._experiment import ControlRule as ControlRule
 from ppfr.benchmark._experiment import Experiment as Experiment
 from ppfr.benchmark._experiment import Judge as Judge
 from ppfr.benchmark._experiment import Knowledge as Knowledge
+from ppfr.benchmark._experiment import Question as Question
 from ppfr.benchmark._experiment import Reported as Reported
 from ppfr.benchmark._experiment import RunOptions as RunOptions
 from ppfr.benchmark._experiment import TrainedArm as TrainedArm

@@ -70,6 +70,13 @@ def assemble(
             for judge in experiment.judges
         ],
         "arms": [_arm(arm, left_by) for arm in experiment.arms],
+        "questions": [
+            {
+                **dataclasses.asdict(question),
+                "gaps": (left_by(f"question/{question.name}") or {"gaps": {}})["gaps"],
+            }
+            for question in experiment.questions
+        ],
         "attacks": [_attack(experiment, plan, config, left_by) for plan in experiment.attacks],
         "stages": rows,
     }
@@ -149,6 +156,7 @@ def _arm(arm: Arm, left_by: PartOf) -> Json:
         if training is None or trained is None
         else {"config": dict(training.public_config()), "fits": trained["fits"]},
         "protocols": [{**protocol, "gap_to_baseline": gaps.get(protocol["name"])} for protocol in protocols],
+        "guarantee": None if trained is None else trained["guarantee"],
         "cost": left_by(f"cost/{arm.name}"),
         "reported": [dataclasses.asdict(figure) for figure in arm.reported],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ppfr.benchmark._experiment import ARM_ROLES, ATTACK_ROLES, AttackPlan, Experiment, Judge, RunOptions
@@ -28,6 +28,7 @@ def check_experiment(experiment: Experiment, *, device: str = "auto") -> None:
     problems = [
         *_name_problems(experiment),
         *_arm_problems(experiment),
+        *_question_problems(experiment),
         *_attack_problems(experiment),
         *_setting_problems(experiment),
     ]
@@ -90,6 +91,7 @@ def _check_people(experiment: Experiment) -> None:
 def _name_problems(experiment: Experiment) -> Iterator[str]:
     kinds = {
         "arm": [arm.name for arm in experiment.arms],
+        "question": [question.name for question in experiment.questions],
         "attack": [plan.name for plan in experiment.attacks],
         "judge": [judge.name for judge in experiment.judges],
         "protocol": [protocol.name for protocol in experiment.protocols],
@@ -120,6 +122,20 @@ def _arm_problems(experiment: Experiment) -> Iterator[str]:
         if arm.masker.spec.in_shape[0] != _CROP_AXES:
             yield f"arm {arm.name!r}: its masker takes {arm.masker.spec.in_shape}; RGB crops have 3 channels"
         seen[arm.name] = arm.training is not None
+
+
+def _question_problems(experiment: Experiment) -> Iterator[str]:
+    trained = {arm.name for arm in experiment.arms if arm.training is not None}
+    for question in experiment.questions:
+        for name in (question.arm, question.against):
+            if name not in trained:
+                yield f"question {question.name!r}: {name!r} is no arm that recognises; allowed is {_listed(trained)}"
+        if question.arm == question.against:
+            yield f"question {question.name!r}: compares {question.arm!r} with itself"
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _attack_problems(experiment: Experiment) -> Iterator[str]:

@@ -225,6 +225,23 @@ class Victims:
     num_pictured: int = 8
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a part of a method is worth: the paired gap in accuracy between an arm with it and one without.
+
+    Attributes:
+        name: short and unique.
+        text: as the report asks it, as in "What do the colour channels give under noise?".
+        arm: name of the arm that has the part.
+        against: name of the arm that has not, and is the same otherwise.
+    """
+
+    name: str
+    text: str
+    arm: str
+    against: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Experiment:
     """All that a run needs; a variant is `dataclasses.replace`.
@@ -241,6 +258,7 @@ class Experiment:
         training_images: what recognisers train on; shares nobody with any protocol.
         protocols: what recognition is tested on.
         judges: who says whether two pictures show one person.
+        questions: answered from the arms' accuracies, beside their gaps to their baselines.
         attacks: in the order in which they run.
         public_images: what attackers train on; shares nobody with any protocol. None if there are no attacks.
         victims: whom the attacks are judged on. None if there are no attacks.
@@ -264,6 +282,7 @@ class Experiment:
     training_images: ImageSet
     protocols: Sequence[PairProtocol]
     judges: Sequence[Judge] = ()
+    questions: Sequence[Question] = ()
     attacks: Sequence[AttackPlan] = ()
     public_images: ImageSet | None = None
     victims: Victims | None = None

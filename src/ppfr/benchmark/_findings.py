@@ -163,12 +163,37 @@ def _gap_in_words(gap: Part) -> str:
 
 def findings(record: Part) -> list[Finding]:
     """The statements at the head of the report, gravest kinds first within each protection."""
-    return [*state_findings(record), *arm_findings(record)]
+    return [*state_findings(record), *answers(record), *arm_findings(record)]
 
 
 def state_findings(record: Part) -> list[Finding]:
     """On the run as a whole: what is missing, what failed."""
     return list(_state_of_the_record(record))
+
+
+def answers(record: Part) -> list[Finding]:
+    """To the questions of the experiment, as far as both sides are evaluated."""
+    labels = {arm["name"]: arm["label"] for arm in record["arms"]}
+    return [
+        Finding(
+            tone="note",
+            title=question["text"],
+            text=" ".join(
+                f"On {protocol}, {labels[question['arm']]} {_set_apart(gap)} {labels[question['against']]}: "
+                f"{points(gap['value'])} points of accuracy (paired interval {points(gap['low'])} to "
+                f"{points(gap['high'])})."
+                for protocol, gap in question["gaps"].items()
+            ),
+        )
+        for question in record.get("questions", [])
+        if question["gaps"]
+    ]
+
+
+def _set_apart(gap: Part) -> str:
+    if gap["low"] <= 0 <= gap["high"]:
+        return "is not told apart from"
+    return "stands above" if gap["value"] > 0 else "stands below"
 
 
 def arm_findings(record: Part) -> list[Finding]:

@@ -46,6 +46,7 @@ def resolved_config(experiment: Experiment, data: list[Json]) -> Json:
             {"name": judge.name, "knowledge": [dataclasses.asdict(known) for known in judge.knowledge]}
             for judge in experiment.judges
         ],
+        "questions": [dataclasses.asdict(question) for question in experiment.questions],
         "attacks": [_attack_config(plan) for plan in experiment.attacks],
         "victims": None if experiment.victims is None else dataclasses.asdict(experiment.victims),
         "fars": list(experiment.fars),

@@ -170,6 +170,10 @@ def _loose_ends(record: Record) -> Iterator[str]:
     for index, arm in enumerate(record["arms"]):
         if arm["baseline"] is not None and arm["baseline"] not in arms:
             yield f"$.arms[{index}].baseline: no arm has this name"
+    for index, question in enumerate(record.get("questions", [])):
+        for side in ("arm", "against"):
+            if question[side] not in arms:
+                yield f"$.questions[{index}].{side}: no arm has this name"
     for index, attack in enumerate(record["attacks"]):
         if attack["arm"] not in arms:
             yield f"$.attacks[{index}].arm: no arm has this name"

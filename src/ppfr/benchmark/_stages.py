@@ -10,7 +10,7 @@ import torch
 
 from ppfr.benchmark._cost import measure_cost
 from ppfr.benchmark._embedding import Embedding, comparisons_of, pair_comparisons, verification_figures
-from ppfr.benchmark._experiment import Arm, AttackPlan, Experiment, Judge, RunOptions, TrainedArm
+from ppfr.benchmark._experiment import Arm, AttackPlan, Experiment, Judge, Question, RunOptions, TrainedArm
 from ppfr.benchmark._identity import as_json
 from ppfr.benchmark._workspace import Json, Workspace
 from ppfr.core import Embedder, ImageMasker, UnsupportableError, derive_seed
@@ -62,7 +62,7 @@ class Session:
         found = [self._judge_stage(judge) for judge in self.experiment.judges]
         for arm in self.experiment.arms:
             found += self._arm_stages(arm)
-        return found
+        return found + [self._question_stage(question) for question in self.experiment.questions]
 
     # Judges
 
@@ -117,13 +117,23 @@ class Session:
                     title=f"Compare {arm.label} with its baseline",
                     weight=0.5,
                     after=(evaluate, f"evaluate/{arm.baseline}"),
-                    measure=lambda: {"gaps": {p.name: self._gap(arm, p) for p in self.experiment.protocols}},
+                    measure=lambda: self._gaps(arm.name, str(arm.baseline)),
                 )
             )
         return stages
 
+    def _question_stage(self, question: Question) -> Stage:
+        return Stage(
+            name=f"question/{question.name}",
+            title=f"Answer: {question.text}",
+            weight=0.5,
+            after=(f"evaluate/{question.arm}", f"evaluate/{question.against}"),
+            measure=lambda: self._gaps(question.arm, question.against),
+        )
+
     def _train(self, arm: Arm) -> Json:
-        return {"fits": [as_json(fit) for fit in self._trained(arm, again=False).fits]}
+        fits = [as_json(fit) for fit in self._trained(arm, again=False).fits]
+        return {"fits": fits, "guarantee": as_json(arm.masker.guarantee())}
 
     def _trained(self, arm: Arm, *, again: bool = True) -> TrainedArm:
         """The trained arm; `again`: it was trained before, so only its end is to be loaded."""
@@ -167,11 +177,12 @@ class Session:
         self.workspace.write_scores(arm.name, protocol.name, np.asarray(comparisons.scores))
         return verification_figures(self.experiment, protocol, comparisons)
 
-    def _gap(self, arm: Arm, protocol: PairProtocol) -> Json:
-        assert arm.baseline is not None
+    def _gaps(self, arm: str, against: str) -> Json:
+        return {"gaps": {protocol.name: self._gap(arm, against, protocol) for protocol in self.experiment.protocols}}
+
+    def _gap(self, arm: str, against: str, protocol: PairProtocol) -> Json:
         system, baseline = (
-            comparisons_of(protocol, self.workspace.read_scores(name, protocol.name))
-            for name in (arm.name, arm.baseline)
+            comparisons_of(protocol, self.workspace.read_scores(name, protocol.name)) for name in (arm, against)
         )
         gap = paired_accuracy_gap(
             system,

@@ -15,6 +15,7 @@ from ppfr.benchmark._findings import (
     MOST_SENTENCES,
     Finding,
     Part,
+    answers,
     arm_findings,
     arms_of,
     attacks_on,
@@ -67,6 +68,7 @@ class RecordView:
     fars: Sequence[str]
     verification: Sequence[Row]
     leakage: Sequence[LeakageChart]
+    guarantees: Sequence[tuple[str, Sequence[str]]]
     scores: Mapping[str, Any] | None
     shares: Mapping[str, Any] | None
     share_drawings: Sequence[Drawing]
@@ -86,14 +88,14 @@ class RecordView:
 def record_view(record: Part, *, anchor: str) -> RecordView:
     """What the page shows of one record."""
     scored, shares = scored_arms(record), share_table(record)
-    state, of_arms = state_findings(record), arm_findings(record)
+    of_run, of_arms = [*state_findings(record), *answers(record)], arm_findings(record)
     is_long = len(arms_of(record, "protected")) > MOST_SENTENCES
     verified = [p for h in (*record["arms"], *record["judges"]) for p in h["protocols"]]
     return RecordView(
         record=record,
         anchor=anchor,
         headline=headline(record),
-        findings=state if is_long else [*state, *of_arms],
+        findings=of_run if is_long else [*of_run, *of_arms],
         folded_findings=of_arms if is_long else [],
         facts=_facts(record),
         protocols=protocol_names(record),
@@ -103,6 +105,9 @@ def record_view(record: Part, *, anchor: str) -> RecordView:
         fars=list(verified[0]["tar_at_far"]) if verified else [],
         verification=_verification_rows(record),
         leakage=leakage_charts(record),
+        guarantees=[
+            (arm["label"], arm["guarantee"]["in_words"].splitlines()) for arm in record["arms"] if arm.get("guarantee")
+        ],
         scores=score_table(record, scored),
         shares=shares,
         share_drawings=share_drawings(record),

@@ -60,6 +60,13 @@ class ImageMasker(ABC):
         """
         return {}
 
+    def guarantee(self) -> Mapping[str, Any] | None:
+        """What is proven of what leaves the device, JSON-ready, "in_words" among it; None if nothing is.
+
+        Whoever trained the masker asks afterwards: what it learned may have moved the guarantee.
+        """
+        return None
+
     def with_new_secret(self, *, rng: Generator) -> Self:
         """The same method and parameters under another secret, drawn from `rng`.
 

@@ -141,6 +141,10 @@ class Dctdp(ImageMasker, nn.Module):
         void = _PUBLISHED_IS_VOID if self.settings == "published" else ()
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
 
+    def guarantee(self) -> Mapping[str, Any]:
+        """`privacy()` for a record."""
+        return self.privacy().as_dict()
+
     def at_rest(self) -> Self:
         """The deployed form: the same budget, which no training moves any more."""
         return type(self)(**{**self._arguments(), **self.budget.deployed()})

@@ -146,6 +146,10 @@ class Hfcf(ImageMasker, nn.Module):
         """What is guaranteed, with the budget as it is now."""
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, colour=self.colour)
 
+    def guarantee(self) -> Mapping[str, Any]:
+        """`privacy()` for a record."""
+        return self.privacy().as_dict()
+
     def at_rest(self) -> Self:
         """The deployed form: the same budget, which no training moves any more."""
         return type(self)(**{**self._arguments(), **self.budget.deployed()})

@@ -180,6 +180,20 @@ class Peep(ImageMasker):
                 )
         return self._tensors[device]
 
+    def guarantee(self) -> Mapping[str, Any]:
+        """Of one coefficient, and by basic composition of them all."""
+        eps_image = self._num_components * self._eps
+        return {
+            "eps_coefficient": self._eps,
+            "num_coefficients": self._num_components,
+            "eps_image": eps_image,
+            "in_words": (
+                f"peep: local differential privacy at eps {self._eps:g} of each eigenface's coefficient by itself. The "
+                f"picture shows {self._num_components} of them, which compose to {eps_image:g}"
+                + (": it promises nothing." if eps_image >= 10 else ".")
+            ),
+        }
+
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments but for the eigenfaces, which `public_arrays` gives; here is their name."""
         return {

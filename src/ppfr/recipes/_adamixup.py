@@ -7,16 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ppfr.assets import data_root
 from ppfr.benchmark import Arm, Experiment, Reported, Victims
-from ppfr.core import ImageMasker, ImageSet, MissingAssetError, derive_seed
-from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
+from ppfr.core import ImageMasker, derive_seed
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
-from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.recipes._adamixup_rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, TABLE1, WAYS, Row
 from ppfr.recipes._arms import ArmByWay
 from ppfr.recipes._attack_plans import attack_matrix
-from ppfr.recipes._catalogue import synthetic_protocol
 from ppfr.recipes._context import (
     FAST_BUDGET,
     WIDE_ATTACKERS,
@@ -27,19 +23,12 @@ from ppfr.recipes._context import (
     simulated_secret,
 )
 from ppfr.recipes._mixing import AdaptiveMixing, FixedMixing, Mixing
-from ppfr.recipes._spine import (
-    ADAPTED,
-    ATTACKERS_FROM,
-    JUDGE,
-    JUDGE_FROM,
-    synthetic_judge,
-    synthetic_people,
-)
+from ppfr.recipes._spine import ADAPTED
+from ppfr.recipes._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
 from ppfr.recipes._ways import Adapt, FromScratch, Way
 from ppfr.training import OptimiserSettings, StrategySettings
 
 _PAPER_DATA = "faces_webface_112x112"
-_PAPER_SETS = ("lfw", "cfp_fp", "agedb_30", "calfw")
 _NUM_EIGENFACES, _MOST_FITTED = 128, 2000
 # A laptop's run has a hundred or so of the strategy's steps: at the paper's likely rate and without a baseline it would
 # end as undecided as it began.
@@ -49,7 +38,6 @@ _FEW_STEPS = StrategySettings(
     entropy_weight=0.01,
     optimiser=OptimiserSettings(optimiser="adam", lr=1e-3, weight_decay=0.0),
 )
-_FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
 
 
 BUDGETS: Mapping[str, Budget] = MappingProxyType(
@@ -79,22 +67,13 @@ class _Setting:
     """What a preset trains, tests and attacks with.
 
     Attributes:
-        protocols: the first one is where victims come from.
-        images: recognisers train on them.
-        public: attackers train on them.
-        judge: recogniser of plain faces, and its card.
-        lpips: distance, or None.
+        testbed: faces and judge.
         way: mixing and what to learn from -> how a recogniser comes about.
         strategy: width of the strategy network and its settings.
         front_end: of the frequency maskers.
     """
 
-    people: str
-    protocols: Sequence[PairProtocol]
-    images: ImageSet
-    public: ImageSet
-    judge: tuple[Backbone, ModelCard]
-    lpips: Any
+    testbed: Testbed
     way: Callable[[Mixing | None, str], Way]
     strategy: tuple[int, StrategySettings]
     front_end: str
@@ -135,7 +114,8 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
     arms = [_arm(row, setting, maskers, secret, table=name[-1]) for row in (BASELINE, *rows)]
     if attacks:
         arms.append(Arm(name="constant", label="Constant", role="control", masker=Constant()))
-    network, card = setting.judge
+    testbed = setting.testbed
+    network, card = testbed.judge
     plans = []
     if attacks:
         # Its authors' attacker trains on pairs of plain and masked faces, so the deployment's secret works for it.
@@ -155,17 +135,14 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
         preset=context.preset,
         command=context.command,
         seed=context.seed,
-        people=setting.people,
         arms=arms,
-        training_images=setting.images,
-        protocols=setting.protocols,
         judges=[judge_of(context, network, card)],
         attacks=plans,
-        public_images=setting.public if attacks else None,
+        public_images=testbed.public if attacks else None,
         victims=Victims(num_subjects=budget.num_victims, num_pictured=5) if attacks else None,  # fourteen rows of them
-        lpips=setting.lpips,
         num_resamples=budget.num_resamples,
         adds_mirrored=True,  # the field's protocol
+        **testbed.fields(),
     )
 
 
@@ -179,8 +156,8 @@ def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attac
         "paper": "IR-SE-50 trained from scratch",
     }[context.preset]
     text = (
-        f"{start}, {budget.passes} passes over {len(setting.images)} images, the same for every row. An image to be "
-        "recognised is masked, not mixed: mixing is for training sets."
+        f"{start}, {budget.passes} passes over {len(setting.testbed.images)} images, the same for every row. An image "
+        "to be recognised is masked, not mixed: mixing is for training sets."
     )
     if attacks:
         text += (
@@ -229,16 +206,13 @@ def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]
         "frequency": FrequencyChannels(front_end=front_end, num_channels=64),
     }
     if any(row.masks == "peep" for row in rows):
-        num = min(_NUM_EIGENFACES, len(setting.images) // 2)
-        eigenfaces = Eigenfaces.fit(setting.images, num_components=num, max_images=_MOST_FITTED, seed=seed)
+        num = min(_NUM_EIGENFACES, len(setting.testbed.images) // 2)
+        eigenfaces = Eigenfaces.fit(setting.testbed.images, num_components=num, max_images=_MOST_FITTED, seed=seed)
         found["peep"] = Peep(eps=3.0, eigenfaces=eigenfaces)
     return found
 
 
 def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
-    root = data_root(context.data)
-    images = training_split_for_lfw(root)
-
     def way(mixing: Mixing | None, learns_from: str) -> Way:
         return Adapt(
             plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
@@ -250,40 +224,15 @@ def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
             mixing=mixing,
         )
 
-    return _Setting(
-        people="real",
-        protocols=[read_lfw(root)],
-        images=images,
-        public=images,
-        judge=load_pretrained(JUDGE, weights_dir=context.weights),
-        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
-        way=way,
-        strategy=(16, _FEW_STEPS),
-        front_end="block",
-    )
+    return _Setting(testbed=lfw_testbed(context), way=way, strategy=(16, _FEW_STEPS), front_end="block")
 
 
 def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
     def way(mixing: Mixing | None, learns_from: str) -> Way:
-        return FromScratch(
-            plan=budget.plan(budget.passes, log_every_steps=1),
-            network="mobilefacenet-small",
-            head="cosface",
-            scale=32.0,
-            margin=0.2,
-            optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
-            mixing=mixing,
-        )
+        return dataclasses.replace(small_way(budget), mixing=mixing)
 
     return _Setting(
-        people="synthetic",
-        protocols=[synthetic_protocol(num_pairs=_FAST_PAIRS)],
-        images=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=0),
-        public=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=ATTACKERS_FROM),
-        judge=synthetic_judge(
-            context, way(None, "labels"), synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=JUDGE_FROM)
-        ),
-        lpips=None,
+        testbed=fast_testbed(context, way(None, "labels")),
         way=way,
         strategy=(4, StrategySettings(every_steps=2)),
         front_end="block",
@@ -291,22 +240,7 @@ def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
 
 
 def _paper(context: RecipeContext, budget: Budget) -> _Setting:
-    """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them.
-
-    Raises:
-        MissingAssetError: they are not there; names all that is missing.
-    """
-    folder = data_root(context.data) / _PAPER_DATA
-    wanted = ["train.rec", "train.idx", *(f"{name}.bin" for name in _PAPER_SETS)]
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if missing:
-        raise MissingAssetError(
-            ", ".join(missing),
-            looked_in=[str(folder)],
-            remedy=f"Put InsightFace's CASIA-WebFace package into {_PAPER_DATA}/ of the data directory.",
-        )
-    images = read_rec(folder / "train.rec", folder / "train.idx")
-    names = {"lfw": "lfw", "cfp_fp": "cfp-fp", "agedb_30": "agedb-30", "calfw": "calfw"}
+    """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them."""
 
     def way(mixing: Mixing | None, learns_from: str) -> Way:
         return FromScratch(
@@ -319,14 +253,7 @@ def _paper(context: RecipeContext, budget: Budget) -> _Setting:
         )
 
     return _Setting(
-        people="real",
-        protocols=[
-            dataclasses.replace(read_insightface_bin(folder / f"{file}.bin"), name=name) for file, name in names.items()
-        ],
-        images=images,
-        public=images,
-        judge=load_pretrained(JUDGE, weights_dir=context.weights),
-        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
+        testbed=package_testbed(context, _PAPER_DATA, title="CASIA-WebFace"),
         way=way,
         strategy=(64, StrategySettings(every_steps=1)),
         front_end="upsampled",

@@ -10,6 +10,7 @@ from typing import Any
 from ppfr.benchmark import Experiment, Record, run, write_report
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes import _adamixup as adamixup
+from ppfr.recipes import _hfcf as hfcf
 from ppfr.recipes import _spine as spine
 from ppfr.recipes._context import PRESETS, RecipeContext
 
@@ -22,6 +23,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "adamixup:table1": adamixup.table1,
         "adamixup:table2": adamixup.table2,
         "adamixup:table3": adamixup.table3,
+        "hfcf:ablation": hfcf.ablation,
     }
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
