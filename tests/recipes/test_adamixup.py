@@ -15,7 +15,7 @@ from ppfr.benchmark import Arm, Experiment, RunOptions, check_record
 from ppfr.benchmark._attack_stages import AttackSession
 from ppfr.benchmark._stages import Session
 from ppfr.benchmark._workspace import Workspace
-from ppfr.core import MissingAssetError
+from ppfr.core import InvalidInputError, MissingAssetError
 from ppfr.masking import MixedMasker
 from ppfr.recipes import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext, run_recipe
 from ppfr.recipes._adamixup import BUDGETS
@@ -255,13 +255,20 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
     assert (settings["look_ahead_lr"], settings["look_ahead_clip_norm"]) == (0.01, 5.0)
     assert not experiment.arm("dp").masker.spec.is_keyed
     assert experiment.arm("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
-    names = [arm.name for arm in experiment.arms]
-    extra = {"adamixup-2-5-labels": (0.0, "arcface"), "adamixup-2-5-teacher": (2.0, None)}
-    assert [name for name in names if name not in MASKS] == list(extra)
-    for name, learns in extra.items():
-        config = experiment.arm(name).training.public_config()  # type: ignore[union-attr]
-        assert (config["embedding_weight"], config["head"]) == learns and config["mixing"] == mixing
-        assert not experiment.arm(name).reported and name not in {plan.arm for plan in experiment.attacks}
+    assert {arm.name for arm in experiment.arms} == set(MASKS) - {"mixup-rgb", "instahide-rgb"}
+    compared = RECIPES["adamixup:ways"](laptop)
+    learns = {
+        "adamixup-2-5": (2.0, "arcface"),
+        "adamixup-2-5-labels": (0.0, "arcface"),
+        "adamixup-2-5-teacher": (2.0, None),
+    }
+    assert [arm.name for arm in compared.arms] == ["arcface", *learns] and not compared.attacks
+    for name, expected in learns.items():
+        config = compared.arm(name).training.public_config()  # type: ignore[union-attr]
+        assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
+        assert not compared.arm(name).reported
+    with pytest.raises(InvalidInputError, match="use the preset laptop"):
+        RECIPES["adamixup:ways"](dataclasses.replace(laptop, preset="paper"))
     assert not list(tmp_path.iterdir()), "building writes nothing"
 
 

@@ -23,6 +23,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "adamixup:table1": adamixup.table1,
         "adamixup:table2": adamixup.table2,
         "adamixup:table3": adamixup.table3,
+        "adamixup:ways": adamixup.ways,
         "hfcf:ablation": hfcf.ablation,
     }
 )
