@@ -19,6 +19,7 @@ from toy_experiment import (
 
 from ppfr.benchmark import (
     Experiment,
+    Question,
     Victims,
 )
 from ppfr.core import (
@@ -29,6 +30,8 @@ from ppfr.core import (
     ThreatModelError,
 )
 from ppfr.masking import PpfrFd
+
+_ASKS_A_CONTROL = Question(name="what", text="What?", arm="nothing", against="fd")
 
 
 @pytest.fixture
@@ -97,7 +100,13 @@ def test_all_problems_of_an_experiment_are_told_at_once(experiment: Experiment, 
         dataclasses.replace(experiment.attacks[2], name="unmixed", granted=reader(sees="mixed_images")),
     ]
     bad = dataclasses.replace(
-        experiment, arms=arms, attacks=attacks, victims=Victims(num_subjects=500), people="some", fars=(2.0,)
+        experiment,
+        arms=arms,
+        attacks=attacks,
+        questions=[Question(name="why", text="Why?", arm="fd", against="fd"), _ASKS_A_CONTROL],
+        victims=Victims(num_subjects=500),
+        people="some",
+        fars=(2.0,),
     )
     with pytest.raises(ProblemsError) as caught:
         start(bad, tmp_path / "run")
@@ -106,6 +115,8 @@ def test_all_problems_of_an_experiment_are_told_at_once(experiment: Experiment, 
         "arm name 'a/b'",
         "baseline 'plain' is no arm before it",
         "a control has no training",
+        "question 'why': compares 'fd' with itself",
+        "question 'what': 'nothing' is no arm that recognises",
         "there is no judge 'nobody'",
         "a positive control does not belong on an arm of role 'protected'",
         "was made from; judge with another network",

@@ -30,6 +30,7 @@ from ppfr.attacks import FreshSecret
 from ppfr.benchmark import (
     EvaluationSettings,
     Experiment,
+    Question,
     Record,
     TrainedArm,
     check_record,
@@ -100,6 +101,20 @@ def test_victims_gallery_and_gap_are_as_stated(finished: tuple[Path, Record]) ->
     assert "paired" in gap["method"]
     assert base["gap_to_baseline"] is None
     assert record["arms"][1]["cost"]["bytes_relative_to_image"] == record["arms"][1]["masker"]["bytes_per_face"] / 3072
+
+
+def test_a_question_is_answered_by_the_paired_gap_of_its_two_arms(
+    finished: tuple[Path, Record], tmp_path: Path
+) -> None:
+    _, record = finished
+    base, protected = (arm["name"] for arm in record["arms"][:2])
+    asked = Question(name="price", text="What does the mask cost?", arm=protected, against=base)
+    again = start(dataclasses.replace(toy_experiment(), questions=[asked], attacks=[]), tmp_path)
+    (answered,) = again["questions"]
+    assert answered["gaps"] == {p["name"]: p["gap_to_baseline"] for p in again["arms"][1]["protocols"]}
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
+    assert page.count("What does the mask cost?") >= 1
+    assert record["questions"] == [] and record["arms"][1]["guarantee"] is None
 
 
 def test_adversary_gets_the_deployed_secret_only_if_it_is_granted(finished: tuple[Path, Record]) -> None:

@@ -208,6 +208,15 @@ def test_the_public_config_and_arrays_rebuild_it(masker: ImageMasker) -> None:
     assert torch.equal(rebuilt.mask(image, rng=rng()), masker.mask(image, rng=rng()))
 
 
+def test_what_it_says_is_proven_is_json_with_words(masker: ImageMasker) -> None:
+    found = masker.guarantee()
+    if found is None:
+        assert masker.name not in ("hfcf", "dctdp", "peep"), "noise has something to say"
+        return
+    json.dumps(found, allow_nan=False)
+    assert len(str(found["in_words"])) > 20
+
+
 def test_gradients_reach_the_image_iff_the_spec_says(masker: ImageMasker) -> None:
     image = faces(masker).requires_grad_()
     masked = masker.mask(image, rng=rng())
