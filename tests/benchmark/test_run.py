@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,8 @@ from ppfr.benchmark import (
     picture_of_masked,
     write_report,
 )
+from ppfr.benchmark import _run as run_module
+from ppfr.benchmark._workspace import Workspace
 from ppfr.core import (
     AttackResult,
     ImageMasker,
@@ -142,6 +147,40 @@ def test_pictures_lie_beside_the_record_and_in_the_report(finished: tuple[Path, 
     page = write_report(folder, tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 + 3 + 3  # originals, seen by arm, recovered by attack
     assert "Toys" in page
+
+
+def test_two_processes_share_the_stages_of_one_run(
+    finished: tuple[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[int, str]] = []
+    measure = run_module._measure
+
+    def noted(stage: Any, workspace: Any) -> None:
+        measured.append((threading.get_ident(), stage.name))
+        time.sleep(0.05)  # so that the other one gets a turn
+        measure(stage, workspace)
+
+    monkeypatch.setattr(run_module, "_measure", noted)
+    monkeypatch.setattr(run_module, "_LOOK_AGAIN_S", 0.01)
+    claimed = threading.Event()
+    claim = Workspace.claim
+
+    def claim_and_tell(self: Workspace, *args: Any, **kwargs: Any) -> None:
+        claim(self, *args, **kwargs)
+        claimed.set()
+
+    monkeypatch.setattr(Workspace, "claim", claim_and_tell)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(start, toy_experiment(), tmp_path)
+        assert claimed.wait(30)
+        second = pool.submit(start, toy_experiment(), tmp_path, resume=True)
+        records = [first.result(timeout=120), second.result(timeout=120)]
+    stages = [stage["name"] for stage in finished[1]["stages"]]
+    assert sorted(name for _, name in measured) == sorted(stages), "each once"
+    assert len({worker for worker, _ in measured}) == 2, "by both"
+    for record in records:
+        assert without_timing(record) == without_timing(finished[1])
+    assert without_timing(json.loads((tmp_path / "record.json").read_text())) == without_timing(finished[1])
 
 
 def test_same_record_after_a_crash_in_the_middle(finished: tuple[Path, Record], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +21,8 @@ from ppfr.benchmark._wording import duration
 from ppfr.benchmark._workspace import Json, Workspace
 from ppfr.core import PpfrError, StorageError, choose_device
 
+_LOOK_AGAIN_S = 1.0
+
 
 def run(
     experiment: Experiment,
@@ -36,6 +38,9 @@ def run(
     The record is written before the first stage and anew after each one, so what was measured is never lost. A stage
     that fails is recorded with its error; those that do not rest on it go on. Everything that can be refused beforehand
     is refused before anything is trained.
+
+    Several processes may work on one run, each on a stage of its own: start the same with `resume`, on this machine or
+    on another one that shares the folder. Each returns when all is done.
 
     Args:
         experiment: what to run.
@@ -73,16 +78,46 @@ def run(
         write_picture_index(experiment, workspace)
         return record
 
-    record = write()
+    write()
     teller = _Teller(stages, workspace, is_shown=progress)
-    for number, stage in enumerate(stages):
-        if not _is_due(stage, stages, workspace):
-            continue
+    tried: set[str] = set()
+    while left := _left(stages, workspace, tried):
+        worked = [number for number in left if _work_on(number, stages, workspace, tried, teller=teller, write=write)]
+        if not worked:
+            time.sleep(_LOOK_AGAIN_S)  # all that is due is in other hands
+    return write()
+
+
+def _left(stages: Sequence[Stage], workspace: Workspace, tried: Collection[str]) -> list[int]:
+    """The stages that may yet be done: not done, not tried in this sitting, not resting on one that failed."""
+    rows = stage_rows(stages, {stage.name: workspace.part(stage.name) for stage in stages})
+    return [
+        number for number, row in enumerate(rows) if row["status"] in ("pending", "failed") and row["name"] not in tried
+    ]
+
+
+def _work_on(
+    number: int,
+    stages: Sequence[Stage],
+    workspace: Workspace,
+    tried: set[str],
+    *,
+    teller: _Teller,
+    write: Callable[[], Record],
+) -> bool:
+    """Do a stage if it is due and no other process is at it; whether it was done here."""
+    stage = stages[number]
+    if not _is_due(stage, stages, workspace):
+        return False
+    with workspace.working_on(stage.name) as is_ours:
+        if not is_ours or not _is_due(stage, stages, workspace):
+            return False
         teller.begin(number)
         _measure(stage, workspace)
-        record = write()
-        teller.end(number)
-    return record
+    tried.add(stage.name)
+    write()
+    teller.end(number)
+    return True
 
 
 def _is_due(stage: Stage, stages: Sequence[Stage], workspace: Workspace) -> bool:

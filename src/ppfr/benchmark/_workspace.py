@@ -3,6 +3,7 @@
 record.json      the record, written anew after each stage
 run.json         what the run is of: configuration, its checksum, a probe of each masker
 parts/           the result of each stage
+locks/           held by the process that works on a stage; the system lets go of them when it ends
 errors/          tracebacks of unexpected errors; stays on this machine
 state/           scores behind paired intervals; stays on this machine
 training/        checkpoints of recognisers and attackers
@@ -11,12 +12,14 @@ pictures/        strips of faces for the report
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from ppfr.assets import write_atomically
@@ -74,6 +77,22 @@ class Workspace:
     def write_part(self, stage: str, part: Mapping[str, Any]) -> None:
         """Keep what a stage left."""
         write_json(dict(part), self._part_path(stage))
+
+    @contextlib.contextmanager
+    def working_on(self, stage: str) -> Iterator[bool]:
+        """Whether the stage is this process's to work on: no other one is at it until the block ends."""
+        path = self.folder / "locks" / f"{_slug(stage)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def write_traceback(self, stage: str, text: str) -> str:
         """Keep the traceback of an unexpected error; returns the file's name within the folder."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import filelock
+
 from ppfr.assets import data_root
 from ppfr.benchmark import Arm, Experiment, Victims
 from ppfr.core import ImageSet, derive_seed
@@ -168,7 +170,9 @@ def synthetic_judge(context: RecipeContext, way: Way, images: ImageSet) -> tuple
     """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
     run_dir = context.out_dir / "judge"
     options = FitOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
-    system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
+    context.out_dir.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(context.out_dir / "judge.lock"):  # whoever works on this run too waits, and loads it
+        system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
     return system.network, dataclasses.replace(system.card, name="synthetic-judge")
 
 
