@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from ppfr.benchmark._provenance import machine
 from ppfr.benchmark._schema import SCHEMA_VERSION, Record, status_of, without_paths
 from ppfr.benchmark._stages import Stage
 from ppfr.benchmark._workspace import Json, Workspace, config_sha256
+
+if TYPE_CHECKING:
+    from ppfr.benchmark._templates._experiment import TemplateExperiment
 
 PartOf = Callable[[str], Json | None]
 """Stage name -> what it left, if it is done."""
@@ -42,6 +45,36 @@ def assemble(
 
     rows = stage_rows(stages, parts)
     record: Record = {
+        **record_head(experiment, rows, config=config, origin=origin, device=device),
+        "data": data,
+        "disjointness": [{"sets": list(names), "num_shared_subjects": 0} for names in people_to_keep_apart(experiment)],
+        "judges": [
+            {
+                "name": judge.name,
+                "label": judge.label,
+                "knowledge": [knowledge_of(known) for known in judge.knowledge],
+                "protocols": (left_by(f"judge/{judge.name}") or {"protocols": []})["protocols"],
+            }
+            for judge in experiment.judges
+        ],
+        "arms": [_arm(arm, left_by) for arm in experiment.arms],
+        "attacks": [_attack(experiment, plan, config, left_by) for plan in experiment.attacks],
+        "stages": rows,
+    }
+    plain: Record = without_paths(as_json(record))
+    return plain
+
+
+def record_head(
+    experiment: Experiment | TemplateExperiment,
+    rows: Sequence[Json],
+    *,
+    config: Json,
+    origin: Json,
+    device: torch.device,
+) -> Json:
+    """What records of every kind begin with; `rows` are the stages'."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "experiment": {
             "name": experiment.name,
@@ -58,23 +91,7 @@ def assemble(
         "provenance": origin,
         "machine": machine(device),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
-        "data": data,
-        "disjointness": [{"sets": list(names), "num_shared_subjects": 0} for names in people_to_keep_apart(experiment)],
-        "judges": [
-            {
-                "name": judge.name,
-                "label": judge.label,
-                "knowledge": [_knowledge(known) for known in judge.knowledge],
-                "protocols": (left_by(f"judge/{judge.name}") or {"protocols": []})["protocols"],
-            }
-            for judge in experiment.judges
-        ],
-        "arms": [_arm(arm, left_by) for arm in experiment.arms],
-        "attacks": [_attack(experiment, plan, config, left_by) for plan in experiment.attacks],
-        "stages": rows,
     }
-    plain: Record = without_paths(as_json(record))
-    return plain
 
 
 def stage_rows(stages: Sequence[Stage], parts: dict[str, Json | None]) -> list[Json]:
@@ -144,7 +161,7 @@ def _arm(arm: Arm, left_by: PartOf) -> Json:
             **dataclasses.asdict(spec),
             "value_range": [value if math.isfinite(value) else None for value in spec.value_range],
         },
-        "knowledge": [] if training is None else [_knowledge(known) for known in training.knowledge],
+        "knowledge": [] if training is None else [knowledge_of(known) for known in training.knowledge],
         "training": None
         if training is None or trained is None
         else {"config": dict(training.public_config()), "fits": trained["fits"]},
@@ -178,5 +195,6 @@ def _attack(experiment: Experiment, plan: AttackPlan, config: Json, left_by: Par
     }
 
 
-def _knowledge(known: Knowledge) -> dict[str, Any]:
+def knowledge_of(known: Knowledge) -> dict[str, Any]:
+    """One network of `Judge.knowledge` or `ArmTraining.knowledge`."""
     return {**dataclasses.asdict(known), "may_have_seen": list(known.may_have_seen)}

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ppfr.benchmark import Experiment, Record, run, write_report
+from ppfr.benchmark import Experiment, Record, TemplateExperiment, run, write_report
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes import _adamixup as adamixup
+from ppfr.recipes import _hfcf_templates as hfcf_templates
 from ppfr.recipes import _spine as spine
 from ppfr.recipes._context import PRESETS, RecipeContext
 
-Recipe = Callable[[RecipeContext], Experiment]
+Recipe = Callable[[RecipeContext], Experiment | TemplateExperiment]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "spine:demo": spine.demo,
@@ -22,6 +23,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "adamixup:table1": adamixup.table1,
         "adamixup:table2": adamixup.table2,
         "adamixup:table3": adamixup.table3,
+        "hfcf:mapping": hfcf_templates.mapping,
+        "hfcf:one_to_n": hfcf_templates.one_to_n,
     }
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
@@ -99,7 +102,7 @@ def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
 
 
 def run_experiment(
-    experiment: Experiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
+    experiment: Experiment | TemplateExperiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
 ) -> dict[str, Any]:
     """Run an experiment, write its report, and tell what came out.
 
