@@ -41,7 +41,7 @@ from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTempla
 
 RECOGNISER, OTHER = "mobilefacenet-y1", "mobilefacenet-casia"
 _TERMS = 5
-_SELECTED_OVERLAPS = (0, 2)
+_SELECTED_OVERLAPS = (0, 2, 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ TEMPLATE_BUDGETS: Mapping[str, TemplateBudget] = MappingProxyType(
             num_resamples=100,
             fmrs=(1e-1, 1e-2),
         ),
-        "laptop": TemplateBudget(num_victims=100, most_public=3000, max_keys=5),
+        "laptop": TemplateBudget(num_victims=100, num_starts=3, max_keys=5),
         "paper": TemplateBudget(
             num_victims=1000, max_iterations=2000, num_issues=20, most_public=6000, max_keys=10, most_probes_each=50
         ),
@@ -103,19 +103,15 @@ def mapping(context: RecipeContext) -> TemplateExperiment:
         people = "synthetic"
     else:
         pairs = read_lfw(data_root(context.data))
-        public = training_split_for_lfw(data_root(context.data))
-        some = np.unique(np.linspace(0, len(public) - 1, min(budget.most_public, len(public))).astype(int)).tolist()
-        transfer = Transfer(
-            judge=_recogniser(context, OTHER), public_images=public.subset(some, name=f"{public.name}-{len(some)}")
-        )
+        transfer = None if budget.most_public == 0 else _transfer(context, budget.most_public)
     arms = _arms(recogniser.embedder.dim, budget, scales=("sqrt(n)", "1"), selects=budget.max_keys > 0)
     return TemplateExperiment(
         name="hfcf:mapping",
         title="Identity-specific mapping of embeddings",
         summary=(
             "PolyProtect's mapping as HFCF uses it on its output side: every person has polynomials of their own. How "
-            "much recognition it costs with the key kept and with the key stolen, how often an embedding recovered from "
-            "a stolen template passes, and whether two templates of one person can be linked."
+            "much recognition it costs with the key kept and with the key stolen, how often an embedding recovered "
+            "from a stolen template passes, and whether two templates of one person can be linked."
         ),
         people=people,
         recogniser=recogniser,
@@ -145,9 +141,9 @@ def one_to_n(context: RecipeContext) -> TemplateExperiment:
         name="hfcf:one_to_n",
         title="Identification under identity-specific keys",
         summary=(
-            "One reference an identity and distractors without one. A probe is mapped under every identity's own key by "
-            "the matcher that holds all keys; or it comes mapped under one key, its person's own or a stolen one. HFCF "
-            "claims that the mapping raises 1:N rates; here that is tested against the same embeddings without it."
+            "One reference an identity and distractors without one. A probe is mapped under every identity's own key "
+            "by the matcher that holds all keys; or it comes mapped under one key, its person's own or a stolen one. "
+            "HFCF claims that the mapping raises 1:N rates; here that is tested against the same embeddings without it."
         ),
         people=people,
         recogniser=recogniser,
@@ -182,6 +178,14 @@ def _recogniser(context: RecipeContext, name: str) -> Judge:
         label=card.name,
         embedder=NetworkEmbedder(for_inference(network).to(device)),
         knowledge=[Knowledge.of_card(card, used_as="the recogniser" if name == RECOGNISER else "the other recogniser")],
+    )
+
+
+def _transfer(context: RecipeContext, most_public: int) -> Transfer:
+    public = training_split_for_lfw(data_root(context.data))
+    some = np.unique(np.linspace(0, len(public) - 1, min(most_public, len(public))).astype(int)).tolist()
+    return Transfer(
+        judge=_recogniser(context, OTHER), public_images=public.subset(some, name=f"{public.name}-{len(some)}")
     )
 
 
@@ -306,8 +310,8 @@ _SOLVERS: Mapping[str, tuple[str, float | None]] = MappingProxyType(
 def _attacks(arm: TemplateArm, budget: TemplateBudget) -> list[TemplateAttackPlan]:
     """Both objectives with the keys known; the authors' with the keys unknown too, where there are keys."""
     role = {"baseline": "positive control", "control": "negative control"}.get(arm.role, "attack")
-    cases = [(name, True) for name in _SOLVERS] + ([("cosine", False)] if arm.is_keyed else [])
-    plans = []
+    cases = [(name, True) for name in _SOLVERS] + ([("cosine", False)] if arm.is_keyed and not arm.selection else [])
+    plans: list[TemplateAttackPlan] = []
     for name, knows_keys in cases:
         label, compression = _SOLVERS[name]
         plans.append(

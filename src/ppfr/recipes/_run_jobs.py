@@ -108,8 +108,8 @@ def run_experiment(
 
     Returns:
         "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
-        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval), "wall_s", and the paths
-        "record" and "report".
+        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval; of 1:N the rank-1 rate),
+        "wall_s", and the paths "record" and "report".
     """
     record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
     report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
@@ -145,12 +145,16 @@ def failed_stages(record: Record) -> list[str]:
 
 
 def accuracies(record: Record) -> dict[str, Any]:
-    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"."""
-    return {
+    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"; of 1:N the rank-1 rate."""
+    found = {
         f"{arm['name']} on {protocol['name']}": protocol["accuracy"]
         for arm in record["arms"]
         for protocol in arm["protocols"]
     }
+    for arm in record["arms"]:
+        for search in arm.get("identification", ()):
+            found[f"{arm['name']}, rank-1, {search['scenario']}, {search['values']}"] = search["rank"]["1"]
+    return found
 
 
 def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def _judge(judge: Judge, left_by: PartOf) -> Json:
 
 
 def _arm(arm: TemplateArm, left_by: PartOf) -> Json:
-    verified, compared, linked, renewed, searched = (
-        left_by(f"{kind}/{arm.name}") or {} for kind in ("verify", "compare", "unlink", "renew", "identify")
+    verified, compared, linked, renewed, searched, selected = (
+        left_by(f"{kind}/{arm.name}") or {} for kind in ("verify", "compare", "unlink", "renew", "identify", "select")
     )
     gaps, scheme = compared.get("gaps", {}), arm.scheme
     return {
@@ -86,7 +86,7 @@ def _arm(arm: TemplateArm, left_by: PartOf) -> Json:
             "out_dim": scheme.out_dim,
             "bytes_per_template": _FLOAT_BYTES * scheme.out_dim,
         },
-        "selection": verified.get("selection"),
+        "selection": selected.get("selection"),
         "protocols": [
             {**protocol, "gap_to_baseline": gaps.get(protocol["name"])} for protocol in verified.get("protocols", [])
         ],

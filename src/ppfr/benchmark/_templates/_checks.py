@@ -67,8 +67,12 @@ def _arm_problems(experiment: TemplateExperiment) -> Iterator[str]:
             yield f"arm {arm.name!r}: baseline {arm.baseline!r} is no arm before it; put baselines first"
         if arm.scheme.in_dim != dim:
             yield f"arm {arm.name!r}: its scheme takes {arm.scheme.in_dim} values, the recogniser gives {dim}"
-        if arm.selection is not None and experiment.pairs is None:
-            yield f"arm {arm.name!r}: keys are selected on the people of a 1:1 protocol, and there is none"
+        if arm.selection is not None and not any(plan.arm == arm.name for plan in experiment.attacks):
+            yield f"arm {arm.name!r}: keys are selected for the victims of its attacks, and there is no attack"
+        if arm.baseline is not None and any(
+            a.name == arm.baseline and a.selection is not None for a in experiment.arms
+        ):
+            yield f"arm {arm.name!r}: baseline {arm.baseline!r} has selected keys, so it has no accuracy"
         seen.append(arm.name)
 
 

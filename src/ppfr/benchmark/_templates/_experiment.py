@@ -53,7 +53,8 @@ class TemplateArm:
         scheme: makes templates.
         draw_keys: keys of simulated subjects from the run's seed; real ones come from the operating system.
         is_keyed: templates depend on the key; False for the controls.
-        selection: how keys are chosen, or None for keys as drawn.
+        selection: how keys are chosen, or None for keys as drawn. Choosing costs a solve a candidate, so it is done
+            for the victims alone, and such an arm is attacked and nothing else.
         matcher: makes the arm's own 1:N matcher; None for a plain loop over identities, which is slow.
         baseline: name of the arm that recognition is compared with, or None.
     """

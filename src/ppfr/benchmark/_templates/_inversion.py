@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppfr.benchmark._experiment import Judge
 from ppfr.benchmark._stages import Stage
 from ppfr.benchmark._templates._experiment import InversionRule, TemplateArm, TemplateAttackPlan
 from ppfr.benchmark._templates._recognition import own_threshold
@@ -24,7 +25,7 @@ _ROLLS = 10
 
 
 class GuessedMapping:
-    """A `TemplateMapping` under keys that the adversary drew, so that he who is to make do without is given no others."""
+    """A `TemplateMapping` under keys that the adversary drew: he who is to do without the real ones gets no others."""
 
     def __init__(self, mapping: TemplateMapping) -> None:
         self._mapping = mapping
@@ -62,14 +63,6 @@ class GuessedMapping:
         return GuessedMapping(self._mapping.rows(indices))
 
 
-def choose_victims(session: TemplateSession) -> np.ndarray:
-    """Indices of the people who are attacked: drawn from those with two images who are claimed in a comparison."""
-    people = session.people
-    found = np.flatnonzero((people.another_S >= 0) & people.is_claimed_S)
-    rng = np.random.default_rng(session.seed("templates", "victims"))
-    return np.sort(rng.choice(found, size=session.experiment.num_victims, replace=False))
-
-
 class Inversions:
     """The attack stages of one sitting."""
 
@@ -84,7 +77,7 @@ class Inversions:
                 name=f"invert/{plan.name}",
                 title=f"{plan.label} on {arm.label}{_with_keys(arm, plan)}",
                 weight=6,
-                after=(f"verify/{arm.name}",),
+                after=(f"verify/{arm.name}" if arm.selection is None else f"select/{arm.name}",),
                 measure=lambda plan=plan: self._invert(plan),  # type: ignore[misc]
             )
             for plan in self._experiment.attacks
@@ -93,7 +86,7 @@ class Inversions:
 
     def _invert(self, plan: TemplateAttackPlan) -> Json:
         session, arm = self._session, self._experiment.arm(plan.arm)
-        victims = choose_victims(session)
+        victims = session.victims()
         rows_ND = session.pair_rows()[session.people.enrolled_S[victims]]
         keys = [session.keys(arm)[i] for i in victims]
         template_NK = torch.from_numpy(templates_of(arm, rows_ND, keys).astype(np.float32))
@@ -109,7 +102,7 @@ class Inversions:
         if found_ND.shape != rows_ND.shape:
             raise ShapeError(f"attack {plan.name!r} gave shape {found_ND.shape} for victims of shape {rows_ND.shape}")
         outcome = self._outcome(arm, victims, rows_ND, found_ND, result.solved_N)
-        if plan.granted.knows_secret:
+        if plan.granted.knows_secret and arm.selection is None:
             outcome["re_issue"] = self._against_re_issue(arm, victims, found_ND)
         verdict = None if plan.role == "attack" else inversion_verdict(outcome, plan.role, plan.rule)
         return {"outcome": outcome, "is_met": verdict, "notes": dict(result.notes)}
@@ -135,7 +128,7 @@ class Inversions:
             "largest_cosine": float(cosine_N.max()),
             "solved": None if solved_N is None else float(np.mean(solved_N)),
             "at_fmr": [
-                self._passing(fmr, session.threshold(recogniser, fmr), victims, found_ND, rows_ND, another_ND, solved_N)
+                self._passing(fmr, recogniser, victims, (found_ND, rows_ND, another_ND), solved_N)
                 for fmr in self._experiment.fmrs
             ],
             "transfer": self._transfer(victims, rows_ND, found_ND),
@@ -145,14 +138,14 @@ class Inversions:
     def _passing(
         self,
         fmr: float,
-        threshold: float,
+        judge: Judge,
         victims: np.ndarray,
-        found_ND: np.ndarray,
-        plain_ND: np.ndarray,
-        another_ND: np.ndarray,
-        solved_N: np.ndarray | None,
+        found_plain_another: tuple[np.ndarray, np.ndarray, np.ndarray],
+        solved_N: np.ndarray | None = None,
     ) -> Json:
         """How often recovered embeddings are accepted against another image, and plain ones."""
+        found_ND, plain_ND, another_ND = found_plain_another
+        threshold = self._session.threshold(judge, fmr)
 
         def success(rows_ND: np.ndarray, solved: np.ndarray | None = None) -> Mapping[str, Any]:
             return inversion_success(
@@ -203,18 +196,8 @@ class Inversions:
             return None
         another_NE = session.pair_rows(transfer.judge)[session.people.another_S[victims]]
         map_DE = self._map()
-        passing = [
-            self._passing(
-                fmr,
-                session.threshold(transfer.judge, fmr),
-                victims,
-                found_ND @ map_DE,
-                rows_ND @ map_DE,
-                another_NE,
-                None,
-            )
-            for fmr in self._experiment.fmrs
-        ]
+        rows = found_ND @ map_DE, rows_ND @ map_DE, another_NE
+        passing = [self._passing(fmr, transfer.judge, victims, rows) for fmr in self._experiment.fmrs]
         return {"judge": transfer.judge.name, "at_fmr": passing}
 
     def _map(self) -> np.ndarray:

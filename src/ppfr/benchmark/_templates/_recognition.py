@@ -1,4 +1,4 @@
-"""What schemes cost in recognition: 1:1 with the key stolen and kept, 1:N with distractors, re-issues, linked templates.
+"""What schemes cost in recognition: 1:1 with the key stolen and kept, 1:N with distractors; re-issues and links.
 
 Suffixes: N comparisons or probes, M references, K template values, D embedding.
 """
@@ -82,16 +82,17 @@ class Recognition:
             )
 
         found = []
+        judge = f"judge/{self._experiment.recogniser.name}"
+        if arm.selection is not None:
+            return [stage("select", "Select the victims' keys for", self._select, weight=4, after=[judge])]
         if self._experiment.pairs is not None:
-            verify, judge = f"verify/{arm.name}", f"judge/{self._experiment.recogniser.name}"
-            weight = 3.0 if arm.selection is None else 60.0
-            found.append(stage("verify", "Verify 1:1 with", self._verify, weight=weight, after=[judge]))
+            verify = f"verify/{arm.name}"
+            found.append(stage("verify", "Verify 1:1 with", self._verify, weight=1, after=[judge]))
             if arm.baseline is not None:
                 both = [verify, f"verify/{arm.baseline}"]
-                found.append(stage("compare", "Compare with its baseline:", self._compare, weight=2, after=both))
-            if arm.selection is None:
-                found.append(stage("unlink", "Link templates of", self._unlink, weight=1, after=[judge]))
-                found.append(stage("renew", "Re-issue templates of", self._renew, weight=1, after=[verify]))
+                found.append(stage("compare", "Compare with its baseline:", self._compare, weight=1, after=both))
+            found.append(stage("unlink", "Link templates of", self._unlink, weight=0.2, after=[judge]))
+            found.append(stage("renew", "Re-issue templates of", self._renew, weight=0.5, after=[verify]))
         if self._experiment.open_set is not None:
             after = [] if arm.baseline is None else [f"identify/{arm.baseline}"]
             found.append(stage("identify", "Search 1:N with", self._identify, weight=8, after=after))
@@ -135,7 +136,10 @@ class Recognition:
                 figures = verification_figures(self._experiment, pairs, comparisons_of(pairs, scores_N))
             self._session.workspace.write_scores(arm.name, _slug(scenario), scores_N)
             found.append({**figures, "name": f"{pairs.name}, {scenario}"})
-        return {"protocols": found, "selection": self._session.facts_of_selection.get(arm.name)}
+        return {"protocols": found}
+
+    def _select(self, arm: TemplateArm) -> Json:
+        return {"selection": self._session.selected(arm)[1]}
 
     def _comparisons(self, arm_name: str, scenario: str) -> Comparisons:
         pairs = self._experiment.pairs

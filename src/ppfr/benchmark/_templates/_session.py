@@ -79,7 +79,6 @@ class TemplateSession:
         self._keys: dict[tuple[str, int], Sequence[SubjectKey]] = {}
         self._thresholds: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._people: People | None = None
-        self.facts_of_selection: dict[str, dict[str, Any]] = {}
 
     @property
     def people(self) -> People:
@@ -147,25 +146,26 @@ class TemplateSession:
         All arms draw from the same stream, so that schemes of one kind differ in nothing but what is compared.
         """
         if (arm.name, issue) not in self._keys:
-            drawn = arm.draw_keys(len(self.people.subjects), self._stream("keys", issue))
-            if arm.selection is not None and issue == 0:
-                drawn = self._selected(arm, drawn)
             self._keys = {key: keys for key, keys in self._keys.items() if key[0] == arm.name}  # one arm at a time
-            self._keys[arm.name, issue] = drawn
+            drawn = arm.draw_keys(len(self.people.subjects), self._stream("keys", issue))
+            self._keys[arm.name, issue] = drawn if arm.selection is None or issue else self.selected(arm, drawn)[0]
         return self._keys[arm.name, issue]
 
-    def _selected(self, arm: TemplateArm, drawn: Sequence[SubjectKey]) -> Sequence[SubjectKey]:
-        """Chosen keys for those who are claimed; the others have no template and keep theirs as drawn."""
+    def selected(
+        self, arm: TemplateArm, drawn: Sequence[SubjectKey] | None = None
+    ) -> tuple[Sequence[SubjectKey], dict[str, Any]]:
+        """Chosen keys for the victims, with the facts of the choice; the others keep theirs as drawn."""
         selection = arm.selection
         assert selection is not None
         threshold = self.threshold(self.experiment.recogniser, selection.fmr)
-        keys, tried, below = list(drawn), [], []
-        for index in np.flatnonzero(self.people.is_claimed_S):
+        keys = list(drawn or arm.draw_keys(len(self.people.subjects), self._stream("keys", 0)))
+        tried, below = [], []
+        for index in self.victims():
             row_D = self.pair_rows()[self.people.enrolled_S[index]].astype(np.float32)
             keys[index], num, is_below = selection.choose(row_D, threshold, self._stream("selection", int(index)))
             tried.append(num)
             below.append(is_below)
-        self.facts_of_selection[arm.name] = {
+        return keys, {
             "in_words": selection.in_words,
             "fmr": selection.fmr,
             "threshold": threshold,
@@ -173,7 +173,11 @@ class TemplateSession:
             "mean_tried": float(np.mean(tried)),
             "share_below": float(np.mean(below)),
         }
-        return keys
+
+    def victims(self) -> np.ndarray:
+        """Indices of the people who are attacked: drawn from those with two images who are claimed in a comparison."""
+        found = np.flatnonzero((self.people.another_S >= 0) & self.people.is_claimed_S)
+        return np.sort(self._stream("victims").choice(found, size=self.experiment.num_victims, replace=False))
 
     def _stream(self, *labels: str | int) -> np.random.Generator:
         return np.random.default_rng(self.seed("templates", *labels))
