@@ -74,8 +74,8 @@ def _inversion_summed_up(record: Part, protected: Sequence[Part]) -> Iterator[st
         rows = [(w["outcome"]["at_fmr"][0]["success"]["value"], a["label"]) for a, w in found]
         fmr = found[0][1]["outcome"]["at_fmr"][0]["fmr"]
         yield (
-            f"With template and key in hand, a solver recovers an embedding that passes as the person (FMR {fmr:g}) for "
-            f"{_span(rows)} of the victims."
+            f"With template and key in hand, a solver recovers an embedding that passes as the person (FMR {fmr:g}) "
+            f"for {_span(rows)} of the victims."
         )
 
 
