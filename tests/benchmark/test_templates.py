@@ -84,20 +84,20 @@ def test_the_constant_is_at_chance_everywhere(finished: tuple[Record, Path]) -> 
     (search,) = arm["identification"]
     assert search["rank"]["1"]["value"] == pytest.approx(1 / 20) and search["fnir_at_fpir"]["0.1"]["value"] == 1
     assert arm["renewal"]["eer"] == [0.5, 0.5] and arm["renewal"]["old_template_accepted"]["value"] == 0
-    assert outcome_of(record, "solve-constant-known")["at_fmr"][0]["success"]["value"] <= 0.1
+    assert outcome_of(record, "solve-constant-known")["at_fmr"][0]["success"]["low"] <= 0.1
 
 
 def test_leaky_schemes_are_found_leaky(finished: tuple[Record, Path]) -> None:
     record, _ = finished
     assert [a["control"]["is_met"] for a in record["attacks"] if a["control"]] == [True, True]
     twin, leaky = outcome_of(record, "solve-twin-known"), outcome_of(record, "solve-leaky-known")
-    assert twin["cosine"]["low"] > 0.999 and leaky["cosine"]["value"] > 0.9
+    assert twin["cosine"]["low"] > 0.999 and leaky["cosine"]["value"] > 0.8
     assert leaky["cosine"]["value"] > outcome_of(record, "solve-mapping-known")["cosine"]["value"]
     unknown = outcome_of(record, "solve-mapping-unknown")
     assert unknown["cosine"]["value"] < outcome_of(record, "solve-mapping-known")["cosine"]["value"]
     assert unknown["re_issue"] is None, "a thief without keys cannot map under the new one"
     links = {name: arm_of(record, name)["unlinkability"][0]["d_sys"]["value"] for name in ("twin", "mapping")}
-    assert links["twin"] == 1 and links["mapping"] < 1
+    assert links["twin"] > 0.9 and links["mapping"] < links["twin"] - 0.2
     assert arm_of(record, "twin")["renewal"]["old_template_accepted"]["value"] == 1
     first = twin["at_fmr"][0]
     assert first["success"]["value"] == first["plain"]["value"] == first["success_if_solved"]["value"]

@@ -77,6 +77,7 @@ class TemplateSession:
         self._embedding = Embedding(experiment, device=device)
         self._rows: dict[tuple[str, str], np.ndarray] = {}
         self._keys: dict[tuple[str, int], Sequence[SubjectKey]] = {}
+        self._selected: dict[str, tuple[Sequence[SubjectKey], dict[str, Any]]] = {}
         self._thresholds: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._people: People | None = None
 
@@ -147,32 +148,35 @@ class TemplateSession:
         """
         if (arm.name, issue) not in self._keys:
             self._keys = {key: keys for key, keys in self._keys.items() if key[0] == arm.name}  # one arm at a time
-            drawn = arm.draw_keys(len(self.people.subjects), self._stream("keys", issue))
-            self._keys[arm.name, issue] = drawn if arm.selection is None or issue else self.selected(arm, drawn)[0]
+            chooses = arm.selection is not None and issue == 0
+            self._keys[arm.name, issue] = self.selected(arm)[0] if chooses else self._drawn(arm, issue)
         return self._keys[arm.name, issue]
 
-    def selected(
-        self, arm: TemplateArm, drawn: Sequence[SubjectKey] | None = None
-    ) -> tuple[Sequence[SubjectKey], dict[str, Any]]:
+    def selected(self, arm: TemplateArm) -> tuple[Sequence[SubjectKey], dict[str, Any]]:
         """Chosen keys for the victims, with the facts of the choice; the others keep theirs as drawn."""
         selection = arm.selection
         assert selection is not None
-        threshold = self.threshold(self.experiment.recogniser, selection.fmr)
-        keys = list(drawn or arm.draw_keys(len(self.people.subjects), self._stream("keys", 0)))
-        tried, below = [], []
-        for index in self.victims():
-            row_D = self.pair_rows()[self.people.enrolled_S[index]].astype(np.float32)
-            keys[index], num, is_below = selection.choose(row_D, threshold, self._stream("selection", int(index)))
-            tried.append(num)
-            below.append(is_below)
-        return keys, {
-            "in_words": selection.in_words,
-            "fmr": selection.fmr,
-            "threshold": threshold,
-            "num_people": len(tried),
-            "mean_tried": float(np.mean(tried)),
-            "share_below": float(np.mean(below)),
-        }
+        if arm.name not in self._selected:
+            threshold = self.threshold(self.experiment.recogniser, selection.fmr)
+            keys, tried, below = list(self._drawn(arm, 0)), [], []
+            for index in self.victims():
+                row_D = self.pair_rows()[self.people.enrolled_S[index]].astype(np.float32)
+                keys[index], num, is_below = selection.choose(row_D, threshold, self._stream("selection", int(index)))
+                tried.append(num)
+                below.append(is_below)
+            facts = {
+                "in_words": selection.in_words,
+                "fmr": selection.fmr,
+                "threshold": threshold,
+                "num_people": len(tried),
+                "mean_tried": float(np.mean(tried)),
+                "share_below": float(np.mean(below)),
+            }
+            self._selected = {arm.name: (keys, facts)}
+        return self._selected[arm.name]
+
+    def _drawn(self, arm: TemplateArm, issue: int) -> Sequence[SubjectKey]:
+        return arm.draw_keys(len(self.people.subjects), self._stream("keys", issue))
 
     def victims(self) -> np.ndarray:
         """Indices of the people who are attacked: drawn from those with two images who are claimed in a comparison."""
