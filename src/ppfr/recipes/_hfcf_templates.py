@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -205,7 +206,7 @@ def _arms(dim: int, budget: TemplateBudget, *, scales: Sequence[str], selects: b
             scheme=plain,
             draw_keys=lambda num, rng: [plain.new_key()] * num,
             is_keyed=False,
-            matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),  # type: ignore[arg-type]
+            matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),
         )
     ]
     factors = {"sqrt(n)": math.sqrt(dim), "1": 1.0}
@@ -246,13 +247,15 @@ def _slug(words: str) -> str:
 
 
 def _mapping_arm(scheme: IdentityMapping, name: str, label: str) -> TemplateArm:
-    def matcher(references_MD: np.ndarray, keys: Sequence[SubjectKey], values: str) -> KeyedMatcher:
+    def matcher(
+        references_MD: np.ndarray, keys: Sequence[SubjectKey], values: Literal["float32", "int8"]
+    ) -> KeyedMatcher:
         packed = scheme.packed(keys)
         gallery = KeyedGallery.in_memory(
             scheme.shape,
             scheme.values_of(references_MD, packed),
             packed,
-            values=values,  # type: ignore[arg-type]
+            values=values,
         )
         return KeyedMatcher(gallery)
 
@@ -319,7 +322,8 @@ def _attacks(arm: TemplateArm, budget: TemplateBudget) -> list[TemplateAttackPla
                 name=f"{name}-{'known' if knows_keys else 'unknown'}-{arm.name}",
                 label=label,
                 arm=arm.name,
-                make=lambda knows_keys=knows_keys, compression=compression: MappingInversion(  # type: ignore[misc]
+                make=functools.partial(
+                    MappingInversion,
                     knows_keys=knows_keys,
                     num_starts=budget.num_starts,
                     max_iterations=budget.max_iterations,

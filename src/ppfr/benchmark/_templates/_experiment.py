@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 DrawKeys = Callable[[int, np.random.Generator], Sequence[SubjectKey]]
 """(number, rng) -> so many keys of the simulated subjects."""
 
-MakeMatcher = Callable[[np.ndarray, Sequence[SubjectKey], str], Matcher]
-"""((M, D) references, M keys, "float32" or "int8") -> a matcher that maps a probe under every identity's own key."""
+Held = Literal["float32", "int8"]
+"""How a matcher holds templates."""
+
+MakeMatcher = Callable[[np.ndarray, Sequence[SubjectKey], Held], Matcher]
+"""((M, D) references, M keys, how templates are held) -> a matcher that maps a probe under every identity's own key."""
 
 ChooseKey = Callable[[np.ndarray, float, np.random.Generator], tuple[SubjectKey, int, bool]]
 """((D,) embedding, inversion threshold, rng) -> a key, how many were tried, whether it lies below the threshold."""

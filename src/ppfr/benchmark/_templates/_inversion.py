@@ -5,6 +5,7 @@ Suffixes: N victims, D embedding, K template values.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class Inversions:
                 title=f"{plan.label} on {arm.label}{_with_keys(arm, plan)}",
                 weight=6,
                 after=(f"verify/{arm.name}" if arm.selection is None else f"select/{arm.name}",),
-                measure=lambda plan=plan: self._invert(plan),  # type: ignore[misc]
+                measure=functools.partial(self._invert, plan),
             )
             for plan in self._experiment.attacks
             if plan.arm == arm.name

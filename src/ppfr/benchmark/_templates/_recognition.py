@@ -5,6 +5,7 @@ Suffixes: N comparisons or probes, M references, K template values, D embedding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ppfr.benchmark._embedding import comparisons_of, verification_figures
 from ppfr.benchmark._experiment import Judge
 from ppfr.benchmark._stages import Stage
-from ppfr.benchmark._templates._experiment import TemplateArm
+from ppfr.benchmark._templates._experiment import Held, TemplateArm
 from ppfr.benchmark._templates._session import KEPT, SCENARIOS, STOLEN, TemplateSession, cosines, templates_of, unit
 from ppfr.benchmark._workspace import Json
 from ppfr.core import SubjectKey
@@ -29,6 +30,7 @@ from ppfr.metrics import (
 )
 
 KEYED_SEARCH = "the matcher holds all keys"
+_HELD: tuple[Held, ...] = ("float32", "int8")
 _ROLLS = 10
 OWN_FAR = 1e-3
 """The protected system's own threshold, at which old templates are presented to it, lies at this FAR."""
@@ -50,7 +52,7 @@ class Recognition:
                 title=f"Embed all images and measure {judge.label} without protection",
                 weight=40,
                 after=(),
-                measure=lambda judge=judge: self._judge(judge),  # type: ignore[misc]
+                measure=functools.partial(self._judge, judge),
             )
             for judge in judges
             if self._experiment.pairs is not None
@@ -78,7 +80,7 @@ class Recognition:
                 title=f"{words} {arm.label}",
                 weight=weight,
                 after=tuple(after),
-                measure=lambda: measure(arm),
+                measure=functools.partial(measure, arm),
             )
 
         found = []
@@ -263,13 +265,13 @@ def _searches(
 ) -> list[tuple[str, str, np.ndarray]]:
     """(scenario, how values are held, (N, M) scores) of everything that is searched under an arm."""
     keys = session.other_keys(arm, len(gallery), "gallery")
-    found = []
-    for values in ("float32", "int8"):
-        if arm.matcher is not None:
-            matcher = arm.matcher(references_MD.astype(np.float32), keys, values)
-            found.append((KEYED_SEARCH, values, matcher.score_matrix(probes_ND.astype(np.float32))))
+    found: list[tuple[str, str, np.ndarray]] = []
     if arm.matcher is None:
         found.append((KEYED_SEARCH, "float32", _slow_search(arm, references_MD, probes_ND, keys)))
+    else:
+        for held in _HELD:
+            matcher = arm.matcher(references_MD.astype(np.float32), keys, held)
+            found.append((KEYED_SEARCH, held, matcher.score_matrix(probes_ND.astype(np.float32))))
     if not arm.is_keyed:
         return found
     template_MK = templates_of(arm, references_MD, keys)
