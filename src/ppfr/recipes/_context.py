@@ -102,7 +102,7 @@ FAST_BUDGET = Budget(
 )
 
 
-def budget_of(budgets: Mapping[str, Budget], preset: str) -> Budget:
+def budget_of[B](budgets: Mapping[str, B], preset: str) -> B:
     """The budget of a preset.
 
     Raises:
