@@ -6,6 +6,7 @@ Suffixes: N victims, D embedding, K template values, P public embeddings.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -104,6 +105,16 @@ class MappingInversion(TemplateAttack):
     def needs(self) -> ThreatModel:
         """Templates, the algorithm, and the keys if `knows_keys`."""
         return self._threat
+
+    def public_config(self) -> Mapping[str, int | float | str | None]:
+        """Its dials, for the record."""
+        return {
+            "num_starts": self._num_starts,
+            "max_iterations": self._max_iterations,
+            "solved_below": self._solved_below,
+            "compression": self._compression,
+            "num_public": 0 if self._public_PD is None else len(self._public_PD),
+        }
 
     def run(self, seen: Observation, mapping: TemplateMapping, *, seed: int) -> AttackResult:
         """Recover one embedding for each template; see `TemplateAttack.run`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from ppfr.benchmark._provenance import machine
 from ppfr.benchmark._schema import SCHEMA_VERSION, Record, status_of, without_paths
 from ppfr.benchmark._stages import Stage
 from ppfr.benchmark._workspace import Json, Workspace, config_sha256
+
+if TYPE_CHECKING:
+    from ppfr.benchmark._templates._experiment import TemplateExperiment
 
 PartOf = Callable[[str], Json | None]
 """Stage name -> what it left, if it is done."""
@@ -42,29 +45,14 @@ def assemble(
 
     rows = stage_rows(stages, parts)
     record: Record = {
-        "schema_version": SCHEMA_VERSION,
-        "experiment": {
-            "name": experiment.name,
-            "title": experiment.title,
-            "summary": experiment.summary,
-            "preset": experiment.preset,
-            "command": experiment.command,
-            "seed": experiment.seed,
-            "people": experiment.people,
-            "config_sha256": config_sha256(config),
-            "config": config,
-        },
-        "status": status_of(rows),
-        "provenance": origin,
-        "machine": machine(device),
-        "wall_s": round(sum(row["wall_s"] for row in rows), 3),
+        **record_head(experiment, rows, config=config, origin=origin, device=device),
         "data": data,
         "disjointness": [{"sets": list(names), "num_shared_subjects": 0} for names in people_to_keep_apart(experiment)],
         "judges": [
             {
                 "name": judge.name,
                 "label": judge.label,
-                "knowledge": [_knowledge(known) for known in judge.knowledge],
+                "knowledge": [knowledge_of(known) for known in judge.knowledge],
                 "protocols": (left_by(f"judge/{judge.name}") or {"protocols": []})["protocols"],
             }
             for judge in experiment.judges
@@ -82,6 +70,35 @@ def assemble(
     }
     plain: Record = without_paths(as_json(record))
     return plain
+
+
+def record_head(
+    experiment: Experiment | TemplateExperiment,
+    rows: Sequence[Json],
+    *,
+    config: Json,
+    origin: Json,
+    device: torch.device,
+) -> Json:
+    """What records of every kind begin with; `rows` are the stages'."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": {
+            "name": experiment.name,
+            "title": experiment.title,
+            "summary": experiment.summary,
+            "preset": experiment.preset,
+            "command": experiment.command,
+            "seed": experiment.seed,
+            "people": experiment.people,
+            "config_sha256": config_sha256(config),
+            "config": config,
+        },
+        "status": status_of(rows),
+        "provenance": origin,
+        "machine": machine(device),
+        "wall_s": round(sum(row["wall_s"] for row in rows), 3),
+    }
 
 
 def stage_rows(stages: Sequence[Stage], parts: dict[str, Json | None]) -> list[Json]:
@@ -151,7 +168,7 @@ def _arm(arm: Arm, left_by: PartOf) -> Json:
             **dataclasses.asdict(spec),
             "value_range": [value if math.isfinite(value) else None for value in spec.value_range],
         },
-        "knowledge": [] if training is None else [_knowledge(known) for known in training.knowledge],
+        "knowledge": [] if training is None else [knowledge_of(known) for known in training.knowledge],
         "training": None
         if training is None or trained is None
         else {"config": dict(training.public_config()), "fits": trained["fits"]},
@@ -186,5 +203,6 @@ def _attack(experiment: Experiment, plan: AttackPlan, config: Json, left_by: Par
     }
 
 
-def _knowledge(known: Knowledge) -> dict[str, Any]:
+def knowledge_of(known: Knowledge) -> dict[str, Any]:
+    """One network of `Judge.knowledge` or `ArmTraining.knowledge`."""
     return {**dataclasses.asdict(known), "may_have_seen": list(known.may_have_seen)}

@@ -97,10 +97,11 @@ def leakage_charts(record: Part) -> list[LeakageChart]:
     ]
     if any(map(sees_mixed, judged)):
         groups = [(h, f"{words} {_MIXED}", bars) for h, words, bars in groups]
-    return [_folded(*group) for group in groups if group[2]]
+    return [folded(*group) for group in groups if group[2]]
 
 
-def _folded(heading: str, words: str, bars: Sequence[Bar]) -> LeakageChart:
+def folded(heading: str, words: str, bars: Sequence[Bar]) -> LeakageChart:
+    """A chart that shows, of many rows, the highest of each arm."""
     if len(bars) <= _MOST_BARS:
         return LeakageChart(heading=heading, words=words, bars=bars)
     highest: dict[str, Bar] = {}

@@ -6,10 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppfr.benchmark._experiment import ARM_ROLES, ATTACK_ROLES, AttackPlan, Experiment, Judge, RunOptions
-from ppfr.core import Attack, ProblemsError, ThreatModel, ThreatModelError
+from ppfr.core import Attack, ProblemsError, TemplateAttack, ThreatModel, ThreatModelError
 from ppfr.data import assert_disjoint
+
+if TYPE_CHECKING:
+    from ppfr.benchmark._templates._experiment import TemplateAttackPlan
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _CROP_AXES = 3
@@ -40,6 +44,11 @@ def check_experiment(experiment: Experiment, *, device: str = "auto") -> None:
         check_threat_model(plan, plan.make(options), is_keyed=experiment.arm(plan.arm).masker.spec.is_keyed)
 
 
+def is_name(name: str) -> bool:
+    """Whether arms and attacks may be called so: the names are parts of file names."""
+    return _NAME.fullmatch(name) is not None
+
+
 def people_to_keep_apart(experiment: Experiment) -> list[tuple[str, str]]:
     """Names of the pairs of sets that `check_experiment` finds to share nobody."""
     sets = [experiment.training_images.name]
@@ -48,7 +57,9 @@ def people_to_keep_apart(experiment: Experiment) -> list[tuple[str, str]]:
     return [(name, protocol.name) for name in sets for protocol in experiment.protocols]
 
 
-def check_threat_model(plan: AttackPlan, attack: Attack, *, is_keyed: bool) -> None:
+def check_threat_model(
+    plan: AttackPlan | TemplateAttackPlan, attack: Attack | TemplateAttack, *, is_keyed: bool
+) -> None:
     """Hold what an attack needs against what its plan grants.
 
     Raises:
@@ -100,7 +111,7 @@ def _name_problems(experiment: Experiment) -> Iterator[str]:
         for name, times in Counter(names).items():
             if times > 1:
                 yield f"{times} {kind}s are named {name!r}; names must differ"
-            if not _NAME.fullmatch(name):
+            if not is_name(name):
                 yield f"{kind} name {name!r}; use up to 80 letters, digits, '.', '_' and '-'"
     if not experiment.arms:
         yield "there is no arm; give at least one"

@@ -41,7 +41,7 @@ def resolved_config(experiment: Experiment, data: list[Json]) -> Json:
         "people": experiment.people,
         "arms": [_arm_config(arm) for arm in experiment.arms],
         "data": {f"{row['role']}/{row['name']}": row["fingerprint"] for row in data},
-        "pairs": {protocol.name: _pairs_digest(protocol) for protocol in experiment.protocols},
+        "pairs": {protocol.name: pairs_digest(protocol) for protocol in experiment.protocols},
         "judges": [
             {"name": judge.name, "knowledge": [dataclasses.asdict(known) for known in judge.knowledge]}
             for judge in experiment.judges
@@ -131,6 +131,7 @@ def _attack_config(plan: AttackPlan) -> Json:
     }
 
 
-def _pairs_digest(protocol: Any) -> str:
+def pairs_digest(protocol: Any) -> str:
+    """Checksum of who is compared with whom."""
     arrays = [np.asarray(a).tolist() for a in (protocol.first, protocol.second, protocol.is_genuine, protocol.fold)]
     return config_sha256(arrays)

@@ -15,7 +15,9 @@ from ppfr.assets import write_atomically
 from ppfr.benchmark._figures import MISSING
 from ppfr.benchmark._findings import IS_BROKEN_AT
 from ppfr.benchmark._picture_files import read_grid
-from ppfr.benchmark._schema import Record, read_record
+from ppfr.benchmark._schema import Record, kind_of, read_record
+from ppfr.benchmark._templates._findings import RULES as TEMPLATE_RULES
+from ppfr.benchmark._templates._view import TemplateView, template_view
 from ppfr.benchmark._view import RecordView, record_view
 from ppfr.benchmark._wording import count, listed, percent
 from ppfr.core import InvalidInputError
@@ -38,7 +40,7 @@ def write_report(
     """Write one HTML page that holds everything it needs: styles, charts and pictures are in the file.
 
     Args:
-        record_paths: a `record.json`, or the folder of a run, or several of them to be shown side by side.
+        record_paths: a `record.json`, or the folder of a run, or several of one kind to be shown side by side.
         html_path: where the page goes; written whole or not at all.
         with_pictures: show the faces that lie in `pictures/` beside each record. With real people leave them out of
             whatever is passed on; the page then says that they were left out.
@@ -48,7 +50,7 @@ def write_report(
 
     Raises:
         MissingAssetError: a record is not there.
-        InvalidInputError: no record was given, or one is damaged.
+        InvalidInputError: no record was given, one is damaged, or they are of two kinds.
         StorageError: the page cannot be written.
     """
     paths = [record_paths] if isinstance(record_paths, str | Path) else list(record_paths)
@@ -68,14 +70,20 @@ def write_report(
 
 def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]]) -> str:
     """The page as text; `grids` are the pictures of each record, as `read_grid` gives them."""
+    kinds = {kind_of(record) for record in records}
+    if len(kinds) > 1:
+        raise InvalidInputError(
+            "records on masked images and on templates have no columns in common; write a report of each kind"
+        )
+    if kinds == {"templates"}:
+        return _render_templates(records)
     views = [record_view(record, anchor=f"-{i}" if len(records) > 1 else "") for i, record in enumerate(records, 1)]
-    levels = sorted({f"{100 * e['level']:g} %" for record in records for e in _accuracies(record)})
-    return _template().render(
+    return _template("report.html.j2").render(
         title=_title(views),
         views=views,
         grids={view.anchor: grid for view, grid in zip(views, grids, strict=True)},
         protocols=list(dict.fromkeys(name for view in views for name in view.protocols)),
-        level=listed(levels) or "95 %",
+        level=_levels(records),
         css=_asset("report.css"),
         tones=_TONES,
         missing=MISSING,
@@ -85,13 +93,33 @@ def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]])
     )
 
 
+def _render_templates(records: Sequence[Record]) -> str:
+    views = [template_view(record, anchor=f"-{i}" if len(records) > 1 else "") for i, record in enumerate(records, 1)]
+    return _template("templates.html.j2").render(
+        title=_title(views),
+        views=views,
+        level=_levels(records),
+        css=_asset("report.css"),
+        tones=_TONES,
+        missing=MISSING,
+        glossary=json.loads(_asset("template-glossary.json")),
+        rules=TEMPLATE_RULES,
+        version=metadata.version("ppfr"),
+    )
+
+
+def _levels(records: Sequence[Record]) -> str:
+    levels = sorted({f"{100 * e['level']:g} %" for record in records for e in _accuracies(record)})
+    return listed(levels) or "95 %"
+
+
 def _glossary(views: Sequence[RecordView]) -> list[tuple[str, str]]:
     """The terms of the page; a third entry names the part of a view without which a term does not occur."""
     terms = json.loads(_asset("glossary.json"))
     return [(term, words) for term, words, *part in terms if not part or any(getattr(view, part[0]) for view in views)]
 
 
-def _title(views: Sequence[RecordView]) -> str:
+def _title(views: Sequence[RecordView] | Sequence[TemplateView]) -> str:
     titles = list(dict.fromkeys(view.record["experiment"]["title"] for view in views))
     return titles[0] if len(titles) == 1 else "Privacy and accuracy, side by side"
 
@@ -105,9 +133,14 @@ def _asset(name: str) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
     environment.filters["count_"] = count
     environment.filters["capitalize_"] = lambda words: words[:1].upper() + words[1:]
     environment.filters["percent_"] = lambda place: percent(place / 100)
-    return environment.from_string(_asset("report.html.j2"))
+    return environment.get_template(name)

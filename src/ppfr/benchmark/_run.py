@@ -9,14 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ppfr.benchmark._assembly import assemble, stage_rows, write_picture_index
-from ppfr.benchmark._attack_stages import AttackSession
-from ppfr.benchmark._checks import check_experiment
+from ppfr.benchmark._assembly import stage_rows
 from ppfr.benchmark._experiment import Experiment
-from ppfr.benchmark._identity import as_json, describe_experiment_data, identity_of, resolved_config
-from ppfr.benchmark._provenance import provenance
+from ppfr.benchmark._identity import as_json
+from ppfr.benchmark._procedure import procedure_on_images, procedure_on_templates
 from ppfr.benchmark._schema import Record, without_paths, write_record
-from ppfr.benchmark._stages import Session, Stage
+from ppfr.benchmark._stages import Stage
+from ppfr.benchmark._templates._experiment import TemplateExperiment
 from ppfr.benchmark._wording import duration
 from ppfr.benchmark._workspace import Json, Workspace
 from ppfr.core import PpfrError, StorageError, choose_device
@@ -25,7 +24,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 def run(
-    experiment: Experiment,
+    experiment: Experiment | TemplateExperiment,
     *,
     out_dir: Path | str,
     resume: bool = False,
@@ -43,11 +42,11 @@ def run(
     on another one that shares the folder. Each returns when all is done.
 
     Args:
-        experiment: what to run.
+        experiment: what to run, on masked images or on templates.
         out_dir: the run's folder; a new one, or with `resume` that of an earlier run of the same experiment.
         resume: go on: stages that are done are kept, failed and missing ones run, cut trainings are taken up.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side that train each recogniser; attackers train on one.
+        num_devices: processes side by side that train each recogniser; attackers train on one, and templates need none.
         progress: print a line for each stage with the time to go, and the trainings' own progress, to stderr.
 
     Returns:
@@ -62,20 +61,20 @@ def run(
         StorageError: the disk refuses; what was measured before stays.
     """
     chosen = choose_device(device)
-    check_experiment(experiment, device=str(chosen))
-    data = describe_experiment_data(experiment)
-    config = resolved_config(experiment, data)
     workspace = Workspace(Path(out_dir))
-    identity = identity_of(experiment, config)
-    workspace.claim(identity, resume=resume)
-    session = Session(experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, progress=progress)
-    origin = provenance()
-    stages = [*session.recognition_stages(), *AttackSession(session).stages()]
+    if isinstance(experiment, TemplateExperiment):
+        procedure = procedure_on_templates(experiment, workspace, device=chosen)
+    else:
+        procedure = procedure_on_images(
+            experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, progress=progress
+        )
+    workspace.claim(procedure.identity, resume=resume)
+    stages = procedure.stages
 
     def write() -> Record:
-        record = assemble(experiment, stages, workspace, config=config, data=data, origin=origin, device=chosen)
+        record = procedure.assemble()
         write_record(record, workspace.record_path)
-        write_picture_index(experiment, workspace)
+        procedure.write_pictures()
         return record
 
     write()

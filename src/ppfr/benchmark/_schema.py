@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import referencing
 
 from ppfr.assets import write_atomically
 from ppfr.core import InvalidInputError, MissingAssetError, ProblemsError
@@ -23,14 +24,34 @@ _POSIX_PATH = re.compile(r"(?<![\w/:.~…])~?/(?:[^\s/'\"`,;:()\[\]<>|]+/)+([^\s
 _WINDOWS_PATH = re.compile(r"\b[A-Za-z]:\\(?:[^\s\\'\"`,;()\[\]<>|]+\\)*([^\s\\'\"`,;()\[\]<>|]*)")
 
 
+_SCHEMAS = {"images": "record", "templates": "template-record"}
+
+
+def kind_of(record: Record) -> str:
+    """Of which kind of experiment a record is: "images" (masked ones; these records do not say it) or "templates"."""
+    return str(record.get("kind", "images"))
+
+
 @functools.cache
-def record_schema() -> Mapping[str, Any]:
-    """The JSON Schema (draft 2020-12) that every record satisfies."""
-    text = (
-        resources.files("ppfr.benchmark").joinpath("assets", f"record-{SCHEMA_VERSION}.schema.json").read_text("utf-8")
-    )
-    schema: dict[str, Any] = json.loads(text)
+def record_schema(kind: str = "images") -> Mapping[str, Any]:
+    """The JSON Schema (draft 2020-12) that every record of a kind satisfies; that of templates refers to the other.
+
+    Raises:
+        InvalidInputError: no such kind.
+    """
+    if kind not in _SCHEMAS:
+        raise InvalidInputError(f"no record is of kind {kind!r}; there are {', '.join(_SCHEMAS)}")
+    name = f"{_SCHEMAS[kind]}-{SCHEMA_VERSION}.schema.json"
+    schema: dict[str, Any] = json.loads(resources.files("ppfr.benchmark").joinpath("assets", name).read_text("utf-8"))
     return schema
+
+
+@functools.cache
+def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    shared = referencing.Resource.from_contents(record_schema())
+    return jsonschema.Draft202012Validator(
+        record_schema(kind), registry=referencing.Registry().with_resource(record_schema()["$id"], shared)
+    )
 
 
 def check_record(record: Any, *, what: str = "the record") -> None:
@@ -48,9 +69,10 @@ def check_record(record: Any, *, what: str = "the record") -> None:
             f"{what} has schema version {version!r}; this ppfr reads version {SCHEMA_VERSION}. "
             "Use the ppfr that wrote it (see its provenance), or run the experiment again"
         )
-    validator = jsonschema.Draft202012Validator(record_schema())
     problems = [
-        f"{e.json_path}: {_shortened(e.message)}" for error in validator.iter_errors(record) for e in _causes(error)
+        f"{e.json_path}: {_shortened(e.message)}"
+        for error in _validator(kind_of(record)).iter_errors(record)
+        for e in _causes(error)
     ]
     if not problems:
         problems = [*_contradictions(record)]

@@ -77,12 +77,41 @@ class RecordView:
     mixed: bool
     attacks: Sequence[tuple[str, Sequence[Row]]]
     controls: Sequence[Row]
+    made: MadeView
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MadeView:
+    """How a record was made, of either kind of experiment."""
+
+    record: Part
+    anchor: str
     curves: Sequence[Drawing]
     budgets: Sequence[tuple[str, list[tuple[str, str]]]]
     knowledge: Sequence[Row]
     data: Sequence[Row]
     stages: Sequence[Row]
     config: str
+
+
+def made_view(
+    record: Part,
+    *,
+    anchor: str,
+    curves: Sequence[Drawing] = (),
+    budgets: Sequence[tuple[str, list[tuple[str, str]]]] = (),
+) -> MadeView:
+    """The command, what was trained, networks, data, stages, configuration."""
+    return MadeView(
+        record=record,
+        anchor=anchor,
+        curves=curves,
+        budgets=budgets,
+        knowledge=_knowledge_rows(record),
+        data=[{**d, "role": _DATA_ROLES[d["role"]]} for d in record["data"]],
+        stages=[{**s, "tone": _STAGE_TONES[s["status"]], "wall": duration(s["wall_s"])} for s in record["stages"]],
+        config=json.dumps(record["experiment"]["config"], indent=1, ensure_ascii=False),
+    )
 
 
 def record_view(record: Part, *, anchor: str) -> RecordView:
@@ -97,13 +126,13 @@ def record_view(record: Part, *, anchor: str) -> RecordView:
         headline=headline(record),
         findings=of_run if is_long else [*of_run, *of_arms],
         folded_findings=of_arms if is_long else [],
-        facts=_facts(record),
+        facts=facts_of(record),
         protocols=protocol_names(record),
         summary=[_summary_row(record, arm) for arm in record["arms"] if arm["role"] != "control"],
         trade_offs=trade_offs(record),
         rocs=rocs(record),
         fars=list(verified[0]["tar_at_far"]) if verified else [],
-        verification=_verification_rows(record),
+        verification=verification_rows(record),
         leakage=leakage_charts(record),
         guarantees=[
             (arm["label"], arm["guarantee"]["in_words"].splitlines()) for arm in record["arms"] if arm.get("guarantee")
@@ -114,18 +143,14 @@ def record_view(record: Part, *, anchor: str) -> RecordView:
         published=reported_table(record, without="" if shares is None else SHARE),
         agreements=agreements(record, scored),
         mixed=any(map(sees_mixed, record["attacks"])),
-        attacks=_by_arm(_attack_rows(record)),
-        controls=_control_rows(record),
-        curves=loss_curves(record),
-        budgets=_budgets(record),
-        knowledge=_knowledge_rows(record),
-        data=[{**d, "role": _DATA_ROLES[d["role"]]} for d in record["data"]],
-        stages=[{**s, "tone": _STAGE_TONES[s["status"]], "wall": duration(s["wall_s"])} for s in record["stages"]],
-        config=json.dumps(record["experiment"]["config"], indent=1, ensure_ascii=False),
+        attacks=by_arm(_attack_rows(record)),
+        controls=control_rows(record),
+        made=made_view(record, anchor=anchor, curves=loss_curves(record), budgets=_budgets(record)),
     )
 
 
-def _facts(record: Part) -> list[tuple[str, str]]:
+def facts_of(record: Part) -> list[tuple[str, str]]:
+    """Facts on the run for the head of the page."""
     machine, provenance, experiment = record["machine"], record["provenance"], record["experiment"]
     version = provenance["ppfr"]
     if provenance["commit"]:
@@ -207,7 +232,8 @@ def _cost_cells(arm: Part) -> Row:
     }
 
 
-def _verification_rows(record: Part) -> list[Row]:
+def verification_rows(record: Part) -> list[Row]:
+    """All verification figures, of arms and of judges."""
     holders = [("", arm) for arm in record["arms"]] + [("judge, on plain images", j) for j in record["judges"]]
     rows = []
     for note, holder in holders:
@@ -253,7 +279,7 @@ def _attack_rows(record: Part) -> list[Row]:
     return rows
 
 
-def _by_arm(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def by_arm(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Under the arm's label, to be folded, where there are many; else all of them under ""."""
     if len(rows) <= _MOST_ADVERSARIES:
         return [("", list(rows))] if rows else []
@@ -300,7 +326,8 @@ def _likeness_rows(recovery: Part | None) -> list[tuple[str, list[Figure]]]:
     return rows
 
 
-def _control_rows(record: Part) -> list[Row]:
+def control_rows(record: Part) -> list[Row]:
+    """What each control was to show, and whether it did."""
     labels = {arm["name"]: arm["label"] for arm in record["arms"]}
     verdicts = {True: ("good", "passed"), False: ("bad", "failed"), None: ("note", "not judged yet")}
     expectations = {"win": "must win", "chance": "must sit at chance"}
@@ -329,7 +356,7 @@ def _budgets(record: Part) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _knowledge_rows(record: Part) -> list[Row]:
-    rows = [{**item, "holder": arm["label"]} for arm in record["arms"] for item in arm["knowledge"]]
+    rows = [{**item, "holder": arm["label"]} for arm in record["arms"] for item in arm.get("knowledge", ())]
     return rows + [{**item, "holder": judge["label"]} for judge in record["judges"] for item in judge["knowledge"]]
 
 

@@ -25,6 +25,8 @@ from ppfr.data._image_sets import concatenate as concatenate
 from ppfr.data._lfw import parse_lfw_pairs as parse_lfw_pairs
 from ppfr.data._lfw import read_lfw as read_lfw
 from ppfr.data._lfw import read_lfw_images as read_lfw_images
+from ppfr.data._open_set import OpenSetProtocol as OpenSetProtocol
+from ppfr.data._open_set import one_reference_each as one_reference_each
 from ppfr.data._pairs import PairProtocol as PairProtocol
 from ppfr.data._rec import RecImageSet as RecImageSet
 from ppfr.data._rec import read_rec as read_rec

@@ -22,6 +22,8 @@ from ppfr.metrics._open_set import IdentificationReport as IdentificationReport
 from ppfr.metrics._open_set import identification_report as identification_report
 from ppfr.metrics._open_set import open_set_fnir as open_set_fnir
 from ppfr.metrics._paired import paired_accuracy_gap as paired_accuracy_gap
+from ppfr.metrics._paired_searches import IdentificationGaps as IdentificationGaps
+from ppfr.metrics._paired_searches import paired_identification_gaps as paired_identification_gaps
 from ppfr.metrics._recovered import RecoveredAcceptance as RecoveredAcceptance
 from ppfr.metrics._recovered import identity_cosine as identity_cosine
 from ppfr.metrics._recovered import verification_accuracy_of_recovered as verification_accuracy_of_recovered
@@ -35,6 +37,7 @@ from ppfr.metrics._verification import Comparisons as Comparisons
 from ppfr.metrics._verification import VerificationReport as VerificationReport
 from ppfr.metrics._verification import auc as auc
 from ppfr.metrics._verification import eer as eer
+from ppfr.metrics._verification import far_caveat as far_caveat
 from ppfr.metrics._verification import fmr as fmr
 from ppfr.metrics._verification import fnmr as fnmr
 from ppfr.metrics._verification import tar_at_far as tar_at_far

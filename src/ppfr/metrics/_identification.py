@@ -22,7 +22,7 @@ _VALUES_AT_ONCE = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Searches:
+class Searches:
     """What each probe's search found.
 
     Attributes:
@@ -50,7 +50,8 @@ class _Searches:
         return np.clip(places / (self.num_tied_N + 1), 0.0, 1.0)
 
 
-def _search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: Labels) -> _Searches:
+def search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: Labels) -> Searches:
+    """Every probe's search; arguments and errors as in `open_set_tpir`, whichever probes have mates."""
     score_NM = np.asarray(score_matrix)
     if score_NM.ndim != 2 or score_NM.size == 0:
         raise ShapeError(f"score_matrix has shape {score_NM.shape}; give (N probes, M gallery entries), neither empty")
@@ -80,7 +81,7 @@ def _search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: L
         mate_N[rows] = np.where(has_mate_N[rows], mate, -np.inf)
         top_N[rows] = best_NG.max(axis=1)
     probe_index, num_subjects = subject_index(probe_N, num_probes, "probe_subjects")
-    return _Searches(
+    return Searches(
         subject_N=probe_index,
         num_subjects=num_subjects,
         has_mate_N=has_mate_N,
@@ -92,8 +93,8 @@ def _search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: L
     )
 
 
-def _closed_set(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: Labels) -> _Searches:
-    searches = _search(score_matrix, probe_subjects, gallery_subjects)
+def _closed_set(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: Labels) -> Searches:
+    searches = search(score_matrix, probe_subjects, gallery_subjects)
     num_without = int((~searches.has_mate_N).sum())
     if num_without:
         raise InvalidInputError(
@@ -208,7 +209,7 @@ def open_set_tpir(
         RangeError: scores that are not finite, a rank outside 1..G, or a FPIR outside (0, 1].
         InvalidInputError: no probe with, or none without, a mate.
     """
-    searches = _search(score_matrix, probe_subjects, gallery_subjects)
+    searches = search(score_matrix, probe_subjects, gallery_subjects)
     has_mate_N = searches.has_mate_N
     num_mated, num_unmated = int(has_mate_N.sum()), int((~has_mate_N).sum())
     if num_mated == 0 or num_unmated == 0:
@@ -217,7 +218,7 @@ def open_set_tpir(
     if not 1 <= rank <= searches.num_gallery:
         raise RangeError(f"rank {rank} is not in 1..{searches.num_gallery}, the number of gallery subjects")
     check_resampling(num_resamples, level, searches.num_subjects)
-    order = _open_set_order(searches, rank)
+    order = open_set_order(searches, rank)
     bootstrap = SubjectBootstrap(
         searches.subject_N[order.order_N],
         None,
@@ -249,7 +250,7 @@ def open_set_tpir(
     return dict(zip(fpirs, found, strict=True))
 
 
-def _open_set_order(searches: _Searches, rank: int) -> ScoreOrder:
+def open_set_order(searches: Searches, rank: int) -> ScoreOrder:
     """Searches as comparisons: the mate's score, minus infinity if not found, against the best score of strangers."""
     is_found_N = searches.num_above_N + searches.num_tied_N < rank
     mate_N = np.where(is_found_N, searches.mate_score_N, -np.inf)

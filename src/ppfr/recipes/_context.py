@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ from ppfr.models import Backbone, ModelCard, NetworkEmbedder, for_inference
 from ppfr.training import Plan
 
 PRESETS = ("fast-test", "laptop", "paper")
+AnyBudget = TypeVar("AnyBudget")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ FAST_BUDGET = Budget(
 )
 
 
-def budget_of(budgets: Mapping[str, Budget], preset: str) -> Budget:
+def budget_of(budgets: Mapping[str, AnyBudget], preset: str) -> AnyBudget:
     """The budget of a preset.
 
     Raises:

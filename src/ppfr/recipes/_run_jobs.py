@@ -7,14 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ppfr.benchmark import Experiment, Record, run, write_report
+from ppfr.benchmark import Experiment, Record, TemplateExperiment, run, write_report
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes import _adamixup as adamixup
 from ppfr.recipes import _hfcf as hfcf
+from ppfr.recipes import _hfcf_templates as hfcf_templates
 from ppfr.recipes import _spine as spine
 from ppfr.recipes._context import PRESETS, RecipeContext
 
-Recipe = Callable[[RecipeContext], Experiment]
+Recipe = Callable[[RecipeContext], Experiment | TemplateExperiment]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "spine:demo": spine.demo,
@@ -25,6 +26,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "adamixup:table3": adamixup.table3,
         "adamixup:ways": adamixup.ways,
         "hfcf:ablation": hfcf.ablation,
+        "hfcf:mapping": hfcf_templates.mapping,
+        "hfcf:one_to_n": hfcf_templates.one_to_n,
     }
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
@@ -102,14 +105,14 @@ def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
 
 
 def run_experiment(
-    experiment: Experiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
+    experiment: Experiment | TemplateExperiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
 ) -> dict[str, Any]:
     """Run an experiment, write its report, and tell what came out.
 
     Returns:
         "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
-        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval), "wall_s", and the paths
-        "record" and "report".
+        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval; of 1:N the rank-1 rate),
+        "wall_s", and the paths "record" and "report".
     """
     record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
     report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
@@ -145,12 +148,16 @@ def failed_stages(record: Record) -> list[str]:
 
 
 def accuracies(record: Record) -> dict[str, Any]:
-    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"."""
-    return {
+    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"; of 1:N the rank-1 rate."""
+    found = {
         f"{arm['name']} on {protocol['name']}": protocol["accuracy"]
         for arm in record["arms"]
         for protocol in arm["protocols"]
     }
+    for arm in record["arms"]:
+        for search in arm.get("identification", ()):
+            found[f"{arm['name']}, rank-1, {search['scenario']}, {search['values']}"] = search["rank"]["1"]
+    return found
 
 
 def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def select_key(
     invert: Inverter,
     threshold: float,
     max_keys: int = 10,
+    new_key: Callable[[], SubjectKey] | None = None,
 ) -> SelectedKey:
     """Draw keys until the template under one resists the solver.
 
@@ -58,6 +59,7 @@ def select_key(
         invert: the solver, as `ppfr.attacks.MappingInversion` gives one.
         threshold: cosine in [-1, 1], `ppfr.metrics.threshold_at_far` at 0.2 of the recogniser's plain scores.
         max_keys: candidates to try before the best of them is taken.
+        new_key: where candidates come from, for simulations; None for `scheme.new_key`.
 
     Raises:
         RangeError: a threshold that is no cosine, or fewer than one key.
@@ -75,7 +77,7 @@ def select_key(
         raise RangeError(f"max_keys={max_keys}; try at least one")
     best: tuple[float, SubjectKey, ProtectedTemplate] | None = None
     for number in range(1, max_keys + 1):
-        key = scheme.new_key()
+        key = scheme.new_key() if new_key is None else new_key()
         template = scheme.enrol(embedding_D, key=key)
         recovered = np.asarray(invert(template.values_K[None], scheme.mapping([key])), dtype=np.float64)
         if recovered.shape != (1, scheme.in_dim):

@@ -1,0 +1,181 @@
+"""What an experiment on templates is: schemes side by side on one recogniser's embeddings, and who attacks them.
+
+It stands beside `Experiment`, which is on masked images, and shares its judges, controls, record and report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ppfr.benchmark._experiment import Judge
+from ppfr.core import ImageSet, Matcher, SubjectKey, TemplateAttack, TemplateScheme, ThreatModel
+
+if TYPE_CHECKING:
+    from ppfr.data import OpenSetProtocol, PairProtocol
+
+DrawKeys = Callable[[int, np.random.Generator], Sequence[SubjectKey]]
+"""(number, rng) -> so many keys of the simulated subjects."""
+
+Held = Literal["float32", "int8"]
+"""How a matcher holds templates."""
+
+MakeMatcher = Callable[[np.ndarray, Sequence[SubjectKey], Held], Matcher]
+"""((M, D) references, M keys, how templates are held) -> a matcher that maps a probe under every identity's own key."""
+
+ChooseKey = Callable[[np.ndarray, float, np.random.Generator], tuple[SubjectKey, int, bool]]
+"""((D,) embedding, inversion threshold, rng) -> a key, how many were tried, whether it lies below the threshold."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeySelection:
+    """Keys are chosen when a person is enrolled, so that a solver fails on that template.
+
+    Attributes:
+        choose: does it for one person.
+        fmr: the inversion threshold is the recogniser's at this false match rate.
+        in_words: the rule, for the report.
+    """
+
+    choose: ChooseKey
+    in_words: str
+    fmr: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TemplateArm:
+    """One template protection under test.
+
+    Attributes:
+        name: short and unique, as in "mapping-o2".
+        label: for tables.
+        role: "baseline" (embeddings as they are), "protected", or "control" (templates that say nothing).
+        scheme: makes templates.
+        draw_keys: keys of simulated subjects from the run's seed; real ones come from the operating system.
+        is_keyed: templates depend on the key; False for the controls.
+        selection: how keys are chosen, or None for keys as drawn. Choosing costs a solve a candidate, so it is done
+            for the victims alone, and such an arm is attacked and nothing else.
+        matcher: makes the arm's own 1:N matcher; None for a plain loop over identities, which is slow.
+        baseline: name of the arm that recognition is compared with, or None.
+    """
+
+    name: str
+    label: str
+    role: str
+    scheme: TemplateScheme
+    draw_keys: DrawKeys
+    is_keyed: bool = True
+    selection: KeySelection | None = None
+    matcher: MakeMatcher | None = None
+    baseline: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InversionRule:
+    """When a control of an inversion counts as passed.
+
+    Attributes:
+        least_cosine: a positive control recovers embeddings whose mean cosine to the enrolled ones is at least this
+            (lower end of the interval).
+        least_share_of_plain: and passes as at least this share of the victims as whom their plain embeddings pass.
+        most_times_fmr: a negative control passes as no more of them than this many times the false match rate (lower
+            end of the interval).
+    """
+
+    least_cosine: float = 0.99
+    least_share_of_plain: float = 0.9
+    most_times_fmr: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TemplateAttackPlan:
+    """One attack on one arm's templates under one threat model.
+
+    Attributes:
+        name: short and unique, as in "cosine-known-mapping-o2".
+        label: for tables; the same for one solver on all arms.
+        arm: name of the arm that is attacked.
+        make: makes a fresh attack.
+        granted: what this adversary knows. With `knows_secret` it holds the subjects' keys, else it draws its own.
+        role: "attack", "positive control" (the baseline: must win) or "negative control" (must sit at chance).
+        rule: when a control counts as passed.
+    """
+
+    name: str
+    label: str
+    arm: str
+    make: Callable[[], TemplateAttack]
+    granted: ThreatModel
+    role: str = "attack"
+    rule: InversionRule = InversionRule()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Transfer:
+    """Whether what was recovered passes at another recogniser too: its embeddings are guessed by a linear map.
+
+    Attributes:
+        judge: that recogniser.
+        public_images: faces that the map is fitted on; shares nobody with the victims.
+    """
+
+    judge: Judge
+    public_images: ImageSet
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TemplateExperiment:
+    """All that a run needs; a variant is `dataclasses.replace`. At least one of `pairs` and `open_set` is there.
+
+    Attributes:
+        name: as in "hfcf:mapping".
+        title: heading of the report.
+        summary: one or two sentences for its head.
+        preset: name of the preset, or "".
+        command: the command line that runs this.
+        seed: root of every draw.
+        people: "real" or "synthetic".
+        recogniser: plain image -> the embedding that is protected.
+        arms: the schemes; baselines before those that are compared with them.
+        pairs: 1:1 protocol; unlinkability, renewal and attacks are measured on its people too. None for 1:N alone.
+        open_set: 1:N protocol, or None.
+        attacks: in the order in which they run; they need `pairs`.
+        num_victims: people attacked, of those with two images or more.
+        transfer: another recogniser, or None.
+        num_issues: how often everybody is enrolled anew, each time under fresh keys.
+        fars: false accept rates of 1:1.
+        fmrs: the recogniser's false match rates at whose thresholds a recovered embedding counts as passing.
+        fpirs: false positive identification rates of 1:N.
+        num_resamples: bootstrap resamples behind each interval.
+        batch_size: images embedded at a time; no figure depends on it.
+        adds_mirrored: embed each image and its mirror image, and add the embeddings.
+    """
+
+    name: str
+    title: str
+    summary: str = ""
+    preset: str = ""
+    command: str
+    seed: int
+    people: str
+    recogniser: Judge
+    arms: Sequence[TemplateArm]
+    pairs: PairProtocol | None = None
+    open_set: OpenSetProtocol | None = None
+    attacks: Sequence[TemplateAttackPlan] = ()
+    num_victims: int = 0
+    transfer: Transfer | None = None
+    num_issues: int = 5
+    fars: Sequence[float] = (1e-2, 1e-3)
+    fmrs: Sequence[float] = (1e-3, 1e-4)
+    fpirs: Sequence[float] = (1e-2, 1e-3)
+    num_resamples: int = 1000
+    batch_size: int = 64
+    adds_mirrored: bool = False
+
+    def arm(self, name: str) -> TemplateArm:
+        """The arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
