@@ -77,6 +77,30 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, optimiser, step, 
     assert record.resumed_at_steps == [] if step < 5 else [step // 5 * 5]
 
 
+@pytest.mark.parametrize(("step", "times"), [(3, 2), (6, 1)], ids=["before a checkpoint", "after one"])
+def test_first_weights_are_made_anew_only_where_no_checkpoint_holds_them(tmp_path, step, times):
+    calls = []
+    for objective, options in ((ToyObjective(raises_at=step), {}), (ToyObjective(), {"resume": True})):
+
+        def prepare(objective=objective):
+            calls.append(objective)
+            with torch.no_grad():
+                for parameter in objective.parameters():
+                    parameter.mul_(0.5)
+
+        try:
+            _fit(objective, tmp_path, prepare=prepare, **options)
+        except KeyboardInterrupt:
+            assert step == 3 or list((tmp_path / "checkpoints").iterdir())
+    assert len(calls) == times
+    whole = ToyObjective()
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.mul_(0.5)
+    _fit(whole, None)
+    assert torch.equal(weights(objective), weights(whole))
+
+
 def _run_until_killed(run_dir):
     torch.set_num_threads(1)
     _fit(ToyObjective(killed_at=8), run_dir)

@@ -338,8 +338,6 @@ def _train(
     check_batch(way.mixing, way.plan.batch_size // max(1, options.num_devices))
     num_classes = len(set(images.subject_ids))
     objective, network = way.build(masker, num_classes=num_classes, seed=seed)
-    if prepare is not None:
-        prepare(objective)
     rebuild = None
     if options.num_devices > 1 and masker.spec.is_keyed:
         # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.
@@ -366,6 +364,7 @@ def _train(
         progress=options.shows_progress,
         tensorboard=options.with_tensorboard,
         rebuild=rebuild,
+        prepare=None if prepare is None else functools.partial(prepare, objective),
     )
     return _system(masker, network, images, way=words, learnt_from=way.cards()), record
 

@@ -34,6 +34,7 @@ def fit(
     progress: bool = True,
     tensorboard: bool = False,
     rebuild: Callable[[], Objective] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> FitRecord:
     """Train an objective on an image set.
 
@@ -54,6 +55,8 @@ def fit(
         rebuild: for several devices and an objective that refuses pickling, as one with a keyed masker does: a function
             of some module that builds such an objective (with the same secret) in each process; it then receives the
             weights of `objective`.
+        prepare: gives `objective` its first weights from the data, where that takes time: called before the first step,
+            and not where a checkpoint is taken up.
 
     Returns:
         The facts of the run.
@@ -81,6 +84,8 @@ def fit(
         data=data,
     )
     _check_run_dir(job)
+    if prepare is not None and not (resume and job.checkpoints is not None and find_checkpoints(job.checkpoints)):
+        prepare()
     return _run(fabric, objective, job, rebuild=rebuild)
 
 
