@@ -5,7 +5,6 @@ Suffixes: B probes, N pairs, M references, D embedding.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, final
@@ -13,7 +12,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import InvalidInputError, PartyError, ShapeError
+from ppfr.core import InvalidInputError, ShapeError
 from ppfr.matching._secure._answers import Answer, Kind, Query, ask, open_answers
 from ppfr.matching._secure._channel import NUM_PARTIES, InMemoryChannel
 from ppfr.matching._secure._fixed_point import FixedPoint
@@ -141,21 +140,21 @@ class ThreePartyMatcher:
             references_N=references_N,
         )
         self._number += 1
-        jobs = [self._pool.submit(self._run, index, query) for index, query in enumerate(queries)]
-        errors = [error for job in jobs if (error := job.exception()) is not None]
-        if errors:
+        failures: list[BaseException] = []
+        jobs = [self._pool.submit(self._run, index, query, failures) for index, query in enumerate(queries)]
+        answers = [job.result() for job in jobs]
+        if failures:
             self._connect()
-            # A party that was left waiting by another one's error says less than that one.
-            raise next((error for error in errors if not isinstance(error, PartyError)), errors[0])
-        return open_answers([job.result() for job in jobs])
+            raise failures[0]  # the others' follow from it
+        return open_answers([answer for answer in answers if answer is not None])
 
-    def _run(self, index: int, query: Query) -> Answer:
+    def _run(self, index: int, query: Query, failures: list[BaseException]) -> Answer | None:
         try:
             return self._parties[index].answer(query)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._channels[index].close()
-            raise
+        except BaseException as error:
+            failures.append(error)
+            self._channels[index].close()
+            return None
 
     def __repr__(self) -> str:
         return f"ThreePartyMatcher(num_references={self.num_references}, {self.fixed_point}, contents=<redacted>)"
