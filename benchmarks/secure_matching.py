@@ -230,11 +230,9 @@ def measure_mpyc(options: argparse.Namespace) -> dict[str, Any] | str:
 def measure_tenseal(options: argparse.Namespace) -> dict[str, Any] | str:
     if importlib.util.find_spec("tenseal") is None:
         return "not measured: tenseal is not installed (pip install 'ppfr[he]')"
-    import tenseal
+    import tenseal  # noqa: PLC0415 - optional
 
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60]
-    )
+    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
     context.global_scale = 2**40
     context.generate_galois_keys()
     probe = people(1, seed=1)[0].tolist()

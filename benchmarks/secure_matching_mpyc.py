@@ -1,7 +1,7 @@
 """MPyC's part of secure_matching.py: three processes on loopback compare a shared probe with a shared gallery.
 
-Scores are inner products of int8-quantised 512-d rows (24-bit secure integers); each is compared with a public threshold
-and only the decisions are opened. Prints one line of JSON. Run by secure_matching.py; alone:
+Scores are inner products of int8-quantised 512-d rows (24-bit secure integers); each is compared with a public
+threshold and only the decisions are opened. Prints one line of JSON. Run by secure_matching.py; alone:
 python benchmarks/secure_matching_mpyc.py -M3 --sizes 1 100
 """
 

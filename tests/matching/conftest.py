@@ -62,7 +62,7 @@ def plain():
 
 @pytest.fixture(scope="session")
 def three_parties():
-    """Run a function of (party, channel, keys) at three parties at once; their results. Keys are fixed: test vectors."""
+    """Run a function of (party, channel, keys) at three parties at once; their results. Keys are fixed."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     from ppfr.matching import InMemoryChannel, PairwiseKeys
 

@@ -184,7 +184,9 @@ def test_keystream_is_aes_in_counter_mode():
     assert stream.words((2, 1), np.uint64).tobytes().hex() == "58e2fccefa7e3061367f1d57a4e7455a"
     long = Keystream(bytes(16), 0).words(1 << 17, np.uint64)
     parts = Keystream(bytes(16), 0)
-    np.testing.assert_array_equal(long, np.concatenate([parts.words(n, np.uint64) for n in (3, 40000, (1 << 17) - 40003)]))
+    np.testing.assert_array_equal(
+        long, np.concatenate([parts.words(n, np.uint64) for n in (3, 40000, (1 << 17) - 40003)])
+    )
     assert not np.array_equal(long[:4], Keystream(bytes(16), 1).words(4, np.uint64))
     with pytest.raises(RangeError, match="16"):
         Keystream(b"short", 0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -166,14 +169,14 @@ def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
 
     def work(party, channel, keys):
         if party == 1:
-            return channel.send(b"?" * 32) if babbles else None
+            return channel.send(babble) if babble else None
         try:
             return Party(galleries[party], keys, channel).answer(queries[party])
         except PartyError as error:
             channel.close()
             return error
 
-    for babbles, said in ((False, "party 1 sent nothing"), (True, "party 1 is on another")):
+    for babble, said in ((b"", "party 1 sent nothing"), (b"?" * 32, "party 1 is on another")):
         results = three_parties(work, channels=InMemoryChannel.ring(timeout_s=0.3))
         assert said in str(results[0])
     channels = InMemoryChannel.ring(timeout_s=0.3)
@@ -217,9 +220,7 @@ def test_a_query_number_is_used_once(three_parties, made):
 def test_answers_of_three_parties_to_one_query_are_needed(three_parties, made):
     point, galleries, queries = made
     answers = answers_of(three_parties, galleries, queries)
-    later = answers_of(
-        three_parties, galleries, ask("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1)
-    )
+    later = answers_of(three_parties, galleries, ask("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1))
     with pytest.raises(InvalidInputError, match="all three"):
         open_answers(answers[:2])
     with pytest.raises(InvalidInputError, match="different queries"):
@@ -231,3 +232,10 @@ def test_nothing_secret_in_texts(made):
     words = [str(int(word)) for word in galleries[0].words_NW[0] if word > 9999]
     for text in (repr(galleries[0]), repr(queries[0]), repr(share_threshold(0.5, point)[0])):
         assert not any(word in text for word in words) and "array" not in text
+
+
+def test_the_pages_example(capsys):
+    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-matching.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {})
+    assert "bytes_sent" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """What a party receives says nothing: for fixed shares, every word is uniform over the masks it cannot compute.
 
-Statistically: one sharing repeated over a gallery, so that whatever is sent without its mask repeats too; bytes received
-for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream that its
+Statistically: one sharing repeated over a gallery, so that whatever is sent without its mask repeats too; bytes
+received for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream that its
 receiver does not have, so that it is uniform if that keystream is. Planted bugs are caught by the same checks.
 """
 
@@ -172,7 +172,10 @@ def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
         dtype = np.uint16 if at == 0 else np.uint64
         one, other = (np.frombuffer(r[receiver][at], dtype) for r in (before, after))
         difference = (one - other) if at == 0 else (one ^ other)
-        held.append(np.array_equal(difference, moved_by(difference.shape, dtype)) and before[receiver][:at] == after[receiver][:at])
+        held.append(
+            np.array_equal(difference, moved_by(difference.shape, dtype))
+            and before[receiver][:at] == after[receiver][:at]
+        )
     return held
 
 

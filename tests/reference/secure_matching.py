@@ -6,7 +6,7 @@ import math
 
 
 def quantised(unit_rows, scale):
-    return [[int(math.floor(abs(float(v)) * scale + 0.5)) * (1 if v >= 0 else -1) for v in row] for row in unit_rows]
+    return [[math.floor(abs(float(v)) * scale + 0.5) * (1 if v >= 0 else -1) for v in row] for row in unit_rows]
 
 
 def integer_scores(probes, rows):

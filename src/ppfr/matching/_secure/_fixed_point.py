@@ -27,9 +27,9 @@ class FixedPoint:
     computes in Z_2^16 and "int16" in Z_2^32, and each takes the finest scale that its ring allows.
 
     No overflow, with k = `ring_bits` and B = 2^(k/2 - 1) - 1: the scale s is B - ceil(sqrt(D)/2). Rounding moves a unit
-    row times s by at most sqrt(D)/2 in length, so that a rounded row is at most B long, and by Cauchy and Schwarz an inner
-    product lies in [-B^2, B^2]. A threshold in [-1, 1] is an integer in [-s^2, s^2]. Their difference, the only thing
-    whose sign is taken, is at most B^2 + s^2 < 2 B^2 < 2^(k-1) in magnitude: it is a signed number of k bits.
+    row times s by at most sqrt(D)/2 in length, so that a rounded row is at most B long, and by Cauchy and Schwarz an
+    inner product lies in [-B^2, B^2]. A threshold in [-1, 1] is an integer in [-s^2, s^2]. Their difference, the only
+    thing whose sign is taken, is at most B^2 + s^2 < 2 B^2 < 2^(k-1) in magnitude: it is a signed number of k bits.
 
     Attributes:
         dim: D, 1..4096.

@@ -91,7 +91,7 @@ def slice_bits(values_BN: NDArray[Any], out_KBL: NDArray[np.uint64]) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
-def and_gates(  # noqa: PLR0917 - compiled functions take no keywords
+def and_gates(
     left_2KL: NDArray[np.uint64],
     left_G: NDArray[np.int64],
     right_2KL: NDArray[np.uint64],

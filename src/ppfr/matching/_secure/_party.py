@@ -98,9 +98,10 @@ class Party:
             raise InvalidInputError(
                 f"query number {query.number} was used, or comes late; numbers of a session only ever grow"
             )
-        if query.references_N is not None and not (
-            (query.references_N >= 0) & (query.references_N < len(self._gallery))
-        ).all():
+        if (
+            query.references_N is not None
+            and not ((query.references_N >= 0) & (query.references_N < len(self._gallery))).all()
+        ):
             raise RangeError(f"references are outside 0..{len(self._gallery) - 1}; give indices of this gallery")
 
     def _statement(self, query: Query) -> bytes:

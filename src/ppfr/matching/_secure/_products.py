@@ -95,7 +95,9 @@ class TorchProducts:
         import torch
 
         rows_NW = self._rows_MW[torch.from_numpy(reference_N).to(self._device)].long()
-        total_N = (rows_NW * self._placed(probes_NW).long()).sum(dim=1)  # wraps at 2^64, of which the ring's bits remain
+        total_N = (rows_NW * self._placed(probes_NW).long()).sum(
+            dim=1
+        )  # wraps at 2^64, of which the ring's bits remain
         return np.asarray(total_N.cpu().numpy().astype(self._dtype))
 
     def _placed(self, words: NDArray[Any]) -> Any:

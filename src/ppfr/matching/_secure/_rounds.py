@@ -62,8 +62,8 @@ class Rounds:
         """
         if self._receive(len(statement)) != statement:
             raise PartyError(
-                f"party {(self._party + 1) % NUM_PARTIES} is on another query, gallery, threshold or version than party "
-                f"{self._party}; nothing was decided"
+                f"party {(self._party + 1) % NUM_PARTIES} is on another query, gallery, threshold or version than "
+                f"party {self._party}; nothing was decided"
             )
 
     def reshare(self, additive_BN: Words) -> Words:
@@ -75,8 +75,8 @@ class Rounds:
     def to_summands(self, shared_2BN: Words) -> tuple[Words, Words]:
         """(2, B, N) ring elements -> the bits of two numbers, (2, K, B, W) each, that add up to them.
 
-        x_0 + x_1 is known to party 0, which shares its bits: under the keystream of key 1 that party 1 has too, the rest
-        goes to party 2. x_2 is known to parties 1 and 2, and is a sharing of itself.
+        x_0 + x_1 is known to party 0, which shares its bits: under the keystream of key 1 that party 1 has too, the
+        rest goes to party 2. x_2 is known to parties 1 and 2, and is a sharing of itself.
         """
         own_BN, next_BN = shared_2BN
         zero = np.zeros(_planes_shape(own_BN), dtype=np.uint64)

@@ -51,7 +51,8 @@ class SharedRows:
         num, width = len(self.words_NW), 2 * self.fixed_point.dim
         if self.words_NW.shape != (num, width) or self.ids_N16.shape != (num, ID_BYTES):
             raise ShapeError(
-                f"words have shape {self.words_NW.shape} and ids {self.ids_N16.shape}; give (N, {width}), (N, {ID_BYTES})"
+                f"words have shape {self.words_NW.shape} and ids {self.ids_N16.shape}; "
+                f"give (N, {width}) and (N, {ID_BYTES})"
             )
         if self.words_NW.dtype != self.fixed_point.dtype or self.ids_N16.dtype != np.uint8:
             raise InvalidInputError(

@@ -29,8 +29,8 @@ class ThreePartyMatcher:
 
     Args:
         references_MD: (M, D) of L2 norm 1.
-        values: "int16" (32-bit ring; decisions of float scores but for ties) or "int8" (16-bit ring; half the memory and
-            traffic, twice the speed, coarser scores).
+        values: "int16" (32-bit ring; decisions of float scores but for near ties) or "int8" (16-bit ring; half the
+            memory, traffic and time, coarser scores).
         products: where inner products are computed: makes a `RingProducts` of a party's rows; None for compiled loops.
         timeout_s: how long a party waits for another.
 
@@ -86,21 +86,15 @@ class ThreePartyMatcher:
         """(N,): whether probe n is accepted against reference references_N[n]."""
         return self._asked("verify", probes_ND, threshold, references_N)
 
-    def any_at_least(
-        self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
-    ) -> NDArray[np.bool_]:
+    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
         """(B,): whether any reference is accepted for the probe; one bit a probe is opened."""
         return self._asked("any", probes_BD, threshold)
 
-    def set_at_least(
-        self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
-    ) -> NDArray[np.bool_]:
+    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
         """(B, M): which references are accepted for which probe."""
         return self._asked("set", probes_BD, threshold)
 
-    def best_at_least(
-        self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
-    ) -> NDArray[np.int64]:
+    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.int64]:
         """(B,): the accepted reference of highest score, of equal ones the lowest index; -1 where none is accepted."""
         return self._asked("best", probes_BD, threshold)
 
