@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def test_parties_on_different_things_name_each_other(three_parties, made):
 def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
     _, galleries, queries = made
 
-    def work(party, channel, keys):
+    def work(party, channel, keys, babble):
         if party == 1:
             return channel.send(babble) if babble else None
         try:
@@ -177,7 +178,7 @@ def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
             return error
 
     for babble, said in ((b"", "party 1 sent nothing"), (b"?" * 32, "party 1 is on another")):
-        results = three_parties(work, channels=InMemoryChannel.ring(timeout_s=0.3))
+        results = three_parties(functools.partial(work, babble=babble), channels=InMemoryChannel.ring(timeout_s=0.3))
         assert said in str(results[0])
     channels = InMemoryChannel.ring(timeout_s=0.3)
     channels[1].send(b"short")

@@ -1,8 +1,8 @@
 """What a party receives says nothing: for fixed shares, every word is uniform over the masks it cannot compute.
 
 Statistically: one sharing repeated over a gallery, so that whatever is sent without its mask repeats too; bytes
-received for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream that its
-receiver does not have, so that it is uniform if that keystream is. Planted bugs are caught by the same checks.
+received for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream
+that its receiver does not have, so that it is uniform if that keystream is. Planted bugs are caught by the same checks.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def largest(rounds: Rounds, numbers: Words) -> tuple[Words, Words]:
 
 
 def _choose(rounds: Rounds, left: Words, right: Words, num_planes: int) -> Words:
-    """Planes of the side whose number (the first `num_planes`) is larger, left where equal; then the choice, a plane."""
+    """Planes of the side whose number (the first `num_planes`) is larger, left where equal; then the choice."""
     takes_right = carries(rounds, right[:, :num_planes], rounds.inverted(left[:, :num_planes]))
     difference = left ^ right
     every = np.arange(difference.shape[1])
