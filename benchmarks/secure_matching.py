@@ -24,6 +24,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -271,11 +272,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result: dict[str, Any] = {
-        "command": "python benchmarks/secure_matching.py " + " ".join(a for a in sys.argv[1:] if a != arguments.note),
+        "command": "python benchmarks/secure_matching.py " + shlex.join(sys.argv[1:]),
         "note": arguments.note,
         "dim": DIM,
         "cores": len(os.sched_getaffinity(0)),
-        "niceness": os.nice(0),
         "load_average": os.getloadavg()[0],
         "machine": platform.machine(),
         "numpy": np.__version__,

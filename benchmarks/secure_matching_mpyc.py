@@ -21,7 +21,8 @@ DIM, TURNS, THRESHOLD = 512, 3, 0.3
 
 def integers(num: int, scale: int, *, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((num, DIM))
-    return np.rint(scale * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(object)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.rint(scale * unit).astype(int).astype(object)  # Python integers, as MPyC's fields take them
 
 
 def bytes_sent() -> int:
