@@ -62,7 +62,7 @@ class FixedPoint:
     @property
     def scale(self) -> int:
         """s: a coordinate v becomes the integer nearest to s v, a score that of s^2 times it."""
-        return 2 ** (self.ring_bits // 2 - 1) - 1 - math.ceil(math.sqrt(self.dim) / 2)
+        return (1 << (self.ring_bits // 2 - 1)) - 1 - math.ceil(math.sqrt(self.dim) / 2)
 
     @property
     def largest_error(self) -> float:
