@@ -23,7 +23,7 @@ $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx]'
+	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc]'
 	touch $@
 
 setup: $(VENV)/.dev  ## environment with everything that developers need
@@ -52,6 +52,7 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	$(BIN)/python benchmarks/networks.py --threads 2 --json benchmarks/networks.json
 	$(BIN)/python benchmarks/mixing.py --threads 2 --json benchmarks/mixing.json
 	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 
 check: lint type arch docs test  ## what CI runs
 

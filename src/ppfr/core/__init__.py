@@ -15,6 +15,7 @@ from ppfr.core._errors import MissingWeightsError as MissingWeightsError
 from ppfr.core._errors import NotYetSupportedError as NotYetSupportedError
 from ppfr.core._errors import OutdatedTemplateError as OutdatedTemplateError
 from ppfr.core._errors import OverlapError as OverlapError
+from ppfr.core._errors import PartyError as PartyError
 from ppfr.core._errors import PpfrError as PpfrError
 from ppfr.core._errors import ProblemsError as ProblemsError
 from ppfr.core._errors import RangeError as RangeError

@@ -84,6 +84,10 @@ class StorageError(PpfrError):
     """Writing failed (disk full, no permission); nothing half-written was left behind."""
 
 
+class PartyError(PpfrError):
+    """A party of a secure protocol is gone, late, or not on the same query; names the party, never what it shares."""
+
+
 class MissingExtraError(PpfrError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 

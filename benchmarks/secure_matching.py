@@ -1,0 +1,298 @@
+"""Secure matching: what a party's core computes, what a query costs, side by side with other ways in the same run.
+
+Three parties of the engine run as threads of this process over in-memory channels (no network, no TLS). Per party core,
+by the processor time of a party's own thread, which other work on the machine does not blur as it does wall time:
+
+- inner products with a shared gallery, one probe and a batch of 32;
+- comparisons with a hidden threshold, re-sharing included;
+- masks: AES in counter mode.
+
+Per query: wall time, the busiest party's processor time, bytes and rounds between parties, bytes to and from the asker;
+for 1:1, over growing galleries, over batches of 1 to 32 probes, and for a large gallery.
+
+Beside it, where they are installed: MPyC (three processes on loopback, Shamir sharing; its own inner product and
+comparison on arrays of secure integers) and TenSEAL (CKKS; an encrypted probe against plain references; the key holder
+sees the scores). Where one is not installed, the result says so.
+
+Run: python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from ppfr.matching import (
+    FixedPoint,
+    InMemoryChannel,
+    NumbaProducts,
+    PairwiseKeys,
+    Party,
+    SharedRows,
+    TorchProducts,
+    ask,
+    open_answers,
+    share_rows,
+    share_threshold,
+)
+from ppfr.matching._secure import _circuits
+from ppfr.matching._secure._keystream import Keystream, ZeroShares
+from ppfr.matching._secure._rounds import Rounds
+
+DIM, THRESHOLD = 512, 0.3
+
+
+def people(num: int, *, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((num, DIM), dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
+    """Median seconds of the clock and of this thread's processor time, the first turn (compilation) left out."""
+    action()
+    wall, processor = [], []
+    for _ in range(turns):
+        begun, used = time.perf_counter(), time.thread_time()
+        action()
+        wall.append(time.perf_counter() - begun)
+        processor.append(time.thread_time() - used)
+    return {"wall_s": statistics.median(wall), "processor_s": statistics.median(processor)}
+
+
+class Trio:
+    """Three parties on one gallery, each a thread."""
+
+    def __init__(self, num: int, values: str, *, seed: int = 0) -> None:
+        self.point = FixedPoint(dim=DIM, values=values)
+        # Large galleries repeat people: cost does not depend on what is shared, and it is quicker to make.
+        parts = share_rows(people(min(num, 20_000), seed=seed), self.point)
+        times = -(-num // len(parts[0]))
+        galleries = [
+            SharedRows(
+                party=part.party,
+                fixed_point=self.point,
+                ids_N16=np.tile(part.ids_N16, (times, 1))[:num],
+                words_NW=np.tile(part.words_NW, (times, 1))[:num],
+            )
+            for part in parts
+        ]
+        self.pool = ThreadPoolExecutor(3)
+        self.channels = InMemoryChannel.ring(timeout_s=600)
+        keys = list(self.pool.map(PairwiseKeys.agree, self.channels))
+        self.keys = keys
+        self.parties = [Party(g, k, c) for g, k, c in zip(galleries, keys, self.channels, strict=True)]
+        self.number = 0
+
+    def query(self, kind: str, probes: np.ndarray, turns: int, *, hides: bool = False) -> dict[str, Any]:
+        wall, busiest, answers, queries = [], [], [], []
+
+        def work(party: Party, query: Any) -> Any:
+            used = time.thread_time()
+            answer = party.answer(query)
+            return answer, time.thread_time() - used
+
+        for _ in range(turns + 1):
+            threshold = share_threshold(THRESHOLD, self.point) if hides else THRESHOLD
+            references = np.arange(len(probes)) if kind == "verify" else None
+            queries = ask(
+                kind,
+                probes,
+                fixed_point=self.point,
+                threshold=threshold,
+                number=self.number,
+                references_N=references,
+            )
+            self.number += 1
+            begun = time.perf_counter()
+            results = list(self.pool.map(work, self.parties, queries))
+            open_answers([answer for answer, _ in results])
+            wall.append(time.perf_counter() - begun)
+            busiest.append(max(used for _, used in results))
+            answers = [answer for answer, _ in results]
+        traffic = [party.traffic for party in self.parties]
+        return {
+            "wall_ms": round(1e3 * statistics.median(wall[1:]), 3),
+            "least_wall_ms": round(1e3 * min(wall[1:]), 3),
+            "busiest_party_processor_ms": round(1e3 * statistics.median(busiest[1:]), 3),
+            "rounds": traffic[0].num_rounds,
+            "bytes_sent_by_each_party": [t.bytes_sent for t in traffic],
+            "bytes_between_parties": sum(t.bytes_sent for t in traffic),
+            "bytes_probe_to_each_party": queries[0].probes.words_NW.nbytes,
+            "bytes_answer_of_each_party": answers[0].words.nbytes,
+        }
+
+    def comparisons(self, num: int, turns: int) -> dict[str, float]:
+        """Hidden-threshold comparisons alone: from additive shares of scores to a shared bit for each."""
+        rng = np.random.default_rng(0)
+        high = np.iinfo(self.point.dtype).max
+        scores = [rng.integers(0, high, size=(1, num), dtype=self.point.dtype) for _ in range(3)]
+        hidden = share_threshold(THRESHOLD, self.point)
+        rates = []
+        for turn in range(turns + 1):
+
+            def work(party: int, number: int = (1 << 40) + turn) -> float:
+                used = time.thread_time()
+                rounds = Rounds(party, self.channels[party], ZeroShares(self.keys[party], number))
+                shared = rounds.reshare(scores[party]) - hidden[party].words_2[:, None, None]
+                _circuits.not_negative(rounds, *rounds.to_summands(shared))
+                return time.thread_time() - used
+
+            rates.append(num / max(self.pool.map(work, range(3))))
+        return {
+            "num": num,
+            "million_per_s_per_party_core": round(statistics.median(rates[1:]) / 1e6, 2),
+            "best_million_per_s_per_party_core": round(max(rates[1:]) / 1e6, 2),
+        }
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
+def measure_products(num: int, values: str, turns: int) -> dict[str, Any]:
+    point = FixedPoint(dim=DIM, values=values)
+    rng = np.random.default_rng(0)
+    high = np.iinfo(point.dtype).max
+    rows = rng.integers(0, high, size=(num, 2 * DIM), dtype=point.dtype)
+    probes = rng.integers(0, high, size=(32, 2 * DIM), dtype=point.dtype)
+    found: dict[str, Any] = {"rows": num, "bytes_a_row": rows[0].nbytes}
+    for name, products in (("numba", NumbaProducts(rows)), ("pytorch", TorchProducts(rows))):
+        for batch in (1, 32):
+            taken = timed(lambda products=products, batch=batch: products.of_all(probes[:batch]), turns)
+            found[f"{name}, batch {batch}"] = {
+                "million_per_s_by_processor_time": round(num * batch / taken["processor_s"] / 1e6, 2),
+                "million_per_s_by_clock": round(num * batch / taken["wall_s"] / 1e6, 2),
+            }
+    return found
+
+
+def measure_engine(values: str, options: argparse.Namespace) -> dict[str, Any]:
+    turns = options.turns
+    found: dict[str, Any] = {"inner_products": measure_products(options.rows, values, turns)}
+    small = Trio(1, values)
+    found["hidden_threshold_comparisons"] = small.comparisons(options.comparisons, turns)
+    found["one_to_one"] = {
+        "threshold public": small.query("verify", people(1, seed=1), 5 * turns),
+        "threshold hidden": small.query("verify", people(1, seed=1), 5 * turns, hides=True),
+    }
+    small.close()
+    found["growing_gallery, any"] = {}
+    for num in options.sizes:
+        trio = Trio(num, values)
+        found["growing_gallery, any"][str(num)] = trio.query("any", people(1, seed=1), turns)
+        if num == options.sizes[-1]:
+            found["largest_gallery"] = {
+                kind: trio.query(kind, people(1, seed=1), turns) for kind in ("any", "set", "best")
+            } | {"references": num}
+        trio.close()
+    trio = Trio(options.batch_gallery, values)
+    found["batches, set"] = {"references": options.batch_gallery}
+    for batch in (1, 2, 4, 8, 16, 32):
+        taken = trio.query("set", people(batch, seed=1), turns)
+        found["batches, set"][str(batch)] = {
+            "ms_a_probe": round(taken["wall_ms"] / batch, 3),
+            "processor_ms_a_probe": round(taken["busiest_party_processor_ms"] / batch, 3),
+        }
+    trio.close()
+    return found
+
+
+def measure_keystream(turns: int) -> float:
+    stream = Keystream(bytes(16), 0)
+    taken = timed(lambda: stream.words(1 << 20, np.uint64), turns)
+    return round((8 << 20) / taken["processor_s"] / 1e9, 2)
+
+
+def measure_mpyc(options: argparse.Namespace) -> dict[str, Any] | str:
+    if importlib.util.find_spec("mpyc") is None:
+        return "not measured: mpyc is not installed (pip install 'ppfr[dev]')"
+    worker = Path(__file__).with_name("secure_matching_mpyc.py")
+    command = [sys.executable, str(worker), "-M3", "--no-log", "--sizes", *map(str, options.mpyc_sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=options.others_timeout_s)
+    if done.returncode != 0:
+        return f"not measured: it ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure_tenseal(options: argparse.Namespace) -> dict[str, Any] | str:
+    if importlib.util.find_spec("tenseal") is None:
+        return "not measured: tenseal is not installed (pip install 'ppfr[he]')"
+    import tenseal  # noqa: PLC0415 - optional
+
+    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
+    context.global_scale = 2**40
+    context.generate_galois_keys()
+    probe = people(1, seed=1)[0].tolist()
+    found: dict[str, Any] = {"shows": "scores, to the key holder"}
+    for num in options.tenseal_sizes:
+        gallery = people(num, seed=0)
+        columns = gallery.T.tolist()
+        wall, processor = [], []
+        for _ in range(3):
+            begun, used = time.perf_counter(), time.process_time()
+            encrypted = tenseal.ckks_vector(context, probe)
+            scores = np.array(encrypted.matmul(columns).decrypt())
+            wall.append(time.perf_counter() - begun)
+            processor.append(time.process_time() - used)
+        error = float(np.abs(scores[:num] - gallery @ np.array(probe)).max())
+        found[str(num)] = {
+            "wall_ms": round(1e3 * statistics.median(wall), 1),
+            "processor_ms": round(1e3 * statistics.median(processor), 1),
+            "comparisons_per_s": round(num / statistics.median(wall), 1),
+            "largest_error": error,
+            "bytes_probe": len(encrypted.serialize()),
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=30_000, help="of the inner products")
+    parser.add_argument("--comparisons", type=int, default=500_000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000])
+    parser.add_argument("--batch-gallery", type=int, default=20_000)
+    parser.add_argument("--mpyc-sizes", type=int, nargs="+", default=[1, 100, 1000])
+    parser.add_argument("--tenseal-sizes", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--others-timeout-s", type=float, default=3600)
+    parser.add_argument("--values", nargs="+", default=["int8", "int16"])
+    parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {
+        "command": "python benchmarks/secure_matching.py " + shlex.join(sys.argv[1:]),
+        "note": arguments.note,
+        "dim": DIM,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg()[0],
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "keystream_gb_per_s": measure_keystream(arguments.turns),
+    }
+    for values in arguments.values:
+        result[values] = measure_engine(values, arguments)
+    result["mpyc"] = measure_mpyc(arguments)
+    result["tenseal"] = measure_tenseal(arguments)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.json is not None:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Compiled loops of secure matching; tests/reference/secure_matching.py holds their slow twins.
+
+Suffixes: B probes, M rows of the gallery, N values, W words of a row, K planes (bits) of a number, L words of 64 lanes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+LANES = 64
+
+
+@numba.njit(nogil=True, cache=True)
+def multiply_rows(rows_MW: NDArray[Any], probes_BW: NDArray[Any], out_BM: NDArray[Any]) -> Any:
+    """Every probe's inner product with every row, modulo the width of the words.
+
+    Sums are taken in 64 bits and cut to the ring's width as they are stored; the compiler sees that and works in the
+    narrow type. Two rows and four probes at a time, so that each word that is loaded is used several times.
+    """
+    zero = np.uint64(0)
+    num_probes, num_rows, width = len(probes_BW), len(rows_MW), rows_MW.shape[1]
+    paired, fours = num_rows - num_rows % 2, num_probes - num_probes % 4
+    for r in range(0, paired, 2):
+        x_W, y_W = rows_MW[r], rows_MW[r + 1]
+        for b in range(0, fours, 4):
+            p0_W, p1_W, p2_W, p3_W = probes_BW[b], probes_BW[b + 1], probes_BW[b + 2], probes_BW[b + 3]
+            x0, x1, x2, x3 = zero, zero, zero, zero
+            y0, y1, y2, y3 = zero, zero, zero, zero
+            for w in range(width):
+                x, y = x_W[w], y_W[w]
+                x0 += x * p0_W[w]
+                x1 += x * p1_W[w]
+                x2 += x * p2_W[w]
+                x3 += x * p3_W[w]
+                y0 += y * p0_W[w]
+                y1 += y * p1_W[w]
+                y2 += y * p2_W[w]
+                y3 += y * p3_W[w]
+            out_BM[b, r], out_BM[b + 1, r], out_BM[b + 2, r], out_BM[b + 3, r] = x0, x1, x2, x3
+            out_BM[b, r + 1], out_BM[b + 1, r + 1], out_BM[b + 2, r + 1], out_BM[b + 3, r + 1] = y0, y1, y2, y3
+        for b in range(fours, num_probes):
+            p0_W = probes_BW[b]
+            x0, y0 = zero, zero
+            for w in range(width):
+                x0 += x_W[w] * p0_W[w]
+                y0 += y_W[w] * p0_W[w]
+            out_BM[b, r], out_BM[b, r + 1] = x0, y0
+    for r in range(paired, num_rows):
+        x_W = rows_MW[r]
+        for b in range(num_probes):
+            p0_W = probes_BW[b]
+            x0 = zero
+            for w in range(width):
+                x0 += x_W[w] * p0_W[w]
+            out_BM[b, r] = x0
+
+
+@numba.njit(nogil=True, cache=True)
+def multiply_pairs(
+    rows_MW: NDArray[Any], reference_N: NDArray[np.int64], probes_NW: NDArray[Any], out_N: NDArray[Any]
+) -> Any:
+    """Probe n's inner product with row reference_N[n]."""
+    for n in range(len(reference_N)):
+        row_W, probe_W = rows_MW[reference_N[n]], probes_NW[n]
+        dot = np.uint64(0)
+        for w in range(len(row_W)):
+            dot += row_W[w] * probe_W[w]
+        out_N[n] = dot
+
+
+@numba.njit(nogil=True, cache=True)
+def slice_bits(values_BN: NDArray[Any], out_KBL: NDArray[np.uint64]) -> Any:
+    """Bit k of value j * L + w of a row becomes bit j of word w of plane k; lanes beyond N are zero."""
+    num_planes, num_rows, num_words = out_KBL.shape
+    num_values = values_BN.shape[1]
+    for k in range(num_planes):
+        shift = np.uint64(k)
+        for b in range(num_rows):
+            out_L = out_KBL[k, b]
+            out_L[:] = 0
+            for lane in range(LANES):
+                start = lane * num_words
+                to_lane = np.uint64(lane)
+                for w in range(min(num_words, num_values - start)):
+                    bit = (np.uint64(values_BN[b, start + w]) >> shift) & np.uint64(1)
+                    out_L[w] |= bit << to_lane
+
+
+@numba.njit(nogil=True, cache=True)
+def and_gates(
+    left_2KL: NDArray[np.uint64],
+    left_G: NDArray[np.int64],
+    right_2KL: NDArray[np.uint64],
+    right_G: NDArray[np.int64],
+    out_GL: NDArray[np.uint64],
+) -> Any:
+    """Add a party's additive share of left[left_G] and right[right_G] to the masks in `out_GL`, both by XOR.
+
+    Axis 0 of the operands: the own component, the next party's.
+    """
+    for g in range(len(left_G)):
+        x0_L, x1_L = left_2KL[0, left_G[g]], left_2KL[1, left_G[g]]
+        y0_L, y1_L = right_2KL[0, right_G[g]], right_2KL[1, right_G[g]]
+        out_L = out_GL[g]
+        for w in range(len(out_L)):
+            out_L[w] ^= (x0_L[w] & (y0_L[w] ^ y1_L[w])) ^ (x1_L[w] & y0_L[w])
