@@ -341,12 +341,11 @@ def _train(
     rebuild = None
     if options.num_devices > 1 and masker.spec.is_keyed:
         # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.
-        config = dict(masker.public_config())
         rebuild = functools.partial(
             _rebuild,
             way,
             name=masker.name,
-            config=config,
+            config=dict(masker.public_config()),
             arrays=dict(masker.public_arrays()),
             secret=options.secret,
             num_classes=num_classes,
