@@ -5,6 +5,7 @@ Suffixes: N pairs, U images that occur in a pair, D embedding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -51,13 +52,13 @@ def compare_secure_decisions(
     exact = _comparisons(protocol, np.einsum("nd,nd->n", first_ND, second_ND))
     curve = exact.roc()
     thresholds = {f"{far:g}": curve.threshold_at_far(far) for far in fars}
-    report = {"fars": tuple(fars), "seed": seed, "num_resamples": num_resamples}
+    report = functools.partial(verification_report, fars=tuple(fars), seed=seed, num_resamples=num_resamples)
     found: dict[str, Any] = {
         "protocol": protocol.name,
         "num_pairs": len(protocol),
         "dim": rows_UD.shape[1],
         "thresholds_at_far": thresholds,
-        "float": verification_report(exact, **report).to_dict(),
+        "float": report(exact).to_dict(),
     }
     for name in values:
         point = FixedPoint(dim=rows_UD.shape[1], values=name)
@@ -76,7 +77,7 @@ def compare_secure_decisions(
             "largest_error": float(np.abs(error_N).max()),
             "rms_error": float(np.sqrt(np.square(error_N).mean())),
             "error_bound": point.largest_error,
-            **verification_report(rounded, **report).to_dict(),
+            **report(rounded).to_dict(),
             "accuracy_gap_to_float": paired_accuracy_gap(rounded, exact, seed=seed).to_dict(),
             "decisions_at_far": decided,
         }

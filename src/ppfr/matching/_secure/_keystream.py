@@ -49,7 +49,7 @@ class Keystream:
     def words(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """The next words of the stream, uniform in their type."""
         out = np.empty(shape, dtype=dtype)
-        out_bytes = out.reshape(-1).view(np.uint8)
+        out_bytes = out.reshape(-1).view(np.uint8).data
         for start in range(0, len(out_bytes), len(_ZEROS)):
             part = out_bytes[start : start + len(_ZEROS)]
             self._encryptor.update_into(_ZEROS[: len(part)], part)
