@@ -29,7 +29,7 @@ def drawn(shape, dtype, seed):
 
 @settings(deadline=None, max_examples=15)
 @given(
-    num_rows=st.integers(1, 7),
+    num_rows=st.integers(1, 19),
     num_probes=st.integers(1, 9),
     width=st.integers(1, 70),
     dtype=st.sampled_from(TYPES),

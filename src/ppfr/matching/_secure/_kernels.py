@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LANES = 64
+_ROWS_IN_CACHE = 8
 
 
 @numba.njit(nogil=True, cache=True)
@@ -19,44 +20,41 @@ def multiply_rows(rows_MW: NDArray[Any], probes_BW: NDArray[Any], out_BM: NDArra
     """Every probe's inner product with every row, modulo the width of the words.
 
     Sums are taken in 64 bits and cut to the ring's width as they are stored; the compiler sees that and works in the
-    narrow type. Two rows and four probes at a time, so that each word that is loaded is used several times.
+    narrow type. A few probes go singly, which reads rows in order, as fast as memory gives them; the others, in fours,
+    then find some rows in the cache and take two at a time, so that each word that is loaded is used several times.
     """
     zero = np.uint64(0)
-    num_probes, num_rows, width = len(probes_BW), len(rows_MW), rows_MW.shape[1]
-    paired, fours = num_rows - num_rows % 2, num_probes - num_probes % 4
-    for r in range(0, paired, 2):
-        x_W, y_W = rows_MW[r], rows_MW[r + 1]
-        for b in range(0, fours, 4):
+    num_probes, num_rows = len(probes_BW), len(rows_MW)
+    num_single = (num_probes - 1) % 4 + 1
+    for start in range(0, num_rows, _ROWS_IN_CACHE):
+        stop = min(start + _ROWS_IN_CACHE, num_rows)
+        paired = stop - (stop - start) % 2
+        for r in range(start, stop):
+            row_W = rows_MW[r]
+            for b in range(num_single if r < paired else num_probes):
+                probe_W = probes_BW[b]
+                dot = zero
+                for w in range(len(row_W)):
+                    dot += row_W[w] * probe_W[w]
+                out_BM[b, r] = dot
+        for b in range(num_single, num_probes, 4):
             p0_W, p1_W, p2_W, p3_W = probes_BW[b], probes_BW[b + 1], probes_BW[b + 2], probes_BW[b + 3]
-            x0, x1, x2, x3 = zero, zero, zero, zero
-            y0, y1, y2, y3 = zero, zero, zero, zero
-            for w in range(width):
-                x, y = x_W[w], y_W[w]
-                x0 += x * p0_W[w]
-                x1 += x * p1_W[w]
-                x2 += x * p2_W[w]
-                x3 += x * p3_W[w]
-                y0 += y * p0_W[w]
-                y1 += y * p1_W[w]
-                y2 += y * p2_W[w]
-                y3 += y * p3_W[w]
-            out_BM[b, r], out_BM[b + 1, r], out_BM[b + 2, r], out_BM[b + 3, r] = x0, x1, x2, x3
-            out_BM[b, r + 1], out_BM[b + 1, r + 1], out_BM[b + 2, r + 1], out_BM[b + 3, r + 1] = y0, y1, y2, y3
-        for b in range(fours, num_probes):
-            p0_W = probes_BW[b]
-            x0, y0 = zero, zero
-            for w in range(width):
-                x0 += x_W[w] * p0_W[w]
-                y0 += y_W[w] * p0_W[w]
-            out_BM[b, r], out_BM[b, r + 1] = x0, y0
-    for r in range(paired, num_rows):
-        x_W = rows_MW[r]
-        for b in range(num_probes):
-            p0_W = probes_BW[b]
-            x0 = zero
-            for w in range(width):
-                x0 += x_W[w] * p0_W[w]
-            out_BM[b, r] = x0
+            for r in range(start, paired, 2):
+                x_W, y_W = rows_MW[r], rows_MW[r + 1]
+                x0, x1, x2, x3 = zero, zero, zero, zero
+                y0, y1, y2, y3 = zero, zero, zero, zero
+                for w in range(len(x_W)):
+                    x, y = x_W[w], y_W[w]
+                    x0 += x * p0_W[w]
+                    x1 += x * p1_W[w]
+                    x2 += x * p2_W[w]
+                    x3 += x * p3_W[w]
+                    y0 += y * p0_W[w]
+                    y1 += y * p1_W[w]
+                    y2 += y * p2_W[w]
+                    y3 += y * p3_W[w]
+                out_BM[b, r], out_BM[b + 1, r], out_BM[b + 2, r], out_BM[b + 3, r] = x0, x1, x2, x3
+                out_BM[b, r + 1], out_BM[b + 1, r + 1], out_BM[b + 2, r + 1], out_BM[b + 3, r + 1] = y0, y1, y2, y3
 
 
 @numba.njit(nogil=True, cache=True)
