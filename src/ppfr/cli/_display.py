@@ -11,7 +11,8 @@ _NO_PERCENTAGES = ("ssim", "psnr", "lpips", "cosine", "auc", "loss")
 def rows_of(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(label, text) for each fact; a mapping within gives a row for each of its facts."""
     for key, value in result.items():
-        label = f"{prefix}{key.replace('_', ' ')}"
+        # "hfcf:one_to_n" is to be typed as it stands; other keys are fields of ours, in words.
+        label = f"{prefix}{key if ':' in key else key.replace('_', ' ')}"
         if is_estimate(value):
             yield label, estimate(value, is_percentage=not any(word in key for word in _NO_PERCENTAGES))
         elif isinstance(value, Mapping):
