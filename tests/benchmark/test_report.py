@@ -349,6 +349,17 @@ def test_verdicts_follow_the_printed_rules(made_record: Json, ends: tuple[float,
     assert words in headline(record)
 
 
+def test_a_good_verdict_waits_for_every_attack(made_record: Json) -> None:
+    record = _with_top1(made_record, 0.0, 0.0025, 0.01)
+    attacks = [a for a in record["attacks"] if a["arm"] == record["arms"][1]["name"] and a["role"] == "attack"]
+    assert len(attacks) > 1
+    attacks[0]["outcome"] = None
+    assert identity_verdict(record, record["arms"][1])[0] == "note"
+    assert "is not judged yet" in headline(record)
+    attacks[1]["outcome"]["linkage"]["top1"].update(low=0.6, value=0.7, high=0.8)
+    assert identity_verdict(record, record["arms"][1])[0] == "bad"
+
+
 def test_a_failed_control_voids_a_good_verdict(made_record: Json) -> None:
     record = _with_top1(made_record, 0.0, 0.0025, 0.01)
     record["attacks"][0]["control"]["is_met"] = False

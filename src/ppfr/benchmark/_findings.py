@@ -85,6 +85,8 @@ def identity_verdict(record: Part, arm: Part) -> tuple[str, str]:
         return "caution", f"hides only in part who is {where}"
     if failed_controls(record):
         return "note", "was not put to a test that counts: a control failed"
+    if any(a["arm"] == arm["name"] and a["outcome"] is None for a in record["attacks"]):
+        return "note", "is not judged yet: some attacks on it have not run"
     return "good", "withstood these attacks: none named victims better than a guess"
 
 
