@@ -15,6 +15,7 @@ from ppfr.recipes._arms import ArmByWay
 from ppfr.recipes._attack_plans import attack_matrix
 from ppfr.recipes._context import (
     FAST_BUDGET,
+    LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
     RecipeContext,
@@ -43,13 +44,7 @@ _FEW_STEPS = StrategySettings(
 BUDGETS: Mapping[str, Budget] = MappingProxyType(
     {
         "fast-test": FAST_BUDGET,
-        "laptop": Budget(
-            passes=6,
-            attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
-            attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
-            num_victims=500,
-            precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
-        ),
+        "laptop": dataclasses.replace(LAPTOP_BUDGET, passes=6),
         "paper": Budget(
             passes=50,
             attack_passes={"unet": 20, "cgan": 20, "linkage": 10},

@@ -88,6 +88,13 @@ WIDE_ATTACKERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "linkage": {"stem_width": 128, "stem_depth": 6},
     }
 )
+LAPTOP_BUDGET = Budget(
+    passes=3,
+    attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
+    attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
+    num_victims=500,
+    precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
+)
 FAST_BUDGET = Budget(
     passes=1,
     attack_passes={"unet": 1, "cgan": 1, "linkage": 1},

@@ -15,6 +15,7 @@ from ppfr.recipes._arms import ArmByWay
 from ppfr.recipes._attack_plans import attack_matrix
 from ppfr.recipes._context import (
     FAST_BUDGET,
+    LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
     RecipeContext,
@@ -36,14 +37,7 @@ _AUTHORS_SHARES: Mapping[str, Any] = MappingProxyType({"shares": "coefficient", 
 BUDGETS: Mapping[str, Budget] = MappingProxyType(
     {
         "fast-test": FAST_BUDGET,
-        # The spine's, and bfloat16: twice the images a second where the processor has it.
-        "laptop": Budget(
-            passes=3,
-            attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
-            attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
-            num_victims=500,
-            precision="bf16-mixed",
-        ),
+        "laptop": LAPTOP_BUDGET,
         "paper": Budget(
             passes=24,
             attack_passes={"unet": 20, "cgan": 20, "linkage": 10},

@@ -28,6 +28,7 @@ from ppfr.recipes._attack_plans import attack_matrix
 from ppfr.recipes._catalogue import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.recipes._context import (
     FAST_BUDGET,
+    LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
     RecipeContext,
@@ -44,12 +45,7 @@ ADAPTED, JUDGE = "mobilefacenet-y1", "mobilefacenet-casia"
 REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
     {
         "fast-test": FAST_BUDGET,
-        "laptop": Budget(
-            passes=3,
-            attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
-            attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
-            num_victims=500,
-        ),
+        "laptop": dataclasses.replace(LAPTOP_BUDGET, precision="32-true"),
         "paper": Budget(
             passes=24,
             attack_passes={"unet": 50, "cgan": 50, "linkage": 24},
