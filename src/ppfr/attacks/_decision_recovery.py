@@ -11,8 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.attacks._query_threats import check_interface, queries_threat
-from ppfr.attacks._score_recovery import Floats, own_templates
+from ppfr.attacks._query_threats import check_queries, queries_threat, unit_templates
 from ppfr.core import (
     MatchInterface,
     QueryAttack,
@@ -24,6 +23,7 @@ from ppfr.core import (
     derive_seed,
 )
 
+Floats = NDArray[np.float64]
 _BLOCK = 16  # beliefs worked on side by side: their covariances stay in cache
 _SMALLEST = 1e-12
 _WIDER = 1.5  # the first Gaussian's variances over those of the own templates: a target that lies far out is not lost
@@ -45,19 +45,14 @@ class DecisionRecovery(QueryAttack):
     it tells most.
 
     Args:
-        own_PK: templates of other people, of norm 1, made by the same network and scheme.
-        threshold: accepted when the score is at least this.
         noise: standard deviation of scores through quantisation, as the adversary knows it.
         longest: greatest length of a probe. 1 where the matcher sees to it that probes have norm 1. Where it does not,
             a probe of length c is a probe of norm 1 at the threshold / c, so that no first acceptance is needed; the
             same holds where the asker sets the threshold.
-        seeds_NK: one accepted probe for each target to start from, such as a photograph of the person, in place of the
-            own faces; None for none.
         settled_below: a target is left alone once the variances of its template's values sum to this.
 
     Raises:
-        ShapeError: not (P, K), or fewer than 10 rows; seeds of another length.
-        RangeError: not finite, or not of norm 1; a threshold outside (0, 1); another argument out of its range.
+        RangeError: an argument outside what is stated.
 
     Threat model:
         `queries_threat(sees="decisions")`.
@@ -67,27 +62,13 @@ class DecisionRecovery(QueryAttack):
         half-space: M. Opper, O. Winther, "A Bayesian approach to on-line learning", 1998.
     """
 
-    def __init__(
-        self,
-        own_PK: ArrayLike,
-        *,
-        threshold: float,
-        noise: float = 0.0,
-        longest: float = 1.0,
-        seeds_NK: ArrayLike | None = None,
-        settled_below: float = 1e-3,
-    ) -> None:
-        if not 0 < threshold < 1:
-            raise RangeError("the threshold is not in (0, 1), where those of faces lie")
+    def __init__(self, *, noise: float = 0.0, longest: float = 1.0, settled_below: float = 1e-3) -> None:
         if not (noise >= 0 and longest >= 1 and settled_below > 0):
             raise RangeError(
                 f"noise={noise}, longest={longest}, settled_below={settled_below}; "
                 "allowed is noise >= 0, longest >= 1, settled_below > 0"
             )
-        self._own_PK = own_templates(own_PK)
-        self._seeds_NK = None if seeds_NK is None else _seeds(seeds_NK, self._own_PK.shape[1])
-        self._threshold, self._noise, self._longest = float(threshold), float(noise), float(longest)
-        self._settled_below = float(settled_below)
+        self._noise, self._longest, self._settled_below = float(noise), float(longest), float(settled_below)
 
     @property
     def name(self) -> str:
@@ -101,34 +82,42 @@ class DecisionRecovery(QueryAttack):
 
     def public_config(self) -> Mapping[str, Any]:
         """Its dials, for the record."""
-        return {
-            "num_own": len(self._own_PK),
-            "noise": self._noise,
-            "longest": self._longest,
-            "starts_from": "own faces" if self._seeds_NK is None else "a photograph of the person",
-            "settled_below": self._settled_below,
-        }
+        return {"noise": self._noise, "longest": self._longest, "settled_below": self._settled_below}
 
-    def run(self, interface: MatchInterface, *, budgets: Sequence[int], seed: int) -> QueryResult:
+    def run(
+        self,
+        interface: MatchInterface,
+        own_PK: ArrayLike,
+        *,
+        starts_NK: ArrayLike | None = None,
+        budgets: Sequence[int],
+        seed: int,
+    ) -> QueryResult:
         """Recover every target's template; see `QueryAttack.run`.
 
-        Before a target's first acceptance it is taken to be the next probe that would be presented. `notes` holds the
-        share of targets that accepted a probe, and the median number of queries up to there and from there on.
+        With `starts_NK` these are presented and nothing else is tried. Before a target's first acceptance it is taken
+        to be the next probe that would be presented. `notes` holds the share of targets that accepted a probe, and the
+        median number of queries of these up to there and from there on.
         """
-        check_interface(interface, self.needs, self._own_PK.shape[1], attack=self.name)
+        own_PK = check_queries(interface, own_PK, self.needs, attack=self.name)
         course = _Course(check_budgets(budgets), interface.num_targets, interface.dim)
         rng = np.random.default_rng(derive_seed(seed, "decision recovery"))
         everybody = np.arange(interface.num_targets)
         if self._longest > 1:
             begun, starts_BK = everybody, None
-        elif self._seeds_NK is not None:
-            begun, starts_BK = self._presented(interface, self._seeds_NK, course)
+        elif starts_NK is not None:
+            begun, starts_BK = _presented(interface, starts_NK, course)
         else:
-            begun, starts_BK = self._searched(interface, self._tried(course.budgets[-1] + 1, rng), course)
+            tried_TK = _tried(own_PK, course.budgets[-1] + 1, interface.threshold, rng)
+            begun, starts_BK = _searched(interface, tried_TK, course)
         num_before_N = course.num_asked_N.copy()
         for first in range(0, len(begun), _BLOCK):
             rows = slice(first, first + _BLOCK)
-            self._close_in(interface, begun[rows], None if starts_BK is None else starts_BK[rows], course, rng)
+            belief = _Belief(own_PK, len(begun[rows]), threshold=interface.threshold, noise=self._noise)
+            if starts_BK is not None:
+                belief.learn(starts_BK[rows], np.ones(len(begun[rows]), dtype=bool))
+                course.keep(begun[rows], belief.guess_BK())
+            self._close_in(interface, begun[rows], belief, course, rng)
         num_after_B = (course.num_asked_N - num_before_N)[begun]
         return QueryResult(
             budgets=course.budgets,
@@ -141,59 +130,15 @@ class DecisionRecovery(QueryAttack):
             },
         )
 
-    # Up to the first acceptance
-
-    def _tried(self, num: int, rng: np.random.Generator) -> Floats:
-        """(num, K) probes in the order in which they are presented."""
-        own_PK = self._own_PK
-        num_alike_P = np.array([np.count_nonzero(own_PK @ row_K >= self._threshold) for row_K in own_PK])
-        ordered_PK = own_PK[np.argsort(-num_alike_P, kind="stable")]
-        first, second = rng.integers(len(own_PK), size=(2, max(0, num - len(own_PK))))
-        return np.concatenate([ordered_PK, _unit(own_PK[first] + own_PK[second])])[:num]
-
-    def _searched(
-        self, interface: MatchInterface, tried_TK: Floats, course: _Course
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """Present one probe after the other: who accepted one within the last budget, and which."""
-        waiting, found_N = np.arange(interface.num_targets), np.zeros(interface.num_targets, dtype=np.int64)
-        course.begin(tried_TK)
-        for number, probe_K in enumerate(tried_TK[: course.budgets[-1]]):
-            if not len(waiting):
-                break
-            is_accepted = interface.ask(np.tile(probe_K, (len(waiting), 1)), waiting)
-            found_N[waiting[is_accepted]] = number + 1
-            course.num_asked_N[waiting] += 1
-            waiting = waiting[~is_accepted]
-        begun = np.flatnonzero(found_N)
-        return begun, tried_TK[found_N[begun] - 1]
-
-    def _presented(
-        self, interface: MatchInterface, seeds_NK: Floats, course: _Course
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """The same where there is one probe for each."""
-        if len(seeds_NK) != interface.num_targets:
-            raise ShapeError(f"{len(seeds_NK)} seeds for {interface.num_targets} targets; give one for each")
-        everybody = np.arange(len(seeds_NK))
-        is_accepted = interface.ask(seeds_NK, everybody)
-        course.num_asked_N += 1
-        course.keep(everybody, seeds_NK)
-        return everybody[is_accepted], seeds_NK[is_accepted]
-
-    # From there on
-
     def _close_in(
         self,
         interface: MatchInterface,
         targets_B: NDArray[np.int64],
-        starts_BK: Floats | None,
+        belief: _Belief,
         course: _Course,
         rng: np.random.Generator,
     ) -> None:
         """Ask until templates are settled or the last budget is spent."""
-        belief = _Belief(self._own_PK, len(targets_B), threshold=self._threshold, noise=self._noise)
-        if starts_BK is not None:
-            belief.learn(starts_BK, np.ones(len(targets_B), dtype=bool))
-            course.keep(targets_B, belief.guess_BK())
         while len(targets_B):
             probes_BK = belief.even_probes(self._longest, rng)
             belief.learn(probes_BK, interface.ask(probes_BK, targets_B))
@@ -205,6 +150,42 @@ class DecisionRecovery(QueryAttack):
             if not is_left.all():
                 targets_B = targets_B[is_left]
                 belief.narrow(is_left)
+
+
+def _tried(own_PK: Floats, num: int, threshold: float, rng: np.random.Generator) -> Floats:
+    """(num, K) probes in the order in which they are presented."""
+    num_alike_P = np.array([np.count_nonzero(own_PK @ row_K >= threshold) for row_K in own_PK])
+    ordered_PK = own_PK[np.argsort(-num_alike_P, kind="stable")]
+    first, second = rng.integers(len(own_PK), size=(2, max(0, num - len(own_PK))))
+    return np.concatenate([ordered_PK, _unit(own_PK[first] + own_PK[second])])[:num]
+
+
+def _searched(interface: MatchInterface, tried_TK: Floats, course: _Course) -> tuple[NDArray[np.int64], Floats]:
+    """Present one probe after the other: who accepted one within the last budget, and which."""
+    waiting, found_N = np.arange(interface.num_targets), np.zeros(interface.num_targets, dtype=np.int64)
+    course.begin(tried_TK)
+    for number, probe_K in enumerate(tried_TK[: course.budgets[-1]]):
+        if not len(waiting):
+            break
+        is_accepted = interface.ask(np.tile(probe_K, (len(waiting), 1)), waiting)
+        found_N[waiting[is_accepted]] = number + 1
+        course.num_asked_N[waiting] += 1
+        waiting = waiting[~is_accepted]
+    begun = np.flatnonzero(found_N)
+    return begun, tried_TK[found_N[begun] - 1]
+
+
+def _presented(interface: MatchInterface, starts_NK: ArrayLike, course: _Course) -> tuple[NDArray[np.int64], Floats]:
+    """The same where there is one probe for each."""
+    starts = np.asarray(starts_NK, dtype=np.float64)
+    everybody = np.arange(interface.num_targets)
+    if starts.shape != (len(everybody), interface.dim):
+        raise ShapeError(f"starts have shape {starts.shape}; give ({len(everybody)}, {interface.dim})")
+    unit_templates(starts, what="starts")
+    is_accepted = np.asarray(interface.ask(starts, everybody), dtype=bool)
+    course.num_asked_N += 1
+    course.keep(everybody, starts)
+    return everybody[is_accepted], starts[is_accepted]
 
 
 class _Course:
@@ -278,15 +259,6 @@ class _Belief:
         self._mean_BK += sign_B1 * pull_B1 / spread_B1 * moved_BK
         shrink_B1 = pull_B1 * (pull_B1 + place_B1) / spread_B1**2
         self._covariance_BKK -= (shrink_B1 * moved_BK)[:, :, None] * moved_BK[:, None, :]
-
-
-def _seeds(seeds_NK: ArrayLike, dim: int) -> Floats:
-    rows = np.asarray(seeds_NK, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ShapeError(f"seeds have shape {rows.shape}; give (N, {dim})")
-    if not np.isfinite(rows).all() or np.abs(np.linalg.norm(rows, axis=1) - 1).max() > 1e-3:
-        raise RangeError("seeds are not finite, or not of norm 1; divide each by its norm")
-    return rows
 
 
 def _dot(a_BK: Floats, b_BK: Floats) -> Floats:

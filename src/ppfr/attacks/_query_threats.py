@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ppfr.core import MatchInterface, ShapeError, ThreatModel, ThreatModelError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import MatchInterface, RangeError, ShapeError, ThreatModel, ThreatModelError
 
 
 def queries_threat(*, sees: str, has_public_faces: bool = True) -> ThreatModel:
@@ -25,16 +28,34 @@ def queries_threat(*, sees: str, has_public_faces: bool = True) -> ThreatModel:
     )
 
 
-def check_interface(interface: MatchInterface, threat: ThreatModel, dim: int, *, attack: str) -> None:
-    """Refuse an interface that tells something else than the threat model says, or is for other templates.
+def check_queries(
+    interface: MatchInterface, own_PK: ArrayLike, threat: ThreatModel, *, attack: str
+) -> NDArray[np.float64]:
+    """The adversary's own templates, once they are found to belong to an interface that its threat model grants.
 
     Raises:
         ThreatModelError: scores in place of decisions, or decisions in place of scores.
-        ShapeError: templates of another length than the adversary's own.
+        ShapeError: not (P, K) of the interface, or fewer than 10 rows.
+        RangeError: not finite, or not of norm 1.
     """
     if interface.reveals != threat.sees:
         raise ThreatModelError(
             f"{attack} was given an interface that reveals {interface.reveals}; its threat model grants {threat.sees}"
         )
-    if interface.dim != dim:
-        raise ShapeError(f"the interface takes probes of {interface.dim} values, the adversary's own have {dim}")
+    own = np.asarray(own_PK, dtype=np.float64)
+    if own.ndim != 2 or len(own) < 10 or own.shape[1] != interface.dim:
+        raise ShapeError(
+            f"the adversary's own templates have shape {own.shape}; give (P, {interface.dim}) with P >= 10"
+        )
+    return unit_templates(own, what="the adversary's own templates")
+
+
+def unit_templates(rows_NK: NDArray[np.float64], *, what: str) -> NDArray[np.float64]:
+    """The rows, if they are finite and of norm 1.
+
+    Raises:
+        RangeError: they are not.
+    """
+    if not np.isfinite(rows_NK).all() or np.abs(np.linalg.norm(rows_NK, axis=1) - 1).max() > 1e-3:
+        raise RangeError(f"{what} are not finite, or not of norm 1; divide each by its norm")
+    return rows_NK

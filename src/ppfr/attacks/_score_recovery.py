@@ -11,14 +11,12 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.attacks._query_threats import check_interface, queries_threat
+from ppfr.attacks._query_threats import check_queries, queries_threat
 from ppfr.core import (
     InvalidInputError,
     MatchInterface,
     QueryAttack,
     QueryResult,
-    RangeError,
-    ShapeError,
     ThreatModel,
     check_budgets,
     derive_seed,
@@ -48,17 +46,14 @@ class ScoreRecovery(QueryAttack):
     them. The penalty is the one under which held-out templates of its own come out best.
 
     Args:
-        own_PK: templates of other people, of norm 1, made by the same network and scheme; or an int, so many random
-            directions in their place, for an adversary without faces, who gets the shortest solution.
         simulate: the copy of the matcher.
         probes: "faces" presents its own templates, the most independent ones first; "directions" the principal axes
             of them, of norm 1, which no face has: an adversary who injects embeddings. Beyond K, the axes of random
-            subsets.
-        dim: K; needed where `own_PK` is a number.
+            halves.
+        has_faces: without faces of its own it enrols as many random directions in their place, and gets the shortest
+            solution.
 
     Raises:
-        ShapeError: not (P, K), or fewer than 10 rows.
-        RangeError: not finite, or not of norm 1.
         InvalidInputError: another kind of probes, or "faces" without faces.
 
     Threat model:
@@ -71,25 +66,16 @@ class ScoreRecovery(QueryAttack):
 
     def __init__(
         self,
-        own_PK: ArrayLike | int,
         *,
         simulate: Simulate = cosine_scores,
         probes: Literal["faces", "directions"] = "directions",
-        dim: int | None = None,
+        has_faces: bool = True,
     ) -> None:
         if probes not in ("faces", "directions"):
             raise InvalidInputError(f"probes={probes!r} is not faces or directions")
-        self._num_random = own_PK if isinstance(own_PK, int) else 0
-        if isinstance(own_PK, int):
-            if probes == "faces" or dim is None:
-                raise InvalidInputError("an adversary without faces has directions alone; give probes and dim")
-            self._own_PK, self._dim = np.empty((0, dim)), dim
-        else:
-            self._own_PK = own_templates(own_PK)
-            self._dim = self._own_PK.shape[1]
-        if self._num_random and self._num_random < 10:
-            raise RangeError(f"own_PK={self._num_random} random directions; give 10 or more")
-        self._simulate, self._probes = simulate, probes
+        if probes == "faces" and not has_faces:
+            raise InvalidInputError("an adversary without faces has directions alone; give probes='directions'")
+        self._simulate, self._probes, self._has_faces = simulate, probes, has_faces
 
     @property
     def name(self) -> str:
@@ -99,18 +85,31 @@ class ScoreRecovery(QueryAttack):
     @property
     def needs(self) -> ThreatModel:
         """Scores of chosen probes."""
-        return queries_threat(sees="scores", has_public_faces=not self._num_random)
+        return queries_threat(sees="scores", has_public_faces=self._has_faces)
 
     def public_config(self) -> Mapping[str, Any]:
         """Its dials, for the record."""
-        return {"probes": self._probes, "num_own": len(self._own_PK) or self._num_random}
+        return {"probes": self._probes, "has_faces": self._has_faces}
 
-    def run(self, interface: MatchInterface, *, budgets: Sequence[int], seed: int) -> QueryResult:
-        """Recover every target's template; see `QueryAttack.run`. All of a budget is asked, of every target alike."""
-        check_interface(interface, self.needs, self._dim, attack=self.name)
+    def run(
+        self,
+        interface: MatchInterface,
+        own_PK: ArrayLike,
+        *,
+        starts_NK: ArrayLike | None = None,
+        budgets: Sequence[int],
+        seed: int,
+    ) -> QueryResult:
+        """Recover every target's template; see `QueryAttack.run`.
+
+        All of a budget is asked, of every target alike; `starts_NK` is of no use. `notes` holds the mean cosine that
+        held-out templates of its own come out with at the last budget.
+        """
+        own_PK = check_queries(interface, own_PK, self.needs, attack=self.name)
         asked = check_budgets(budgets)
         rng = np.random.default_rng(derive_seed(seed, "score recovery"))
-        own_PK = _unit(rng.standard_normal((self._num_random, self._dim))) if self._num_random else self._own_PK
+        if not self._has_faces:
+            own_PK = _unit(rng.standard_normal(own_PK.shape))
         own_PK = own_PK[rng.permutation(len(own_PK))]
         probes_QK = self._chosen(own_PK, asked[-1], rng)
         seen_NQ = interface.ask_all(probes_QK).astype(np.float64)
@@ -133,21 +132,6 @@ class ScoreRecovery(QueryAttack):
         while sum(len(part) for part in axes) < num:
             axes.append(_axes(own_PK[rng.choice(len(own_PK), size=max(1, len(own_PK) // 2), replace=False)]))
         return np.concatenate(axes)[:num]
-
-
-def own_templates(own_PK: ArrayLike) -> Floats:
-    """An adversary's own templates, checked.
-
-    Raises:
-        ShapeError: not (P, K), or fewer than 10 rows.
-        RangeError: not finite, or not of norm 1.
-    """
-    own = np.asarray(own_PK, dtype=np.float64)
-    if own.ndim != 2 or len(own) < 10 or own.shape[1] < 1:
-        raise ShapeError(f"the adversary's own templates have shape {own.shape}; give (P, K) with P >= 10")
-    if not np.isfinite(own).all() or np.abs(np.linalg.norm(own, axis=1) - 1).max() > 1e-3:
-        raise RangeError("the adversary's own templates are not finite, or not of norm 1; divide each by its norm")
-    return own
 
 
 def _axes(own_PK: Floats) -> Floats:

@@ -6,6 +6,7 @@ Suffixes: N targets, R queries, Q probes, K template values, L budgets.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
@@ -34,17 +35,23 @@ class MatchInterface:
         num_targets: N.
         dim: K, length of a probe.
         reveals: "scores" or "decisions".
+        threshold: of the decisions; whoever asks is told, since it must be taken to be known.
 
     Raises:
         RangeError: N or K below 1.
-        InvalidInputError: another kind of answer.
+        InvalidInputError: another kind of answer; a threshold of scores, or decisions without one.
     """
 
-    def __init__(self, answer: Ask, *, num_targets: int, dim: int, reveals: str) -> None:
+    def __init__(
+        self, answer: Ask, *, num_targets: int, dim: int, reveals: str, threshold: float | None = None
+    ) -> None:
         if num_targets < 1 or dim < 1:
             raise RangeError(f"num_targets={num_targets} and dim={dim}; give at least 1 of each")
         if reveals not in ("scores", "decisions"):
             raise InvalidInputError(f"reveals={reveals!r} is not scores or decisions")
+        if (reveals == "decisions") != (threshold is not None):
+            raise InvalidInputError("decisions have a threshold, and scores have none; give one or the other")
+        self._threshold = threshold
         self._answer, self._reveals, self._dim = answer, reveals, dim
         self._num_asked_N = np.zeros(num_targets, dtype=np.int64)
 
@@ -62,6 +69,17 @@ class MatchInterface:
     def reveals(self) -> str:
         """The kind of observation that an answer is: "scores" or "decisions"."""
         return self._reveals
+
+    @property
+    def threshold(self) -> float:
+        """Of the decisions.
+
+        Raises:
+            InvalidInputError: scores are revealed.
+        """
+        if self._threshold is None:
+            raise InvalidInputError("an interface that reveals scores has no threshold")
+        return self._threshold
 
     @property
     def num_asked_N(self) -> NDArray[np.int64]:
@@ -152,19 +170,30 @@ class QueryAttack(ABC):
         """JSON-ready dials, for the record."""
 
     @abstractmethod
-    def run(self, interface: MatchInterface, *, budgets: Sequence[int], seed: int) -> QueryResult:
+    def run(
+        self,
+        interface: MatchInterface,
+        own_PK: ArrayLike,
+        *,
+        starts_NK: ArrayLike | None = None,
+        budgets: Sequence[int],
+        seed: int,
+    ) -> QueryResult:
         """Recover every target's template, with no more than each of `budgets` queries a target.
 
         Args:
             interface: what is asked.
+            own_PK: (P, K) templates of other people, of norm 1, P >= 10, made by the same network and scheme; an
+                adversary without faces of its own takes their number from them and no more.
+            starts_NK: a probe for each target that stands a chance, such as a photograph of the person, or None.
             budgets: ascending numbers of queries from 1; the adversary at one budget is the one at the next, stopped
                 earlier.
             seed: root of every draw.
 
         Raises:
             ThreatModelError: an interface that reveals something else than the threat model says.
-            ShapeError: an interface for templates of another length.
-            RangeError: budgets that are not ascending from 1.
+            ShapeError: an interface, templates or starts of lengths that do not belong together.
+            RangeError: budgets that are not ascending from 1; templates that are not finite, or not of norm 1.
         """
 
 
@@ -175,6 +204,6 @@ def check_budgets(budgets: Sequence[int]) -> list[int]:
         RangeError: none, below 1, or not ascending.
     """
     found = [int(budget) for budget in budgets]
-    if not found or found[0] < 1 or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+    if not found or found[0] < 1 or any(a >= b for a, b in itertools.pairwise(found)):
         raise RangeError(f"budgets {found} are not ascending numbers of queries from 1")
     return found
