@@ -11,9 +11,9 @@ from ppfr.core import MatchInterface, RangeError, ShapeError, ThreatModel, Threa
 def queries_threat(*, sees: str, has_public_faces: bool = True) -> ThreatModel:
     """A client of the matcher who presents embeddings of its own making, claims any identity, and sees the answers.
 
-    It knows scheme, threshold and quantisation (Kerckhoffs), holds no subject's key, and has the network, so that it can
-    embed faces of its own. It can inject embeddings: presenting faces to a camera, it could reach only those that some
-    face has.
+    It knows scheme, threshold and quantisation (Kerckhoffs), holds no subject's key, and has the network, so that it
+    can embed faces of its own. It can inject embeddings: presenting faces to a camera, it could reach only those that
+    some face has.
 
     Args:
         sees: "scores" or "decisions".
