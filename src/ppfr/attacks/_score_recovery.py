@@ -28,6 +28,7 @@ Simulate = Callable[[Floats, Floats], Floats]
 
 _PENALTIES = tuple(10.0**power for power in range(-13, 1))
 _HELD_OUT = 5
+_LEAST_PER_VALUE = 4
 
 
 def cosine_scores(probes_QK: Floats, templates_PK: Floats) -> Floats:
@@ -43,7 +44,8 @@ class ScoreRecovery(QueryAttack):
     fits templates to answers by ridge regression. That is the linear system of exact scores, solved exactly from K
     independent probes on; with fewer it is the most likely template given what faces are like, rather than the shortest
     one in the probes' span; and for scores that are rounded or noisy, or ranks, it is calibrated without a word about
-    them. The penalty is the one under which held-out templates of its own come out best.
+    them. The penalty is the one under which held-out templates of its own come out best. Where there are fewer than 4 K
+    of these, random directions fill up, so that no direction is left out.
 
     Args:
         simulate: the copy of the matcher.
@@ -108,10 +110,13 @@ class ScoreRecovery(QueryAttack):
         own_PK = check_queries(interface, own_PK, self.needs, attack=self.name)
         asked = check_budgets(budgets)
         rng = np.random.default_rng(derive_seed(seed, "score recovery"))
-        if not self._has_faces:
-            own_PK = _unit(rng.standard_normal(own_PK.shape))
+        num_filled = max(0, _LEAST_PER_VALUE * interface.dim - len(own_PK))
+        random_PK = _unit(
+            rng.standard_normal((num_filled if self._has_faces else len(own_PK) + num_filled, own_PK.shape[1]))
+        )
+        probes_QK = self._chosen(own_PK if self._has_faces else random_PK, asked[-1], rng)
+        own_PK = np.concatenate([own_PK, random_PK]) if self._has_faces else random_PK
         own_PK = own_PK[rng.permutation(len(own_PK))]
-        probes_QK = self._chosen(own_PK, asked[-1], rng)
         seen_NQ = interface.ask_all(probes_QK).astype(np.float64)
         simulated_PQ = np.asarray(self._simulate(probes_QK, own_PK), dtype=np.float64)
         found = [_regressed(simulated_PQ[:, :num], own_PK, seen_NQ[:, :num]) for num in asked]

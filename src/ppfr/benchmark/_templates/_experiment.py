@@ -136,7 +136,7 @@ class QueryRule:
         least_cosine: a positive control recovers templates whose mean cosine to the enrolled ones is at least this
             (lower end of the interval).
         most_times_fmr: a negative control passes, against another image, as no more of the victims than this many times
-            the false match rate (lower end of the interval).
+            the false match rate (lower end of the interval), or than an adversary that asks nothing (upper end).
     """
 
     least_cosine: float = 0.99

@@ -38,6 +38,7 @@ def worst_inversion(record: Part, arm: Part, *, secret: Sequence[str] = ("known"
     judged = [
         a for a in record["attacks"] if a["arm"] == arm["name"] and a["outcome"] is not None and a["secret"] in secret
     ]
+    judged = [a for a in judged if "at_fmr" in a["outcome"]]  # whoever asks a matcher has no template to invert
     return max(judged, key=lambda a: a["outcome"]["at_fmr"][0]["success"]["value"], default=None)
 
 
