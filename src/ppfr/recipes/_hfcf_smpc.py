@@ -38,6 +38,7 @@ _OVERLAP, _SCALE = 4, 1.0  # of the settings of `hfcf:mapping`, the one that rec
 _NOISE = 0.05  # about half the standard deviation of impostor scores
 _NUM_KNOWN = 100
 _LONGEST = 5.0
+_UNCHECKED = f"int8 decisions, where nobody checks that probes have norm 1 (up to {_LONGEST:g})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class QueryBudget:
     num_by_decisions: int
     num_by_parties: int
     num_scores: Sequence[int] = (8, 16, 32, 50, 64, 100, 128, 192, 256, 512)
-    num_decisions: Sequence[int] = (100, 300, 1000, 3000, 10_000, 30_000)
+    num_decisions: Sequence[int] = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
     num_started: Sequence[int] = (10, 30, 100, 300, 1000)
     most_by_parties: int = 3000
     num_resamples: int = 1000
@@ -205,7 +206,6 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
     by_parties = _by_decisions(
         "int8-parties", "int8 decisions by the three parties themselves", party_decisions("int8"), budget, noise=noise
     )
-    unchecked = f"int8 decisions, where nobody checks that probes have norm 1 (up to {_LONGEST:g})"
     photograph = "int8 decisions, starting from a photograph of the person"
     control = "positive control"
     return [
@@ -229,7 +229,7 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
             budgets=[number for number in budget.num_decisions if number <= budget.most_by_parties],
         ),
         _by_decisions("int8-photograph", photograph, ring, budget, noise=noise, starts_from="photograph"),
-        _by_decisions("int8-any-length", unchecked, ring, budget, noise=noise, longest=_LONGEST),
+        _by_decisions("int8-any-length", _UNCHECKED, ring, budget, noise=noise, longest=_LONGEST),
         _by_decisions("random-decisions", "yes or no by the toss of a coin", coin, budget, role="negative control"),
     ]
 
@@ -237,17 +237,12 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
 def _on_mapped(arm: TemplateArm, budget: QueryBudget) -> list[QueryAttackPlan]:
     """The same where templates are under a key that the adversary does not have: what it gets is the template."""
     noise = FixedPoint(dim=arm.scheme.out_dim, values="int8").typical_error
-    by_key = "own faces under own keys"
+    by_key, by_decisions = "own faces under own keys", functools.partial(_by_decisions, budget=budget, arm=arm.name)
+    ring = ring_decisions("int8")
     return [
         _by_scores("exact-faces", f"exact scores, {by_key} as probes", ScoreTelling(), budget, arm=arm.name),
-        _by_decisions(
-            "int8-decisions",
-            f"int8 decisions, {by_key} first",
-            ring_decisions("int8"),
-            budget,
-            arm=arm.name,
-            noise=noise,
-        ),
+        by_decisions("int8-decisions", f"int8 decisions, {by_key} first", ring, noise=noise),
+        by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST),
     ]
 
 
