@@ -114,6 +114,11 @@ def _query_problems(experiment: TemplateExperiment) -> Iterator[str]:
             yield f"attack {plan.name!r}: arm {plan.arm!r} has selected keys, and so no thresholds of its own"
         if not 2 <= plan.num_victims <= experiment.num_victims:
             yield f"attack {plan.name!r}: {plan.num_victims} victims; allowed is 2 to {experiment.num_victims}"
+        if plan.starts_from == "photograph" and experiment.pairs is not None:
+            people = people_of(experiment)
+            num = int(((people.third_S >= 0) & people.is_claimed_S).sum())
+            if num < 2:
+                yield f"attack {plan.name!r}: starts from a third image, which {num} people have; give others, or faces"
         try:
             check_budgets(plan.budgets)
         except RangeError as error:

@@ -64,19 +64,21 @@ def query_headline(record: Part) -> Iterator[str]:
 
 def secure_headline(record: Part) -> Iterator[str]:
     """How many secure decisions differ from those of float scores."""
-    formats = [(arm, found) for arm in record["arms"] for found in arm.get("secure", {}).get("formats", ())]
-    if formats:
-        num = sum(row["num_differ_from_integers_in_the_clear"] for _, f in formats for row in f["decisions"])
-        flips = "; ".join(
-            f"{f['values']} {sum(len(row['differ_from_float']) for row in f['decisions'])} ({arm['label']})"
-            for arm, f in formats
-        )
-        thresholds = len(formats[0][1]["decisions"])
-        pairs = count(formats[0][0]["secure"]["num_pairs"])
-        yield (
-            f"Of {pairs} pairs at {thresholds} thresholds, decisions under sharing that differ from those of float "
-            f"scores: {flips}; from those of the same integers in the clear: {num}."
-        )
+    formats = [found for arm in record["arms"] for found in arm.get("secure", {}).get("formats", ())]
+    if not formats:
+        return
+    most: dict[str, int] = {}
+    for found in formats:
+        num = sum(len(row["differ_from_float"]) for row in found["decisions"])
+        most[found["values"]] = max(num, most.get(found["values"], 0))
+    clear = sum(row["num_differ_from_integers_in_the_clear"] for found in formats for row in found["decisions"])
+    num_decided = next(arm["secure"]["num_pairs"] for arm in record["arms"] if "secure" in arm)
+    num_decided *= len(formats[0]["decisions"])
+    turned = " and ".join(f"{num or 'none'} with {values}" for values, num in most.items())
+    yield (
+        f"Of {count(num_decided)} decisions under sharing, at most {turned} differ from those of float scores, and "
+        f"{clear or 'none'} from those of the same integers in the clear."
+    )
 
 
 def query_findings(record: Part) -> Iterator[Finding]:
@@ -114,9 +116,8 @@ def secure_findings(record: Part) -> Iterator[Finding]:
         parts = [
             f"{f['values']}: accuracy {points(f['accuracy_gap_to_float']['value'])} points against float scores "
             f"({points(f['accuracy_gap_to_float']['low'])} to {points(f['accuracy_gap_to_float']['high'])}), "
-            + ", ".join(
-                f"{len(row['differ_from_float'])} decisions turned at FAR {row['far']:g}" for row in f["decisions"]
-            )
+            "decisions turned: "
+            + ", ".join(f"{len(row['differ_from_float'])} at FAR {row['far']:g}" for row in f["decisions"])
             for f in formats
         ]
         yield Finding(

@@ -14,6 +14,7 @@ from ppfr.benchmark._templates._findings import findings, headline, protocol_of,
 from ppfr.benchmark._templates._query_view import (
     Asked,
     Table,
+    asked_attacks,
     asked_by_budgets,
     budget_table,
     query_findings,
@@ -64,8 +65,8 @@ class TemplateView:
 def template_view(record: Part, *, anchor: str) -> TemplateView:
     """What the page shows of one record."""
     state, of_arms = findings(record)
-    of_arms = [*secure_findings(record), *query_findings(record), *of_arms]
-    is_long = max(len(arms_of(record, "protected")), len(of_arms) // 4) > MOST_SENTENCES
+    state, of_arms = [*state, *secure_findings(record)], [*query_findings(record), *of_arms]
+    is_long = max(len(arms_of(record, "protected")), len(asked_attacks(record))) > MOST_SENTENCES
     verified = [p for holder in (*record["arms"], *record["judges"]) for p in holder["protocols"]]
     return TemplateView(
         record=record,
@@ -120,7 +121,8 @@ def _summary(record: Part) -> Table:
     columns = ["Template"]
     if has_pairs:
         columns += ["Accuracy, key stolen", "Accuracy, key kept", "Equal error rate, key stolen"]
-        columns += ["Recovered embeddings that pass", "D_sys, same image"]
+        columns += ["Recovered embeddings that pass"] if _judged(record) else []
+        columns += ["D_sys, same image"] if _has_links(record) else []
     if has_searches:
         columns += ["Rank-1, the matcher holds all keys", "Rank-1, key kept"]
     rows = []
@@ -143,8 +145,10 @@ def _pair_cells(record: Part, arm: Part) -> list[Figure]:
         cells.append(_with_gap(figure, None if protocol is None else protocol["gap_to_baseline"]))
     stolen, worst = protocol_of(arm, STOLEN), worst_inversion(record, arm)
     cells.append(MISSING if stolen is None else share_figure(stolen["eer"], 2))
-    cells.append(MISSING if worst is None else share_figure(worst["outcome"]["at_fmr"][0]["success"]))
-    cells.append(plain_figure(arm["unlinkability"][0]["d_sys"], 2) if arm["unlinkability"] else MISSING)
+    if _judged(record):
+        cells.append(MISSING if worst is None else share_figure(worst["outcome"]["at_fmr"][0]["success"]))
+    if _has_links(record):
+        cells.append(plain_figure(arm["unlinkability"][0]["d_sys"], 2) if arm["unlinkability"] else MISSING)
     return cells
 
 
@@ -170,6 +174,10 @@ def _searches(record: Part) -> Table:
             cells += [Figure(main=percent(found["cmc"][min(k, len(found["cmc"])) - 1], 2)) for k in (5, 20)]
             rows.append(_row(record, arm, cells, f"{found['scenario']}, {found['values']}"))
     return Table(columns=columns, rows=rows)
+
+
+def _has_links(record: Part) -> bool:
+    return any(arm["unlinkability"] for arm in record["arms"])
 
 
 def _judged(record: Part) -> list[tuple[Part, Part]]:
