@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,14 @@ def test_any_small_interface_is_survived(num, dim, threshold, seed):
         assert result.templates_LNK.shape == (3, num, dim)
         assert np.isfinite(cosines(result, rows)).all()
         assert (result.num_asked_LN <= np.array(budgets)[:, None]).all()
+
+
+def test_the_python_of_the_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "methods" / "score-recovery.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    names = {}
+    exec(compile(block, page.name, "exec"), names)
+    assert names["found"].templates_LNK.shape == (1, 5, 64)
 
 
 # Threat models and bad input
