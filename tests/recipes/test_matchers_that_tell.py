@@ -93,3 +93,23 @@ def test_the_parties_cannot_tell_how_long_a_probe_is(monkeypatch):
     matcher.close()
     assert np.einsum("nk,nk->n", result.templates_LNK[0], references).min() > 0.9
     assert result.num_asked_LN.max() <= 200
+
+
+def test_whoever_sets_the_threshold_needs_no_search():
+    """A probe of length c at the threshold t is asked for as one of norm 1 at t / c, by the engine's own front door."""
+    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
+    references, own = unit_rows(2), unit_rows(60, seed=4)
+    with ThreePartyMatcher(references, values="int16") as matcher:
+
+        def answer(probes, targets):
+            lengths = np.linalg.norm(probes, axis=1)
+            return np.array(
+                [
+                    matcher.verify(probe[None] / length, [target], threshold=0.9 / length)[0]
+                    for probe, target, length in zip(probes, targets, lengths, strict=True)
+                ]
+            )
+
+        interface = MatchInterface(answer, num_targets=2, dim=DIM, reveals="decisions", threshold=0.9)
+        result = DecisionRecovery(longest=1000).run(interface, own, budgets=[120], seed=1)
+    assert np.einsum("nk,nk->n", result.templates_LNK[0], references).min() > 0.95

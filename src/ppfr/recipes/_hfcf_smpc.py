@@ -38,6 +38,7 @@ _OVERLAP, _SCALE = 4, 1.0  # of the settings of `hfcf:mapping`, the one that rec
 _NOISE = 0.05  # about half the standard deviation of impostor scores
 _NUM_KNOWN = 100
 _LONGEST = 5.0
+_ANY_LENGTH = 1000.0  # at norm 1, any threshold from a thousandth of the matcher's on
 _UNCHECKED = f"int8 decisions, where nobody checks that probes have norm 1 (up to {_LONGEST:g})"
 
 
@@ -206,6 +207,7 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
     by_parties = _by_decisions(
         "int8-parties", "int8 decisions by the three parties themselves", party_decisions("int8"), budget, noise=noise
     )
+    by_asker = "decisions on float scores, where the asker sets the threshold"
     photograph = "int8 decisions, starting from a photograph of the person"
     control = "positive control"
     return [
@@ -230,6 +232,7 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
         ),
         _by_decisions("int8-photograph", photograph, ring, budget, noise=noise, starts_from="photograph"),
         _by_decisions("int8-any-length", _UNCHECKED, ring, budget, noise=noise, longest=_LONGEST),
+        _by_decisions("any-threshold", by_asker, plain_decisions, budget, longest=_ANY_LENGTH),
         _by_decisions("random-decisions", "yes or no by the toss of a coin", coin, budget, role="negative control"),
     ]
 
