@@ -63,14 +63,7 @@ def compare_secure_pairs(
 ) -> dict[str, Any]:
     """`compare_secure_decisions` where each pair brings rows of its own, such as templates under the claimed key.
 
-    Args:
-        protocol: pairs and folds.
-        probes_ND: unit row of each pair's probe.
-        references_ND: unit row of each pair's reference.
-        values: as above.
-        fars: as above.
-        seed: as above.
-        num_resamples: as above.
+    Args as there, but `probes_ND` and `references_ND`: (N, D), one row of each for a pair.
     """
     first_ND, second_ND = (np.asarray(side, dtype=np.float64) for side in (probes_ND, references_ND))
     first_ND, second_ND = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_ND, second_ND))
