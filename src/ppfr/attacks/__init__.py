@@ -1,11 +1,15 @@
-"""Adversaries against masked images and templates, and their threat models; they know core's contracts alone."""
+"""Adversaries against masked images, templates and matchers, and their threat models; they know core alone."""
 
 from ppfr.attacks._alignment import ChannelAlignment as ChannelAlignment
 from ppfr.attacks._conditional_gan import ConditionalGan as ConditionalGan
+from ppfr.attacks._decision_recovery import DecisionRecovery as DecisionRecovery
 from ppfr.attacks._fresh_secret import FreshSecret as FreshSecret
 from ppfr.attacks._identity_linkage import IdentityLinkage as IdentityLinkage
 from ppfr.attacks._mapping_inversion import MappingInversion as MappingInversion
 from ppfr.attacks._mapping_inversion import templates_threat as templates_threat
+from ppfr.attacks._query_threats import queries_threat as queries_threat
+from ppfr.attacks._score_recovery import ScoreRecovery as ScoreRecovery
+from ppfr.attacks._score_recovery import cosine_scores as cosine_scores
 from ppfr.attacks._threats import masked_images_threat as masked_images_threat
 from ppfr.attacks._trained import TrainedAttack as TrainedAttack
 from ppfr.attacks._unet_recovery import UNetRecovery as UNetRecovery

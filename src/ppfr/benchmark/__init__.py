@@ -26,6 +26,9 @@ from ppfr.benchmark._schema import record_schema as record_schema
 from ppfr.benchmark._schema import write_record as write_record
 from ppfr.benchmark._templates._experiment import InversionRule as InversionRule
 from ppfr.benchmark._templates._experiment import KeySelection as KeySelection
+from ppfr.benchmark._templates._experiment import QueryAttackPlan as QueryAttackPlan
+from ppfr.benchmark._templates._experiment import QueryRule as QueryRule
+from ppfr.benchmark._templates._experiment import Reveal as Reveal
 from ppfr.benchmark._templates._experiment import TemplateArm as TemplateArm
 from ppfr.benchmark._templates._experiment import TemplateAttackPlan as TemplateAttackPlan
 from ppfr.benchmark._templates._experiment import TemplateExperiment as TemplateExperiment

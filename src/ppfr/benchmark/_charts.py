@@ -125,6 +125,20 @@ def roc_chart(lines: Sequence[Line], *, low: float, title: str, description: str
         return _chart(axes, title, description)
 
 
+def queries_chart(lines: Sequence[Line], *, title: str, description: str) -> str:
+    """Shares over numbers of queries, which are few and far between: each is marked."""
+    with style.context(["default", _STYLE]):
+        axes = _axes("Queries a person", "People passed for, %", (lines[0].x[0], 0), (lines[0].x[-1], 100))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.minorticks_off()
+        for line in lines:
+            share = 100 * np.asarray(line.y)
+            axes.plot(line.x, share, gid=_gid(line.label), **_stroke(line.series))
+            axes.plot(line.x, share, gid=_gid(line.label), **{**_mark(line.series), "markersize": 6})
+        return _chart(axes, title, description)
+
+
 def loss_chart(line: Line, *, title: str, description: str) -> str:
     """Loss over steps."""
     with style.context(["default", _STYLE]):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppfr.benchmark._experiment import ARM_ROLES, ATTACK_ROLES, AttackPlan, Experiment, Judge, RunOptions
-from ppfr.core import Attack, ProblemsError, TemplateAttack, ThreatModel, ThreatModelError
+from ppfr.core import Attack, ProblemsError, QueryAttack, TemplateAttack, ThreatModel, ThreatModelError
 from ppfr.data import assert_disjoint
 
 if TYPE_CHECKING:
-    from ppfr.benchmark._templates._experiment import TemplateAttackPlan
+    from ppfr.benchmark._templates._experiment import QueryAttackPlan, TemplateAttackPlan
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _CROP_AXES = 3
@@ -58,7 +58,10 @@ def people_to_keep_apart(experiment: Experiment) -> list[tuple[str, str]]:
 
 
 def check_threat_model(
-    plan: AttackPlan | TemplateAttackPlan, attack: Attack | TemplateAttack, *, is_keyed: bool
+    plan: AttackPlan | TemplateAttackPlan | QueryAttackPlan,
+    attack: Attack | TemplateAttack | QueryAttack,
+    *,
+    is_keyed: bool,
 ) -> None:
     """Hold what an attack needs against what its plan grants.
 

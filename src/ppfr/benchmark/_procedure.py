@@ -19,6 +19,7 @@ from ppfr.benchmark._templates._assembly import assemble_templates
 from ppfr.benchmark._templates._checks import check_template_experiment, describe_template_data, template_config
 from ppfr.benchmark._templates._experiment import TemplateExperiment
 from ppfr.benchmark._templates._inversion import Inversions
+from ppfr.benchmark._templates._queries import Queries
 from ppfr.benchmark._templates._recognition import Recognition
 from ppfr.benchmark._templates._session import TemplateSession
 from ppfr.benchmark._workspace import Json, Workspace, config_sha256
@@ -73,10 +74,10 @@ def procedure_on_templates(experiment: TemplateExperiment, workspace: Workspace,
     data = describe_template_data(experiment)
     config = template_config(experiment, data)
     session = TemplateSession(experiment, workspace, device=device)
-    recognition, inversions = Recognition(session), Inversions(session)
+    recognition, inversions, queries = Recognition(session), Inversions(session), Queries(session)
     stages = recognition.judge_stages()
     for arm in experiment.arms:  # arm by arm, since keys are drawn, or selected, for one at a time
-        stages += [*recognition.stages_of(arm), *inversions.stages_of(arm)]
+        stages += [*recognition.stages_of(arm), *inversions.stages_of(arm), *queries.stages_of(arm)]
     origin = provenance()
     return Procedure(
         identity={"config": config, "config_sha256": config_sha256(config), "probes": {}},

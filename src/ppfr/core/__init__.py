@@ -33,6 +33,11 @@ from ppfr.core._protocols import BatchMixer as BatchMixer
 from ppfr.core._protocols import Embedder as Embedder
 from ppfr.core._protocols import ImageMasker as ImageMasker
 from ppfr.core._protocols import ImageSet as ImageSet
+from ppfr.core._queries import Ask as Ask
+from ppfr.core._queries import MatchInterface as MatchInterface
+from ppfr.core._queries import QueryAttack as QueryAttack
+from ppfr.core._queries import QueryResult as QueryResult
+from ppfr.core._queries import check_budgets as check_budgets
 from ppfr.core._seeding import derive_seed as derive_seed
 from ppfr.core._templates import Matcher as Matcher
 from ppfr.core._templates import Matches as Matches

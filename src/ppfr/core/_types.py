@@ -84,8 +84,8 @@ OBSERVATIONS: Mapping[str, str] = {
     "mixed_images": "each victim's masked images as training sees them, mixed with those of other people",
     "embeddings": "each victim's unprotected embeddings",
     "templates": "each victim's protected templates",
-    "scores": "comparison scores",
-    "decisions": "accept/reject decisions",
+    "scores": "the score of each probe that it presents",
+    "decisions": "the decision, yes or no, on each probe that it presents",
 }
 
 

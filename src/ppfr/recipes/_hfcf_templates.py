@@ -97,7 +97,7 @@ TEMPLATE_BUDGETS: Mapping[str, TemplateBudget] = MappingProxyType(
 def mapping(context: RecipeContext) -> TemplateExperiment:
     """Identity-specific mapping, every overlap: 1:1 with keys kept and stolen, inversion, linkage, re-issues."""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
-    recogniser, people = _recogniser(context, RECOGNISER), "real"
+    recogniser, people = recogniser_of(context, RECOGNISER), "real"
     transfer = None
     if context.preset == "fast-test":
         pairs: PairProtocol = synthetic_protocol(num_pairs=120)
@@ -130,7 +130,7 @@ def mapping(context: RecipeContext) -> TemplateExperiment:
 def one_to_n(context: RecipeContext) -> TemplateExperiment:
     """Identity-specific mapping in 1:N with distractors: does a key for every identity raise or lower the hit rate?"""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
-    recogniser = _recogniser(context, RECOGNISER)
+    recogniser = recogniser_of(context, RECOGNISER)
     if context.preset == "fast-test":
         open_set, people = _synthetic_open_set(), "synthetic"
     else:
@@ -164,7 +164,7 @@ def _common(context: RecipeContext, budget: TemplateBudget) -> dict[str, Any]:
     }
 
 
-def _recogniser(context: RecipeContext, name: str) -> Judge:
+def recogniser_of(context: RecipeContext, name: str) -> Judge:
     """A public network; in fast-test a random one, whose figures mean nothing."""
     device = choose_device(context.device)
     if context.preset == "fast-test":
@@ -186,7 +186,7 @@ def _transfer(context: RecipeContext, most_public: int) -> Transfer:
     public = training_split_for_lfw(data_root(context.data))
     some = np.unique(np.linspace(0, len(public) - 1, min(most_public, len(public))).astype(int)).tolist()
     return Transfer(
-        judge=_recogniser(context, OTHER), public_images=public.subset(some, name=f"{public.name}-{len(some)}")
+        judge=recogniser_of(context, OTHER), public_images=public.subset(some, name=f"{public.name}-{len(some)}")
     )
 
 
@@ -197,26 +197,14 @@ def _synthetic_open_set() -> OpenSetProtocol:
 
 
 def _arms(dim: int, budget: TemplateBudget, *, scales: Sequence[str], selects: bool) -> list[TemplateArm]:
-    plain, constant = UnprotectedTemplates(dim=dim), ConstantTemplates(dim=dim, out_dim=16)
-    arms = [
-        TemplateArm(
-            name="unprotected",
-            label="Unprotected",
-            role="baseline",
-            scheme=plain,
-            draw_keys=lambda num, rng: [plain.new_key()] * num,
-            is_keyed=False,
-            matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),
-        )
-    ]
+    constant = ConstantTemplates(dim=dim, out_dim=16)
+    arms = [plain_arm(dim)]
     factors = {"sqrt(n)": math.sqrt(dim), "1": 1.0}
     for words in scales:
         for overlap in budget.overlaps:
             scheme = IdentityMapping(dim=dim, num_terms=_TERMS, overlap=overlap, scale=factors[words])
             arms.append(
-                _mapping_arm(
-                    scheme, f"mapping-o{overlap}-scale-{_slug(words)}", f"Mapping, o = {overlap}, scale {words}"
-                )
+                keyed_arm(scheme, f"mapping-o{overlap}-scale-{_slug(words)}", f"Mapping, o = {overlap}, scale {words}")
             )
             if selects and words == "sqrt(n)" and overlap in _SELECTED_OVERLAPS:
                 arm = arms[-1]
@@ -242,11 +230,27 @@ def _arms(dim: int, budget: TemplateBudget, *, scales: Sequence[str], selects: b
     return arms
 
 
+def plain_arm(dim: int) -> TemplateArm:
+    """Embeddings as they are."""
+    plain = UnprotectedTemplates(dim=dim)
+    return TemplateArm(
+        name="unprotected",
+        label="Unprotected",
+        role="baseline",
+        scheme=plain,
+        draw_keys=lambda num, rng: [plain.new_key()] * num,
+        is_keyed=False,
+        matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),
+    )
+
+
 def _slug(words: str) -> str:
     return words.replace("(", "-").replace(")", "")
 
 
-def _mapping_arm(scheme: IdentityMapping, name: str, label: str) -> TemplateArm:
+def keyed_arm(scheme: IdentityMapping, name: str, label: str) -> TemplateArm:
+    """Templates under keys that come from the run's seed."""
+
     def matcher(
         references_MD: np.ndarray, keys: Sequence[SubjectKey], values: Literal["float32", "int8"]
     ) -> KeyedMatcher:

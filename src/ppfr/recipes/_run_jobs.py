@@ -11,6 +11,7 @@ from ppfr.benchmark import Experiment, Record, TemplateExperiment, run, write_re
 from ppfr.core import CheckpointError, InvalidInputError, choose_device
 from ppfr.recipes import _adamixup as adamixup
 from ppfr.recipes import _hfcf as hfcf
+from ppfr.recipes import _hfcf_smpc as hfcf_smpc
 from ppfr.recipes import _hfcf_templates as hfcf_templates
 from ppfr.recipes import _spine as spine
 from ppfr.recipes._context import PRESETS, RecipeContext
@@ -28,6 +29,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "hfcf:ablation": hfcf.ablation,
         "hfcf:mapping": hfcf_templates.mapping,
         "hfcf:one_to_n": hfcf_templates.one_to_n,
+        "hfcf:smpc": hfcf_smpc.smpc,
     }
 )
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"

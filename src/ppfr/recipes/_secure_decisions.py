@@ -45,9 +45,27 @@ def compare_secure_decisions(
         MissingExtraError: `cryptography` is not installed.
     """
     place = {index: row for row, index in enumerate(protocol.used().tolist())}
-    first_ND, second_ND = (
-        rows_UD[[place[i] for i in side.tolist()]].astype(np.float64) for side in (protocol.first, protocol.second)
+    first_ND, second_ND = (rows_UD[[place[i] for i in side.tolist()]] for side in (protocol.first, protocol.second))
+    return compare_secure_pairs(
+        protocol, first_ND, second_ND, values=values, fars=fars, seed=seed, num_resamples=num_resamples
     )
+
+
+def compare_secure_pairs(
+    protocol: PairProtocol,
+    probes_ND: NDArray[Any],
+    references_ND: NDArray[Any],
+    *,
+    values: Sequence[Literal["int8", "int16"]] = ("int8", "int16"),
+    fars: Sequence[float] = (1e-2, 1e-3),
+    seed: int,
+    num_resamples: int = 1000,
+) -> dict[str, Any]:
+    """`compare_secure_decisions` where each pair brings rows of its own, such as templates under the claimed key.
+
+    Args as there, but `probes_ND` and `references_ND`: (N, D), one row of each for a pair.
+    """
+    first_ND, second_ND = (np.asarray(side, dtype=np.float64) for side in (probes_ND, references_ND))
     first_ND, second_ND = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_ND, second_ND))
     exact = _comparisons(protocol, np.einsum("nd,nd->n", first_ND, second_ND))
     curve = exact.roc()
@@ -56,12 +74,12 @@ def compare_secure_decisions(
     found: dict[str, Any] = {
         "protocol": protocol.name,
         "num_pairs": len(protocol),
-        "dim": rows_UD.shape[1],
+        "dim": first_ND.shape[1],
         "thresholds_at_far": thresholds,
         "float": report(exact).to_dict(),
     }
     for name in values:
-        point = FixedPoint(dim=rows_UD.shape[1], values=name)
+        point = FixedPoint(dim=first_ND.shape[1], values=name)
         integers = [point.signed(point.quantise(side)) for side in (first_ND, second_ND)]
         score_N = np.einsum("nd,nd->n", *integers)
         rounded = _comparisons(protocol, score_N / point.scale**2)

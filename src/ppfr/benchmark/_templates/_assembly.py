@@ -12,8 +12,14 @@ from ppfr.benchmark._experiment import Judge
 from ppfr.benchmark._identity import as_json
 from ppfr.benchmark._schema import Record, without_paths
 from ppfr.benchmark._stages import Stage
-from ppfr.benchmark._templates._experiment import TemplateArm, TemplateAttackPlan, TemplateExperiment
+from ppfr.benchmark._templates._experiment import (
+    QueryAttackPlan,
+    TemplateArm,
+    TemplateAttackPlan,
+    TemplateExperiment,
+)
 from ppfr.benchmark._templates._inversion import inversion_rule_in_words
+from ppfr.benchmark._templates._queries import query_rule_in_words
 from ppfr.benchmark._workspace import Json, Workspace
 
 _FLOAT_BYTES = 4
@@ -42,15 +48,17 @@ def assemble_templates(
         "kind": "templates",
         **record_head(experiment, rows, config=config, origin=origin, device=device),
         "data": data,
-        "disjointness": []
-        if transfer is None or experiment.pairs is None
-        else [{"sets": [transfer.public_images.name, experiment.pairs.name], "num_shared_subjects": 0}],
+        "disjointness": [
+            {"sets": [images.name, experiment.pairs.name], "num_shared_subjects": 0}
+            for images in (None if transfer is None else transfer.public_images, experiment.public_images)
+            if images is not None and experiment.pairs is not None
+        ],
         "judges": [
             _judge(experiment.recogniser, left_by),
             *([] if transfer is None else [_judge(transfer.judge, left_by)]),
         ],
         "arms": [_arm(arm, left_by) for arm in experiment.arms],
-        "attacks": [_attack(experiment, plan, config, left_by) for plan in experiment.attacks],
+        "attacks": [_attack(experiment, plan, config, left_by) for plan in experiment.all_attacks()],
         "stages": rows,
     }
     plain: Record = without_paths(as_json(record))
@@ -68,8 +76,9 @@ def _judge(judge: Judge, left_by: PartOf) -> Json:
 
 
 def _arm(arm: TemplateArm, left_by: PartOf) -> Json:
-    verified, compared, linked, renewed, searched, selected = (
-        left_by(f"{kind}/{arm.name}") or {} for kind in ("verify", "compare", "unlink", "renew", "identify", "select")
+    verified, compared, linked, renewed, searched, selected, decided = (
+        left_by(f"{kind}/{arm.name}") or {}
+        for kind in ("verify", "compare", "unlink", "renew", "identify", "select", "decide")
     )
     gaps, scheme = compared.get("gaps", {}), arm.scheme
     return {
@@ -93,13 +102,24 @@ def _arm(arm: TemplateArm, left_by: PartOf) -> Json:
         "unlinkability": linked.get("unlinkability", []),
         "renewal": renewed.get("renewal"),
         "identification": searched.get("identification", []),
+        **decided,
     }
 
 
-def _attack(experiment: TemplateExperiment, plan: TemplateAttackPlan, config: Json, left_by: PartOf) -> Json:
-    judged = left_by(f"invert/{plan.name}")
-    of_plan = next(entry for entry in config["attacks"] if entry["name"] == plan.name)
-    control = None if plan.role == "attack" else inversion_rule_in_words(plan.role, plan.rule, experiment.fmrs[0])
+def _attack(
+    experiment: TemplateExperiment, plan: TemplateAttackPlan | QueryAttackPlan, config: Json, left_by: PartOf
+) -> Json:
+    control = None
+    if isinstance(plan, QueryAttackPlan):
+        stage, listed = "ask", "query_attacks"
+        if plan.role != "attack":
+            control = query_rule_in_words(plan.role, plan.rule, experiment.fmrs[0])
+    else:
+        stage, listed = "invert", "attacks"
+        if plan.role != "attack":
+            control = inversion_rule_in_words(plan.role, plan.rule, experiment.fmrs[0])
+    judged = left_by(f"{stage}/{plan.name}")
+    of_plan = next(entry for entry in config[listed] if entry["name"] == plan.name)
     if control is not None and judged is not None:
         control["is_met"] = judged["is_met"]
     is_keyed = experiment.arm(plan.arm).is_keyed

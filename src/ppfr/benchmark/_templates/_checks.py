@@ -14,10 +14,10 @@ from ppfr.benchmark._experiment import ARM_ROLES, ATTACK_ROLES
 from ppfr.benchmark._identity import as_json, attack_config, pairs_digest
 from ppfr.benchmark._provenance import describe_data
 from ppfr.benchmark._schema import without_paths
-from ppfr.benchmark._templates._experiment import TemplateArm, TemplateAttackPlan, TemplateExperiment
+from ppfr.benchmark._templates._experiment import QueryAttackPlan, TemplateArm, TemplateAttackPlan, TemplateExperiment
 from ppfr.benchmark._templates._session import num_cross_comparisons, people_of
 from ppfr.benchmark._workspace import Json, config_sha256
-from ppfr.core import ProblemsError
+from ppfr.core import ProblemsError, RangeError, check_budgets
 from ppfr.data import assert_disjoint
 
 
@@ -33,18 +33,24 @@ def check_template_experiment(experiment: TemplateExperiment) -> None:
         *_name_problems(experiment),
         *_arm_problems(experiment),
         *_attack_problems(experiment),
+        *_query_problems(experiment),
         *_setting_problems(experiment),
     ]
     if problems:
         raise ProblemsError(f"experiment {experiment.name!r} cannot be run", problems)
     if experiment.transfer is not None and experiment.pairs is not None:
         assert_disjoint(experiment.transfer.public_images, experiment.pairs.used_images())
-    for plan in experiment.attacks:
+    if experiment.public_images is not None and experiment.pairs is not None:
+        assert_disjoint(experiment.public_images, experiment.pairs.used_images())
+    for plan in experiment.all_attacks():
         check_threat_model(plan, plan.make(), is_keyed=experiment.arm(plan.arm).is_keyed)
 
 
 def _name_problems(experiment: TemplateExperiment) -> Iterator[str]:
-    kinds = {"arm": [a.name for a in experiment.arms], "attack": [p.name for p in experiment.attacks]}
+    kinds = {
+        "arm": [a.name for a in experiment.arms],
+        "attack": [p.name for p in experiment.all_attacks()],
+    }
     for kind, names in kinds.items():
         for name, times in Counter(names).items():
             if times > 1:
@@ -86,7 +92,7 @@ def _attack_problems(experiment: TemplateExperiment) -> Iterator[str]:
             yield f"attack {plan.name!r}: there is no arm {plan.arm!r}"
         elif {"positive control": "baseline", "negative control": "control"}.get(plan.role, arm.role) != arm.role:
             yield f"attack {plan.name!r}: a {plan.role} does not belong on an arm of role {arm.role!r}"
-    if not experiment.attacks:
+    if not (experiment.attacks or experiment.query_attacks):
         return
     if experiment.pairs is None:
         yield "there are attacks, but no 1:1 protocol whose people they are judged on"
@@ -95,6 +101,32 @@ def _attack_problems(experiment: TemplateExperiment) -> Iterator[str]:
     num = int(((people.another_S >= 0) & people.is_claimed_S).sum())
     if not 2 <= experiment.num_victims <= num:
         yield f"{experiment.num_victims} victims; {num} claimed people have two images or more: allowed is 2 to {num}"
+
+
+def _query_problems(experiment: TemplateExperiment) -> Iterator[str]:
+    arms = {arm.name: arm for arm in experiment.arms}
+    for plan in experiment.query_attacks:
+        if plan.role not in ATTACK_ROLES:
+            yield f"attack {plan.name!r}: role {plan.role!r}; allowed is {', '.join(ATTACK_ROLES)}"
+        if plan.arm not in arms:
+            yield f"attack {plan.name!r}: there is no arm {plan.arm!r}"
+        elif arms[plan.arm].selection is not None:
+            yield f"attack {plan.name!r}: arm {plan.arm!r} has selected keys, and so no thresholds of its own"
+        if not 2 <= plan.num_victims <= experiment.num_victims:
+            yield f"attack {plan.name!r}: {plan.num_victims} victims; allowed is 2 to {experiment.num_victims}"
+        if plan.starts_from == "photograph" and experiment.pairs is not None:
+            people = people_of(experiment)
+            num = int(((people.third_S >= 0) & people.is_claimed_S).sum())
+            if num < 2:
+                yield f"attack {plan.name!r}: starts from a third image, which {num} people have; give others, or faces"
+        try:
+            check_budgets(plan.budgets)
+        except RangeError as error:
+            yield f"attack {plan.name!r}: {error}"
+    if experiment.query_attacks and experiment.public_images is None:
+        yield "there are attacks by queries, but no public_images for their adversaries"
+    if experiment.decide_securely is not None and experiment.pairs is None:
+        yield "pairs are to be decided under sharing, but there is no 1:1 protocol"
 
 
 def _setting_problems(experiment: TemplateExperiment) -> Iterator[str]:
@@ -113,9 +145,10 @@ def _setting_problems(experiment: TemplateExperiment) -> Iterator[str]:
             )
     if experiment.num_resamples < 100:
         yield f"num_resamples={experiment.num_resamples}; intervals need at least 100"
-    if experiment.batch_size < 1 or experiment.num_issues < 1:
+    if experiment.batch_size < 1 or experiment.num_issues < 0:
         yield (
-            f"batch_size={experiment.batch_size} and num_issues={experiment.num_issues}; allowed is 1 or more of each"
+            f"batch_size={experiment.batch_size} and num_issues={experiment.num_issues}; "
+            "allowed is 1 or more, and 0 or more"
         )
 
 
@@ -124,6 +157,8 @@ def describe_template_data(experiment: TemplateExperiment) -> list[Json]:
     rows = []
     if experiment.transfer is not None:
         rows.append(describe_data(experiment.transfer.public_images, role="public"))
+    if experiment.public_images is not None:
+        rows.append(describe_data(experiment.public_images, role="public"))
     for protocol in (experiment.pairs, experiment.open_set):
         if protocol is not None:
             rows.append(describe_data(protocol.used_images(), role="protocol", name=protocol.name))
@@ -149,6 +184,10 @@ def template_config(experiment: TemplateExperiment, data: list[Json]) -> Json:
         "arms": [_arm_config(arm) for arm in experiment.arms],
         "attacks": [_attack_config(plan) for plan in experiment.attacks],
     }
+    if experiment.query_attacks:
+        config["query_attacks"] = [_query_attack_config(plan) for plan in experiment.query_attacks]
+    if experiment.decide_securely is not None:
+        config["decides_securely"] = True
     plain: Json = without_paths(as_json(config))
     return plain
 
@@ -178,6 +217,18 @@ def _attack_config(plan: TemplateAttackPlan) -> Json:
         "arm": plan.arm,
         "role": plan.role,
         "granted": dataclasses.asdict(plan.granted),
+        "rule": dataclasses.asdict(plan.rule),
+        "config": attack_config(attack),
+    }
+
+
+def _query_attack_config(plan: QueryAttackPlan) -> Json:
+    attack = plan.make()
+    return {
+        **{field: getattr(plan, field) for field in ("name", "arm", "role", "answers", "starts_from", "num_victims")},
+        "method": attack.name,
+        "granted": dataclasses.asdict(plan.granted),
+        "budgets": list(plan.budgets),
         "rule": dataclasses.asdict(plan.rule),
         "config": attack_config(attack),
     }

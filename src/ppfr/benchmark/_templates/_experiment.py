@@ -6,13 +6,22 @@ It stands beside `Experiment`, which is on masked images, and shares its judges,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ppfr.benchmark._experiment import Judge
-from ppfr.core import ImageSet, Matcher, SubjectKey, TemplateAttack, TemplateScheme, ThreatModel
+from ppfr.core import (
+    Ask,
+    ImageSet,
+    Matcher,
+    QueryAttack,
+    SubjectKey,
+    TemplateAttack,
+    TemplateScheme,
+    ThreatModel,
+)
 
 if TYPE_CHECKING:
     from ppfr.data import OpenSetProtocol, PairProtocol
@@ -25,6 +34,12 @@ Held = Literal["float32", "int8"]
 
 MakeMatcher = Callable[[np.ndarray, Sequence[SubjectKey], Held], Matcher]
 """((M, D) references, M keys, how templates are held) -> a matcher that maps a probe under every identity's own key."""
+
+Reveal = Callable[[np.ndarray, float], Ask]
+"""((N, K) templates of the targets, the threshold) -> what the matcher answers to whoever asks."""
+
+DecideSecurely = Callable[["PairProtocol", np.ndarray, np.ndarray, int], Mapping[str, Any]]
+"""(protocol, (N, K) enrolled templates, (N, K) probes, seed) -> secure decisions beside plain ones, for the record."""
 
 ChooseKey = Callable[[np.ndarray, float, np.random.Generator], tuple[SubjectKey, int, bool]]
 """((D,) embedding, inversion threshold, rng) -> a key, how many were tried, whether it lies below the threshold."""
@@ -113,6 +128,55 @@ class TemplateAttackPlan:
     rule: InversionRule = InversionRule()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRule:
+    """When a control of an attack by queries counts as passed, at its last budget and the first false match rate.
+
+    Attributes:
+        least_cosine: a positive control recovers templates whose mean cosine to the enrolled ones is at least this
+            (lower end of the interval).
+        most_times_fmr: a negative control passes, against another image, as no more of the victims than this many times
+            the false match rate (lower end of the interval), or than an adversary that asks nothing (upper end).
+    """
+
+    least_cosine: float = 0.99
+    most_times_fmr: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QueryAttackPlan:
+    """One attack on one arm's matcher by whoever may ask it, with no key and no template.
+
+    Attributes:
+        name: short and unique, as in "exact-scores-unprotected".
+        label: for tables.
+        arm: name of the arm whose matcher is asked.
+        answers: what the matcher answers, in words.
+        make: makes a fresh attack.
+        reveal: the matcher; its decisions are at the arm's threshold of the first of `fmrs`.
+        granted: what this adversary knows; says whether answers are scores or decisions.
+        budgets: numbers of queries a person, ascending.
+        num_victims: people attacked, of the experiment's victims.
+        starts_from: "faces" of other people, or a "photograph" of the person; then only people with three images are
+            attacked, of which it is the third.
+        role: "attack", "positive control" (answers that say all) or "negative control" (answers that say nothing).
+        rule: when a control counts as passed.
+    """
+
+    name: str
+    label: str
+    arm: str
+    answers: str
+    make: Callable[[], QueryAttack]
+    reveal: Reveal
+    granted: ThreatModel
+    budgets: Sequence[int]
+    num_victims: int
+    starts_from: Literal["faces", "photograph"] = "faces"
+    role: str = "attack"
+    rule: QueryRule = QueryRule()
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Transfer:
     """Whether what was recovered passes at another recogniser too: its embeddings are guessed by a linear map.
@@ -143,9 +207,14 @@ class TemplateExperiment:
         pairs: 1:1 protocol; unlinkability, renewal and attacks are measured on its people too. None for 1:N alone.
         open_set: 1:N protocol, or None.
         attacks: in the order in which they run; they need `pairs`.
+        query_attacks: by whoever may ask an arm's matcher, after `attacks`; they need `pairs` and `public_images`.
+        public_images: faces of the adversaries that ask, the first image of each person; shares nobody with `pairs`.
+        decide_securely: decides the pairs of every arm but controls under sharing, the key at the client; None leaves
+            it out.
         num_victims: people attacked, of those with two images or more.
         transfer: another recogniser, or None.
-        num_issues: how often everybody is enrolled anew, each time under fresh keys.
+        num_issues: how often everybody is enrolled anew, each time under fresh keys; 0 leaves out re-issues and
+            unlinkability.
         fars: false accept rates of 1:1.
         fmrs: the recogniser's false match rates at whose thresholds a recovered embedding counts as passing.
         fpirs: false positive identification rates of 1:N.
@@ -166,6 +235,9 @@ class TemplateExperiment:
     pairs: PairProtocol | None = None
     open_set: OpenSetProtocol | None = None
     attacks: Sequence[TemplateAttackPlan] = ()
+    query_attacks: Sequence[QueryAttackPlan] = ()
+    public_images: ImageSet | None = None
+    decide_securely: DecideSecurely | None = None
     num_victims: int = 0
     transfer: Transfer | None = None
     num_issues: int = 5
@@ -179,3 +251,7 @@ class TemplateExperiment:
     def arm(self, name: str) -> TemplateArm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def all_attacks(self) -> list[TemplateAttackPlan | QueryAttackPlan]:
+        """Those on templates, then those by queries."""
+        return [*self.attacks, *self.query_attacks]

@@ -19,7 +19,9 @@ RULES = (
     "lies above the false match rate; otherwise it withstood these solvers, which does not show that it withstands "
     f"others. Recognition is kept where the paired interval rules out a loss above {100 * KEEPS_WITHIN:g} point. "
     f"Templates can be linked where the lower end of D_sys lies more than {LINKS_FROM:g} above what its bins give by "
-    "chance. A failed control voids a good verdict."
+    "chance. Answers of a matcher fail where whoever asks passes as at least "
+    f"{percent(IS_BROKEN_AT)} of the people with the largest budget, by the lower end, and are to be minded where that "
+    "end lies above what is reached without a query. A failed control voids a good verdict."
 )
 
 
@@ -38,6 +40,7 @@ def worst_inversion(record: Part, arm: Part, *, secret: Sequence[str] = ("known"
     judged = [
         a for a in record["attacks"] if a["arm"] == arm["name"] and a["outcome"] is not None and a["secret"] in secret
     ]
+    judged = [a for a in judged if "at_fmr" in a["outcome"]]  # whoever asks a matcher has no template to invert
     return max(judged, key=lambda a: a["outcome"]["at_fmr"][0]["success"]["value"], default=None)
 
 

@@ -93,8 +93,11 @@ class Recognition:
             if arm.baseline is not None:
                 both = [verify, f"verify/{arm.baseline}"]
                 found.append(stage("compare", "Compare with its baseline:", self._compare, weight=1, after=both))
-            found.append(stage("unlink", "Link templates of", self._unlink, weight=0.2, after=[judge]))
-            found.append(stage("renew", "Re-issue templates of", self._renew, weight=0.5, after=[verify]))
+            if self._experiment.num_issues:
+                found.append(stage("unlink", "Link templates of", self._unlink, weight=0.2, after=[judge]))
+                found.append(stage("renew", "Re-issue templates of", self._renew, weight=0.5, after=[verify]))
+            if self._experiment.decide_securely is not None and arm.role != "control":
+                found.append(stage("decide", "Decide under sharing with", self._decide, weight=2, after=[verify]))
         if self._experiment.open_set is not None:
             after = [] if arm.baseline is None else [f"identify/{arm.baseline}"]
             found.append(stage("identify", "Search 1:N with", self._identify, weight=8, after=after))
@@ -119,11 +122,22 @@ class Recognition:
 
     def _scores(self, arm: TemplateArm, scenario: str, *, issue: int = 0) -> np.ndarray:
         """(N,) the first image is enrolled under its person's key; the second is mapped under the scenario's."""
+        return cosines(*self._compared(arm, scenario, issue=issue))
+
+    def _compared(self, arm: TemplateArm, scenario: str, *, issue: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(N, K) enrolled templates, and the probes that they are compared with."""
         rows_ND, keys = self._session.pair_rows(), self._session.keys(arm, issue=issue)
         (a_N, b_N), (claimed_N, own_N) = self._positions(), self._people_compared()
         template_NK = templates_of(arm, rows_ND[a_N], [keys[i] for i in claimed_N])
         used_N = claimed_N if scenario == STOLEN else own_N
-        return cosines(template_NK, templates_of(arm, rows_ND[b_N], [keys[i] for i in used_N]))
+        return template_NK, templates_of(arm, rows_ND[b_N], [keys[i] for i in used_N])
+
+    def _decide(self, arm: TemplateArm) -> Json:
+        """Whoever claims an identity maps the probe under its key; an impostor is one who has stolen it."""
+        pairs, decide = self._experiment.pairs, self._experiment.decide_securely
+        assert pairs is not None and decide is not None
+        enrolled_NK, probes_NK = self._compared(arm, STOLEN)
+        return {"secure": dict(decide(pairs, enrolled_NK, probes_NK, self._session.seed("bootstrap")))}
 
     def _verify(self, arm: TemplateArm) -> Json:
         pairs = self._experiment.pairs

@@ -32,12 +32,14 @@ class People:
         subjects: their ids, sorted.
         enrolled_S: the image that each is enrolled with, the first.
         another_S: their second image, or -1.
+        third_S: their third image, or -1.
         is_claimed_S: they are claimed in a comparison, so that they have a template.
     """
 
     subjects: Sequence[str]
     enrolled_S: np.ndarray
     another_S: np.ndarray
+    third_S: np.ndarray
     is_claimed_S: np.ndarray
 
     def with_two(self) -> np.ndarray:
@@ -59,6 +61,7 @@ def people_of(experiment: TemplateExperiment) -> People:
         subjects=subjects,
         enrolled_S=np.array([images[s][0] for s in subjects]),
         another_S=np.array([images[s][1] if len(images[s]) > 1 else -1 for s in subjects]),
+        third_S=np.array([images[s][2] if len(images[s]) > 2 else -1 for s in subjects]),
         is_claimed_S=np.array([s in claimed for s in subjects]),
     )
 

@@ -11,19 +11,25 @@ from ppfr.benchmark._drawings import Drawing, named, rocs, series_of
 from ppfr.benchmark._figures import MISSING, Figure, plain_figure, share_figure
 from ppfr.benchmark._findings import MOST_SENTENCES, Finding, Part, arms_of
 from ppfr.benchmark._templates._findings import findings, headline, protocol_of, search_of, worst_inversion
+from ppfr.benchmark._templates._query_view import (
+    Asked,
+    Table,
+    asked_attacks,
+    asked_by_budgets,
+    budget_table,
+    query_findings,
+    query_headline,
+    secure_findings,
+    secure_headline,
+    secure_table,
+    traffic_table,
+    turned_table,
+)
 from ppfr.benchmark._templates._session import KEPT, STOLEN
 from ppfr.benchmark._view import MadeView, Row, by_arm, control_rows, facts_of, flat_facts, made_view, verification_rows
 from ppfr.benchmark._wording import ROLE_WORDS, count, number, percent, points, size
 
 KEY_WORDS = {"known": "keys known", "unknown": "keys unknown", "none": "no keys"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows under columns, as `keyed_table` of the page's parts prints them."""
-
-    columns: Sequence[str]
-    rows: Sequence[Row]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,11 @@ class TemplateView:
     links: Table
     renewals: Table
     selections: Table
+    asked: Sequence[Asked]
+    budgets: Table
+    secure: Table
+    turned: Table
+    traffic: Table
     attacks: Sequence[tuple[str, Sequence[Row]]]
     controls: Sequence[Row]
     made: MadeView
@@ -54,12 +65,13 @@ class TemplateView:
 def template_view(record: Part, *, anchor: str) -> TemplateView:
     """What the page shows of one record."""
     state, of_arms = findings(record)
-    is_long = len(arms_of(record, "protected")) > MOST_SENTENCES
+    state, of_arms = [*state, *secure_findings(record)], [*query_findings(record), *of_arms]
+    is_long = max(len(arms_of(record, "protected")), len(asked_attacks(record))) > MOST_SENTENCES
     verified = [p for holder in (*record["arms"], *record["judges"]) for p in holder["protocols"]]
     return TemplateView(
         record=record,
         anchor=anchor,
-        headline=headline(record),
+        headline=" ".join([*secure_headline(record), *query_headline(record)]) or headline(record),
         findings=state if is_long else [*state, *of_arms],
         folded_findings=of_arms if is_long else [],
         facts=[*facts_of(record), *_search_facts(record)],
@@ -73,6 +85,11 @@ def template_view(record: Part, *, anchor: str) -> TemplateView:
         links=_links(record),
         renewals=_renewals(record),
         selections=_selections(record),
+        asked=asked_by_budgets(record),
+        budgets=budget_table(record),
+        secure=secure_table(record),
+        turned=turned_table(record),
+        traffic=traffic_table(record),
         attacks=by_arm(_attack_rows(record)),
         controls=control_rows(record),
         made=made_view(record, anchor=anchor),
@@ -104,7 +121,8 @@ def _summary(record: Part) -> Table:
     columns = ["Template"]
     if has_pairs:
         columns += ["Accuracy, key stolen", "Accuracy, key kept", "Equal error rate, key stolen"]
-        columns += ["Recovered embeddings that pass", "D_sys, same image"]
+        columns += ["Recovered embeddings that pass"] if _judged(record) else []
+        columns += ["D_sys, same image"] if _has_links(record) else []
     if has_searches:
         columns += ["Rank-1, the matcher holds all keys", "Rank-1, key kept"]
     rows = []
@@ -127,8 +145,10 @@ def _pair_cells(record: Part, arm: Part) -> list[Figure]:
         cells.append(_with_gap(figure, None if protocol is None else protocol["gap_to_baseline"]))
     stolen, worst = protocol_of(arm, STOLEN), worst_inversion(record, arm)
     cells.append(MISSING if stolen is None else share_figure(stolen["eer"], 2))
-    cells.append(MISSING if worst is None else share_figure(worst["outcome"]["at_fmr"][0]["success"]))
-    cells.append(plain_figure(arm["unlinkability"][0]["d_sys"], 2) if arm["unlinkability"] else MISSING)
+    if _judged(record):
+        cells.append(MISSING if worst is None else share_figure(worst["outcome"]["at_fmr"][0]["success"]))
+    if _has_links(record):
+        cells.append(plain_figure(arm["unlinkability"][0]["d_sys"], 2) if arm["unlinkability"] else MISSING)
     return cells
 
 
@@ -156,8 +176,17 @@ def _searches(record: Part) -> Table:
     return Table(columns=columns, rows=rows)
 
 
+def _has_links(record: Part) -> bool:
+    return any(arm["unlinkability"] for arm in record["arms"])
+
+
 def _judged(record: Part) -> list[tuple[Part, Part]]:
-    return [(arm, a) for arm in record["arms"] for a in record["attacks"] if a["arm"] == arm["name"] and a["outcome"]]
+    return [
+        (arm, a)
+        for arm in record["arms"]
+        for a in record["attacks"]
+        if a["arm"] == arm["name"] and "at_fmr" in (a["outcome"] or ())
+    ]
 
 
 def _leakage(record: Part) -> list[LeakageChart]:

@@ -1,0 +1,303 @@
+"""Attacks that ask a matcher: exact where they can be, at chance where answers say nothing, and counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppfr.attacks import DecisionRecovery, ScoreRecovery, cosine_scores, queries_threat
+from ppfr.core import InvalidInputError, MatchInterface, QueryAttack, RangeError, ShapeError, ThreatModelError
+
+
+def _reference():
+    path = Path(__file__).parents[1] / "reference" / "boundary_points.py"
+    spec = importlib.util.spec_from_file_location("reference_boundary_points", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+template_from_boundary = _reference().template_from_boundary
+DIM, NUM = 24, 12
+THRESHOLD = 0.4
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def unit_rows(num, dim=DIM, seed=0):
+    return unit(np.random.default_rng(seed).standard_normal((num, dim)))
+
+
+def scores_of(rows, tell=lambda scores: scores):
+    def answer(probes, targets):
+        return tell(np.einsum("rk,rk->r", probes, rows[targets]))
+
+    return MatchInterface(answer, num_targets=len(rows), dim=rows.shape[1], reveals="scores")
+
+
+def decisions_of(rows, threshold=THRESHOLD, decide=None):
+    def answer(probes, targets):
+        return np.einsum("rk,rk->r", probes, rows[targets]) >= threshold
+
+    return MatchInterface(
+        decide or answer, num_targets=len(rows), dim=rows.shape[1], reveals="decisions", threshold=threshold
+    )
+
+
+def cosines(result, rows):
+    np.testing.assert_allclose(np.linalg.norm(result.templates_LNK, axis=2), 1, atol=1e-9)
+    return np.einsum("lnk,nk->ln", result.templates_LNK, rows)
+
+
+# Scores
+
+
+@pytest.mark.parametrize("options", [{}, {"probes": "faces"}, {"has_faces": False}])
+def test_as_many_scores_as_values_give_the_template_exactly(options):
+    rows, own = unit_rows(NUM), unit_rows(150, seed=1)
+    interface = scores_of(rows)
+    attack = ScoreRecovery(**options)
+    result = attack.run(interface, own, budgets=[4, 12, DIM, DIM + 9], seed=1)
+    found = cosines(result, rows)
+    assert found[2:].min() > 1 - 1e-9
+    # of a random direction, a span of q dimensions holds sqrt(q / K)
+    assert found[0].mean() == pytest.approx(np.sqrt(4 / DIM), abs=0.12)
+    assert found[1].mean() == pytest.approx(np.sqrt(12 / DIM), abs=0.1)
+    assert interface.num_asked_N.tolist() == [DIM + 9] * NUM
+    assert result.num_asked_LN[:, 0].tolist() == [4, 12, DIM, DIM + 9]
+    assert isinstance(attack, QueryAttack)
+
+
+def test_few_faces_are_enough_for_exact_scores():
+    rows, own = unit_rows(NUM), unit_rows(10, seed=1)
+    found = cosines(ScoreRecovery().run(scores_of(rows), own, budgets=[DIM + 2], seed=1), rows)
+    assert found.min() > 1 - 1e-6
+
+
+def test_faces_tell_what_to_expect_of_a_template():
+    """Where templates lie near a plane of a few dimensions, as many scores are nearly enough."""
+    rng = np.random.default_rng(5)
+    mixing = rng.standard_normal((4, DIM))
+    rows, own = (
+        unit(rng.standard_normal((num, 4)) @ mixing + 0.05 * rng.standard_normal((num, DIM))) for num in (NUM, 200)
+    )
+    with_faces = cosines(ScoreRecovery().run(scores_of(rows), own, budgets=[5], seed=1), rows)
+    without = cosines(ScoreRecovery(has_faces=False).run(scores_of(rows), own, budgets=[5], seed=1), rows)
+    assert with_faces.min() > 0.95 > 0.8 > without.mean()
+
+
+def test_rounding_and_noise_are_learned_from_a_copy_of_the_matcher():
+    rows, own = unit_rows(NUM), unit_rows(400, seed=1)
+    rng = np.random.default_rng(3)
+    for tell in (lambda s: np.round(10 * s), lambda s: s + 0.02 * rng.standard_normal(s.shape), lambda s: s > 0):
+        attack = ScoreRecovery(simulate=lambda p, t, tell=tell: tell(cosine_scores(p, t)), probes="faces")
+        result = attack.run(scores_of(rows, tell), own, budgets=[30, 120], seed=1)
+        found = cosines(result, rows).mean(axis=1)
+        assert found[1] > 0.85 and found[1] > found[0] - 0.02, found
+        assert result.notes["cosine_held_out_at_last_budget"] == pytest.approx(found[1], abs=0.1)
+
+
+def test_answers_that_say_nothing_give_nothing():
+    rows, own = unit_rows(300), unit_rows(200, seed=1)
+    rng = np.random.default_rng(2)
+    for tell in (lambda s: rng.standard_normal(s.shape), lambda s: np.full(s.shape, 0.3)):
+        found = cosines(ScoreRecovery().run(scores_of(rows, tell), own, budgets=[DIM], seed=1), rows)
+        assert abs(found.mean()) < 5 / np.sqrt(300 * DIM)
+
+
+# Decisions
+
+
+def test_a_template_comes_out_of_decisions_and_the_count_is_true():
+    rows, own = unit_rows(NUM), unit_rows(300, seed=1)
+    interface = decisions_of(rows)
+    result = DecisionRecovery().run(interface, own, budgets=[1, 50, 150, 400], seed=1)
+    found = cosines(result, rows)
+    assert found[-1].min() > 0.99 and found[2].mean() > 0.85
+    assert (result.num_asked_LN <= np.array([1, 50, 150, 400])[:, None]).all()
+    assert np.array_equal(interface.num_asked_N, result.num_asked_LN[-1])
+    assert result.notes["share_that_accepted"] == 1
+    again = DecisionRecovery().run(decisions_of(rows), own, budgets=[1, 50, 150, 400], seed=1)
+    assert np.array_equal(again.templates_LNK, result.templates_LNK), "the seed decides"
+
+
+def test_what_is_known_at_a_budget_does_not_depend_on_later_ones():
+    rows, own = unit_rows(NUM), unit_rows(300, seed=1)
+    long = DecisionRecovery().run(decisions_of(rows), own, budgets=[40, 90, 200], seed=1)
+    short = DecisionRecovery().run(decisions_of(rows[:1]), own, budgets=[40, 90], seed=1)
+    assert long.num_asked_LN[1, 0] == short.num_asked_LN[1, 0] == 90
+    # the first target is alone in its block here, so that its random turns differ; how far it got does not
+    assert abs(cosines(long, rows)[1, 0] - cosines(short, rows[:1])[1, 0]) < 0.15
+
+
+def test_first_acceptance_takes_one_over_the_false_match_rate():
+    rows, own = unit_rows(400, seed=7), unit_rows(1000, seed=1)
+    rate = float((unit_rows(2000, seed=8) @ unit_rows(2000, seed=9).T >= 0.5).mean())
+    assert 0.003 < rate < 0.02
+    budgets = [round(0.2 / rate), round(1 / rate)]
+    result = DecisionRecovery().run(decisions_of(rows, 0.5), own, budgets=budgets, seed=1)
+    # geometric: after n probes a share 1 - (1 - rate)^n has accepted one
+    for level, budget in enumerate(budgets):
+        accepted = np.mean(cosines(result, rows)[level] >= 0.5)
+        expected = 1 - (1 - rate) ** budget
+        assert abs(accepted - expected) < 4 * np.sqrt(expected * (1 - expected) / len(rows)) + 0.02
+
+
+def test_a_photograph_or_a_probe_that_nobody_measures_needs_no_search():
+    rows, own = unit_rows(NUM), unit_rows(300, seed=1)
+    beside = unit(rows + 0.9 * unit_rows(NUM, seed=5))
+    started = DecisionRecovery().run(decisions_of(rows, 0.72), own, starts_NK=beside, budgets=[1, 80, 300], seed=1)
+    is_accepted = np.einsum("nk,nk->n", beside, rows) >= 0.72
+    assert 0 < is_accepted.mean() < 1
+    assert started.notes["share_that_accepted"] == is_accepted.mean()
+    np.testing.assert_allclose(started.templates_LNK[-1][~is_accepted], beside[~is_accepted])
+    assert started.num_asked_LN[-1][~is_accepted].tolist() == [1] * (~is_accepted).sum()
+    assert cosines(started, rows)[-1][is_accepted].min() > 0.98
+    free = DecisionRecovery(longest=1000).run(decisions_of(rows, 0.9), own, budgets=[60, 250], seed=1)
+    assert cosines(free, rows)[0].mean() > 0.7 and cosines(free, rows)[1].min() > 0.98
+
+
+def test_points_on_the_boundary_give_the_template_and_cost_more():
+    """K boundary points solve for the template; the filter is further with half of the queries."""
+    rows, own = unit_rows(4), unit_rows(300, seed=1)
+    beside = unit(rows + 0.8 * unit_rows(4, seed=5))
+    assert (np.einsum("nk,nk->n", beside, rows) >= THRESHOLD).all()
+
+    def by_bisection(num_bits):
+        found = [
+            template_from_boundary(lambda p, t=t: p @ t >= THRESHOLD, b, THRESHOLD, num_bits=num_bits, seed=1)
+            for t, b in zip(rows, beside, strict=True)
+        ]
+        return np.array([f @ t for (f, _), t in zip(found, rows, strict=True)]), found[0][1]
+
+    exact, num_exact = by_bisection(40)
+    assert exact.min() > 1 - 1e-6 and num_exact == 40 * DIM
+    rough, num_rough = by_bisection(6)
+    filtered = DecisionRecovery(settled_below=1e-9).run(
+        decisions_of(rows), own, starts_NK=beside, budgets=[num_rough // 2, num_rough], seed=1
+    )
+    assert cosines(filtered, rows).min(axis=1).tolist() > [rough.min(), rough.min()]
+
+
+@pytest.mark.parametrize("answer", ["yes", "no", "coin"])
+def test_decisions_that_say_nothing_give_nothing(answer):
+    rows, own = unit_rows(60), unit_rows(100, seed=1)
+    rng = np.random.default_rng(0)
+    decide = {
+        "yes": lambda p, t: np.ones(len(t), dtype=bool),
+        "no": lambda p, t: np.zeros(len(t), dtype=bool),
+        "coin": lambda p, t: rng.random(len(t)) < 0.5,
+    }[answer]
+    result = DecisionRecovery().run(decisions_of(rows, decide=decide), own, budgets=[30, 120], seed=1)
+    found = cosines(result, rows)
+    assert np.isfinite(found).all() and abs(found.mean(axis=1)).max() < 6 / np.sqrt(60 * DIM)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 9), st.integers(2, 20), st.floats(0.05, 0.95), st.integers(0, 99))
+def test_any_small_interface_is_survived(num, dim, threshold, seed):
+    rows, own = unit_rows(num, dim, seed), unit_rows(11, dim, seed + 1)
+    budgets = [1, 7, 19]
+    for result in (
+        DecisionRecovery(noise=0.01).run(decisions_of(rows, threshold), own, budgets=budgets, seed=seed),
+        ScoreRecovery(probes="faces").run(scores_of(rows), own, budgets=budgets, seed=seed),
+    ):
+        assert result.templates_LNK.shape == (3, num, dim)
+        assert np.isfinite(cosines(result, rows)).all()
+        assert (result.num_asked_LN <= np.array(budgets)[:, None]).all()
+
+
+def test_the_python_of_the_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "methods" / "score-recovery.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    names = {}
+    exec(compile(block, page.name, "exec"), names)
+    assert names["found"].templates_LNK.shape == (1, 5, 64)
+
+
+# Threat models and bad input
+
+
+def test_threat_models_and_facts_are_ready_for_a_record():
+    for attack, sees in ((ScoreRecovery(), "scores"), (DecisionRecovery(), "decisions")):
+        assert attack.needs == queries_threat(sees=sees)
+        assert "each probe that it presents" in attack.needs.in_words()
+        json.dumps(attack.public_config())
+    assert not ScoreRecovery(has_faces=False).needs.has_public_faces
+    rows, own = unit_rows(3), unit_rows(20, seed=1)
+    with pytest.raises(ThreatModelError, match="grants scores"):
+        ScoreRecovery().run(decisions_of(rows), own, budgets=[4], seed=1)
+    with pytest.raises(ThreatModelError, match="grants decisions"):
+        DecisionRecovery().run(scores_of(rows), own, budgets=[4], seed=1)
+
+
+@pytest.mark.parametrize("attack", [ScoreRecovery(), DecisionRecovery()])
+def test_bad_input_is_refused(attack):
+    rows, own = unit_rows(3), unit_rows(20, seed=1)
+    interface = scores_of(rows) if attack.needs.sees == "scores" else decisions_of(rows)
+    run = lambda own=own, budgets=(4,): attack.run(interface, own, budgets=budgets, seed=1)  # noqa: E731
+    for bad, error in (
+        (own[:9], ShapeError),
+        (own[:, 1:], ShapeError),
+        (2 * own, RangeError),
+        (own * np.nan, RangeError),
+    ):
+        with pytest.raises(error):
+            run(bad)
+    for budgets in ([], [0], [4, 4], [5, 4]):
+        with pytest.raises(RangeError, match="ascending"):
+            run(budgets=budgets)
+    assert interface.num_asked_N.sum() == 0, "refused before anything is asked"
+
+
+def test_starts_that_do_not_fit_are_refused():
+    rows, own = unit_rows(3), unit_rows(20, seed=1)
+    for starts, error in ((rows[:2], ShapeError), (rows[:, 1:], ShapeError), (rows * np.inf, RangeError)):
+        with pytest.raises(error):
+            DecisionRecovery().run(decisions_of(rows), own, starts_NK=starts, budgets=[4], seed=1)
+
+
+def test_dials_out_of_range_are_refused():
+    for options in ({"noise": -1}, {"longest": 0.5}, {"settled_below": 0}):
+        with pytest.raises(RangeError):
+            DecisionRecovery(**options)
+    with pytest.raises(InvalidInputError):
+        ScoreRecovery(probes="words")
+    with pytest.raises(InvalidInputError):
+        ScoreRecovery(probes="faces", has_faces=False)
+
+
+def test_the_interface_checks_what_it_is_asked_and_tells_no_template():
+    rows = unit_rows(3)
+    interface = decisions_of(rows)
+    for probes, targets, error in (
+        (rows[:, 1:], [0, 1, 2], ShapeError),
+        (rows, [0, 1], ShapeError),
+        (rows * np.nan, [0, 1, 2], RangeError),
+        (rows, [0, 1, 3], RangeError),
+    ):
+        with pytest.raises(error):
+            interface.ask(probes, targets)
+    assert interface.num_asked_N.sum() == 0
+    assert interface.ask(np.empty((0, DIM)), []).shape == (0,)
+    assert interface.ask_all(rows[:2]).shape == (3, 2) and interface.num_asked_N.tolist() == [2, 2, 2]
+    assert interface.threshold == THRESHOLD and repr(interface).count("array") == 0
+    with pytest.raises(InvalidInputError, match="no threshold"):
+        _ = scores_of(rows).threshold
+    for options in (
+        {"num_targets": 0, "dim": 3, "reveals": "scores"},
+        {"num_targets": 3, "dim": 3, "reveals": "everything"},
+        {"num_targets": 3, "dim": 3, "reveals": "decisions"},
+        {"num_targets": 3, "dim": 3, "reveals": "scores", "threshold": 0.3},
+    ):
+        with pytest.raises((InvalidInputError, RangeError)):
+            MatchInterface(lambda p, t: t, **options)
