@@ -57,6 +57,7 @@ class _Other:
             try:
                 message = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
+                self.drop()
                 raise PartyError(
                     f"party {self.party} did not do what was ordered for {self._timeout_s:g} s; see whether it is up, "
                     "then ask again",
@@ -123,15 +124,17 @@ class Coordinator:
 
     def accept(self, link: Link, session: str) -> None:
         """Hear party 1's or 2's reports until the connection ends."""
-        if link.party not in _OTHERS:
-            raise PartyError(f"{link.peer} does not report to party 0", party=link.party)
-        orders = Sender(self._dial(link.party, session), beat_s=beat_of(self._timeout_s))
-        other = _Other(link.party, orders, link, self._timeout_s)
+        party = link.party
+        if party is None or party not in _OTHERS:
+            raise PartyError(f"{link.peer} does not report to party 0", party=party)
+        other = _Other(
+            party, Sender(self._dial(party, session), beat_s=beat_of(self._timeout_s)), link, self._timeout_s
+        )
         with self._changed:
-            before, self._others[link.party] = self._others.get(link.party), other
+            before, self._others[party] = self._others.get(party), other
         if before is not None:
-            self._lose(before, PartyError(f"party {link.party} connected anew", party=link.party), is_replaced=True)
-        _log.info("connected to party %d", link.party)
+            self._lose(before, PartyError(f"party {party} connected anew", party=party), is_replaced=True)
+        _log.info("connected to party %d", party)
         with self._changed:
             self._changed.notify_all()
         try:

@@ -111,7 +111,7 @@ def hear_greeting(link: Link, mine: Parameters) -> Greeting:
         if isinstance(error, _VersionError):
             refuse(link, str(error))
         raise
-    purpose = said.fields.get("purpose")
+    purpose: Any = said.fields.get("purpose")
     if purpose not in get_args(Purpose):
         raise link.babbles("a greeting has no purpose")
     if purpose != "client":

@@ -109,6 +109,10 @@ class Link:
             ) from error
         return cls(connection, peer=f"party {party}", party=party, timeout_s=timeout_s)
 
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._connection.fileno()
+
     def peer_names(self) -> tuple[str, ...]:
         """Names in the peer's certificate."""
         found: Any = self._connection.getpeercert() or {}

@@ -54,11 +54,12 @@ class Message:
         Raises:
             MalformedError: it is not.
         """
-        return self._field(name, str)
+        value: str = self._field(name, str)
+        return value
 
     def integer(self, name: str) -> int:
         """A field that must be a whole number, 0 or more; errors as for `text`."""
-        value = self._field(name, int)
+        value: int = self._field(name, int)
         if isinstance(value, bool) or value < 0:
             raise MalformedError(f"{name} is no number of 0 or more")
         return value

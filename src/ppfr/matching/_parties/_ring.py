@@ -37,6 +37,10 @@ class TlsChannel:
         self._to_previous.close()
         self._from_next.interrupt()
 
+    def release(self) -> None:
+        """Give the connections back; for the thread that receives, after `close`."""
+        self._from_next.close()
+
     @property
     def bytes_moved(self) -> tuple[int, int]:
         """Sent and received, without TLS's own."""
@@ -59,6 +63,7 @@ class Ring:
         self._arrived: dict[str, Link] = {}
         self._changed = threading.Condition()
         self._channel: TlsChannel | None = None
+        self._ended: list[TlsChannel] = []
 
     def arrive(self, session: str, link: Link) -> None:
         """Take a connection that the next party dialled.
@@ -81,6 +86,7 @@ class Ring:
             PartyError: a neighbour is gone, or late; names it.
         """
         self.leave()
+        self._release()
         sender = Sender(self._dial(self._previous, session))
         try:
             with self._changed:
@@ -103,13 +109,21 @@ class Ring:
         """End the session, if there is one, from any thread."""
         with self._changed:
             channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+            if channel is not None:
+                channel.close()
+                self._ended.append(channel)
 
     def close(self) -> None:
         """End everything."""
         self.leave()
+        self._release()
         with self._changed:
             for link in self._arrived.values():
                 link.close()
             self._arrived.clear()
+
+    def _release(self) -> None:
+        with self._changed:
+            ended, self._ended = self._ended, []
+        for channel in ended:
+            channel.release()

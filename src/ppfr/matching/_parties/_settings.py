@@ -90,7 +90,9 @@ class PartySettings:
             "identity": table.identity(),
             "clients": table.clients(),
             "timeout_s": table.take("timeout_s", float, lambda value: 0 < value <= 3600, "seconds, up to 3600", 30.0),
-            "max_request_bytes": table.take("max_request_bytes", int, lambda v: v >= _MEBI, "1 MiB or more", 64 * _MEBI),
+            "max_request_bytes": table.take(
+                "max_request_bytes", int, lambda v: v >= _MEBI, "1 MiB or more", 64 * _MEBI
+            ),
             "max_comparisons": table.take("max_comparisons", int, lambda v: v >= 1, "1 or more", 4_000_000),
             "max_connections": table.take("max_connections", int, lambda v: v >= 8, "8 or more", 64),
             "device": table.take("device", str, bool, "compiled, cpu, cuda, cuda:N or mps", "compiled"),
@@ -173,7 +175,9 @@ class _Table:
             if not isinstance(may, list) or not may or not set(map(str, may)) <= set(get_args(Role)):
                 self._problems.append(f'clients.{name}: may is {may!r}; give a list of "enrol", "ask" or both')
             elif budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
-                self._problems.append(f"clients.{name}: budget_bits is {budget!r}; give a number of bits, or leave it out")
+                self._problems.append(
+                    f"clients.{name}: budget_bits is {budget!r}; give a number of bits, or leave it out"
+                )
             elif rights:
                 self._problems.append(f"clients.{name}: {', '.join(rights)} is not known; may and budget_bits are")
             else:

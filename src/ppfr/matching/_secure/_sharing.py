@@ -25,6 +25,7 @@ from ppfr.matching._secure._keystream import KEY_BYTES, Keystream
 _HELD = tuple((i, (i + 1) % NUM_PARTIES) for i in range(NUM_PARTIES))
 _NUM_SEEDED = NUM_PARTIES - 1
 
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedRows:
     """What one party holds of N shared embeddings.
