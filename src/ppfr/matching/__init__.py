@@ -4,6 +4,14 @@ from ppfr.matching._exact import ExactMatcher as ExactMatcher
 from ppfr.matching._gallery import KeyedGallery as KeyedGallery
 from ppfr.matching._gallery import new_reference_ids as new_reference_ids
 from ppfr.matching._keyed import KeyedMatcher as KeyedMatcher
+from ppfr.matching._parties import ClientRights as ClientRights
+from ppfr.matching._parties import ClientSettings as ClientSettings
+from ppfr.matching._parties import PartyServer as PartyServer
+from ppfr.matching._parties import PartySettings as PartySettings
+from ppfr.matching._parties import SecureGalleryClient as SecureGalleryClient
+from ppfr.matching._parties import create_store as create_store
+from ppfr.matching._parties import make_certificates as make_certificates
+from ppfr.matching._parties import write_trial as write_trial
 from ppfr.matching._secure import Answer as Answer
 from ppfr.matching._secure import Change as Change
 from ppfr.matching._secure import Channel as Channel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ _A_DAY = datetime.timedelta(days=1)
 
 
 def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _DAYS) -> dict[str, list[Path]]:
-    """An authority (made if it is not there), and under it a key and certificate for each party and client that has none.
+    """An authority, if there is none, and under it a key and certificate of each party and client that has none.
 
-    Writes ca.crt, ca.key, party-0.crt, party-0.key and so on, NAME.crt, NAME.key. The authority's key makes certificates
-    of any name: keep it apart, and put on each host its own three files.
+    Writes ca.crt, ca.key, party-0.crt, party-0.key and so on, NAME.crt, NAME.key. The authority's key makes
+    certificates of any name: keep it apart, and put on each host its own certificate, its key and ca.crt.
 
     Args:
         directory: where the files are written.
@@ -125,7 +124,6 @@ def _pem(key: Any) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     with write_atomically(path) as temporary:
         temporary.write_bytes(data)
-        os.chmod(temporary, 0o600)
 
 
 def _sha256() -> Any:

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeVar, final
 
 import numpy as np
@@ -40,8 +39,8 @@ _T = TypeVar("_T")
 class SecureGalleryClient:
     """A gallery at three parties, none of which can read it: enrol, remove, verify, identify.
 
-    Use it as a context manager, or `close` it; from one thread at a time. It connects when it first needs to, and again
-    after an error.
+    Use it as a context manager, or `close` it; from one thread at a time. It connects when it first needs to, and
+    again after an error.
 
     Args:
         settings: who asks, and whom.
@@ -50,7 +49,7 @@ class SecureGalleryClient:
         InvalidInputError: certificate, key and authority do not go together.
 
     Privacy:
-        No party sees embeddings, scores or decisions. Every party sees when this client asks what kind of question about
+        No party sees embeddings, scores or decisions. Every party sees when this client asks what kind of question on
         how many probes, the claimed references of `verify`, a threshold unless `hides_threshold`, and subjects as they
         are enrolled: use pseudonyms. This client learns the decisions it asks for, and all subjects.
     """
@@ -182,7 +181,12 @@ class SecureGalleryClient:
             found = [directory.references_of(subject) for subject in subjects]
             pair_N = np.repeat(np.arange(len(found)), [len(references) for references in found])
             accepted = self._questions(
-                "verify", array_ND[pair_N], directory, threshold, hides_threshold, np.concatenate(found)
+                "verify",
+                array_ND[pair_N],
+                directory,
+                threshold=threshold,
+                hides=hides_threshold,
+                references_N=np.concatenate(found),
             )
             return np.bincount(pair_N[np.concatenate(accepted)], minlength=len(found)) > 0
 
@@ -193,7 +197,9 @@ class SecureGalleryClient:
     ) -> NDArray[np.bool_]:
         """(B,): whether anybody enrolled is accepted; one bit a probe is opened. Errors as for `verify`."""
         return self._looking(
-            lambda known: np.concatenate(self._questions("any", probes_BD, known, threshold, hides_threshold))
+            lambda known: np.concatenate(
+                self._questions("any", probes_BD, known, threshold=threshold, hides=hides_threshold)
+            )
         )
 
     def set_at_least(
@@ -202,7 +208,9 @@ class SecureGalleryClient:
         """Of each probe all subjects that are accepted, each once, by name. Errors as for `verify`."""
 
         def asked(directory: Directory) -> tuple[tuple[str, ...], ...]:
-            rows = np.concatenate(self._questions("set", probes_BD, directory, threshold, hides_threshold))
+            rows = np.concatenate(
+                self._questions("set", probes_BD, directory, threshold=threshold, hides=hides_threshold)
+            )
             return tuple(tuple(sorted({directory.subjects[index] for index in np.flatnonzero(row)})) for row in rows)
 
         return self._looking(asked)
@@ -213,7 +221,9 @@ class SecureGalleryClient:
         """Of each probe the accepted subject whose reference scores highest, or None. Errors as for `verify`."""
 
         def asked(directory: Directory) -> tuple[str | None, ...]:
-            best = np.concatenate(self._questions("best", probes_BD, directory, threshold, hides_threshold))
+            best = np.concatenate(
+                self._questions("best", probes_BD, directory, threshold=threshold, hides=hides_threshold)
+            )
             return tuple(None if index < 0 else directory.subjects[index] for index in best.tolist())
 
         return self._looking(asked)
@@ -256,8 +266,9 @@ class SecureGalleryClient:
         kind: Kind,
         probes_BD: ArrayLike,
         directory: Directory,
+        *,
         threshold: float,
-        hides_threshold: bool,
+        hides: bool,
         references_N: NDArray[np.int64] | None = None,
     ) -> list[NDArray[Any]]:
         """As many questions as the parties' limits ask for."""
@@ -273,9 +284,9 @@ class SecureGalleryClient:
                 kind,
                 array_BD[start : start + at_once],
                 directory,
-                threshold,
-                hides_threshold,
-                None if references_N is None else references_N[start : start + at_once],
+                threshold=threshold,
+                hides=hides,
+                references_N=None if references_N is None else references_N[start : start + at_once],
             )
             for start in range(0, max(1, len(array_BD)), at_once)
         ]
@@ -285,8 +296,9 @@ class SecureGalleryClient:
         kind: Kind,
         probes_BD: NDArray[Any],
         directory: Directory,
+        *,
         threshold: float,
-        hides_threshold: bool,
+        hides: bool,
         references_N: NDArray[np.int64] | None,
     ) -> NDArray[Any]:
         point = self.fixed_point
@@ -300,7 +312,7 @@ class SecureGalleryClient:
         }
         references = b"" if references_N is None else buffer_of(references_N.astype(np.int64))
         hidden: list[list[Buffer]] = [[] for _ in range(NUM_PARTIES)]
-        if hides_threshold:
+        if hides:
             parts = share_threshold(threshold, point)
             fields["threshold"] = parts[0].sharing.hex()
             hidden = [[buffer_of(part.words_2)] for part in parts]

@@ -16,7 +16,7 @@ from ppfr.core import PartyError, PpfrError
 from ppfr.matching._parties._links import Link, Sender
 from ppfr.matching._parties._member import Member
 from ppfr.matching._parties._messages import MalformedError, Message, identity_of
-from ppfr.matching._parties._ordering import Dial, beat_of, error_fields, error_from, hexes, ids_of
+from ppfr.matching._parties._ordering import MOST_IDS, Dial, beat_of, error_fields, error_from, hexes, ids_of
 from ppfr.matching._secure._changes import State, settle
 from ppfr.matching._secure._channel import NUM_PARTIES
 
@@ -312,7 +312,7 @@ class Coordinator:
     def _settle(self, others: list[_Other]) -> None:
         told = self._told(others, [])
         pending = [*hexes(self._member.pending()), *(one for message in told for one in message.fields["pending"])]
-        change_ids = [identity_of(one) for one in dict.fromkeys(pending)]
+        change_ids = [identity_of(one) for one in dict.fromkeys(pending)][:MOST_IDS]
         theirs = [message.fields["states"] for message in self._told(others, change_ids)]
         ends: dict[str, list[bytes]] = {"commit": [], "abort": []}
         for change_id, *states in zip(change_ids, self._member.states(change_ids), *theirs, strict=True):
@@ -326,8 +326,8 @@ class Coordinator:
         for other in others:
             if other.reply("settled").text("digest") != digest:
                 raise PartyError(
-                    f"party {other.party} holds other references than party 0: its store is of another time or gallery; "
-                    "restore all three from one time, or enrol again into three new ones",
+                    f"party {other.party} holds other references than party 0: its store is of another time or "
+                    "gallery; restore all three from one time, or enrol again into three new ones",
                     party=other.party,
                 )
 

@@ -1,4 +1,4 @@
-"""A client's three connections: the same request to all parties, three replies, and whom to name when one is missing."""
+"""A client's three connections: a request to all parties, three replies, and whom to name when one is missing."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ class Exchange:
         if len(found) + len(errors) < NUM_PARTIES and not errors:
             party = next(party for party in range(NUM_PARTIES) if party not in found)
             errors[party] = PartyError(
-                f"party {party} did not answer for {self._settings.timeout_s:g} s; see whether it is up, then ask again",
+                f"party {party} did not answer for {self._settings.timeout_s:g} s; see whether it is up, then ask "
+                "again",
                 party=party,
             )
 
@@ -178,8 +179,8 @@ def _agreed(answers: list[Message]) -> Terms:
             given.append(Parameters.from_fields(answer.fields.get("parameters")))
             if given[party] != given[0]:
                 raise PartyError(
-                    f"party {party} has {given[party].fixed_point} and party 0 {given[0].fixed_point}, or another gallery; "
-                    "make their configurations alike",
+                    f"party {party} has {given[party].fixed_point} and party 0 {given[0].fixed_point}, or another "
+                    "gallery; make their configurations alike",
                     party=party,
                 )
         except MalformedError as error:

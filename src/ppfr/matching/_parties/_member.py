@@ -1,4 +1,4 @@
-"""One party's own work: requests that wait, the gallery, the session, and what is done in the order that party 0 gives."""
+"""One party's own work: requests that wait, the gallery, the session, and what is done in party 0's order."""
 
 from __future__ import annotations
 

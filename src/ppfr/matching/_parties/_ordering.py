@@ -1,8 +1,8 @@
 """Who does what when: party 0 numbers what clients ask, once all three parties have it; parties 1 and 2 follow.
 
-Each of parties 1 and 2 dials party 0 to report ("this request is here", "done"), and party 0 dials back to order ("do it
-as number 7"). A connection is written by one side alone, and where there is nothing to say an empty message is sent now
-and then, so that silence means trouble. This file has what both sides share and the following side.
+Each of parties 1 and 2 dials party 0 to report ("this request is here", "done"), and party 0 dials back to order ("do
+it as number 7"). A connection is written by one side alone, and where there is nothing to say an empty message is sent
+now and then, so that silence means trouble. This file has what both sides share and the following side.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ppfr.matching._parties._messages import MalformedError, Message, identity_o
 _log = logging.getLogger("ppfr.party")
 _RETRY_S = 0.2
 _LONGEST_BEAT_S = 5.0
+MOST_IDS = 500
 Dial = Callable[[int, str], Link]
 
 
@@ -232,7 +233,7 @@ class Follower:
 
 def hexes(ids: list[bytes]) -> list[str]:
     """Ids as they are sent, as many as a message holds; the others' turn comes with the next session."""
-    return [one.hex() for one in ids[:500]]
+    return [one.hex() for one in ids[:MOST_IDS]]
 
 
 def ids_of(message: Message, name: str) -> list[bytes]:

@@ -7,7 +7,6 @@ import logging
 import socket
 import ssl
 import threading
-from types import TracebackType
 from typing import final
 
 import numpy as np
@@ -49,8 +48,8 @@ class PartyServer:
         MissingExtraError: `cryptography` is not installed.
 
     Privacy:
-        As for `Party`, and on top of it: it sees when which client (by certificate) asks what kind of question about how
-        many probes, the claimed references of `verify`, public thresholds, and subjects' names as they are enrolled.
+        As for `Party`, and on top of it: it sees when which client (by certificate) asks what kind of question about
+        how many probes, the claimed references of `verify`, public thresholds, and subjects as they are enrolled.
     """
 
     def __init__(self, settings: PartySettings) -> None:
@@ -98,9 +97,7 @@ class PartyServer:
     def __enter__(self) -> PartyServer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _made_desk(self) -> Desk:

@@ -1,0 +1,129 @@
+"""Three processes decide as plain integers do; clients, rights, budgets, logs."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.matching import FixedPoint
+
+POINT = FixedPoint(dim=16, values="int16")
+
+
+def scores(probes, rows):
+    """Exact scores of the integers that are shared."""
+    return POINT.signed(POINT.quantise(probes)) @ POINT.signed(POINT.quantise(rows)).T / POINT.scale**2
+
+
+def near(rows, seed):
+    """Other captures of the same people, some nearer, some further."""
+    noise = np.random.default_rng(seed).standard_normal(rows.shape) * 0.25
+    return (rows + noise) / np.linalg.norm(rows + noise, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_decisions_are_those_of_plain_integers(healthy, people, hides):
+    probes, named = near(people[:40], 1), [f"person {i}" for i in range(150)]
+    plain, threshold = scores(probes, people), 0.6
+    with healthy.client() as client:
+        asked = {"threshold": threshold, "hides_threshold": hides}
+        accepted = plain >= threshold
+        assert 0 < accepted.sum() < accepted.size
+        claimed = [f"person {i % 45}" for i in range(40)]
+        expected = [accepted[n, n % 45] for n in range(40)]
+        assert client.verify(probes, claimed, **asked).tolist() == expected
+        assert client.any_at_least(probes, **asked).tolist() == accepted.any(axis=1).tolist()
+        best = [named[row.argmax()] if row.max() >= threshold else None for row in plain]
+        assert list(client.best_at_least(probes, **asked)) == best
+        every = [tuple(sorted(named[i] for i in np.flatnonzero(row))) for row in accepted]
+        assert list(client.set_at_least(probes, **asked)) == every
+
+
+def test_enrol_and_remove(healthy, people):
+    new = near(people[:3], 7)
+    with healthy.client() as client, healthy.client() as other:
+        assert other.best_at_least(new[:1], threshold=0.999) == (None,)
+        ids = client.enrol(np.concatenate([new, -new[:1]]), ["guest", "guest", "visitor", "guest"])
+        assert len(set(ids)) == 4 and len(client.subjects) == 154
+        assert other.best_at_least(new, threshold=0.999) == ("guest", "guest", "visitor")  # it looks again by itself
+        claims = ["guest", "guest", "visitor", "visitor"]
+        found = client.verify(np.concatenate([new, -new[:1]]), claims, threshold=0.999)
+        assert found.tolist() == [True, True, True, False]
+        assert client.remove(["guest"]) == 3 and client.remove(["visitor"]) == 1
+        assert other.any_at_least(new, threshold=0.999).tolist() == [False] * 3
+        with pytest.raises(InvalidInputError, match="not enrolled"):
+            other.verify(new[:1], ["guest"], threshold=0.9)
+
+
+def test_several_clients_at_once(healthy, people):
+    """All are answered, in one order at all three parties."""
+    wrong = []
+
+    def work(seed):
+        probes = near(people[seed : seed + 1], seed)
+        with healthy.client() as client:
+            for _ in range(8):
+                expected = scores(probes, people).max() >= 0.5
+                if client.any_at_least(probes, threshold=0.5).tolist() != [expected]:
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+
+
+def test_many_probes_go_in_several_questions(healthy, people, monkeypatch):
+    probes = near(people[:20], 3)
+    with healthy.client() as client:
+        terms = client._exchange.terms()
+        monkeypatch.setattr(
+            client._exchange,
+            "_terms",
+            type(terms)(parameters=terms.parameters, max_request_bytes=1 << 20, max_comparisons=450),
+        )
+        expected = (scores(probes, people) >= 0.6).any(axis=1).tolist()
+        assert client.any_at_least(probes, threshold=0.6).tolist() == expected
+
+
+def test_traffic_of_a_decision_is_small(healthy, people):
+    with healthy.client() as client:
+        client.verify(people[:1], ["person 0"], threshold=0.5)
+        first = dict(client.traffic)
+        client.verify(-people[:1], ["person 0"], threshold=0.5)
+    assert first["bytes_between_parties"] == [980, 724, 724] == client.traffic["bytes_between_parties"]
+    assert first["bytes_sent"] < 2000 and first["bytes_received"] < 500
+
+
+def test_bad_input_is_refused_and_nothing_is_stuck(healthy, people):
+    with healthy.client() as client:
+        with pytest.raises(ShapeError):
+            client.any_at_least(people[:1, :8], threshold=0.5)
+        with pytest.raises(RangeError, match="norm 1"):
+            client.enrol(2 * people[:1], ["x"])
+        with pytest.raises(RangeError, match="finite"):
+            client.verify(np.full((1, 16), np.nan), ["person 0"], threshold=0.5)
+        with pytest.raises(RangeError, match="threshold"):
+            client.any_at_least(people[:1], threshold=1.5)
+        with pytest.raises(InvalidInputError, match="pseudonym"):  # the parties' own check
+            client.enrol(people[:1], ["x" * 101])
+        assert client.verify(people[:1], ["person 0"], threshold=0.9).tolist() == [True]
+
+
+def test_nothing_secret_in_logs(healthy, people):
+    secret = "Ms Very Private"
+    with healthy.client() as client:
+        client.enrol(-people[:1], [secret])
+        assert client.best_at_least(-people[:1], threshold=0.9) == (secret,)
+        with pytest.raises(InvalidInputError):
+            client.verify(people[:1], [secret + "?"], threshold=0.9)
+        client.remove([secret])
+    for log in healthy.logs:
+        text = log.read_text()
+        assert "what=best" in text and "what=removal" in text
+        assert "Private" not in text and "person" not in text and "array" not in text
