@@ -109,11 +109,11 @@ def serve(
     config: Config,
     json: Json = False,
 ) -> None:
-    """Run one party until it is told to end (SIGTERM, or Ctrl-C): its share store, its listener, the other two parties.
+    """Run one party until it is told to end (SIGTERM, or Ctrl-C): one share store, one listener.
 
     ppfr party serve --config party-0.toml
 
-    Logs go to stderr: peers by name, numbers, kinds and times of queries, errors; never a share, a subject or an answer.
+    Logs go to stderr: peers by name, numbers, kinds and times of queries, errors; never a share, subject or answer.
     """
     from ppfr.matching import PartyServer, PartySettings
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from ppfr.core import PpfrError
 from ppfr.matching import ClientSettings, SecureGalleryClient, write_trial
 
 DIM, NUM, TIMEOUT_S = 16, 150, 2.0
-SERVE = "import sys; from ppfr.cli import run; {before}; sys.exit(run(sys.argv[1:]))"
 
 
 def unit(num, dim=DIM, seed=0):
@@ -32,41 +32,60 @@ def free_address():
     return [f"{host}:{port}" for port in (7300, 7301, 7302)]
 
 
+class Launcher:
+    """tests/matching/parties/launcher.py as a process: starts parties in no time."""
+
+    def __init__(self):
+        script = Path(__file__).with_name("launcher.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, str(script)], text=True, **pipes)
+
+    def ask(self, **order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(30)
+
+
 class Trio:
     """Three processes; any may be killed, stopped and started."""
 
-    def __init__(self, directory, *, wrapped=((), (), ())):
-        self.directory, self.wrapped = directory, wrapped
-        self.processes = [None, None, None]
+    def __init__(self, directory, launcher, *, namespaces=("", "", "")):
+        self.directory, self.launcher, self.namespaces = directory, launcher, namespaces
+        self.ids, self.is_odd = [None, None, None], [False, False, False]
         self.logs = [directory / f"party-{party}.log" for party in range(3)]
 
     def start(self, party, *, config=None, before="pass"):
-        config = config or self.directory / f"party-{party}.toml"
-        code = SERVE.format(before=before)
-        command = [*self.wrapped[party], sys.executable, "-c", code, "party", "serve", "--config", str(config)]
-        with self.logs[party].open("ab") as log:
-            self.processes[party] = subprocess.Popen(command, stderr=log, stdout=log)
+        config, log = config or self.directory / f"party-{party}.toml", self.logs[party]
+        told = {"config": str(config), "log": str(log), "before": before, "namespace": self.namespaces[party]}
+        self.ids[party] = self.launcher.ask(**told)
+        self.is_odd[party] = config != self.directory / f"party-{party}.toml" or before != "pass"
 
-    def kill(self, party):
-        self.processes[party].kill()
-        self.processes[party].wait()
+    def kill(self, party, number=signal.SIGKILL):
+        """End a party; its exit code."""
+        ended, self.ids[party] = self.ids[party], None
+        os.kill(ended, number)
+        return self.launcher.ask(wait=ended)
 
     def signal(self, party, number):
-        os.kill(self.processes[party].pid, number)
+        os.kill(self.ids[party], number)
 
-    def restart(self, party):
-        self.signal(party, signal.SIGTERM)
-        assert self.processes[party].wait(timeout=30) == 0
-        self.start(party)
+    def restart(self, party, **how):
+        assert self.kill(party, signal.SIGTERM) == 0
+        self.start(party, **how)
 
     def are_up(self, *parties):
-        return all(self.processes[party].poll() is None for party in parties)
+        return all(self.launcher.ask(poll=self.ids[party]) is None for party in parties)
 
     def client(self, *, timeout_s=20.0, name="client"):
         settings = ClientSettings.read(self.directory / f"{name}.toml")
         return SecureGalleryClient(dataclasses.replace(settings, timeout_s=timeout_s))
 
-    def wait(self, *, seconds=60.0):
+    def wait(self, *, seconds=30.0):
         """Until all three compute together; whatever hinders them is the failure's text."""
         end = time.monotonic() + seconds
         while True:
@@ -78,19 +97,24 @@ class Trio:
             time.sleep(0.1)
 
     def close(self):
-        for process in filter(None, self.processes):
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait()
+        for party in range(3):
+            if self.ids[party] is not None:
+                self.kill(party)
 
 
 @pytest.fixture(scope="session")
-def trio(tmp_path_factory):
+def launcher():
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
+    made = Launcher()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory, launcher):
     directory = tmp_path_factory.mktemp("trio")
     write_trial(directory, dim=DIM, addresses=free_address(), timeout_s=TIMEOUT_S)
-    made = Trio(directory)
+    made = Trio(directory, launcher)
     for party in range(3):
         made.start(party)
     try:
@@ -108,10 +132,11 @@ def healthy(trio):
     trio.wait()
     yield trio
     for party in range(3):
-        with contextlib.suppress(OSError):
-            trio.signal(party, signal.SIGCONT)
-        if trio.processes[party].poll() is not None:
+        if trio.ids[party] is None:
             trio.start(party)
+        trio.signal(party, signal.SIGCONT)
+        if trio.is_odd[party]:
+            trio.restart(party)
     trio.wait()
 
 

@@ -85,7 +85,7 @@ def test_many_probes_go_in_several_questions(healthy, people, monkeypatch):
         monkeypatch.setattr(
             client._exchange,
             "_terms",
-            type(terms)(parameters=terms.parameters, max_request_bytes=1 << 20, max_comparisons=450),
+            type(terms)(parameters=terms.parameters, max_request_bytes=1 << 20, max_comparisons=450, timeout_s=2),
         )
         expected = (scores(probes, people) >= 0.6).any(axis=1).tolist()
         assert client.any_at_least(probes, threshold=0.6).tolist() == expected

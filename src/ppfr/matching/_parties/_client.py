@@ -242,9 +242,7 @@ class SecureGalleryClient:
     def __enter__(self) -> SecureGalleryClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _looked(self) -> Directory:

@@ -30,11 +30,13 @@ class Terms:
         parameters: of the gallery, the same at all three.
         max_request_bytes: the least of theirs.
         max_comparisons: the least of theirs.
+        timeout_s: how long they wait for each other, the longest of theirs.
     """
 
     parameters: Parameters
     max_request_bytes: int
     max_comparisons: int
+    timeout_s: float
 
 
 @final
@@ -143,6 +145,7 @@ class Exchange:
 
     def _receive(self, found: dict[int, Message], errors: dict[int, PpfrError], deadline: float) -> None:
         """Replies as they come; after the first error the others have a short time to explain it."""
+        terms, begun = self.terms(), time.monotonic()
         with selectors.DefaultSelector() as selector:
             for party, link in enumerate(self._links):
                 if party not in errors:
@@ -158,6 +161,8 @@ class Exchange:
                         if told is not None:
                             raise told
                         found[party] = reply
+                        # Parties end at the same time: who is that late after another one will not come at all.
+                        deadline = min(deadline, time.monotonic() + terms.timeout_s)
                     except PpfrError as error:
                         errors[party] = error
                         deadline = min(deadline, time.monotonic() + _GRACE_S)
@@ -166,7 +171,7 @@ class Exchange:
         if len(found) + len(errors) < NUM_PARTIES and not errors:
             party = next(party for party in range(NUM_PARTIES) if party not in found)
             errors[party] = PartyError(
-                f"party {party} did not answer for {self._settings.timeout_s:g} s; see whether it is up, then ask "
+                f"party {party} did not answer for {time.monotonic() - begun:.1f} s; see whether it is up, then ask "
                 "again",
                 party=party,
             )
@@ -189,6 +194,7 @@ def _agreed(answers: list[Message]) -> Terms:
         parameters=given[0],
         max_request_bytes=min(answer.integer("max_request_bytes") for answer in answers),
         max_comparisons=min(answer.integer("max_comparisons") for answer in answers),
+        timeout_s=max(float(answer.fields.get("timeout_s", 0)) for answer in answers),
     )
 
 

@@ -199,6 +199,7 @@ class PartyServer:
                 mine,
                 max_request_bytes=self._settings.max_request_bytes,
                 max_comparisons=self._settings.max_comparisons,
+                timeout_s=self._settings.timeout_s,
             )
             _log.info("client %s connected", name)
             self._counter.serve(link, name)
