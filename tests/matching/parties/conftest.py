@@ -78,6 +78,13 @@ class Trio:
         assert self.kill(party, signal.SIGTERM) == 0
         self.start(party, **how)
 
+    def wait_for_log(self, text, *parties, seconds=20.0):
+        """Until one of the parties' logs says something."""
+        end = time.monotonic() + seconds
+        while not any(text in self.logs[party].read_text() for party in parties):
+            assert time.monotonic() < end, [self.logs[party].read_text()[-1500:] for party in parties]
+            time.sleep(0.05)
+
     def are_up(self, *parties):
         return all(self.launcher.ask(poll=self.ids[party]) is None for party in parties)
 
@@ -138,6 +145,10 @@ def healthy(trio):
         if trio.is_odd[party]:
             trio.restart(party)
     trio.wait()
+    with trio.client() as client:
+        strangers = sorted({subject for subject in client.subjects if not subject.startswith("person ")})
+        if strangers:
+            client.remove(strangers)
 
 
 @pytest.fixture(scope="session")
