@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from ppfr.core import PpfrError
-from ppfr.matching import ClientSettings, SecureGalleryClient, write_trial
+from ppfr.matching import ClientSettings, SecureGalleryClient, make_certificates, write_trial
 
 DIM, NUM, TIMEOUT_S = 16, 150, 2.0
 
@@ -122,7 +123,14 @@ def trio(tmp_path_factory, launcher):
     directory = tmp_path_factory.mktemp("trio")
     write_trial(directory, dim=DIM, addresses=free_address(), timeout_s=TIMEOUT_S)
     made = Trio(directory, launcher)
+    more = '[clients."asker"]\nmay = ["ask"]\nbudget_bits = 40\n[clients."enroller"]\nmay = ["enrol"]\n'
+    make_certificates(directory, clients=["asker", "enroller"])
+    text = (directory / "client.toml").read_text()
+    for name in ("asker", "enroller"):
+        (directory / f"{name}.toml").write_text(text.replace('"client.', f'"{name}.'))
     for party in range(3):
+        with (directory / f"party-{party}.toml").open("a") as config:
+            config.write(more)
         made.start(party)
     try:
         made.wait()
@@ -171,3 +179,34 @@ def asks_until_error():
         pytest.fail("no question failed")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def delaying_relay():
+    """benchmarks/delaying_relay.py as a module."""
+    path = Path(__file__).parents[3] / "benchmarks" / "delaying_relay.py"
+    spec = importlib.util.spec_from_file_location("delaying_relay", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def make_trio(launcher, tmp_path, delaying_relay):
+    """Three more processes of one test's own: `make_trio(dim=..., delay_s=...)`."""
+    made = []
+
+    def make(*, dim, delay_s=0.0, addresses=None, namespaces=("", "", "")):
+        addresses = addresses or free_address()
+        write_trial(tmp_path, dim=dim, addresses=addresses, timeout_s=TIMEOUT_S)
+        if delay_s:
+            made.extend(delaying_relay.put_between(tmp_path, addresses, delay_s))
+        trio = Trio(tmp_path, launcher, namespaces=namespaces)
+        made.append(trio)
+        for party in range(3):
+            trio.start(party)
+        return trio
+
+    yield make
+    for one in made:
+        one.close()

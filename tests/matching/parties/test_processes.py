@@ -9,6 +9,7 @@ import pytest
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.matching import FixedPoint
+from ppfr.templates import IdentityMapping
 
 POINT = FixedPoint(dim=16, values="int16")
 
@@ -127,3 +128,47 @@ def test_nothing_secret_in_logs(healthy, people):
         text = log.read_text()
         assert "what=best" in text and "what=removal" in text
         assert "Private" not in text and "person" not in text and "array" not in text
+
+
+def test_a_client_may_what_the_operators_let_it(healthy, people):
+    with healthy.client(name="enroller") as enroller, healthy.client(name="asker") as asker:
+        enroller.enrol(-people[:1], ["guest"])
+        with pytest.raises(InvalidInputError, match="may not ask"):
+            enroller.any_at_least(people[:1], threshold=0.5)
+        with pytest.raises(InvalidInputError, match="may not enrol"):
+            asker.enrol(people[:1], ["other"])
+        with pytest.raises(InvalidInputError, match="may not remove"):
+            asker.remove(["guest"])
+        enroller.remove(["guest"])
+        # 40 bits: 20 decisions 1:1, then two of whom is best among 150 (1 + 8 bits each).
+        assert [facts["bits_left"] for facts in asker.status()] == [40] * 3
+        assert asker.verify(people[:20], [f"person {i}" for i in range(20)], threshold=0.9).all()
+        assert asker.best_at_least(people[:2], threshold=0.9) == ("person 0", "person 1")
+        with pytest.raises(InvalidInputError, match="has 3 bits and this client has 2 of 40 left"):
+            asker.any_at_least(people[:3], threshold=0.9)
+        assert asker.any_at_least(people[:2], threshold=0.9).all()
+    for party in (0, 1):  # a restart gives nothing back
+        healthy.restart(party)
+    healthy.wait()
+    with healthy.client(name="asker") as asker:
+        assert [facts["bits_left"] for facts in asker.status()] == [0] * 3
+        with pytest.raises(InvalidInputError, match="budget_bits"):
+            asker.any_at_least(people[:1], threshold=0.9)
+
+
+def test_mapped_templates_under_the_client_s_keys(make_trio):
+    """What is shared is what the claimed person's polynomials make of an embedding; the keys stay at the client."""
+    scheme, rng = IdentityMapping(dim=32, overlap=2), np.random.default_rng(3)
+    rows = rng.standard_normal((6, 32))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    trio = make_trio(dim=scheme.out_dim)
+    trio.wait()
+    keys = scheme.draw_packed(6)
+    templates = scheme.values_of(rows, keys)
+    names = [f"person {i}" for i in range(6)]
+    with trio.client() as client:
+        client.enrol(templates, names)
+        assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
+        wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key
+        expected = (wrong * templates).sum(axis=1) >= 0.9
+        assert client.verify(wrong, names, threshold=0.9).tolist() == expected.tolist()
