@@ -35,6 +35,23 @@ class ShareStore:
     A change is prepared, then committed or aborted (`settle`), each whole or not at all and on disk when the call
     returns, whatever happens to process or power. One process at a time; its threads may share the object.
 
+    Example:
+        >>> import tempfile
+        >>> rows = SharedRows(
+        ...     party=1,
+        ...     fixed_point=FixedPoint(dim=2),
+        ...     ids_N16=np.zeros((1, 16), np.uint8),
+        ...     words_NW=np.ones((1, 4), np.uint32),
+        ... )
+        >>> change = Enrolment(change_id=bytes(16), rows=rows, subjects=("pseudonym",))
+        >>> path = Path(tempfile.mkdtemp()) / "party-1.shares"
+        >>> with ShareStore.create(path, party=1, fixed_point=rows.fixed_point, gallery_id=bytes(16)) as store:
+        ...     store.prepare(change)
+        ...     before = len(store)
+        ...     store.commit(change.change_id)  # once all three have prepared, party 0 first
+        ...     print(before, len(store), store.load()[1])
+        0 1 ('pseudonym',)
+
     Privacy:
         It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
         parties' files together are the embeddings: keep them on hosts of different operators, backups too.
