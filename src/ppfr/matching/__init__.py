@@ -3,6 +3,9 @@
 from ppfr.matching._exact import ExactMatcher as ExactMatcher
 from ppfr.matching._gallery import KeyedGallery as KeyedGallery
 from ppfr.matching._gallery import new_reference_ids as new_reference_ids
+from ppfr.matching._homomorphic import CkksKey as CkksKey
+from ppfr.matching._homomorphic import CkksMatcher as CkksMatcher
+from ppfr.matching._homomorphic import CkksServer as CkksServer
 from ppfr.matching._keyed import KeyedMatcher as KeyedMatcher
 from ppfr.matching._parties import ClientRights as ClientRights
 from ppfr.matching._parties import ClientSettings as ClientSettings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
-from ppfr.core import InvalidInputError, ShapeError, StorageError
+from ppfr.core import InvalidInputError, ShapeError
 from ppfr.matching._gallery_files import ID_BYTES
 from ppfr.matching._secure._channel import NUM_PARTIES
 from ppfr.matching._secure._sharing import SharedRows
@@ -105,33 +105,23 @@ def settle(states: Sequence[State]) -> Literal["commit", "abort"]:
     Who coordinates prepares at all three, then commits at party 0, then at 1 and 2, then acknowledges. Who gives up, or
     settles, does the same to party 0 first: a store takes a change from "prepared" to "committed" or to "aborted" once
     and never back, so party 0's store decides, however many act at once. Whoever it refuses was overtaken: ask for the
-    states again and settle by them.
+    states again and settle by them. Where it refuses twice, or another party does, a store was restored from an older
+    copy.
 
     Why that keeps an acknowledged change in all three, and any other in all or none:
 
     - "committed" anywhere: party 0 had committed, hence all three had prepared, and nobody aborts at 1 or 2 who was
-      refused at 0. The others are "prepared" or "committed" still, and can follow: commit. It may be acknowledged.
+      refused at 0. The others are "prepared" or "committed" by now, and can follow: commit. It may be acknowledged.
     - "aborted" anywhere, or "unknown": it was not prepared at all three when this party was asked. Abort; it is not
-      acknowledged, since nothing is committed. An aborted id is refused for ever, so that a message that comes late
-      cannot prepare it after the others were asked.
+      acknowledged, or party 0 refuses. An aborted id is refused for ever, so that a message that comes late cannot
+      prepare it after the others were asked.
     - all "prepared": nothing is acknowledged, and both ends are right. Commit, for a coordinator that still lives can
       only want that.
 
     Raises:
         InvalidInputError: not three states.
-        StorageError: committed at one party, yet "aborted" or "unknown" at another: a store was restored from an older
-            copy, or is not of this gallery.
     """
-    if len(states) != NUM_PARTIES or any(
-        state not in ("unknown", "prepared", "committed", "aborted") for state in states
-    ):
+    if len(states) != NUM_PARTIES or any(state not in get_args(State) for state in states):
         raise InvalidInputError("give the change's states at parties 0, 1 and 2")
-    if "committed" in states:
-        lost = [party for party, state in enumerate(states) if state not in ("prepared", "committed")]
-        if lost:
-            raise StorageError(
-                f"a committed change is {states[lost[0]]} at party {lost[0]}: its store was restored from an older "
-                "copy, or is of another gallery; restore all three from one time, or enrol again into three new ones"
-            )
-        return "commit"
-    return "commit" if all(state == "prepared" for state in states) else "abort"
+    is_decided = "committed" in states or all(state == "prepared" for state in states)
+    return "commit" if is_decided else "abort"

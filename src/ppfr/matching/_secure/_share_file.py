@@ -1,7 +1,12 @@
 """The SQLite file of a share store: made whole, opened by one process, recognised, its errors as ours.
 
-`shares` has the rows. A row counts once the change that brought it is committed. `pending` names the rows on which a
-prepared change waits: those that an enrolment brought, or that a removal is to erase. `changes` keeps ids for ever.
+A row lies in a slot: its words, its subject, a checksum. `listed` says which reference lies where. `pending` names the
+slots on which a prepared change waits: those that an enrolment filled (`early`, until it is committed), or that a
+removal is to empty. `changes` keeps ids for ever.
+
+When cells are deleted SQLite moves others between pages, and with `secure_delete` too it sometimes leaves copies where
+they were. Slots are therefore all of one size and never deleted: SQLite writes over a cell in its place when its size
+stays the same. An empty slot is zeros and waits in `free` for the next row.
 """
 
 from __future__ import annotations
@@ -25,9 +30,11 @@ _SCHEMA = """
 CREATE TABLE store (party INTEGER NOT NULL, dim INTEGER NOT NULL, value_kind TEXT NOT NULL, gallery_id BLOB NOT NULL);
 CREATE TABLE changes (number INTEGER PRIMARY KEY, change_id BLOB NOT NULL UNIQUE, kind TEXT NOT NULL,
                       state TEXT NOT NULL, digest BLOB);
-CREATE TABLE shares (place INTEGER PRIMARY KEY, reference_id BLOB NOT NULL UNIQUE, subject BLOB NOT NULL,
-                     crc INTEGER NOT NULL, words BLOB NOT NULL);
+CREATE TABLE listed (reference_id BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE slots (place INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE free (place INTEGER PRIMARY KEY);
 CREATE TABLE pending (place INTEGER PRIMARY KEY, number INTEGER NOT NULL);
+CREATE VIEW early AS SELECT place FROM pending NATURAL JOIN changes WHERE kind = 'enrolment';
 """
 
 
@@ -46,6 +53,9 @@ def create_file(path: Path, header: tuple[int, int, str, bytes]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    try:
         with translated(path):
             _write_empty(made, header)
         path.hardlink_to(made)  # unlike a rename, never takes another file's place
@@ -62,9 +72,13 @@ def connected(path: Path) -> sqlite3.Connection:
     """The file, opened; whoever reads it first holds it until it is closed or its process dies."""
     uri = f"{path.resolve().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
-    # Locking first: SQLite decides on it when the file is touched.
-    for setting in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "temp_store = MEMORY", "secure_delete = ON"):
-        connection.execute(f"PRAGMA {setting}").fetchall()
+    try:
+        # Locking first: SQLite decides on it when the file is touched.
+        for setting in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "temp_store = MEMORY", "secure_delete = ON"):
+            connection.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

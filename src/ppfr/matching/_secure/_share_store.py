@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import struct
 import threading
 import zlib
 from collections.abc import Iterator
@@ -24,8 +25,7 @@ from ppfr.matching._secure._fixed_point import FixedPoint
 from ppfr.matching._secure._share_file import GALLERY_ID_BYTES, connected, create_file, read_header, translated
 from ppfr.matching._secure._sharing import SharedRows
 
-_WAITING = "SELECT place FROM pending WHERE number = ?"
-_ENROLLED = "FROM shares WHERE place NOT IN (SELECT place FROM pending NATURAL JOIN changes WHERE kind = 'enrolment')"
+_SLOT = struct.Struct("<IB100s")  # CRC-32 of id, subject and words; length of the subject, subject; then the words
 
 
 @final
@@ -34,6 +34,23 @@ class ShareStore:
 
     A change is prepared, then committed or aborted (`settle`), each whole or not at all and on disk when the call
     returns, whatever happens to process or power. One process at a time; its threads may share the object.
+
+    Example:
+        >>> import tempfile
+        >>> rows = SharedRows(
+        ...     party=1,
+        ...     fixed_point=FixedPoint(dim=2),
+        ...     ids_N16=np.zeros((1, 16), np.uint8),
+        ...     words_NW=np.ones((1, 4), np.uint32),
+        ... )
+        >>> change = Enrolment(change_id=bytes(16), rows=rows, subjects=("pseudonym",))
+        >>> path = Path(tempfile.mkdtemp()) / "party-1.shares"
+        >>> with ShareStore.create(path, party=1, fixed_point=rows.fixed_point, gallery_id=bytes(16)) as store:
+        ...     store.prepare(change)
+        ...     before = len(store)
+        ...     store.commit(change.change_id)  # once all three have prepared, party 0 first
+        ...     print(before, len(store), store.load()[1])
+        0 1 ('pseudonym',)
 
     Privacy:
         It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
@@ -178,7 +195,7 @@ class ShareStore:
     def __len__(self) -> int:
         """M, the references that count."""
         with self._lock, translated(self._path):
-            return int(self._connection.execute(f"SELECT count(*) {_ENROLLED}").fetchone()[0])
+            return int(self._connection.execute("SELECT count(*) FROM listed WHERE place NOT IN early").fetchone()[0])
 
     def load(self) -> tuple[SharedRows, tuple[str, ...]]:
         """All references that count and their subjects, in order of reference ids: equal at all three parties.
@@ -187,9 +204,8 @@ class ShareStore:
             CorruptTemplateError: a row is not what was written.
         """
         with self._lock, translated(self._path):
-            listed = self._connection.execute(
-                f"SELECT place, reference_id {_ENROLLED} ORDER BY reference_id"
-            ).fetchall()
+            query = "SELECT place, reference_id FROM listed WHERE place NOT IN early ORDER BY reference_id"
+            listed = self._connection.execute(query).fetchall()
             ids_M16 = np.frombuffer(b"".join(found for _, found in listed), dtype=np.uint8).reshape(-1, ID_BYTES)
             place_M = np.array([place for place, _ in listed], dtype=np.int64)
             words_MW, subjects = self._read(place_M, [found for _, found in listed])
@@ -214,22 +230,26 @@ class ShareStore:
             raise InvalidInputError(f"the shares are of {rows.fixed_point}; this store holds {self._fixed_point}")
 
     def _added(self, change: Enrolment) -> list[int]:
-        """Insert rows; their places."""
-        ids = [row.tobytes() for row in change.rows.ids_N16]
-        known = "SELECT place FROM shares WHERE reference_id = ?"
+        """Fill slots, empty ones first; their places."""
+        rows, num = change.rows, len(change.rows)
+        ids = [row.tobytes() for row in rows.ids_N16]
+        known = "SELECT place FROM listed WHERE reference_id = ?"
         self._refuse([self._connection.execute(known, [one]).fetchone() is not None for one in ids], "its id is there")
-        little_NW = change.rows.words_NW.astype(change.rows.words_NW.dtype.newbyteorder("<"), copy=False)
-        (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM shares").fetchone()
-        rows = (
-            (last + 1 + n, one, subject := change.subjects[n].encode(), _crc(one, subject, words), words)
-            for n, (one, words) in enumerate(zip(ids, map(np.ndarray.tobytes, little_NW), strict=True))
-        )
-        self._connection.executemany("INSERT INTO shares VALUES (?, ?, ?, ?, ?)", rows)
-        return list(range(last + 1, last + 1 + len(ids)))
+        found = self._connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
+        (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
+        places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
+        little_NW = rows.words_NW.astype(rows.words_NW.dtype.newbyteorder("<"), copy=False)
+        contents = map(_content, ids, change.subjects, map(np.ndarray.tobytes, little_NW))
+        fill = self._connection.executemany
+        fill("UPDATE slots SET content = ?2 WHERE place = ?1", zip(places[: len(found)], contents, strict=False))
+        fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
+        fill("DELETE FROM free WHERE place = ?", found)
+        fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
+        return places
 
     def _removable(self, change: Removal) -> list[int]:
         """Places of references that count and on which no other change waits."""
-        free = "SELECT place FROM shares WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
+        free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
         self._refuse([row is None for row in found], "it is not enrolled, or another change of it is prepared")
         return [place for (place,) in found]
@@ -253,15 +273,25 @@ class ShareStore:
                 connection.execute(refused, [change_id, kind, end])
             elif state == "prepared":
                 if erases:
-                    connection.execute(f"DELETE FROM shares WHERE place IN ({_WAITING})", [number])  # noqa: S608
+                    self._empty(number)
                 connection.execute("DELETE FROM pending WHERE number = ?", [number])
                 connection.execute("UPDATE changes SET state = ?, digest = NULL WHERE number = ?", [end, number])
         if erases:
             with self._lock, translated(self._path, done=f"the change is {end}, but not erased from the disk yet"):
                 self._erase()
 
+    def _empty(self, number: int | None) -> None:
+        """Zeros into the slots on which the change waits."""
+        for statement in (
+            "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
+            "(SELECT place FROM pending WHERE number = ?)",
+            "DELETE FROM listed WHERE place IN (SELECT place FROM pending WHERE number = ?)",
+            "INSERT INTO free SELECT place FROM pending WHERE number = ?",
+        ):
+            self._connection.execute(statement, [number])
+
     def _erase(self) -> None:
-        """Write what is in the log into the file, where deleted bytes are zeros, and cut the log to nothing."""
+        """Write what is in the log into the file, and cut the log, which has earlier bytes, to nothing."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _read(self, place_M: NDArray[np.int64], ids: list[bytes]) -> tuple[NDArray[Any], list[str]]:
@@ -270,12 +300,15 @@ class ShareStore:
         num, row_bytes, num_read = len(ids), 2 * self._fixed_point.dim * dtype.itemsize, 0
         bytes_M, subjects = np.empty(num * row_bytes, dtype=np.uint8), [""] * num
         target = bytes_M.data
-        scan = self._connection.execute(f"SELECT place, subject, crc, words {_ENROLLED} ORDER BY place")
-        for to, (place, subject, crc, words) in zip(np.argsort(place_M).tolist(), scan, strict=False):
-            if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject, words) != crc:
+        filled = "SELECT place, content FROM slots WHERE place NOT IN early AND place NOT IN free ORDER BY place"
+        scan = self._connection.execute(filled)
+        for to, (place, content) in zip(np.argsort(place_M).tolist(), scan, strict=False):
+            crc, length, subject = _SLOT.unpack_from(content)
+            words = memoryview(content)[_SLOT.size :]
+            if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject[:length], words) != crc:
                 raise CorruptTemplateError(f"{self._path} holds a damaged row; restore it, or enrol again")
             target[to * row_bytes : (to + 1) * row_bytes] = words
-            subjects[to] = subject.decode()
+            subjects[to] = subject[:length].decode()
             num_read += 1
         if num_read != num:
             raise CorruptTemplateError(f"{self._path} does not hold the rows that it lists; restore it, or enrol again")
@@ -305,5 +338,10 @@ class ShareStore:
         raise UnsupportableError("a share store cannot be pickled; open its file where it is needed")
 
 
-def _crc(reference_id: bytes, subject: bytes, words: bytes) -> int:
+def _content(reference_id: bytes, subject: str, words: bytes) -> bytes:
+    name = subject.encode()
+    return _SLOT.pack(_crc(reference_id, name, words), len(name), name) + words
+
+
+def _crc(reference_id: bytes, subject: bytes, words: bytes | memoryview) -> int:
     return zlib.crc32(words, zlib.crc32(reference_id + subject))
