@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +174,12 @@ def test_mapped_templates_under_the_client_s_keys(make_trio):
         wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key
         expected = (wrong * templates).sum(axis=1) >= 0.9
         assert client.verify(wrong, names, threshold=0.9).tolist() == expected.tolist()
+
+
+def test_the_page_s_example(make_trio, tmp_path, monkeypatch):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "match-by-three-parties.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "trial").symlink_to(tmp_path)  # what the page's commands write, at the page's place
+    make_trio(dim=128).wait()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(page), "exec"), {})
