@@ -140,8 +140,10 @@ class Member:
             return
         try:
             self._store.prepare(request.wanted)
-        except BaseException:
+        except BaseException as error:
             self._taken(request.request_id)
+            if isinstance(error, InvalidInputError) and self._store.state(request.request_id) == "aborted":
+                raise PartyError("the change was given up while it was on its way; make it again") from error
             raise
 
     def run(self, request_id: bytes, number: int) -> None:
