@@ -23,7 +23,7 @@ $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc]'
+	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc,he]'
 	touch $@
 
 setup: $(VENV)/.dev  ## environment with everything that developers need
@@ -53,6 +53,7 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	$(BIN)/python benchmarks/mixing.py --threads 2 --json benchmarks/mixing.json
 	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_parties.py --json benchmarks/secure_parties.json
 
 check: lint type arch docs test  ## what CI runs
 
