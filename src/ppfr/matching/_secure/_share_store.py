@@ -44,13 +44,15 @@ class ShareStore:
         ...     words_NW=np.ones((1, 4), np.uint32),
         ... )
         >>> change = Enrolment(change_id=bytes(16), rows=rows, subjects=("pseudonym",))
-        >>> path = Path(tempfile.mkdtemp()) / "party-1.shares"
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = Path(folder.name) / "party-1.shares"
         >>> with ShareStore.create(path, party=1, fixed_point=rows.fixed_point, gallery_id=bytes(16)) as store:
         ...     store.prepare(change)
         ...     before = len(store)
         ...     store.commit(change.change_id)  # once all three have prepared, party 0 first
         ...     print(before, len(store), store.load()[1])
         0 1 ('pseudonym',)
+        >>> folder.cleanup()
 
     Privacy:
         It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
