@@ -152,8 +152,9 @@ class ShareStore:
                 "INSERT INTO changes (change_id, kind, state, digest) VALUES (?, ?, 'prepared', ?)",
                 [change.change_id, "enrolment" if isinstance(change, Enrolment) else "removal", digest],
             ).lastrowid
-            places = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
-            connection.executemany("INSERT INTO pending VALUES (?, ?)", ((place, number) for place in places))
+            placed = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
+            waiting = ((place, number, reference_id) for place, reference_id in placed)
+            connection.executemany("INSERT INTO pending VALUES (?, ?, ?)", waiting)
 
     def commit(self, change_id: bytes) -> None:
         """Make a prepared change count, and erase what it removes; a committed one is left as it is.
@@ -231,8 +232,8 @@ class ShareStore:
         if rows.fixed_point != self._fixed_point:
             raise InvalidInputError(f"the shares are of {rows.fixed_point}; this store holds {self._fixed_point}")
 
-    def _added(self, change: Enrolment) -> list[int]:
-        """Fill slots, empty ones first; their places."""
+    def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
+        """Fill slots, empty ones first; their places and ids."""
         rows, num = change.rows, len(change.rows)
         ids = [row.tobytes() for row in rows.ids_N16]
         known = "SELECT place FROM listed WHERE reference_id = ?"
@@ -247,14 +248,14 @@ class ShareStore:
         fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
         fill("DELETE FROM free WHERE place = ?", found)
         fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
-        return places
+        return list(zip(places, ids, strict=True))
 
-    def _removable(self, change: Removal) -> list[int]:
-        """Places of references that count and on which no other change waits."""
+    def _removable(self, change: Removal) -> list[tuple[int, bytes]]:
+        """Places and ids of references that count and on which no other change waits."""
         free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
         self._refuse([row is None for row in found], "it is not enrolled, or another change of it is prepared")
-        return [place for (place,) in found]
+        return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
 
     def _refuse(self, is_bad_N: list[bool], why: str) -> None:
         problems = [f"entry {place}: {why}" for place, is_bad in enumerate(is_bad_N) if is_bad]
@@ -287,7 +288,7 @@ class ShareStore:
         for statement in (
             "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
             "(SELECT place FROM pending WHERE number = ?)",
-            "DELETE FROM listed WHERE place IN (SELECT place FROM pending WHERE number = ?)",
+            "DELETE FROM listed WHERE reference_id IN (SELECT reference_id FROM pending WHERE number = ?)",
             "INSERT INTO free SELECT place FROM pending WHERE number = ?",
         ):
             self._connection.execute(statement, [number])
