@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from ppfr.core import InvalidInputError, MissingEnvironmentError, MissingExtraError, RangeError
 
-SpuProtocol = Literal["aby3", "cheetah"]
+SpuProtocol = Literal["aby3", "cheetah", "semi2k"]
 SPU_PYTHON = "PPFR_SPU_PYTHON"
 _SPU_REMEDY = (
     "SPU needs NumPy 1 and so an environment of its own: python3.11 -m venv spu && spu/bin/pip install "
@@ -25,7 +25,8 @@ class Spu:
 
     Attributes:
         protocol: "aby3" (three servers, of whom one may be curious) or "cheetah" (two servers, of whom either may be;
-            homomorphic encryption and oblivious transfer instead of a third).
+            homomorphic encryption and oblivious transfer instead of a third) or "semi2k" (two servers and a dealer of
+            correlated randomness, who must not be in league with either).
         python: interpreter of SPU's environment; None for the one that PPFR_SPU_PYTHON names.
         tls: mutual TLS between the parties, under keys of the session.
 
@@ -49,7 +50,7 @@ class Spu:
     @property
     def has_dealer(self) -> bool:
         """Whether a further process makes correlated randomness."""
-        return False
+        return self.protocol == "semi2k"
 
     def interpreter(self) -> str:
         """Path of SPU's interpreter.

@@ -6,6 +6,7 @@ Suffixes: B probes, N pairs, M references, D embedding.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, final
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.matching._backends import _worker
+from ppfr.matching._backends import _dealer, _worker
 from ppfr.matching._backends._certificates import write_certificates
 from ppfr.matching._backends._libraries import Mpyc, Spu
 from ppfr.matching._backends._processes import Message, Worker, Workers, free_ports
@@ -168,11 +169,12 @@ class ProcessMatcher:
         library, num = self._library, self._library.num_parties
         command = [library.interpreter(), "-I", str(Path(_worker.__file__))]
         ports = free_ports(num)
-        tls = self._certificates() if library.tls and num > 1 else [None] * num
+        tls = self._certificates() if library.tls and num > 1 else [None] * (num + 1)
         setup = library.setup(self.fixed_point.ring_bits) | {
             "num_parties": num,
             "timeout_s": self._timeout_s,
-            "dealer": None,
+            "dealer": self._dealer(tls[-1]) if library.has_dealer else None,
+            "tls": None,
         }
         asker = self._workers.start("the asker", command)
         parties = [self._workers.start(f"party {i}", command) for i in range(num)]
@@ -186,12 +188,20 @@ class ProcessMatcher:
                 raise library.missing(header["missing"])
         return asker, parties
 
+    def _dealer(self, tls: dict[str, str] | None) -> dict[str, str]:
+        """Where the dealer is, and the key to encrypt seeds under."""
+        files = [] if tls is None else [tls["certificate"], tls["key"], tls["authority"]]
+        dealer = self._workers.start("the dealer", [sys.executable, "-I", str(Path(_dealer.__file__)), *files])
+        told, _ = dealer.receive(self._timeout_s)
+        self._dealer_port = told["port"]
+        return {"address": f"127.0.0.1:{told['port']}", "public_key": told["public_key"]}
+
     def _certificates(self) -> list[dict[str, str] | None]:
-        """Keys of the session; each party has a directory of its own, laid out as MPyC wants it."""
+        """Keys of the session, the dealer's last; each process has a directory of its own, laid out as MPyC wants it."""
         directory, num = self._workers.directory, self._library.num_parties
-        write_certificates(directory, [self._library.tls_name(i) for i in range(num)])
+        write_certificates(directory, [self._library.tls_name(i) for i in range(num + 1)])
         told: list[dict[str, str] | None] = []
-        for i in range(num):
+        for i in range(num + 1):
             own = directory / f"tls-{i}" / ".config"
             own.mkdir(parents=True, mode=0o700)
             paths = {"certificate": own / f"party_{i}.crt", "key": own / f"party_{i}.key"}

@@ -105,6 +105,7 @@ class SpuParty:
         self._spu = spu
         self._link = spu.libspu.link.create_brpc(description, setup["rank"])
         self._runtime = spu.Runtime(self._link, _spu_config(setup))
+        self._keeps_masks = setup["dealer"] is not None
         self._programs: dict[Any, Any] = {}
         self._rows: list[Any] = []
         self._meta = ""
@@ -127,8 +128,10 @@ class SpuParty:
         else:
             if not self._is_loaded:
                 self._runtime.set_var("gallery", _spu_share(self._meta, chosen, len(chosen)))
+                if self._keeps_masks:
+                    self._runtime.run(self._kept(chosen.shape[0], _num_columns(meta)))
                 self._is_loaded = True
-            gallery = "gallery"
+            gallery = "kept gallery" if self._keeps_masks else "gallery"
         self._runtime.set_var("probes", _spu_share(meta, rows))
         self._runtime.set_var("threshold", self._public(threshold))
         self._runtime.run(self._program(kind, len(rows), len(chosen), _num_columns(meta), gallery))
@@ -139,6 +142,15 @@ class SpuParty:
         spu = self._spu
         io = spu.Io(self._link.world_size, spu.RuntimeConfig(spu.libspu.SEMI2K, spu.libspu.FM32, 0))
         return io.make_shares(np.array(threshold, np.int32), spu.libspu.VIS_PUBLIC)[self._link.rank]
+
+    def _kept(self, num_references: int, dim: int) -> Any:
+        from spu.experimental import make_cached_var
+        from spu.utils import frontend
+
+        secret = self._spu.libspu.VIS_SECRET
+        gallery = np.zeros((num_references, dim), np.int32)
+        told = (frontend.Kind.JAX, make_cached_var, [gallery], {}, ["gallery"], [secret], lambda _: ["kept gallery"])
+        return frontend.compile(*told)[0]
 
     def _program(self, kind: str, num_probes: int, num_references: int, dim: int, gallery: str) -> Any:
         key = (kind, num_probes, num_references, dim, gallery)
@@ -162,16 +174,22 @@ def _spu_config(setup: dict[str, Any]) -> Any:
     import spu
 
     config = spu.RuntimeConfig(spu.parse_protocol_kind(setup["protocol"]), spu.libspu.FM32, 0)
-    if setup["dealer"] is not None:
-        config.beaver_type = spu.RuntimeConfig.BeaverType.TrustedThirdParty
-        config.ttp_beaver_config = spu.libspu.TTPBeaverConfig(
-            server_host=setup["dealer"]["address"],
-            adjust_rank=0,
-            asym_crypto_schema="SM2",
-            server_public_key=bytes.fromhex(setup["dealer"]["public_key"]),
-            transport_protocol="http",
-        )
-    return config
+    if setup["dealer"] is None:
+        return config
+    dealer = {
+        "server_host": setup["dealer"]["address"],
+        "asym_crypto_schema": "SM2",
+        "server_public_key": setup["dealer"]["public_key"],
+        "transport_protocol": "http",
+    }
+    if setup["tls"] is not None:
+        names = {"certificate": "certificate", "private_key": "key", "ca_file_path": "authority"}
+        dealer["ssl_config"] = {name: setup["tls"][key] for name, key in names.items()} | {"verify_depth": 1}
+    # SPU 0.9.5 cannot be given a dealer by attribute ("custom holder type"): as text, merged with the rest as bytes.
+    told, merged = spu.RuntimeConfig(), spu.RuntimeConfig()
+    told.ParseFromJsonString(json.dumps({"beaver_type": "TrustedThirdParty", "ttp_beaver_config": dealer}))
+    merged.ParseFromString(config.SerializeToString() + told.SerializeToString())
+    return merged
 
 
 def _share_rows(share: Any, num_rows: int) -> tuple[str, Any]:
