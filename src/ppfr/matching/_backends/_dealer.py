@@ -162,7 +162,7 @@ def handler(dealer: Dealer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
+        def do_POST(self) -> None:
             request = self.rfile.read(int(self.headers["Content-Length"]))
             status, words = 0, b""
             try:

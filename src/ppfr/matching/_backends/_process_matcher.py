@@ -197,7 +197,7 @@ class ProcessMatcher:
         return {"address": f"127.0.0.1:{told['port']}", "public_key": told["public_key"]}
 
     def _certificates(self) -> list[dict[str, str] | None]:
-        """Keys of the session, the dealer's last; each process has a directory of its own, laid out as MPyC wants it."""
+        """Keys of the session, the dealer's last; each in a directory of its own, laid out as MPyC wants it."""
         directory, num = self._workers.directory, self._library.num_parties
         write_certificates(directory, [self._library.tls_name(i) for i in range(num + 1)])
         told: list[dict[str, str] | None] = []
