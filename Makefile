@@ -23,7 +23,7 @@ $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc]'
+	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc,he]'
 	touch $@
 
 setup: $(VENV)/.dev  ## environment with everything that developers need
