@@ -74,7 +74,7 @@ def test_the_program_starts_without_torch() -> None:
     assert done.stdout.startswith("ppfr ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["data"], ["models"]])
+@pytest.mark.parametrize("arguments", [[], ["data"], ["models"], ["party"], ["match"]])
 def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     printed = capsys.readouterr()
@@ -157,7 +157,9 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
                 "doctor",
                 "evaluate",
                 "mask",
+                "match",
                 "models",
+                "party",
                 "report",
                 "run",
                 "train",
@@ -168,6 +170,8 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         ("ppfr run s", {"spine:demo", "spine:lfw", "spine:cfp"}),
         ("ppfr run spine:lfw --preset l", {"laptop"}),
         ("ppfr attack --attack ", {"unet", "cgan", "linkage"}),
+        ("ppfr match identify --answer ", {"best", "set", "any"}),
+        ("ppfr party trial --values ", {"int8", "int16"}),
         ("ppfr evaluate --protocol c", {"cfp-ff", "cfp-fp"}),
     ],
 )

@@ -1,6 +1,8 @@
 """The command line: parses, calls `ppfr.recipes`, prints, exits."""
 
 from ppfr.cli import _analysis as _analysis
+from ppfr.cli import _match as _match
+from ppfr.cli import _parties as _parties
 from ppfr.cli import _photos as _photos
 from ppfr.cli import _runs as _runs
 from ppfr.cli import _store as _store

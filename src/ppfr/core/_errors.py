@@ -85,7 +85,15 @@ class StorageError(PpfrError):
 
 
 class PartyError(PpfrError):
-    """A party of a secure protocol is gone, late, or not on the same query; names the party, never what it shares."""
+    """A party of a secure protocol is gone, late, or not on the same query; names the party, never what it shares.
+
+    Attributes:
+        party: its index, where it is known: a party that was waited for may itself have waited for another.
+    """
+
+    def __init__(self, message: str, *, party: int | None = None) -> None:
+        super().__init__(message)
+        self.party = party
 
 
 class MissingExtraError(PpfrError, ImportError):

@@ -11,6 +11,14 @@ from ppfr.matching._homomorphic import CkksKey as CkksKey
 from ppfr.matching._homomorphic import CkksMatcher as CkksMatcher
 from ppfr.matching._homomorphic import CkksServer as CkksServer
 from ppfr.matching._keyed import KeyedMatcher as KeyedMatcher
+from ppfr.matching._parties import ClientRights as ClientRights
+from ppfr.matching._parties import ClientSettings as ClientSettings
+from ppfr.matching._parties import PartyServer as PartyServer
+from ppfr.matching._parties import PartySettings as PartySettings
+from ppfr.matching._parties import SecureGalleryClient as SecureGalleryClient
+from ppfr.matching._parties import create_store as create_store
+from ppfr.matching._parties import make_certificates as make_certificates
+from ppfr.matching._parties import write_trial as write_trial
 from ppfr.matching._secure import Answer as Answer
 from ppfr.matching._secure import Change as Change
 from ppfr.matching._secure import Channel as Channel

@@ -15,6 +15,12 @@ from ppfr.recipes._context import PRESETS as PRESETS
 from ppfr.recipes._context import Budget as Budget
 from ppfr.recipes._context import RecipeContext as RecipeContext
 from ppfr.recipes._evaluation_job import evaluate_model as evaluate_model
+from ppfr.recipes._match_jobs import FaceReader as FaceReader
+from ppfr.recipes._match_jobs import match_enrol as match_enrol
+from ppfr.recipes._match_jobs import match_identify as match_identify
+from ppfr.recipes._match_jobs import match_remove as match_remove
+from ppfr.recipes._match_jobs import match_status as match_status
+from ppfr.recipes._match_jobs import match_verify as match_verify
 from ppfr.recipes._mixing import AdaptiveMixing as AdaptiveMixing
 from ppfr.recipes._mixing import FixedMixing as FixedMixing
 from ppfr.recipes._photo_jobs import align_photos as align_photos

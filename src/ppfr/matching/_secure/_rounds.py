@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import PartyError
-from ppfr.matching._secure._channel import NUM_PARTIES, Channel
+from ppfr.matching._secure._channel import NUM_PARTIES, Buffer, Channel
 from ppfr.matching._secure._kernels import LANES
 from ppfr.matching._secure._keystream import ZeroShares
 
@@ -61,9 +61,11 @@ class Rounds:
             PartyError: it is another one; names the party.
         """
         if self._receive(len(statement)) != statement:
+            other = (self._party + 1) % NUM_PARTIES
             raise PartyError(
-                f"party {(self._party + 1) % NUM_PARTIES} is on another query, gallery, threshold or version than "
-                f"party {self._party}; nothing was decided"
+                f"party {other} is on another query, gallery, threshold or version than party {self._party}; "
+                "nothing was decided",
+                party=other,
             )
 
     def reshare(self, additive_BN: Words) -> Words:
@@ -83,7 +85,7 @@ class Rounds:
         if self._party == 0:
             mask = self._masks.next.words(zero.shape, np.uint64)
             rest = sliced(own_BN + next_BN) ^ mask
-            self._send(rest.tobytes())
+            self._send(_bytes_of(rest))
             first, second = (rest, mask), (zero, zero)
         elif self._party == 1:
             first, second = (self._masks.own.words(zero.shape, np.uint64), zero), (zero, sliced(next_BN))
@@ -126,17 +128,17 @@ class Rounds:
         return lessened
 
     def _replicated(self, own: Words) -> Words:
-        self._send(own.tobytes())
+        self._send(_bytes_of(own))
         shared = np.empty((2, *own.shape), dtype=own.dtype)
         shared[0], shared[1] = own, self._received(own.shape, own.dtype)
         self._count_round()
         return shared
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: Buffer) -> None:
         self._channel.send(data)
         self.traffic = dataclasses.replace(self.traffic, bytes_sent=self.traffic.bytes_sent + len(data))
 
-    def _receive(self, num_bytes: int) -> bytes:
+    def _receive(self, num_bytes: int) -> Buffer:
         data = self._channel.receive(num_bytes)
         self.traffic = dataclasses.replace(self.traffic, bytes_received=self.traffic.bytes_received + len(data))
         return data
@@ -150,6 +152,11 @@ class Rounds:
 
 
 _ONES = np.uint64(2**64 - 1)
+
+
+def _bytes_of(words: Words) -> memoryview:
+    """An array as a message, not copied; whoever sends it leaves it as it is."""
+    return np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
 
 
 def num_words(num_values: int) -> int:

@@ -22,6 +22,9 @@ from ppfr.matching._secure._channel import NUM_PARTIES
 from ppfr.matching._secure._fixed_point import FixedPoint
 from ppfr.matching._secure._keystream import KEY_BYTES, Keystream
 
+_HELD = tuple((i, (i + 1) % NUM_PARTIES) for i in range(NUM_PARTIES))
+_NUM_SEEDED = NUM_PARTIES - 1
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedRows:
@@ -90,6 +93,62 @@ class SharedRows:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeededRows:
+    """One party's part of a sharing as it travels: components 0 and 1 as the seeds that they are drawn under.
+
+    Attributes:
+        party: 0..2, whom it is for.
+        fixed_point: as in `SharedRows`.
+        ids_N16: as in `SharedRows`.
+        seeds: 16 bytes for each seeded component that the party holds, in its order: two of party 0, one of the others.
+        rest_ND: (N, D) ring elements of component 2, what is left of the embeddings; None at party 0, which has none.
+
+    Raises:
+        ShapeError, InvalidInputError: parts that do not fit together.
+
+    Privacy:
+        As for `SharedRows`: seeds are random, and component 2 is uniform to whoever lacks one of them.
+    """
+
+    party: int
+    fixed_point: FixedPoint
+    ids_N16: NDArray[np.uint8]
+    seeds: tuple[bytes, ...]
+    rest_ND: NDArray[Any] | None
+
+    def __post_init__(self) -> None:
+        _check_party(self.party)
+        held = _HELD[self.party]
+        if (self.rest_ND is not None) != (_NUM_SEEDED in held):
+            raise InvalidInputError(f"component {_NUM_SEEDED} is given to parties 1 and 2, and to no other")
+        if [len(seed) for seed in self.seeds] != [KEY_BYTES for k in held if k < _NUM_SEEDED]:
+            raise InvalidInputError(f"seeds are not those of party {self.party}; give {KEY_BYTES} bytes for each")
+
+    def expanded(self) -> SharedRows:
+        """What the party holds.
+
+        Raises:
+            ShapeError, InvalidInputError: as for `SharedRows`.
+            MissingExtraError: `cryptography` is not installed.
+        """
+        point, num = self.fixed_point, len(self.ids_N16)
+        if self.rest_ND is not None and self.rest_ND.shape != (num, point.dim):
+            raise ShapeError(f"component 2 has shape {self.rest_ND.shape}; give ({num}, {point.dim})")
+        words_NW = np.empty((num, 2 * point.dim), dtype=point.dtype)
+        seeds = iter(self.seeds)
+        for place, component in enumerate(_HELD[self.party]):
+            columns = words_NW[:, place * point.dim : (place + 1) * point.dim]
+            if component < _NUM_SEEDED:
+                columns[:] = Keystream(next(seeds), 0).words((num, point.dim), point.dtype)
+            else:
+                columns[:] = self.rest_ND
+        return SharedRows(party=self.party, fixed_point=point, ids_N16=self.ids_N16, words_NW=words_NW)
+
+    def __repr__(self) -> str:
+        return f"SeededRows(party={self.party}, num={len(self.ids_N16)}, {self.fixed_point}, contents=<redacted>)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedThreshold:
     """What one party holds of a threshold that no party is to know.
 
@@ -126,16 +185,29 @@ def share_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Share
         RangeError: not finite, or not of norm 1.
         MissingExtraError: `cryptography` is not installed.
     """
-    components = _split(fixed_point.quantise(embeddings_ND))
-    ids_N16 = new_reference_ids(len(components[0]))
+    first, second, third = (part.expanded() for part in seeded_rows(embeddings_ND, fixed_point))
+    return first, second, third
+
+
+def seeded_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[SeededRows, SeededRows, SeededRows]:
+    """Split embeddings among three parties, each part as it travels: a third of the bytes of `share_rows`.
+
+    Raises:
+        ShapeError, RangeError, MissingExtraError: as for `share_rows`.
+    """
+    words_ND = fixed_point.quantise(embeddings_ND)
+    seeds = tuple(os.urandom(KEY_BYTES) for _ in range(_NUM_SEEDED))
+    rest_ND = words_ND - sum(Keystream(seed, 0).words(words_ND.shape, words_ND.dtype) for seed in seeds)
+    ids_N16 = new_reference_ids(len(words_ND))
     first, second, third = (
-        SharedRows(
+        SeededRows(
             party=i,
             fixed_point=fixed_point,
             ids_N16=ids_N16,
-            words_NW=np.concatenate([components[i], components[(i + 1) % NUM_PARTIES]], axis=1),
+            seeds=tuple(seeds[k] for k in held if k < _NUM_SEEDED),
+            rest_ND=rest_ND if _NUM_SEEDED in held else None,
         )
-        for i in range(NUM_PARTIES)
+        for i, held in enumerate(_HELD)
     )
     return first, second, third
 
