@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -182,3 +183,35 @@ def test_messages_come_back_and_pickles_do_not():
         unpacked(io.BytesIO(head + len(pickled).to_bytes(8, "big") + pickled).read)
     with pytest.raises(ValueError, match="Object arrays"):
         packed({}, {"a": np.array([{"x": 1}], dtype=object)})
+
+
+def test_the_pages_example(capsys):
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-backends.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {})
+    assert "bytes_sent" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_party_of_another_authority_is_not_let_in(monkeypatch):
+    """It cannot connect; everybody else connects within a fraction of the time."""
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    from ppfr.matching._backends._certificates import write_certificates
+
+    of_one_authority = ProcessMatcher._certificates
+
+    def with_a_stranger(self):
+        told = of_one_authority(self)
+        elsewhere = self._workers.directory / "elsewhere"
+        elsewhere.mkdir()
+        write_certificates(elsewhere, ["MPyC party 0", "MPyC party 1"])
+        for part, name in (("certificate", "1.crt"), ("key", "1.key")):
+            Path(told[1][part]).write_bytes((elsewhere / name).read_bytes())
+        return told
+
+    with ProcessMatcher(unit(1, 4), Mpyc(), timeout_s=20):
+        pass
+    monkeypatch.setattr(ProcessMatcher, "_certificates", with_a_stranger)
+    with pytest.raises(PartyError, match=r"said nothing for 20 s|could not go on"):
+        ProcessMatcher(unit(1, 4), Mpyc(), timeout_s=20)
