@@ -10,9 +10,8 @@ by the processor time of a party's own thread, which other work on the machine d
 Per query: wall time, the busiest party's processor time, bytes and rounds between parties, bytes to and from the asker;
 for 1:1, over growing galleries, over batches of 1 to 32 probes, and for a large gallery.
 
-Beside it, where they are installed: MPyC (three processes on loopback, Shamir sharing; its own inner product and
-comparison on arrays of secure integers) and TenSEAL (CKKS; an encrypted probe against plain references; the key holder
-sees the scores). Where one is not installed, the result says so.
+Beside it, where it is installed: TenSEAL (CKKS; an encrypted probe against plain references; the key holder sees the
+scores). Where it is not, the result says so. SPU and MPyC beside the engine: secure_backends.py.
 
 Run: python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 """
@@ -26,7 +25,6 @@ import os
 import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -217,17 +215,6 @@ def measure_keystream(turns: int) -> float:
     return round((8 << 20) / taken["processor_s"] / 1e9, 2)
 
 
-def measure_mpyc(options: argparse.Namespace) -> dict[str, Any] | str:
-    if importlib.util.find_spec("mpyc") is None:
-        return "not measured: mpyc is not installed (pip install 'ppfr[dev]')"
-    worker = Path(__file__).with_name("secure_matching_mpyc.py")
-    command = [sys.executable, str(worker), "-M3", "--no-log", "--sizes", *map(str, options.mpyc_sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=options.others_timeout_s)
-    if done.returncode != 0:
-        return f"not measured: it ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def measure_tenseal(options: argparse.Namespace) -> dict[str, Any] | str:
     if importlib.util.find_spec("tenseal") is None:
         return "not measured: tenseal is not installed (pip install 'ppfr[he]')"
@@ -265,10 +252,8 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=500_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000])
     parser.add_argument("--batch-gallery", type=int, default=20_000)
-    parser.add_argument("--mpyc-sizes", type=int, nargs="+", default=[1, 100, 1000])
     parser.add_argument("--tenseal-sizes", type=int, nargs="+", default=[1, 64, 512])
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--others-timeout-s", type=float, default=3600)
     parser.add_argument("--values", nargs="+", default=["int8", "int16"])
     parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
     parser.add_argument("--json", type=Path)
@@ -286,7 +271,6 @@ def main() -> None:
     }
     for values in arguments.values:
         result[values] = measure_engine(values, arguments)
-    result["mpyc"] = measure_mpyc(arguments)
     result["tenseal"] = measure_tenseal(arguments)
     text = json.dumps(result, indent=1)
     print(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def three_parties():
 
     yield run
     pool.shutdown()
+
+
+@pytest.fixture(scope="session")
+def spu_python():
+    """Interpreter of SPU's environment."""
+    named = os.environ.get("PPFR_SPU_PYTHON")
+    if not named:
+        pytest.skip("PPFR_SPU_PYTHON is not set: it names the interpreter of SPU's environment, requirements/spu.txt")
+    return named

@@ -10,6 +10,7 @@ from ppfr.core._errors import DeviceError as DeviceError
 from ppfr.core._errors import ImageReadError as ImageReadError
 from ppfr.core._errors import InvalidInputError as InvalidInputError
 from ppfr.core._errors import MissingAssetError as MissingAssetError
+from ppfr.core._errors import MissingEnvironmentError as MissingEnvironmentError
 from ppfr.core._errors import MissingExtraError as MissingExtraError
 from ppfr.core._errors import MissingWeightsError as MissingWeightsError
 from ppfr.core._errors import NotYetSupportedError as NotYetSupportedError

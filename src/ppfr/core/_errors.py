@@ -104,6 +104,13 @@ class MissingExtraError(PpfrError, ImportError):
         super().__init__(f"{needed_for} needs the extra '{extra}': pip install 'ppfr[{extra}]'")
 
 
+class MissingEnvironmentError(PpfrError, ImportError):
+    """A library that needs an environment of its own is not there; the message says how to make it."""
+
+    def __init__(self, library: str, why: str) -> None:
+        super().__init__(f"{library} cannot be run: {why}")
+
+
 class MissingAssetError(PpfrError, FileNotFoundError):
     """Data or weights are not where they were looked for.
 

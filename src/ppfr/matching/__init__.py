@@ -1,5 +1,9 @@
 """Comparators: probes against a gallery, higher is more alike."""
 
+from ppfr.matching._backends import LinkTraffic as LinkTraffic
+from ppfr.matching._backends import Mpyc as Mpyc
+from ppfr.matching._backends import ProcessMatcher as ProcessMatcher
+from ppfr.matching._backends import Spu as Spu
 from ppfr.matching._exact import ExactMatcher as ExactMatcher
 from ppfr.matching._gallery import KeyedGallery as KeyedGallery
 from ppfr.matching._gallery import new_reference_ids as new_reference_ids

@@ -1,0 +1,202 @@
+"""A dealer for SPU's SEMI2K: the service that SPU's servers ask for correlated randomness, in a process of its own.
+
+SPU's wheel holds the asking side of this service alone (libspu/mpc/semi2k/beaver, TrustedThirdParty); this is the
+answering side for what matching needs. Each server expands random words from a seed of its own and sends the seed to
+the dealer, encrypted under the dealer's key. The dealer expands all seeds and answers with the words that make the
+third sharing of a triple the product of the other two. It sees seeds and sizes, and nothing that depends on what is
+shared; with the traffic of a server it could read everything.
+
+Runs alone: python _dealer.py, or with the paths of a certificate, its key and the authority for TLS. Writes one message
+of `_worker`, then answers until its input ends. SM2 is GB/T 32918 (ISO/IEC 14888-3), its hash SM3.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import ssl
+import struct
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+_P = 2**256 - 2**224 - 2**96 + 2**64 - 1
+_A = _P - 3
+_ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
+_BASE = (
+    0x32C4AE2C1F1981195F9904466A39C9948FE30BBFF2660BE1715A4589334C74C7,
+    0xBC3736A2F4F6779C59BDCEE36B692153D0A9877CC62A474002DF32E52139F0A0,
+)
+# SubjectPublicKeyInfo of an uncompressed point on SM2's curve.
+_KEY_HEADER = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420004")
+Point = tuple[int, int]
+
+
+def _sum(one: Point, other: Point) -> Point:
+    """Of two points of which neither is the other's opposite."""
+    if one == other:
+        slope = (3 * one[0] * one[0] + _A) * pow(2 * one[1], -1, _P)
+    else:
+        slope = (other[1] - one[1]) * pow(other[0] - one[0], -1, _P)
+    x = (slope * slope - one[0] - other[0]) % _P
+    return x, (slope * (one[0] - x) - one[1]) % _P
+
+
+def times(factor: int, point: Point) -> Point:
+    """`factor` >= 1 times a point; not in constant time: keys live for one session."""
+    found = point
+    for bit in bin(factor)[3:]:
+        found = _sum(found, found)
+        if bit == "1":
+            found = _sum(found, point)
+    return found
+
+
+def public_key_pem(secret: int) -> str:
+    """What SPU wants of a dealer's key."""
+    x, y = times(secret, _BASE)
+    data = _KEY_HEADER + x.to_bytes(32, "big") + y.to_bytes(32, "big")
+    body = base64.encodebytes(data).decode().replace("\n", "")
+    lines = "\n".join(body[i : i + 64] for i in range(0, len(body), 64))
+    return f"-----BEGIN PUBLIC KEY-----\n{lines}\n-----END PUBLIC KEY-----\n"
+
+
+def sm2_decrypt(secret: int, data: bytes) -> bytes:
+    """Of SEQUENCE { x, y, hash, ciphertext }; ValueError for what was not encrypted under the key."""
+    x, y, digest, masked = _der_parts(data)
+    shared_x, shared_y = times(secret, (int.from_bytes(x, "big"), int.from_bytes(y, "big")))
+    half, other_half = shared_x.to_bytes(32, "big"), shared_y.to_bytes(32, "big")
+    stream, count = b"", 1
+    while len(stream) < len(masked):
+        stream += hashlib.new("sm3", half + other_half + count.to_bytes(4, "big")).digest()
+        count += 1
+    plain = bytes(a ^ b for a, b in zip(masked, stream, strict=False))
+    if hashlib.new("sm3", half + plain + other_half).digest() != digest:
+        raise ValueError("a seed was not encrypted under this dealer's key")
+    return plain
+
+
+def _der_parts(data: bytes) -> list[bytes]:
+    def contents(at: int) -> tuple[int, int]:
+        length, at = data[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            length, at = int.from_bytes(data[at : at + size], "big"), at + size
+        return at, at + length
+
+    at, end = contents(0)
+    parts = []
+    while at < end:
+        start, at = contents(at)
+        parts.append(data[start:at])
+    return parts
+
+
+def _drawn(seed: bytes, count: int, num_bytes: int) -> Any:
+    """SPU's words of a seed: AES-128 of the numbers from `count` on, 16 bytes each, the lowest first."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    blocks = np.zeros((-(-num_bytes // 16), 2), "<u8")
+    blocks[:, 0] = np.arange(count, count + len(blocks))
+    stream = Cipher(algorithms.AES(seed), modes.ECB()).encryptor()  # noqa: S305 - distinct blocks: counter mode by hand
+    return np.frombuffer(stream.update(blocks.tobytes())[:num_bytes], np.uint8)
+
+
+class Dealer:
+    """Answers one session's requests.
+
+    Args:
+        secret: the key that seeds are encrypted under.
+    """
+
+    def __init__(self, secret: int) -> None:
+        self._secret = secret
+        self._seeds: dict[str, bytes] = {}
+
+    def answer(self, method: str, request: bytes) -> bytes:
+        """Words to add to (for AND: to XOR into) the third sharing.
+
+        Raises:
+            ValueError: a method that matching has no use for, or a request that is none.
+        """
+        asked = json.loads(request)
+        inputs = asked["prg_inputs"]
+        if method == "AdjustAnd":
+            a, b, c = (self._joined(part, np.dtype(np.uint8), exclusive=True) for part in inputs)
+            return bytes((a & b) ^ c)
+        word = np.dtype(f"u{asked['field_size']}")
+        words = [self._joined(part, word, exclusive=False) for part in inputs]
+        if method == "AdjustMul":
+            return bytes(words[0] * words[1] - words[2])
+        if method == "AdjustSquare":
+            return bytes(words[0] * words[0] - words[1])
+        if method == "AdjustRandBit":
+            bits = np.frombuffer(secrets.token_bytes(len(words[0])), np.uint8) & 1
+            return bytes(bits.astype(word) - words[0])
+        if method == "AdjustDot" and not any(asked.get("transpose_inputs", [])):
+            rows, columns = words[0].reshape(asked["M"], -1), words[1].reshape(-1, asked["N"])
+            return bytes((rows @ columns).reshape(-1) - words[2])
+        raise ValueError(f"{method} is not part of matching")
+
+    def _joined(self, part: dict[str, Any], word: np.dtype[Any], *, exclusive: bool) -> Any:
+        """Sum (or XOR) of what the servers drew."""
+        total = np.zeros(part["buffer_len"] // word.itemsize, word)
+        for encrypted in part["encrypted_seeds"]:
+            if encrypted not in self._seeds:
+                self._seeds[encrypted] = sm2_decrypt(self._secret, base64.b64decode(encrypted, validate=True))
+            drawn = _drawn(self._seeds[encrypted], part.get("prg_count", 0), part["buffer_len"]).view(word)
+            total = total ^ drawn if exclusive else total + drawn
+        return total
+
+
+def handler(dealer: Dealer) -> type[BaseHTTPRequestHandler]:
+    """Of requests to BeaverService/<method>: a status byte, the length, the words."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            request = self.rfile.read(int(self.headers["Content-Length"]))
+            status, words = 0, b""
+            try:
+                words = dealer.answer(self.path.rsplit("/", 1)[-1], request)
+            except (ValueError, KeyError, IndexError) as error:
+                status, words = 1, f"{type(error).__name__}: {error}".encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(len(words) + 9))
+            self.end_headers()
+            self.wfile.write(struct.pack("<Bq", status, len(words)) + words)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing is logged."""
+
+    return Handler
+
+
+def main(certificate: str = "", key: str = "", authority: str = "") -> None:
+    """Serve on a free port of loopback, with mutual TLS where files are given, until the input ends."""
+    secret = 1 + secrets.randbelow(_ORDER - 2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Dealer(secret)))
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+        context.load_cert_chain(certificate, key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    told = json.dumps({"port": server.server_port, "public_key": public_key_pem(secret), "arrays": []}).encode()
+    sys.stdout.buffer.write(struct.pack(">Q", len(told)) + told)
+    sys.stdout.buffer.flush()
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

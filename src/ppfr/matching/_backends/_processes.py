@@ -1,0 +1,166 @@
+"""Worker processes: started, asked in parallel, and ended together when one of them fails.
+
+What is said between this process and a worker is in `_worker`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from ppfr.core import PartyError
+from ppfr.matching._backends._worker import Arrays, packed, unpacked
+
+Message = tuple[dict[str, Any], Arrays]
+
+
+@final
+class Worker:
+    """One process, with its pipes.
+
+    Args:
+        name: in errors, such as "party 1".
+        command: what to run.
+        directory: to run it in; what it prints goes to a file there.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], directory: Path) -> None:
+        self.name = name
+        self._printed = directory / f"{name.replace(' ', '-')}.log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        environment |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+        with self._printed.open("wb") as printed:
+            self._process = subprocess.Popen(  # noqa: S603 - our own file, by the interpreter that the user named
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                cwd=directory,
+                env=environment,
+                bufsize=0,
+            )
+
+    def send(self, header: dict[str, Any], arrays: Arrays | None = None) -> None:
+        """Hand over a message.
+
+        Raises:
+            PartyError: the process is gone.
+        """
+        assert self._process.stdin is not None
+        data = memoryview(packed(header, arrays or {}))
+        try:
+            while data:
+                data = data[self._process.stdin.write(data) :]
+        except (BrokenPipeError, ValueError) as error:
+            raise PartyError(f"{self.name} is gone; start a new matcher") from error
+
+    def receive(self, timeout_s: float) -> Message:
+        """The worker's next message.
+
+        Raises:
+            PartyError: the process is gone, late, or says that it could not do what it was asked.
+        """
+        deadline = time.monotonic() + timeout_s
+        header, arrays = unpacked(lambda num_bytes: self._read(num_bytes, deadline, timeout_s))
+        if "error" in header:
+            raise PartyError(f"{self.name} could not go on: {header['error']}")
+        return header, arrays
+
+    def hang_up(self) -> None:
+        """Close its input: it ends by itself if it can."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def end(self) -> None:
+        """Wait a moment for it to end; then kill it."""
+        assert self._process.stdout is not None
+        try:
+            self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    @property
+    def process_id(self) -> int:
+        """Of the operating system."""
+        return self._process.pid
+
+    def _read(self, num_bytes: int, deadline: float, timeout_s: float) -> bytes:
+        assert self._process.stdout is not None
+        source = self._process.stdout.fileno()
+        data = bytearray()
+        while len(data) < num_bytes:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([source], [], [], left)[0]:
+                raise PartyError(f"{self.name} said nothing for {timeout_s:g} s; start a new matcher")
+            part = os.read(source, min(num_bytes - len(data), 1 << 20))
+            if not part:
+                raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
+            data += part
+        return bytes(data)
+
+    def _last_printed(self) -> str:
+        lines = self._printed.read_text(errors="replace").strip().splitlines()
+        return lines[-1][:200] if lines else "it printed nothing"
+
+
+@final
+class Workers:
+    """Several processes and a directory of their own; all end when one fails, or at `close`."""
+
+    def __init__(self) -> None:
+        self._kept = tempfile.TemporaryDirectory(prefix="ppfr-")  # mode 0700
+        self.directory = Path(self._kept.name)
+        self._all: list[Worker] = []
+
+    def start(self, name: str, command: Sequence[str]) -> Worker:
+        """One more process."""
+        worker = Worker(name, command, self.directory)
+        self._all.append(worker)
+        return worker
+
+    def ask(self, asked: Sequence[tuple[Worker, dict[str, Any], Arrays]], timeout_s: float) -> list[Message]:
+        """Give each its message, then wait for all answers.
+
+        Raises:
+            PartyError: one is gone, late or failed; all processes are ended then.
+        """
+        if not self._all:
+            raise PartyError("the matcher is closed, or one of its parties failed; start a new one")
+        try:
+            for worker, header, arrays in asked:
+                worker.send(header, arrays)
+            return [worker.receive(timeout_s) for worker, _, _ in asked]
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all processes; may be called twice."""
+        for worker in self._all:
+            worker.hang_up()
+        for worker in self._all:
+            worker.end()
+        self._all = []
+        self._kept.cleanup()
+
+
+def free_ports(num: int) -> list[int]:
+    """Ports of loopback that nobody listens on at the moment."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(num):
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            found.append(int(listener.getsockname()[1]))
+        return found
