@@ -123,7 +123,10 @@ def trio(tmp_path_factory, launcher):
     directory = tmp_path_factory.mktemp("trio")
     write_trial(directory, dim=DIM, addresses=free_address(), timeout_s=TIMEOUT_S)
     made = Trio(directory, launcher)
-    more = '[clients."asker"]\nmay = ["ask"]\nbudget_bits = 40\n[clients."enroller"]\nmay = ["enrol"]\n'
+    more = (
+        '[clients."asker"]\nmay = ["ask"]\nbudget_bits = 40\nleast_threshold = 0.8\n'
+        '[clients."enroller"]\nmay = ["enrol"]\n'
+    )
     make_certificates(directory, clients=["asker", "enroller"])
     text = (directory / "client.toml").read_text()
     for name in ("asker", "enroller"):

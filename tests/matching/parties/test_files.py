@@ -150,12 +150,13 @@ def test_all_that_is_wrong_with_a_configuration_is_said_at_once(tmp_path):
     path.write_text(
         'party = 3\nlisten = "nowhere"\nparties = ["a:1", "b:2"]\ndim = 0\nvalues = "float"\ntimeout = 5\n'
         '[clients.a]\nmay = ["read"]\n[clients.b]\nmay = ["ask"]\nbudget_bits = -1\n'
+        '[clients.c]\nmay = ["ask"]\nleast_threshold = 2\n'
     )
     with pytest.raises(ProblemsError) as raised:
         PartySettings.read(path)
     missing = [f"{name} is missing" for name in ("gallery", "store", "certificate", "key", "authority")]
     wrong = ["party = 3", "listen", "three times", "dim = 0", "'float'", "timeout is not known"]
-    for word in (*missing, *wrong, "clients.a: may", "clients.b: budget_bits"):
+    for word in (*missing, *wrong, "clients.a: may", "clients.b: budget_bits", "clients.c: least"):
         assert word in str(raised.value), word
     with pytest.raises(InvalidInputError, match="is not there"):
         PartySettings.read(tmp_path / "absent.toml")

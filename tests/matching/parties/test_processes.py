@@ -143,6 +143,9 @@ def test_a_client_may_what_the_operators_let_it(healthy, people):
             asker.remove(["guest"])
         enroller.remove(["guest"])
         # 40 bits: 20 decisions 1:1, then two of whom is best among 150 (1 + 8 bits each).
+        for asked in ({"threshold": 0.79}, {"threshold": 0.9, "hides_threshold": True}):
+            with pytest.raises(InvalidInputError, match="may not ask with a"):
+                asker.any_at_least(people[:1], **asked)
         assert [facts["bits_left"] for facts in asker.status()] == [40] * 3
         assert asker.verify(people[:20], [f"person {i}" for i in range(20)], threshold=0.9).all()
         assert asker.best_at_least(people[:2], threshold=0.9) == ("person 0", "person 1")

@@ -133,8 +133,18 @@ class Counter:
             references_N=references_N,
             digest=gallery.digest,
         )
+        self._check_threshold(question, client)
         self._budgets.spend(client, answer_bits(question.kind, num, num_references))
         return question
+
+    def _check_threshold(self, question: Question, client: str) -> None:
+        least = self._settings.clients[client].least_threshold
+        if least is None:
+            return
+        if not isinstance(question.threshold, int):
+            raise InvalidInputError(f"client {client!r} may not ask with a hidden threshold; give a public one")
+        if question.threshold < self._settings.parameters.fixed_point.integer_threshold(least):
+            raise RangeError(f"client {client!r} may not ask with a threshold below {least:g}")
 
     def _change(self, message: Message, do: str, change_id: bytes) -> Change:
         party, point = self._settings.party, self._settings.parameters.fixed_point

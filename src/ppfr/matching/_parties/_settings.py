@@ -27,10 +27,13 @@ class ClientRights:
     Attributes:
         may: "enrol" (enrol and remove references), "ask" (verify and identify), or both.
         budget_bits: of answers that may be opened for it, ever; None for no limit.
+        least_threshold: no lower one may be asked with, nor a hidden one; None for any. Who may choose the threshold
+            gets scores out of decisions.
     """
 
     may: frozenset[Role]
     budget_bits: int | None = None
+    least_threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,17 +174,22 @@ class _Table:
         found: dict[str, ClientRights] = {}
         for name, entry in given.items() if isinstance(given, dict) else ():
             rights = dict(entry) if isinstance(entry, dict) else {}
-            may, budget = rights.pop("may", None), rights.pop("budget_bits", None)
+            may, budget, least = (rights.pop(key, None) for key in ("may", "budget_bits", "least_threshold"))
             if not isinstance(may, list) or not may or not set(map(str, may)) <= set(get_args(Role)):
                 self._problems.append(f'clients.{name}: may is {may!r}; give a list of "enrol", "ask" or both')
             elif budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
                 self._problems.append(
                     f"clients.{name}: budget_bits is {budget!r}; give a number of bits, or leave it out"
                 )
+            elif least is not None and (
+                isinstance(least, bool) or not isinstance(least, int | float) or abs(least) > 1
+            ):
+                self._problems.append(f"clients.{name}: least_threshold is {least!r}; give a cosine, or leave it out")
             elif rights:
-                self._problems.append(f"clients.{name}: {', '.join(rights)} is not known; may and budget_bits are")
+                known = "may, budget_bits and least_threshold are"
+                self._problems.append(f"clients.{name}: {', '.join(rights)} is not known; {known}")
             else:
-                found[name] = ClientRights(may=frozenset(may), budget_bits=budget)
+                found[name] = ClientRights(may=frozenset(may), budget_bits=budget, least_threshold=least)
         return found
 
     def finish(self) -> None:

@@ -69,6 +69,7 @@ def write_trial(
             f'[clients."{client}"]',
             'may = ["enrol", "ask"]',
             "# budget_bits = 100000  # of answers that may be opened for it, ever",
+            "# least_threshold = 0.3  # the lowest that it may ask with",
         ]
         _write(path, lines)
         create_store(PartySettings.read(path)).close()
