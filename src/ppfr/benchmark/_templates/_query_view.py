@@ -50,16 +50,24 @@ def query_headline(record: Part) -> Iterator[str]:
             if a["arm"] in plain and a["role"] == "attack" and a["threat_model"]["sees"] == sees
         ]
         if found:
-            least = _least_budget(found[0], IS_BROKEN_AT)
-            last = found[0]["outcome"]["by_budget"][-1]
-            share = last["at_fmr"][0]["another"]
-            yield (
-                f"Where the matcher {words} ({found[0]['outcome']['answers']}), {count(least)} queries are enough to "
-                f"pass as half of the people."
-                if least is not None
-                else f"Where the matcher {words} ({found[0]['outcome']['answers']}), {count(last['num_queries'])} "
-                f"queries are enough to pass as {percent(share['value'])} of the people."
-            )
+            yield f"Where the matcher {words}, {_enough(found)}."
+
+
+def _enough(attacks: Sequence[Part]) -> str:
+    """What the first of them needs; and what the strongest does, if that is less and it begins with no photograph."""
+    first, least = attacks[0], _least_budget(attacks[0], IS_BROKEN_AT)
+    last = first["outcome"]["by_budget"][-1]
+    text = (
+        f"{count(last['num_queries'])} queries a person are enough to pass as "
+        f"{percent(last['at_fmr'][0]['another']['value'])} of the people ({first['outcome']['answers']})"
+        if least is None
+        else f"{count(least)} queries a person are enough to pass as half of the people ({first['outcome']['answers']})"
+    )
+    unaided = [a for a in attacks if a["outcome"]["starts_from"] == "faces"]
+    needed = [(num, a["outcome"]["answers"]) for a in unaided if (num := _least_budget(a, IS_BROKEN_AT)) is not None]
+    if needed and (least is None or min(needed)[0] < least):
+        text += f", and {count(min(needed)[0])} with {min(needed)[1]}"
+    return text
 
 
 def secure_headline(record: Part) -> Iterator[str]:
