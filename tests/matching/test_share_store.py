@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import pickle
 import resource
 import sqlite3
@@ -30,7 +29,6 @@ from ppfr.matching import (
     ShareStore,
     new_reference_ids,
     reconstruct_rows,
-    settle,
     share_rows,
 )
 
@@ -405,18 +403,3 @@ def test_texts_say_nothing_of_what_is_stored(store):
         assert not any(secret in text.replace("subjects=<redacted>", "") for text in texts)
     with pytest.raises(UnsupportableError, match="cannot be pickled"):
         pickle.dumps(store)
-
-
-STATES = ("unknown", "prepared", "committed", "aborted")
-
-
-@pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=3)))
-def test_settle_decides_every_case(states):
-    wanted = "commit" if "committed" in states or states == ("prepared",) * 3 else "abort"
-    assert settle(states) == wanted
-
-
-def test_settle_wants_three_states():
-    for bad in (("prepared",) * 2, ("prepared", "prepared", "lost")):
-        with pytest.raises(InvalidInputError, match="states at parties 0, 1 and 2"):
-            settle(bad)
