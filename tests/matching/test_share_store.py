@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 import resource
 import sqlite3
 import stat
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -151,10 +152,8 @@ def test_ids_that_are_there_are_refused_by_place_and_nothing_is_stored(store):
     waiting = enrolment(2)
     store.prepare(waiting)
     for known in (first, waiting):
-        new = noise(3)
-        ids = new.ids_N16.copy()
-        ids[1] = known.rows.ids_N16[2]
-        rows = SharedRows(party=1, fixed_point=POINT, ids_N16=ids, words_NW=new.words_NW)
+        rows = noise(3)
+        rows = dataclasses.replace(rows, ids_N16=np.stack([rows.ids_N16[0], known.rows.ids_N16[2], rows.ids_N16[2]]))
         with pytest.raises(ProblemsError, match=r"nothing was prepared: 1 problem\(s\)\n  - entry 1: its id is there"):
             store.prepare(enrolling(3, rows))
         assert store.state((3).to_bytes(16, "big")) == "unknown"
@@ -283,6 +282,11 @@ def test_a_failing_write_leaves_the_store_readable(store):
     assert (len(store.load()[0]), store.pending()) == (10, ())
 
 
+def read(path):
+    with ShareStore.open(path) as store:
+        return len(store.load()[0])
+
+
 def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_path):
     for number in range(1, 9):
         enrol(store, enrolment(number, 40))
@@ -298,15 +302,11 @@ def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_pa
         *(whole[:at] for at in (1, 50, 100, 2000, 32768, 50000, len(whole) // 2, len(whole) - 1)),
     ]:
         path.write_bytes(content)
-        with (
-            pytest.raises(CorruptTemplateError, match=r"was cut short|damaged row"),
-            ShareStore.open(path) as it,
-        ):
-            it.load()
+        with pytest.raises(CorruptTemplateError, match=r"was cut short|damaged row"):
+            read(path)
         assert path.read_bytes() == content
     path.write_bytes(whole)
-    with ShareStore.open(path) as it:
-        assert len(it.load()[0]) == 320
+    assert read(path) == 320
 
 
 def test_a_newer_file_is_told_and_left_as_it_is(store):
@@ -327,8 +327,8 @@ def test_damage_of_a_row_is_found(store):
     for needle in (change.rows.words_NW[2].tobytes(), b"subject-1-3"):
         at = whole.index(needle) + 5
         store.path.write_bytes(whole[:at] + bytes([whole[at] ^ 128]) + whole[at + 1 :])
-        with ShareStore.open(store.path) as it, pytest.raises(CorruptTemplateError, match="damaged row; restore"):
-            it.load()
+        with pytest.raises(CorruptTemplateError, match="damaged row; restore"):
+            read(store.path)
 
 
 def test_one_object_at_a_time(store):
@@ -345,12 +345,8 @@ def test_one_object_at_a_time(store):
 
 
 def test_threads_share_a_store(store):
-    changes = [enrolment(number) for number in range(1, 9)]
-    threads = [threading.Thread(target=enrol, args=(store, change)) for change in changes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enrol, [store] * 8, [enrolment(number) for number in range(1, 9)]))
     assert len(store.load()[0]) == 40
 
 
@@ -371,7 +367,7 @@ def test_absent_files_and_directories(tmp_path):
 
 def test_changes_that_are_none():
     rows = noise(2)
-    twice = SharedRows(party=1, fixed_point=POINT, ids_N16=rows.ids_N16[[0, 0]], words_NW=rows.words_NW)
+    twice = dataclasses.replace(rows, ids_N16=rows.ids_N16[[0, 0]])
     for kind, given, error, message in (
         (Enrolment, {"rows": noise(0), "subjects": ()}, InvalidInputError, "has no rows"),
         (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "2 rows came with 1 subjects"),
