@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import random
 import secrets
@@ -248,3 +249,18 @@ def test_a_coordinator_that_crashes_after_each_step(open_stores, num_steps):
     settle_all(open_stores)
     end = "committed" if num_steps >= 3 else "aborted" if num_steps else "unknown"
     assert {store.state(parts[0].change_id) for store in open_stores} == {end}
+
+
+STATES = ("unknown", "prepared", "committed", "aborted")
+
+
+@pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=3)))
+def test_settle_decides_every_case(states):
+    wanted = "commit" if "committed" in states or states == ("prepared",) * 3 else "abort"
+    assert settle(states) == wanted
+
+
+def test_settle_wants_three_states():
+    for bad in (("prepared",) * 2, ("prepared", "prepared", "lost")):
+        with pytest.raises(InvalidInputError, match="states at parties 0, 1 and 2"):
+            settle(bad)
