@@ -169,6 +169,8 @@ def test_mapped_templates_under_the_client_s_keys(make_trio):
     templates = scheme.values_of(rows, keys)
     names = [f"person {i}" for i in range(6)]
     with trio.client() as client:
+        with pytest.raises(InvalidInputError, match="the gallery is empty"):
+            client.best_at_least(templates[:1], threshold=0.9)
         client.enrol(templates, names)
         assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
         wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key
