@@ -16,7 +16,7 @@ from ppfr.matching._parties._messages import Message, buffer_of
 from ppfr.matching._parties._ring import Ring, TlsChannel
 from ppfr.matching._parties._settings import PartySettings
 from ppfr.matching._secure._answers import Kind, Query
-from ppfr.matching._secure._changes import Change, State
+from ppfr.matching._secure._changes import Change, Removal, State
 from ppfr.matching._secure._keystream import PairwiseKeys
 from ppfr.matching._secure._party import Party
 from ppfr.matching._secure._products import NumbaProducts, RingProducts, TorchProducts
@@ -41,6 +41,28 @@ class Gallery:
     subjects: tuple[str, ...]
     digest: str
     products: RingProducts
+
+    @classmethod
+    def of(cls, rows: SharedRows, subjects: tuple[str, ...], device: str) -> Gallery:
+        """Rows as they are, in order of their ids, for a device."""
+        products: RingProducts = (
+            NumbaProducts(rows.words_NW)
+            if device == "compiled" or not len(rows)
+            else TorchProducts(rows.words_NW, device=device)
+        )
+        return cls(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
+
+    def changed(self, change: Change, device: str) -> Gallery:
+        """What the store would load after a change: much sooner than it does."""
+        rows = self.rows if isinstance(change, Removal) else SharedRows.concatenate([self.rows, change.rows])
+        names = self.subjects if isinstance(change, Removal) else self.subjects + change.subjects
+        high_M, low_M = np.ascontiguousarray(rows.ids_N16).view(">u8").reshape(-1, 2).T
+        order_M = np.lexsort((low_M, high_M))
+        if isinstance(change, Removal):
+            gone = set(change.reference_ids)
+            order_M = order_M[[rows.ids_N16[place].tobytes() not in gone for place in order_M]]
+        kept = dataclasses.replace(rows, ids_N16=rows.ids_N16[order_M], words_NW=rows.words_NW[order_M])
+        return Gallery.of(kept, tuple(names[place] for place in order_M.tolist()), device)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,13 +139,7 @@ class Member:
         with self._loading:
             if self._gallery is None:
                 rows, subjects = self._store.load()
-                device = self._settings.device
-                products: RingProducts = (
-                    NumbaProducts(rows.words_NW)
-                    if device == "compiled" or not len(rows)
-                    else TorchProducts(rows.words_NW, device=device)
-                )
-                self._gallery = Gallery(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
+                self._gallery = Gallery.of(rows, subjects, self._settings.device)
             return self._gallery
 
     def add(self, request: Request) -> None:
@@ -160,7 +176,7 @@ class Member:
             message = (
                 self._answered(request.wanted, number)
                 if isinstance(request.wanted, Question)
-                else self._committed(request_id)
+                else self._committed(request_id, request.wanted)
             )
         except StaleGalleryError as error:
             if request is not None:
@@ -237,10 +253,15 @@ class Member:
         with self._lock:
             return self._waiting.pop(request_id, None)
 
-    def _committed(self, change_id: bytes) -> Message:
+    def _committed(self, change_id: bytes, change: Change | None = None) -> Message:
         with self._loading:
+            known, self._gallery = self._gallery, None
+            is_new = self._store.state(change_id) == "prepared"
             self._store.commit(change_id)
-            self._gallery = None
+            if known is not None and change is not None and is_new:
+                self._gallery = known.changed(change, self._settings.device)
+            elif not is_new:
+                self._gallery = known
         return Message(fields={"state": "committed"})
 
     def _answered(self, question: Question, number: int) -> Message:
