@@ -61,6 +61,24 @@ def test_enrol_and_remove(healthy, people):
             other.verify(new[:1], ["guest"], threshold=0.9)
 
 
+def test_a_change_s_id_is_used_once(healthy, people, monkeypatch):
+    """The second change under it is refused, and does not undo the first anywhere."""
+    monkeypatch.setattr("ppfr.matching._parties._client.secrets.token_hex", lambda num: "ab" * num)
+    with healthy.client() as client:
+        client.enrol(-people[:1], ["guest"])
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="was used and is committed"):
+                client.enrol(-people[1:2], ["other"])
+        assert client.outcome("ab" * 16) == "made" and client.outcome("cd" * 16) == "not made"
+        monkeypatch.undo()
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+    healthy.restart(1)
+    healthy.wait()
+    with healthy.client() as client:
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.remove(["guest"]) == 1
+
+
 def test_several_clients_at_once(healthy, people):
     """All are answered, in one order at all three parties."""
     wrong = []

@@ -192,8 +192,8 @@ class Member:
         _log.info("done number=%d what=%s ms=%.1f", number, what, 1e3 * (time.perf_counter() - begun))
         request.answer.set_result(message)
 
-    def cancel(self, request_id: bytes, error: PpfrError, *, aborts: bool) -> None:
-        """Refuse a request.
+    def cancel(self, request_id: bytes, error: PpfrError, *, aborts: bool) -> bool:
+        """Refuse a request; whether it is refused, for a change that was made stays made.
 
         Args:
             request_id: of one that waits, or is yet to come.
@@ -201,13 +201,16 @@ class Member:
             aborts: whether it is a change that is never to be made here, even if it comes late.
 
         Raises:
-            PpfrError: the store cannot say so; the client was told the error all the same.
+            PpfrError: the store cannot say so.
         """
+        if aborts:
+            if self._store.state(request_id) == "committed":
+                return False
+            self._store.abort(request_id)
         request = self._taken(request_id)
         if request is not None:
             request.answer.set_exception(error)
-        if aborts and self._store.state(request_id) != "committed":
-            self._store.abort(request_id)
+        return True
 
     def give_up(self, error: PpfrError) -> None:
         """Tell every client that waits; prepared changes stay so until they are settled."""
