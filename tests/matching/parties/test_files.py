@@ -220,17 +220,21 @@ def test_a_gallery_follows_its_store(tmp_path, device):
     """What is kept in memory after changes is what the store would load, row by row."""
     point, rng = FixedPoint(dim=8), np.random.default_rng(0)
     with ShareStore.create(tmp_path / "s", party=1, fixed_point=point, gallery_id=bytes(16)) as store:
-        gallery = Gallery.of(*store.load(), device)
+        before = gallery = Gallery.of(*store.load(), device)
+        changes = []
         for turn in range(6):
+            rows = share_rows_whole(unit(7 + turn), point)[1]
+            subjects = tuple(f"{turn} {place}" for place in range(7 + turn))
+            change = Enrolment(change_id=bytes([turn]) * 16, rows=rows, subjects=subjects)
             if turn in (2, 4):
                 ids = tuple(row.tobytes() for row in gallery.rows.ids_N16[rng.permutation(len(gallery.rows))[:5]])
                 change = Removal(change_id=bytes([turn]) * 16, reference_ids=ids)
-            else:
-                rows = share_rows_whole(unit(7 + turn), point)[1]
-                change = Enrolment(change_id=bytes([turn]) * 16, rows=rows, subjects=tuple(map(str, range(7 + turn))))
             store.prepare(change)
             store.commit(change.change_id)
-            gallery, loaded = gallery.changed(change, device), Gallery.of(*store.load(), device)
-            assert gallery.digest == loaded.digest and gallery.subjects == loaded.subjects
-            np.testing.assert_array_equal(gallery.rows.words_NW, loaded.rows.words_NW)
+            changes.append(change)
+            loaded = Gallery.of(*store.load(), device)
+            gallery = gallery.changed([change], device)
+            for one in (gallery, before.changed(changes, device)):
+                assert one.digest == loaded.digest and one.subjects == loaded.subjects
+                np.testing.assert_array_equal(one.rows.words_NW, loaded.rows.words_NW)
         assert len(gallery.rows) == 7 + 8 - 5 + 10 - 5 + 12

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, final
 
@@ -16,7 +18,7 @@ from ppfr.matching._parties._messages import Message, buffer_of
 from ppfr.matching._parties._ring import Ring, TlsChannel
 from ppfr.matching._parties._settings import PartySettings
 from ppfr.matching._secure._answers import Kind, Query
-from ppfr.matching._secure._changes import Change, Removal, State
+from ppfr.matching._secure._changes import Change, Enrolment, Removal, State
 from ppfr.matching._secure._keystream import PairwiseKeys
 from ppfr.matching._secure._party import Party
 from ppfr.matching._secure._products import NumbaProducts, RingProducts, TorchProducts
@@ -52,17 +54,26 @@ class Gallery:
         )
         return cls(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
 
-    def changed(self, change: Change, device: str) -> Gallery:
-        """What the store would load after a change: much sooner than it does."""
-        rows = self.rows if isinstance(change, Removal) else SharedRows.concatenate([self.rows, change.rows])
-        names = self.subjects if isinstance(change, Removal) else self.subjects + change.subjects
+    def changed(self, changes: Sequence[Change], device: str) -> Gallery:
+        """What the store would load after these changes, much sooner than it does."""
+        gallery = self
+        for _, alike in itertools.groupby(changes, type):  # a row may be removed, and come again
+            rows, subjects = gallery._after(list(alike))
+            gallery = Gallery(rows=rows, subjects=subjects, digest="", products=self.products)
+        return Gallery.of(gallery.rows, gallery.subjects, device)
+
+    def _after(self, changes: Sequence[Change]) -> tuple[SharedRows, tuple[str, ...]]:
+        """Enrolments alone, or removals alone."""
+        new = [change for change in changes if isinstance(change, Enrolment)]
+        rows = SharedRows.concatenate([self.rows, *(change.rows for change in new)]) if new else self.rows
+        names = [*self.subjects, *(subject for change in new for subject in change.subjects)]
         high_M, low_M = np.ascontiguousarray(rows.ids_N16).view(">u8").reshape(-1, 2).T
         order_M = np.lexsort((low_M, high_M))
-        if isinstance(change, Removal):
-            gone = set(change.reference_ids)
+        gone = {one for change in changes if isinstance(change, Removal) for one in change.reference_ids}
+        if gone:
             order_M = order_M[[rows.ids_N16[place].tobytes() not in gone for place in order_M]]
         kept = dataclasses.replace(rows, ids_N16=rows.ids_N16[order_M], words_NW=rows.words_NW[order_M])
-        return Gallery.of(kept, tuple(names[place] for place in order_M.tolist()), device)
+        return kept, tuple(names[place] for place in order_M.tolist())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,6 +137,7 @@ class Member:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._gallery: Gallery | None = None
+        self._behind: list[Change] = []  # changes that were committed since
         self._session: tuple[TlsChannel, PairwiseKeys] | None = None
         self._party: tuple[Gallery, Party] | None = None
         self._last_number = -1
@@ -140,6 +152,9 @@ class Member:
             if self._gallery is None:
                 rows, subjects = self._store.load()
                 self._gallery = Gallery.of(rows, subjects, self._settings.device)
+            elif self._behind:
+                self._gallery = self._gallery.changed(self._behind, self._settings.device)
+            self._behind = []
             return self._gallery
 
     def add(self, request: Request) -> None:
@@ -258,13 +273,18 @@ class Member:
 
     def _committed(self, change_id: bytes, change: Change | None = None) -> Message:
         with self._loading:
-            known, self._gallery = self._gallery, None
             is_new = self._store.state(change_id) == "prepared"
+            known, self._gallery = self._gallery, None  # loaded anew, if what follows fails
             self._store.commit(change_id)
-            if known is not None and change is not None and is_new:
-                self._gallery = known.changed(change, self._settings.device)
-            elif not is_new:
+            if not is_new:
                 self._gallery = known
+            elif known is not None and change is not None:
+                self._behind.append(change)
+                num_new = sum(len(one.rows) for one in self._behind if isinstance(one, Enrolment))
+                if num_new <= len(known.rows):
+                    self._gallery = known
+                else:  # loading is no dearer
+                    self._behind = []
         return Message(fields={"state": "committed"})
 
     def _answered(self, question: Question, number: int) -> Message:
