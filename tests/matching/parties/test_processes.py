@@ -61,6 +61,24 @@ def test_enrol_and_remove(healthy, people):
             other.verify(new[:1], ["guest"], threshold=0.9)
 
 
+def test_a_change_s_id_is_used_once(healthy, people, monkeypatch):
+    """The second change under it is refused, and does not undo the first anywhere."""
+    monkeypatch.setattr("ppfr.matching._parties._client.secrets.token_hex", lambda num: "ab" * num)
+    with healthy.client() as client:
+        client.enrol(-people[:1], ["guest"])
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="was used and is committed"):
+                client.enrol(-people[1:2], ["other"])
+        assert client.outcome("ab" * 16) == "made" and client.outcome("cd" * 16) == "not made"
+        monkeypatch.undo()
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+    healthy.restart(1)
+    healthy.wait()
+    with healthy.client() as client:
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.remove(["guest"]) == 1
+
+
 def test_several_clients_at_once(healthy, people):
     """All are answered, in one order at all three parties."""
     wrong = []
@@ -172,6 +190,8 @@ def test_mapped_templates_under_the_client_s_keys(make_trio):
     templates = scheme.values_of(rows, keys)
     names = [f"person {i}" for i in range(6)]
     with trio.client() as client:
+        with pytest.raises(InvalidInputError, match="the gallery is empty"):
+            client.best_at_least(templates[:1], threshold=0.9)
         client.enrol(templates, names)
         assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
         wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key

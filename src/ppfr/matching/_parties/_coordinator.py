@@ -182,9 +182,11 @@ class Coordinator:
     def _cancel(self, request_id: bytes, error: PpfrError, aborts: bool) -> None:
         """At party 0 first: what its store says decides."""
         try:
-            self._member.cancel(request_id, error, aborts=aborts)
-        except PpfrError as refusal:
+            if not self._member.cancel(request_id, error, aborts=aborts):
+                return
+        except PpfrError as refusal:  # what becomes of the change is settled with the next session
             _log.warning("failed do=cancel: %s", refusal)
+            self._member.cancel(request_id, error, aborts=False)
             aborts = False
         fields = {"do": "cancel", "id": request_id.hex(), "aborts": aborts} | error_fields(error)
         with self._changed:
@@ -243,7 +245,7 @@ class Coordinator:
             error = (
                 PartyError(f"party {missing[0]} did not get the request; ask again", party=missing[0])
                 if missing
-                else PartyError(f"the parties are in no session: {trouble or 'others were served before'}; ask again")
+                else PartyError(f"nothing was computed: {trouble or 'others were served before'}; ask again")
             )
             self._cancel(request_id, error, waiting.is_change)
 
