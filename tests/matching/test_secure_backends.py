@@ -99,6 +99,12 @@ def test_where_spu_is_not_the_message_says_how_to_get_it(monkeypatch):
         ProcessMatcher(unit(2, 8), Spu(tls=False))
 
 
+def test_a_relative_interpreter_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert Spu(python="./python").interpreter() == str(tmp_path / "python")
+
+
 def test_spu_requirements_are_where_the_message_says():
     text = (Path(__file__).parents[2] / "requirements" / "spu.txt").read_text(encoding="utf-8")
     assert "spu==0.9.5" in text and "numpy==1." in text

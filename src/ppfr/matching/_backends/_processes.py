@@ -98,10 +98,11 @@ class Worker:
     def _read(self, num_bytes: int, deadline: float, timeout_s: float) -> bytes:
         assert self._process.stdout is not None
         source = self._process.stdout.fileno()
-        data = bytearray()
+        data, poll = bytearray(), select.poll()
+        poll.register(source, select.POLLIN)
         while len(data) < num_bytes:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([source], [], [], left)[0]:
+            if left <= 0 or not poll.poll(1e3 * left):
                 raise PartyError(f"{self.name} said nothing for {timeout_s:g} s; start a new matcher")
             part = os.read(source, min(num_bytes - len(data), 1 << 20))
             if not part:
