@@ -99,6 +99,12 @@ def test_where_spu_is_not_the_message_says_how_to_get_it(monkeypatch):
         ProcessMatcher(unit(2, 8), Spu(tls=False))
 
 
+def test_a_relative_interpreter_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert Spu(python="./python").interpreter() == str(tmp_path / "python")
+
+
 def test_spu_requirements_are_where_the_message_says():
     text = (Path(__file__).parents[2] / "requirements" / "spu.txt").read_text(encoding="utf-8")
     assert "spu==0.9.5" in text and "numpy==1." in text
@@ -194,24 +200,25 @@ def test_the_pages_example(capsys):
 
 
 @pytest.mark.slow
-def test_a_party_of_another_authority_is_not_let_in(monkeypatch):
-    """It cannot connect; everybody else connects within a fraction of the time."""
-    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+@pytest.mark.parametrize("protocol", ["aby3", "cheetah", "mpyc"])
+def test_a_party_of_another_authority_is_not_let_in(monkeypatch, protocol, spu_python):
+    """It cannot connect, while everybody else can."""
     from ppfr.matching._backends._certificates import write_certificates
 
+    library = Mpyc() if protocol == "mpyc" else Spu(protocol=protocol, python=spu_python)
     of_one_authority = ProcessMatcher._certificates
 
     def with_a_stranger(self):
         told = of_one_authority(self)
         elsewhere = self._workers.directory / "elsewhere"
         elsewhere.mkdir()
-        write_certificates(elsewhere, ["MPyC party 0", "MPyC party 1"])
+        write_certificates(elsewhere, [library.tls_name(0), library.tls_name(1)])
         for part, name in (("certificate", "1.crt"), ("key", "1.key")):
             Path(told[1][part]).write_bytes((elsewhere / name).read_bytes())
         return told
 
-    with ProcessMatcher(unit(1, 4), Mpyc(), timeout_s=20):
+    with ProcessMatcher(unit(1, 4), library, timeout_s=25):
         pass
     monkeypatch.setattr(ProcessMatcher, "_certificates", with_a_stranger)
-    with pytest.raises(PartyError, match=r"said nothing for 20 s|could not go on"):
-        ProcessMatcher(unit(1, 4), Mpyc(), timeout_s=20)
+    with pytest.raises(PartyError, match=r"said nothing for 25 s|could not go on"):
+        ProcessMatcher(unit(1, 4), library, timeout_s=25)

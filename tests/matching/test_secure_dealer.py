@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import http.client
 import json
 import shutil
+import ssl
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from ppfr.matching._backends import _dealer
+from ppfr.matching._backends._worker import unpacked
 
 SECRET = 0x3945208F7B2144B13F36E38AC6D39F95889393692860B51A42FB81EF4DF7C5B8
 
@@ -28,6 +33,7 @@ def test_a_public_key_is_that_of_the_standards_example():
     assert y == 0xCCEA490CE26775A52DC6EA718CC1AA600AED05FBF35E084A6632F6072DA9AD13
 
 
+@functools.cache
 def encrypted(plain, *, random=0x59276E27D506861A16680F3AD9C02DCCEF3CC1FA3CDBE4CE6D54B80DEAC1BC21):
     """Slow twin of the standard's encryption, in the DER layout that OpenSSL writes; lengths below 128 bytes."""
     public = _dealer.times(SECRET, _dealer._BASE)
@@ -112,6 +118,39 @@ def test_triples_are_products(word):
     request, draws = asked([21] * 3)
     a, b, c = (one ^ other for one, other in draws)
     np.testing.assert_array_equal(np.frombuffer(dealer.answer("AdjustAnd", request), np.uint8) ^ c, a & b)
+
+
+def test_the_dealer_answers_its_servers_alone(tmp_path):
+    """Over TLS, whom its authority did not certify gets nothing; and it ends with its input."""
+    from ppfr.matching._backends._certificates import write_certificates
+
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+        write_certificates(tmp_path / name, ["the dealer", "a server"])
+    files = [str(tmp_path / "own" / name) for name in ("0.crt", "0.key", "authority.crt")]
+    command = [sys.executable, "-I", _dealer.__file__, *files]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as dealer:
+        told, _ = unpacked(dealer.stdout.read)
+        body = json.dumps({"prg_inputs": [{"buffer_len": 4, "encrypted_seeds": []}] * 3, "field_size": 4})
+
+        def asked_by(name):
+            context = ssl.create_default_context(cafile=files[2])
+            if name:
+                context.load_cert_chain(tmp_path / name / "1.crt", tmp_path / name / "1.key")
+            context.check_hostname = False
+            connection = http.client.HTTPSConnection("127.0.0.1", told["port"], context=context, timeout=60)
+            try:
+                connection.request("POST", "/BeaverService/AdjustMul", body)
+                return connection.getresponse().read()
+            finally:
+                connection.close()
+
+        for stranger in ("other", ""):
+            with pytest.raises(OSError, match=r"(?i)alert|reset|EOF|broken pipe|closed"):
+                asked_by(stranger)
+        assert asked_by("own") == bytes([0, 4, 0, 0, 0, 0, 0, 0, 0]) + bytes(4)
+        dealer.stdin.close()
+        assert dealer.wait(10) == 0
 
 
 def test_what_matching_does_not_need_is_refused():

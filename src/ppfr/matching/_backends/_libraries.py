@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ppfr.core import InvalidInputError, MissingEnvironmentError, MissingExtraError, RangeError
@@ -64,7 +65,7 @@ class Spu:
         found = shutil.which(named)
         if found is None:
             raise MissingEnvironmentError("SPU", f"{os.fspath(named)} is not a program. {_SPU_REMEDY}")
-        return found
+        return str(Path(found).absolute())  # a link is kept: an environment is known by it
 
     def missing(self, module: str) -> MissingEnvironmentError:
         """What to raise where the interpreter lacks a module."""

@@ -19,6 +19,7 @@ from typing import Any, final
 from ppfr.core import PartyError
 from ppfr.matching._backends._worker import Arrays, packed, unpacked
 
+_LOOK_AROUND_S = 0.2
 Message = tuple[dict[str, Any], Arrays]
 
 
@@ -62,17 +63,26 @@ class Worker:
         except (BrokenPipeError, ValueError) as error:
             raise PartyError(f"{self.name} is gone; start a new matcher") from error
 
-    def receive(self, timeout_s: float) -> Message:
-        """The worker's next message.
+    def receive(self, timeout_s: float, others: Sequence[Worker] = ()) -> Message:
+        """The worker's next message; `others` are those it may be waiting for itself.
 
         Raises:
             PartyError: the process is gone, late, or says that it could not do what it was asked.
         """
         deadline = time.monotonic() + timeout_s
-        header, arrays = unpacked(lambda num_bytes: self._read(num_bytes, deadline, timeout_s))
+
+        def read(num_bytes: int) -> bytes:
+            return self._read(num_bytes, deadline, timeout_s, others)
+
+        header, arrays = unpacked(read)
         if "error" in header:
             raise PartyError(f"{self.name} could not go on: {header['error']}")
         return header, arrays
+
+    def check(self) -> None:
+        """Raise PartyError if the process has ended."""
+        if self._process.poll() is not None:
+            raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
 
     def hang_up(self) -> None:
         """Close its input: it ends by itself if it can."""
@@ -95,14 +105,19 @@ class Worker:
         """Of the operating system."""
         return self._process.pid
 
-    def _read(self, num_bytes: int, deadline: float, timeout_s: float) -> bytes:
+    def _read(self, num_bytes: int, deadline: float, timeout_s: float, others: Sequence[Worker]) -> bytes:
         assert self._process.stdout is not None
         source = self._process.stdout.fileno()
-        data = bytearray()
+        data, poll = bytearray(), select.poll()
+        poll.register(source, select.POLLIN)
         while len(data) < num_bytes:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([source], [], [], left)[0]:
+            if left <= 0:
                 raise PartyError(f"{self.name} said nothing for {timeout_s:g} s; start a new matcher")
+            if not poll.poll(1e3 * min(left, _LOOK_AROUND_S)):
+                for other in others:
+                    other.check()
+                continue
             part = os.read(source, min(num_bytes - len(data), 1 << 20))
             if not part:
                 raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
@@ -140,7 +155,7 @@ class Workers:
         try:
             for worker, header, arrays in asked:
                 worker.send(header, arrays)
-            return [worker.receive(timeout_s) for worker, _, _ in asked]
+            return [worker.receive(timeout_s, self._all) for worker, _, _ in asked]
         except BaseException:
             self.close()
             raise
