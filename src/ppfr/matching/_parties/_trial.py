@@ -40,7 +40,7 @@ def write_trial(
 
     Raises:
         InvalidInputError: there are configurations already; not three addresses.
-        ProblemsError: values that no party could be configured with; nothing but the files tells.
+        ProblemsError: values that no party could be configured with.
         StorageError: the directory cannot be written.
         MissingExtraError: `cryptography` is not installed.
     """
@@ -66,15 +66,21 @@ def write_trial(
             f'values = "{values}"',
             f"timeout_s = {timeout_s:g}",
             "",
-            f'[clients."{client}"]',
-            'may = ["enrol", "ask"]',
-            "# budget_bits = 100000  # of answers that may be opened for it, ever",
-            "# least_threshold = 0.3  # the lowest that it may ask with",
+            *_client(client),
         ]
         _write(path, lines)
         create_store(PartySettings.read(path)).close()
     _write(directory / CLIENT_FILE, [f"parties = [{listed}]", *_identity(client), f"timeout_s = {2 * timeout_s:g}"])
     return [*configs, directory / CLIENT_FILE, *made["made"]]
+
+
+def _client(name: str) -> list[str]:
+    return [
+        f'[clients."{name}"]',
+        'may = ["enrol", "ask"]',
+        "# budget_bits = 100000  # of answers that may be opened for it, ever",
+        "# least_threshold = 0.3  # the lowest that it may ask with",
+    ]
 
 
 def create_store(settings: PartySettings) -> ShareStore:
