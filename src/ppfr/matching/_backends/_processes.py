@@ -82,7 +82,7 @@ class Worker:
     def check(self) -> None:
         """Raise PartyError if the process has ended."""
         if self._process.poll() is not None:
-            raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
+            raise self._ended()
 
     def hang_up(self) -> None:
         """Close its input: it ends by itself if it can."""
@@ -120,13 +120,20 @@ class Worker:
                 continue
             part = os.read(source, min(num_bytes - len(data), 1 << 20))
             if not part:
-                raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
+                raise self._ended()
             data += part
         return bytes(data)
 
-    def _last_printed(self) -> str:
+    def _ended(self) -> PartyError:
+        """How it ended, and the last that it printed."""
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            status = 0
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
         lines = self._printed.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else "it printed nothing"
+        last = lines[-1][:200] if lines else "it printed nothing"
+        return PartyError(f"{self.name} ended {how} ({last}); start a new matcher")
 
 
 @final
