@@ -54,6 +54,7 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_backends.py --json benchmarks/secure_backends.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_parties.py --json benchmarks/secure_parties.json
 
 check: lint type arch docs test  ## what CI runs
 

@@ -143,6 +143,13 @@ def measure_gallery(values: str, num: int, turns: int) -> dict[str, Any]:
             "enrolment_s": round(enrolled_s, 1),
             "first_question_s": round(time.perf_counter() - begun, 1),
         }
+        one = people(1, seed=1)
+        begun = time.perf_counter()
+        client.enrol(one, ["somebody"])
+        found["one_more_enrolled_s"] = round(time.perf_counter() - begun, 2)
+        begun = time.perf_counter()
+        assert client.best_at_least(one, threshold=THRESHOLD) == ("somebody",)
+        found["question_after_it_s"] = round(time.perf_counter() - begun, 2)
         for batch in (1, 8, 32):
             probes = rows[7 : 7 + batch]
             for kind in ("any", "set", "best"):

@@ -48,7 +48,7 @@ class FaceReader:
     def read(self, source: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
         """(N, D) unit rows of a .npy file, a photo, or a folder of photos, and a name of each.
 
-        The name of a photo is that of the sub-folder that it is in, or its own where it is in none; of a row its number.
+        A photo is named after its sub-folder, or by its own name where it is in none; a row by its number.
 
         Raises:
             InvalidInputError: no such source, photos without a model, rows that are none.

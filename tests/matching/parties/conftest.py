@@ -19,7 +19,7 @@ import pytest
 from ppfr.core import PpfrError
 from ppfr.matching import ClientSettings, SecureGalleryClient, make_certificates, write_trial
 
-DIM, NUM, TIMEOUT_S = 16, 150, 2.0
+DIM, NUM, TIMEOUT_S = 16, 150, 3.0
 
 
 def unit(num, dim=DIM, seed=0):

@@ -12,10 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import CorruptTemplateError, InvalidInputError, ProblemsError
-from ppfr.matching import ClientSettings, FixedPoint, PartySettings, make_certificates, write_trial
+from ppfr.matching import (
+    ClientSettings,
+    Enrolment,
+    FixedPoint,
+    PartySettings,
+    Removal,
+    ShareStore,
+    make_certificates,
+    write_trial,
+)
 from ppfr.matching import share_rows as share_rows_whole
 from ppfr.matching._parties._budgets import Budgets, answer_bits
 from ppfr.matching._parties._exchange import _explained
+from ppfr.matching._parties._member import Gallery
 from ppfr.matching._parties._messages import (
     LENGTH,
     MalformedError,
@@ -203,3 +213,28 @@ def test_budgets_outlive_their_process_and_never_grow(tmp_path):
     path.write_text("[1]")
     with pytest.raises(CorruptTemplateError, match="holds no budgets"):
         Budgets(path, {"desk": 1})
+
+
+@pytest.mark.parametrize("device", ["compiled", "cpu"])
+def test_a_gallery_follows_its_store(tmp_path, device):
+    """What is kept in memory after changes is what the store would load, row by row."""
+    point, rng = FixedPoint(dim=8), np.random.default_rng(0)
+    with ShareStore.create(tmp_path / "s", party=1, fixed_point=point, gallery_id=bytes(16)) as store:
+        before = gallery = Gallery.of(*store.load(), device)
+        changes = []
+        for turn in range(6):
+            rows = share_rows_whole(unit(7 + turn), point)[1]
+            subjects = tuple(f"{turn} {place}" for place in range(7 + turn))
+            change = Enrolment(change_id=bytes([turn]) * 16, rows=rows, subjects=subjects)
+            if turn in (2, 4):
+                ids = tuple(row.tobytes() for row in gallery.rows.ids_N16[rng.permutation(len(gallery.rows))[:5]])
+                change = Removal(change_id=bytes([turn]) * 16, reference_ids=ids)
+            store.prepare(change)
+            store.commit(change.change_id)
+            changes.append(change)
+            loaded = Gallery.of(*store.load(), device)
+            gallery = gallery.changed([change], device)
+            for one in (gallery, before.changed(changes, device)):
+                assert one.digest == loaded.digest and one.subjects == loaded.subjects
+                np.testing.assert_array_equal(one.rows.words_NW, loaded.rows.words_NW)
+        assert len(gallery.rows) == 7 + 8 - 5 + 10 - 5 + 12

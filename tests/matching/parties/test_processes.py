@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +59,24 @@ def test_enrol_and_remove(healthy, people):
         assert other.any_at_least(new, threshold=0.999).tolist() == [False] * 3
         with pytest.raises(InvalidInputError, match="not enrolled"):
             other.verify(new[:1], ["guest"], threshold=0.9)
+
+
+def test_a_change_s_id_is_used_once(healthy, people, monkeypatch):
+    """The second change under it is refused, and does not undo the first anywhere."""
+    monkeypatch.setattr("ppfr.matching._parties._client.secrets.token_hex", lambda num: "ab" * num)
+    with healthy.client() as client:
+        client.enrol(-people[:1], ["guest"])
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="was used and is committed"):
+                client.enrol(-people[1:2], ["other"])
+        assert client.outcome("ab" * 16) == "made" and client.outcome("cd" * 16) == "not made"
+        monkeypatch.undo()
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+    healthy.restart(1)
+    healthy.wait()
+    with healthy.client() as client:
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.remove(["guest"]) == 1
 
 
 def test_several_clients_at_once(healthy, people):
@@ -167,8 +187,19 @@ def test_mapped_templates_under_the_client_s_keys(make_trio):
     templates = scheme.values_of(rows, keys)
     names = [f"person {i}" for i in range(6)]
     with trio.client() as client:
+        with pytest.raises(InvalidInputError, match="the gallery is empty"):
+            client.best_at_least(templates[:1], threshold=0.9)
         client.enrol(templates, names)
         assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
         wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key
         expected = (wrong * templates).sum(axis=1) >= 0.9
         assert client.verify(wrong, names, threshold=0.9).tolist() == expected.tolist()
+
+
+def test_the_page_s_example(make_trio, tmp_path, monkeypatch):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "match-by-three-parties.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "trial").symlink_to(tmp_path)  # what the page's commands write, at the page's place
+    make_trio(dim=128).wait()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(page), "exec"), {})

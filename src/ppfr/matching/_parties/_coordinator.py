@@ -182,9 +182,11 @@ class Coordinator:
     def _cancel(self, request_id: bytes, error: PpfrError, aborts: bool) -> None:
         """At party 0 first: what its store says decides."""
         try:
-            self._member.cancel(request_id, error, aborts=aborts)
-        except PpfrError as refusal:
+            if not self._member.cancel(request_id, error, aborts=aborts):
+                return
+        except PpfrError as refusal:  # what becomes of the change is settled with the next session
             _log.warning("failed do=cancel: %s", refusal)
+            self._member.cancel(request_id, error, aborts=False)
             aborts = False
         fields = {"do": "cancel", "id": request_id.hex(), "aborts": aborts} | error_fields(error)
         with self._changed:
@@ -192,13 +194,11 @@ class Coordinator:
         for other in others:
             other.tell(fields)
 
-    def _cancel_waiting(self, error: PpfrError, *, only_changes: bool = False) -> None:
+    def _cancel_waiting(self, error: PpfrError) -> None:
         with self._changed:
-            chosen = [(i, w) for i, w in self._waiting.items() if w.is_change or not only_changes]
-            for request_id, _ in chosen:
-                del self._waiting[request_id]
-        for request_id, waiting in chosen:
-            self._cancel(request_id, error, waiting.is_change)
+            waiting, self._waiting = self._waiting, {}
+        for request_id, one in waiting.items():
+            self._cancel(request_id, error, one.is_change)
 
     def _lose(self, other: _Other, error: PartyError, *, is_replaced: bool = False) -> None:
         with self._changed:
@@ -245,7 +245,7 @@ class Coordinator:
             error = (
                 PartyError(f"party {missing[0]} did not get the request; ask again", party=missing[0])
                 if missing
-                else PartyError(f"the parties are in no session: {trouble or 'others were served before'}; ask again")
+                else PartyError(f"nothing was computed: {trouble or 'others were served before'}; ask again")
             )
             self._cancel(request_id, error, waiting.is_change)
 
@@ -290,8 +290,6 @@ class Coordinator:
         """
         with self._changed:
             self._trouble = "the parties are agreeing on a new session"
-        broken = PartyError("the parties' session ended before the change was made; nothing was enrolled or removed")
-        self._cancel_waiting(broken, only_changes=True)
         for other in others:
             other.tell({"do": "leave", "why": self._trouble})
         self._member.leave()
@@ -312,7 +310,9 @@ class Coordinator:
     def _settle(self, others: list[_Other]) -> None:
         told = self._told(others, [])
         pending = [*hexes(self._member.pending()), *(one for message in told for one in message.fields["pending"])]
-        change_ids = [identity_of(one) for one in dict.fromkeys(pending)][:MOST_IDS]
+        with self._changed:  # what a client still waits for is no leftover: it is done or refused in its turn
+            waiting = set(self._waiting)
+        change_ids = [one for one in map(identity_of, dict.fromkeys(pending)) if one not in waiting][:MOST_IDS]
         theirs = [message.fields["states"] for message in self._told(others, change_ids)]
         ends: dict[str, list[bytes]] = {"commit": [], "abort": []}
         for change_id, *states in zip(change_ids, self._member.states(change_ids), *theirs, strict=True):

@@ -22,6 +22,7 @@ from ppfr.matching._parties._messages import LENGTH, MAX_HEAD_BYTES, MalformedEr
 from ppfr.matching._secure._channel import Buffer
 
 _BYTES_AT_ONCE = 1 << 20
+_KEEP_ALIVE_S = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,8 @@ class Link:
         self.bytes_sent = self.bytes_received = 0
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # firewalls forget idle connections; hosts vanish without a word
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_S)
 
     @classmethod
     def dial(cls, address: tuple[str, int], context: ssl.SSLContext, *, party: int, timeout_s: float) -> Link:

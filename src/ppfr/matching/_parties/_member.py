@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, final
 
@@ -16,7 +18,7 @@ from ppfr.matching._parties._messages import Message, buffer_of
 from ppfr.matching._parties._ring import Ring, TlsChannel
 from ppfr.matching._parties._settings import PartySettings
 from ppfr.matching._secure._answers import Kind, Query
-from ppfr.matching._secure._changes import Change, State
+from ppfr.matching._secure._changes import Change, Enrolment, Removal, State
 from ppfr.matching._secure._keystream import PairwiseKeys
 from ppfr.matching._secure._party import Party
 from ppfr.matching._secure._products import NumbaProducts, RingProducts, TorchProducts
@@ -41,6 +43,37 @@ class Gallery:
     subjects: tuple[str, ...]
     digest: str
     products: RingProducts
+
+    @classmethod
+    def of(cls, rows: SharedRows, subjects: tuple[str, ...], device: str) -> Gallery:
+        """Rows as they are, in order of their ids, for a device."""
+        products: RingProducts = (
+            NumbaProducts(rows.words_NW)
+            if device == "compiled" or not len(rows)
+            else TorchProducts(rows.words_NW, device=device)
+        )
+        return cls(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
+
+    def changed(self, changes: Sequence[Change], device: str) -> Gallery:
+        """What the store would load after these changes, much sooner than it does."""
+        gallery = self
+        for _, alike in itertools.groupby(changes, type):  # a row may be removed, and come again
+            rows, subjects = gallery._after(list(alike))
+            gallery = Gallery(rows=rows, subjects=subjects, digest="", products=self.products)
+        return Gallery.of(gallery.rows, gallery.subjects, device)
+
+    def _after(self, changes: Sequence[Change]) -> tuple[SharedRows, tuple[str, ...]]:
+        """Enrolments alone, or removals alone."""
+        new = [change for change in changes if isinstance(change, Enrolment)]
+        rows = SharedRows.concatenate([self.rows, *(change.rows for change in new)]) if new else self.rows
+        names = [*self.subjects, *(subject for change in new for subject in change.subjects)]
+        high_M, low_M = np.ascontiguousarray(rows.ids_N16).view(">u8").reshape(-1, 2).T
+        order_M = np.lexsort((low_M, high_M))
+        gone = {one for change in changes if isinstance(change, Removal) for one in change.reference_ids}
+        if gone:
+            order_M = order_M[[rows.ids_N16[place].tobytes() not in gone for place in order_M]]
+        kept = dataclasses.replace(rows, ids_N16=rows.ids_N16[order_M], words_NW=rows.words_NW[order_M])
+        return kept, tuple(names[place] for place in order_M.tolist())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,6 +137,7 @@ class Member:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._gallery: Gallery | None = None
+        self._behind: list[Change] = []  # changes that were committed since
         self._session: tuple[TlsChannel, PairwiseKeys] | None = None
         self._party: tuple[Gallery, Party] | None = None
         self._last_number = -1
@@ -117,13 +151,10 @@ class Member:
         with self._loading:
             if self._gallery is None:
                 rows, subjects = self._store.load()
-                device = self._settings.device
-                products: RingProducts = (
-                    NumbaProducts(rows.words_NW)
-                    if device == "compiled" or not len(rows)
-                    else TorchProducts(rows.words_NW, device=device)
-                )
-                self._gallery = Gallery(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
+                self._gallery = Gallery.of(rows, subjects, self._settings.device)
+            elif self._behind:
+                self._gallery = self._gallery.changed(self._behind, self._settings.device)
+            self._behind = []
             return self._gallery
 
     def add(self, request: Request) -> None:
@@ -140,8 +171,10 @@ class Member:
             return
         try:
             self._store.prepare(request.wanted)
-        except BaseException:
+        except BaseException as error:
             self._taken(request.request_id)
+            if isinstance(error, InvalidInputError) and self._store.state(request.request_id) == "aborted":
+                raise PartyError("the change was given up while it was on its way; make it again") from error
             raise
 
     def run(self, request_id: bytes, number: int) -> None:
@@ -158,7 +191,7 @@ class Member:
             message = (
                 self._answered(request.wanted, number)
                 if isinstance(request.wanted, Question)
-                else self._committed(request_id)
+                else self._committed(request_id, request.wanted)
             )
         except StaleGalleryError as error:
             if request is not None:
@@ -174,8 +207,8 @@ class Member:
         _log.info("done number=%d what=%s ms=%.1f", number, what, 1e3 * (time.perf_counter() - begun))
         request.answer.set_result(message)
 
-    def cancel(self, request_id: bytes, error: PpfrError, *, aborts: bool) -> None:
-        """Refuse a request.
+    def cancel(self, request_id: bytes, error: PpfrError, *, aborts: bool) -> bool:
+        """Refuse a request; whether it is refused, for a change that was made stays made.
 
         Args:
             request_id: of one that waits, or is yet to come.
@@ -183,13 +216,16 @@ class Member:
             aborts: whether it is a change that is never to be made here, even if it comes late.
 
         Raises:
-            PpfrError: the store cannot say so; the client was told the error all the same.
+            PpfrError: the store cannot say so.
         """
+        if aborts:
+            if self._store.state(request_id) == "committed":
+                return False
+            self._store.abort(request_id)
         request = self._taken(request_id)
         if request is not None:
             request.answer.set_exception(error)
-        if aborts and self._store.state(request_id) != "committed":
-            self._store.abort(request_id)
+        return True
 
     def give_up(self, error: PpfrError) -> None:
         """Tell every client that waits; prepared changes stay so until they are settled."""
@@ -235,10 +271,20 @@ class Member:
         with self._lock:
             return self._waiting.pop(request_id, None)
 
-    def _committed(self, change_id: bytes) -> Message:
+    def _committed(self, change_id: bytes, change: Change | None = None) -> Message:
         with self._loading:
+            is_new = self._store.state(change_id) == "prepared"
+            known, self._gallery = self._gallery, None  # loaded anew, if what follows fails
             self._store.commit(change_id)
-            self._gallery = None
+            if not is_new:
+                self._gallery = known
+            elif known is not None and change is not None:
+                self._behind.append(change)
+                num_new = sum(len(one.rows) for one in self._behind if isinstance(one, Enrolment))
+                if num_new <= len(known.rows):
+                    self._gallery = known
+                else:  # loading is no dearer
+                    self._behind = []
         return Message(fields={"state": "committed"})
 
     def _answered(self, question: Question, number: int) -> Message:
