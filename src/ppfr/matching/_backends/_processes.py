@@ -79,9 +79,13 @@ class Worker:
             raise PartyError(f"{self.name} could not go on: {header['error']}")
         return header, arrays
 
+    def has_ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """Raise PartyError if the process has ended."""
-        if self._process.poll() is not None:
+        if self.has_ended():
             raise self._ended()
 
     def hang_up(self) -> None:
@@ -163,6 +167,13 @@ class Workers:
             for worker, header, arrays in asked:
                 worker.send(header, arrays)
             return [worker.receive(timeout_s, self._all) for worker, _, _ in asked]
+        except PartyError as error:
+            time.sleep(0.1)  # whoever closed its connections as it died is gone by then
+            ended = next((worker for worker in self._all if worker.has_ended()), None)
+            self.close()
+            if ended is None or ended.name in str(error):
+                raise
+            raise PartyError(f"{ended.name} ended, and then {error}") from error  # the others' errors follow from it
         except BaseException:
             self.close()
             raise
