@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import itertools
 import pickle
 import resource
 import sqlite3
 import stat
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -30,7 +30,6 @@ from ppfr.matching import (
     ShareStore,
     new_reference_ids,
     reconstruct_rows,
-    settle,
     share_rows,
 )
 
@@ -153,10 +152,8 @@ def test_ids_that_are_there_are_refused_by_place_and_nothing_is_stored(store):
     waiting = enrolment(2)
     store.prepare(waiting)
     for known in (first, waiting):
-        new = noise(3)
-        ids = new.ids_N16.copy()
-        ids[1] = known.rows.ids_N16[2]
-        rows = SharedRows(party=1, fixed_point=POINT, ids_N16=ids, words_NW=new.words_NW)
+        rows = noise(3)
+        rows = dataclasses.replace(rows, ids_N16=np.stack([rows.ids_N16[0], known.rows.ids_N16[2], rows.ids_N16[2]]))
         with pytest.raises(ProblemsError, match=r"nothing was prepared: 1 problem\(s\)\n  - entry 1: its id is there"):
             store.prepare(enrolling(3, rows))
         assert store.state((3).to_bytes(16, "big")) == "unknown"
@@ -225,8 +222,7 @@ def test_removed_and_aborted_rows_are_erased_from_the_file(store, ends):
             gone += [kept[n][1:] for n in chosen]
             kept = [row for n, row in enumerate(kept) if n not in chosen]
     held = on_disk(store)
-    assert len(gone) > 100
-    assert all(row[1] in held for row in kept)
+    assert len(gone) > 100 and all(row[1] in held for row in kept)
     pieces = {held[at : at + 8] for at in range(len(held))}
     for words, name in gone:
         assert name.encode() + b"\0" not in held  # slots pad subjects with zeros
@@ -235,7 +231,7 @@ def test_removed_and_aborted_rows_are_erased_from_the_file(store, ends):
 
 
 def test_a_file_holds_shares_alone_and_they_are_uniform(make_store):
-    """Chi-square of bytes, 255 degrees of freedom: beyond 370 by chance once in a million."""
+    """Chi-square of bytes, 255 degrees of freedom: beyond 420 by chance three times in 10^10."""
     embedding = np.repeat(draw().standard_normal((1, 64)), 400, axis=0)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     quantised = POINT.quantise(embedding)
@@ -248,7 +244,7 @@ def test_a_file_holds_shares_alone_and_they_are_uniform(make_store):
         loaded, _ = store.load()
         for position in range(4):
             counts = np.bincount(loaded.words_NW.view(np.uint8)[:, position::4].ravel(), minlength=256)
-            assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 370
+            assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 420
         assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
         assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in store.path.parent.iterdir())
 
@@ -285,6 +281,11 @@ def test_a_failing_write_leaves_the_store_readable(store):
     assert (len(store.load()[0]), store.pending()) == (10, ())
 
 
+def read(path):
+    with ShareStore.open(path) as store:
+        return len(store.load()[0])
+
+
 def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_path):
     for number in range(1, 9):
         enrol(store, enrolment(number, 40))
@@ -300,15 +301,11 @@ def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_pa
         *(whole[:at] for at in (1, 50, 100, 2000, 32768, 50000, len(whole) // 2, len(whole) - 1)),
     ]:
         path.write_bytes(content)
-        with (
-            pytest.raises(CorruptTemplateError, match=r"was cut short|damaged row"),
-            ShareStore.open(path) as it,
-        ):
-            it.load()
+        with pytest.raises(CorruptTemplateError, match=r"was cut short|damaged row"):
+            read(path)
         assert path.read_bytes() == content
     path.write_bytes(whole)
-    with ShareStore.open(path) as it:
-        assert len(it.load()[0]) == 320
+    assert read(path) == 320
 
 
 def test_a_newer_file_is_told_and_left_as_it_is(store):
@@ -329,8 +326,8 @@ def test_damage_of_a_row_is_found(store):
     for needle in (change.rows.words_NW[2].tobytes(), b"subject-1-3"):
         at = whole.index(needle) + 5
         store.path.write_bytes(whole[:at] + bytes([whole[at] ^ 128]) + whole[at + 1 :])
-        with ShareStore.open(store.path) as it, pytest.raises(CorruptTemplateError, match="damaged row; restore"):
-            it.load()
+        with pytest.raises(CorruptTemplateError, match="damaged row; restore"):
+            read(store.path)
 
 
 def test_one_object_at_a_time(store):
@@ -347,12 +344,8 @@ def test_one_object_at_a_time(store):
 
 
 def test_threads_share_a_store(store):
-    changes = [enrolment(number) for number in range(1, 9)]
-    threads = [threading.Thread(target=enrol, args=(store, change)) for change in changes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enrol, [store] * 8, [enrolment(number) for number in range(1, 9)]))
     assert len(store.load()[0]) == 40
 
 
@@ -373,7 +366,7 @@ def test_absent_files_and_directories(tmp_path):
 
 def test_changes_that_are_none():
     rows = noise(2)
-    twice = SharedRows(party=1, fixed_point=POINT, ids_N16=rows.ids_N16[[0, 0]], words_NW=rows.words_NW)
+    twice = dataclasses.replace(rows, ids_N16=rows.ids_N16[[0, 0]])
     for kind, given, error, message in (
         (Enrolment, {"rows": noise(0), "subjects": ()}, InvalidInputError, "has no rows"),
         (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "2 rows came with 1 subjects"),
@@ -405,18 +398,3 @@ def test_texts_say_nothing_of_what_is_stored(store):
         assert not any(secret in text.replace("subjects=<redacted>", "") for text in texts)
     with pytest.raises(UnsupportableError, match="cannot be pickled"):
         pickle.dumps(store)
-
-
-STATES = ("unknown", "prepared", "committed", "aborted")
-
-
-@pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=3)))
-def test_settle_decides_every_case(states):
-    wanted = "commit" if "committed" in states or states == ("prepared",) * 3 else "abort"
-    assert settle(states) == wanted
-
-
-def test_settle_wants_three_states():
-    for bad in (("prepared",) * 2, ("prepared", "prepared", "lost")):
-        with pytest.raises(InvalidInputError, match="states at parties 0, 1 and 2"):
-            settle(bad)

@@ -33,7 +33,7 @@ DEGREE = 4096
 MODULUS_BITS = (60, 49)
 SCALE_BITS = 28
 SLOTS = DEGREE // 2
-_NOISE_VARIANCE = 3.2**2 + 1 / 12  # of a coefficient: SEAL's error, and rounding when a plaintext is encoded
+_NOISE_VARIANCE = 21 / 2 + 1 / 12  # of a coefficient: SEAL's centred binomial error; rounding of an encoded plaintext
 _DEVIATIONS = 8
 _MAX_DIM = 4096
 
@@ -52,11 +52,11 @@ def load_tenseal() -> Any:
 
 
 def largest_error() -> float:
-    """6.2e-6: how far a decrypted score may lie from the exact one, but for one score in 10^15.
+    """6.3e-6: how far a decrypted score may lie from the exact one, but for one score in 10^15.
 
     A slot of a fresh ciphertext has the real part of a sum of DEGREE independent coefficient errors times roots of
     unity: variance DEGREE / 2 times theirs, over the scale. A score sums D such errors times the other side's
-    coordinates, which have norm 1, for references and for probes: standard deviation sqrt(2) times that, 7.7e-7. The
+    coordinates, which have norm 1, for references and for probes: standard deviation sqrt(2) times that, 7.8e-7. The
     bound is eight of them, and the rounding of a plain probe to the scale's grid.
     """
     slot = math.sqrt(DEGREE / 2 * _NOISE_VARIANCE) / 2**SCALE_BITS

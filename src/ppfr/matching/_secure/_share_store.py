@@ -44,13 +44,15 @@ class ShareStore:
         ...     words_NW=np.ones((1, 4), np.uint32),
         ... )
         >>> change = Enrolment(change_id=bytes(16), rows=rows, subjects=("pseudonym",))
-        >>> path = Path(tempfile.mkdtemp()) / "party-1.shares"
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = Path(folder.name) / "party-1.shares"
         >>> with ShareStore.create(path, party=1, fixed_point=rows.fixed_point, gallery_id=bytes(16)) as store:
         ...     store.prepare(change)
         ...     before = len(store)
         ...     store.commit(change.change_id)  # once all three have prepared, party 0 first
         ...     print(before, len(store), store.load()[1])
         0 1 ('pseudonym',)
+        >>> folder.cleanup()
 
     Privacy:
         It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
@@ -150,8 +152,9 @@ class ShareStore:
                 "INSERT INTO changes (change_id, kind, state, digest) VALUES (?, ?, 'prepared', ?)",
                 [change.change_id, "enrolment" if isinstance(change, Enrolment) else "removal", digest],
             ).lastrowid
-            places = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
-            connection.executemany("INSERT INTO pending VALUES (?, ?)", ((place, number) for place in places))
+            placed = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
+            waiting = ((place, number, reference_id) for place, reference_id in placed)
+            connection.executemany("INSERT INTO pending VALUES (?, ?, ?)", waiting)
 
     def commit(self, change_id: bytes) -> None:
         """Make a prepared change count, and erase what it removes; a committed one is left as it is.
@@ -229,8 +232,8 @@ class ShareStore:
         if rows.fixed_point != self._fixed_point:
             raise InvalidInputError(f"the shares are of {rows.fixed_point}; this store holds {self._fixed_point}")
 
-    def _added(self, change: Enrolment) -> list[int]:
-        """Fill slots, empty ones first; their places."""
+    def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
+        """Fill slots, empty ones first; their places and ids."""
         rows, num = change.rows, len(change.rows)
         ids = [row.tobytes() for row in rows.ids_N16]
         known = "SELECT place FROM listed WHERE reference_id = ?"
@@ -245,14 +248,14 @@ class ShareStore:
         fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
         fill("DELETE FROM free WHERE place = ?", found)
         fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
-        return places
+        return list(zip(places, ids, strict=True))
 
-    def _removable(self, change: Removal) -> list[int]:
-        """Places of references that count and on which no other change waits."""
+    def _removable(self, change: Removal) -> list[tuple[int, bytes]]:
+        """Places and ids of references that count and on which no other change waits."""
         free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
         self._refuse([row is None for row in found], "it is not enrolled, or another change of it is prepared")
-        return [place for (place,) in found]
+        return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
 
     def _refuse(self, is_bad_N: list[bool], why: str) -> None:
         problems = [f"entry {place}: {why}" for place, is_bad in enumerate(is_bad_N) if is_bad]
@@ -285,7 +288,7 @@ class ShareStore:
         for statement in (
             "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
             "(SELECT place FROM pending WHERE number = ?)",
-            "DELETE FROM listed WHERE place IN (SELECT place FROM pending WHERE number = ?)",
+            "DELETE FROM listed WHERE reference_id IN (SELECT reference_id FROM pending WHERE number = ?)",
             "INSERT INTO free SELECT place FROM pending WHERE number = ?",
         ):
             self._connection.execute(statement, [number])
