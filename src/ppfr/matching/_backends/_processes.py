@@ -79,10 +79,14 @@ class Worker:
             raise PartyError(f"{self.name} could not go on: {header['error']}")
         return header, arrays
 
+    def has_ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """Raise PartyError if the process has ended."""
-        if self._process.poll() is not None:
-            raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
+        if self.has_ended():
+            raise self._ended()
 
     def hang_up(self) -> None:
         """Close its input: it ends by itself if it can."""
@@ -120,13 +124,20 @@ class Worker:
                 continue
             part = os.read(source, min(num_bytes - len(data), 1 << 20))
             if not part:
-                raise PartyError(f"{self.name} ended: {self._last_printed()}; start a new matcher")
+                raise self._ended()
             data += part
         return bytes(data)
 
-    def _last_printed(self) -> str:
+    def _ended(self) -> PartyError:
+        """How it ended, and the last that it printed."""
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            status = 0
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
         lines = self._printed.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else "it printed nothing"
+        last = lines[-1][:200] if lines else "it printed nothing"
+        return PartyError(f"{self.name} ended {how} ({last}); start a new matcher")
 
 
 @final
@@ -156,6 +167,13 @@ class Workers:
             for worker, header, arrays in asked:
                 worker.send(header, arrays)
             return [worker.receive(timeout_s, self._all) for worker, _, _ in asked]
+        except PartyError as error:
+            time.sleep(0.1)  # whoever closed its connections as it died is gone by then
+            ended = next((worker for worker in self._all if worker.has_ended()), None)
+            self.close()
+            if ended is None or ended.name in str(error):
+                raise
+            raise PartyError(f"{ended.name} ended, and then {error}") from error  # the others' errors follow from it
         except BaseException:
             self.close()
             raise
