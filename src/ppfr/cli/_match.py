@@ -173,9 +173,16 @@ def status(parties: Parties, json: Json = False) -> None:
     from ppfr.recipes import match_status
 
     told = match_status(parties)
-    emit(told, as_json=json, title="parties")
+    shown = told if json else told | {"parties": [_in_words(facts) for facts in told["parties"]]}
+    emit(shown, as_json=json, title="parties")
     if not told["all_up"]:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """A party's facts, whose empty values mean something, for people."""
+    words = facts | {"trouble": facts.get("trouble") or "none"}
+    return words | ({"bits_left": "no limit"} if facts.get("bits_left", 0) is None else {})
 
 
 def _faces(model: str | None, secret: Path | None, largest: bool, weights: Path | None, device: str) -> Any:
