@@ -349,6 +349,14 @@ def test_verdicts_follow_the_printed_rules(made_record: Json, ends: tuple[float,
     assert words in headline(record)
 
 
+def test_a_record_without_attacks_says_so_once(made_record: Json) -> None:
+    record = copy.deepcopy(made_record)
+    record["attacks"] = []
+    assert headline(record).count("attacked") == 1
+    assert "Nothing was attacked in this record." in headline(record)
+    assert not any("attacked" in finding.title for finding in findings(record))
+
+
 def test_a_good_verdict_waits_for_every_attack(made_record: Json) -> None:
     record = _with_top1(made_record, 0.0, 0.0025, 0.01)
     attacks = [a for a in record["attacks"] if a["arm"] == record["arms"][1]["name"] and a["role"] == "attack"]

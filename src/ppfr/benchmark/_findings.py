@@ -97,16 +97,22 @@ def headline(record: Part) -> str:
         return " ".join(_summed_up(record, protected))
     sentences = []
     for arm in protected:
-        _, verdict = identity_verdict(record, arm)
+        verdict = identity_verdict(record, arm)[1] if record["attacks"] else ""
         if arm["protocols"] and not all(_recognises(p) for p in arm["protocols"]):
-            sentences.append(f"{arm['label']} does not recognise people any better than a guess, and {verdict}.")
+            sentences.append(_both(f"{arm['label']} does not recognise people any better than a guess", verdict))
         elif arm["protocols"]:
             gaps = [p["gap_to_baseline"] for p in arm["protocols"] if p["gap_to_baseline"] is not None]
             cost = _gap_in_words(min(gaps, key=lambda g: g["value"])) if gaps else "is measured without a baseline"
-            sentences.append(f"{arm['label']} {cost}, and {verdict}.")
+            sentences.append(_both(f"{arm['label']} {cost}", verdict))
         else:
-            sentences.append(f"{arm['label']} {verdict}.")
+            sentences.append(f"{arm['label']} {verdict or 'is not measured yet'}.")
+    if sentences and not record["attacks"]:
+        sentences.append("Nothing was attacked in this record.")
     return " ".join(sentences) or "Baselines alone: no protection was measured."
+
+
+def _both(utility: str, verdict: str) -> str:
+    return f"{utility}, and {verdict}." if verdict else f"{utility}."
 
 
 def _summed_up(record: Part, protected: Sequence[Part]) -> Iterator[str]:
@@ -262,6 +268,8 @@ def _is_plain(arm: Part) -> bool:
 
 
 def _identity(record: Part, arm: Part) -> Iterator[Finding]:
+    if not record["attacks"]:
+        return  # said once, in the headline
     attack = worst_linkage(record, arm)
     tone, verdict = identity_verdict(record, arm)
     if attack is None or tone == "note":
