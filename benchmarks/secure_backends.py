@@ -5,7 +5,7 @@
   that library's column, and is named.
 - all pairs of a protocol in one query: decisions beside the engine's and beside integers in the clear.
 
-The engine's parties are threads of this process (and processes over TLS, where benchmarks/secure_parties.py is there);
+The engine's parties are threads of this process and processes over TLS;
 the libraries' are processes over loopback. Times are the asker's, from embedding to decision: sharing, computing,
 opening. Bytes between parties are the kernel's count of their connections, framing and TLS included; the engine's, of
 its messages. Processor time is the busiest party's. The first query of a kind is told apart: a library compiles its
@@ -29,14 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from secure_decisions import embedded
+import secure_parties
 from secure_matching import DIM, THRESHOLD, Trio, people
 
 from ppfr.core import MissingEnvironmentError, MissingExtraError, PartyError
+from ppfr.data import PairProtocol
 from ppfr.matching import CkksMatcher, FixedPoint, LinkTraffic, Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
 from ppfr.metrics import Comparisons
+from ppfr.models import NetworkEmbedder, for_inference, load_pretrained
 from ppfr.recipes import read_protocol
 
 LIBRARIES: dict[str, Callable[[bool], Spu | Mpyc]] = {
@@ -147,12 +150,8 @@ def measure_engine(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def measure_parties(options: argparse.Namespace) -> dict[str, Any] | str:
+def measure_parties(options: argparse.Namespace) -> dict[str, Any]:
     """The engine's parties as processes over TLS."""
-    try:
-        import secure_parties  # noqa: PLC0415 - a benchmark beside this one, where it is there
-    except ImportError as error:
-        return f"not measured: {error}"
     return secure_parties.measure_parties("int16", turns=5 * options.turns, references=options.sizes[-1], delays_ms=())
 
 
@@ -187,15 +186,20 @@ def measure_ckks(options: argparse.Namespace) -> dict[str, Any] | str:
     return found
 
 
+def embedded(network: str, protocol: PairProtocol) -> np.ndarray[Any, Any]:
+    """(U, D) unit rows of the images that occur in a pair."""
+    backbone, _ = load_pretrained(network)
+    embedder, used, rows = NetworkEmbedder(for_inference(backbone)), protocol.used().tolist(), []
+    for start in range(0, len(used), 64):
+        pixels = torch.from_numpy(np.ascontiguousarray(protocol.images.read(used[start : start + 64])))
+        rows.append(embedder.embed(pixels.permute(0, 3, 1, 2).float().div(255)).numpy())
+    return np.concatenate(rows).astype(np.float64)
+
+
 def compare_decisions(options: argparse.Namespace) -> dict[str, Any]:
     """All pairs of a protocol in one query each, at the thresholds of the float scores at FAR 1e-2 and 1e-3."""
     protocol = read_protocol(options.protocol)
-    kept = options.embeddings
-    rows = np.load(kept, allow_pickle=False) if kept is not None and kept.exists() else None
-    if rows is None:
-        rows = embedded(options.network, protocol, 64)
-        if kept is not None:
-            np.save(kept, rows)
+    rows = embedded(options.network, protocol)
     place = {index: row for row, index in enumerate(protocol.used().tolist())}
     first, second = (
         rows[[place[i] for i in side.tolist()]].astype(np.float64) for side in (protocol.first, protocol.second)
@@ -238,15 +242,6 @@ def compare_decisions(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _without_embeddings(arguments: list[str]) -> list[str]:
-    """A kept file saves time and changes nothing."""
-    left = list(arguments)
-    if "--embeddings" in left:
-        at = left.index("--embeddings")
-        del left[at : at + 2]
-    return left
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000])
@@ -258,12 +253,11 @@ def main() -> None:
     parser.add_argument("--decisions", nargs="*", default=["spu aby3"], choices=list(LIBRARIES))
     parser.add_argument("--protocol", default="lfw", help="whose pairs are decided")
     parser.add_argument("--network", default="mobilefacenet-y1")
-    parser.add_argument("--embeddings", type=Path, help=".npy to keep the embeddings in, or to take them from")
     parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {
-        "command": "python benchmarks/secure_backends.py " + shlex.join(_without_embeddings(sys.argv[1:])),
+        "command": "python benchmarks/secure_backends.py " + shlex.join(sys.argv[1:]),
         "note": options.note,
         "dim": DIM,
         "values": "int16",

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ppfr.recipes import compare_secure_decisions, read_protocol
+from ppfr.recipes import compare_secure_pairs, read_protocol
 
 
 def test_no_secure_decision_differs_and_every_turned_one_is_listed():
@@ -19,7 +19,9 @@ def test_no_secure_decision_differs_and_every_turned_one_is_listed():
     of_subject = {subject: rng.standard_normal(32) for subject in sorted(set(subjects.tolist()))}
     rows = np.array([of_subject[subject] + 1.5 * rng.standard_normal(32) for subject in subjects.tolist()])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found = compare_secure_decisions(protocol, rows, fars=(0.1,), seed=1, num_resamples=50)
+    place = {index: row for row, index in enumerate(used.tolist())}
+    first, second = (rows[[place[i] for i in side.tolist()]] for side in (protocol.first, protocol.second))
+    found = compare_secure_pairs(protocol, first, second, fars=(0.1,), seed=1, num_resamples=50)
     json.dumps(found)
     for values in ("int8", "int16"):
         at_far = found[values]["decisions_at_far"]["0.1"]

@@ -30,7 +30,7 @@ from ppfr.recipes._run_jobs import list_recipes as list_recipes
 from ppfr.recipes._run_jobs import run_experiment as run_experiment
 from ppfr.recipes._run_jobs import run_recipe as run_recipe
 from ppfr.recipes._run_jobs import write_reports as write_reports
-from ppfr.recipes._secure_decisions import compare_secure_decisions as compare_secure_decisions
+from ppfr.recipes._secure_decisions import compare_secure_pairs as compare_secure_pairs
 from ppfr.recipes._spine import cfp as cfp
 from ppfr.recipes._spine import demo as demo
 from ppfr.recipes._spine import lfw as lfw

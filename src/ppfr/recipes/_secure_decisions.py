@@ -1,6 +1,6 @@
 """Secure decisions beside plain ones on a protocol's pairs: what quantisation costs, and every decision it turns.
 
-Suffixes: N pairs, U images that occur in a pair, D embedding.
+Suffixes: N pairs, D embedding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from ppfr.matching import FixedPoint, ThreePartyMatcher
 from ppfr.metrics import Comparisons, paired_accuracy_gap, verification_report
 
 
-def compare_secure_decisions(
+def compare_secure_pairs(
     protocol: PairProtocol,
-    rows_UD: NDArray[Any],
+    probes_ND: NDArray[Any],
+    references_ND: NDArray[Any],
     *,
     values: Sequence[Literal["int8", "int16"]] = ("int8", "int16"),
     fars: Sequence[float] = (1e-2, 1e-3),
@@ -30,7 +31,8 @@ def compare_secure_decisions(
 
     Args:
         protocol: pairs and folds.
-        rows_UD: unit rows of the images `protocol.used()`, in that order.
+        probes_ND: (N, D), of each pair the row that asks: an embedding, or a template under the claimed key.
+        references_ND: (N, D), of each pair the row that is enrolled.
         values: fixed-point formats.
         fars: false accept rates of the float scores whose thresholds are used.
         seed: of the bootstrap.
@@ -43,27 +45,6 @@ def compare_secure_decisions(
 
     Raises:
         MissingExtraError: `cryptography` is not installed.
-    """
-    place = {index: row for row, index in enumerate(protocol.used().tolist())}
-    first_ND, second_ND = (rows_UD[[place[i] for i in side.tolist()]] for side in (protocol.first, protocol.second))
-    return compare_secure_pairs(
-        protocol, first_ND, second_ND, values=values, fars=fars, seed=seed, num_resamples=num_resamples
-    )
-
-
-def compare_secure_pairs(
-    protocol: PairProtocol,
-    probes_ND: NDArray[Any],
-    references_ND: NDArray[Any],
-    *,
-    values: Sequence[Literal["int8", "int16"]] = ("int8", "int16"),
-    fars: Sequence[float] = (1e-2, 1e-3),
-    seed: int,
-    num_resamples: int = 1000,
-) -> dict[str, Any]:
-    """`compare_secure_decisions` where each pair brings rows of its own, such as templates under the claimed key.
-
-    Args as there, but `probes_ND` and `references_ND`: (N, D), one row of each for a pair.
     """
     first_ND, second_ND = (np.asarray(side, dtype=np.float64) for side in (probes_ND, references_ND))
     first_ND, second_ND = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_ND, second_ND))
