@@ -17,7 +17,7 @@ from ppfr.recipes import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext, run_exp
 from ppfr.recipes._hfcf import BUDGETS
 
 COLOURS = ("lbp-ycbcr", "lbp-difference", "lbp-bits")
-UNATTACKED = {f"hfcf-1-{colour}" for colour in COLOURS}
+UNATTACKED = {"hfcf-3", *(f"hfcf-1-{colour}" for colour in COLOURS)}
 
 
 def context(out_dir: Path, **fields: Any) -> RecipeContext:
@@ -34,6 +34,8 @@ def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
         "unprotected",
         *(f"hfcf-{eps}" for eps in ("0.5", "1", "2", "4", "inf")),
         *(f"hfcf-{eps}-no-{part}" for eps in ("1", "inf") for part in ("colour", "fusion")),
+        "hfcf-3",
+        "hfcf-1-even",
         "hfcf-1-noisy-colour",
         *(f"hfcf-1-{colour}" for colour in COLOURS),
         "dctdp-0.5",
@@ -51,12 +53,17 @@ def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment
         "hfcf-0.5": {"eps_mean"},
         "hfcf-1-no-colour": {"colour"},
         "hfcf-1-noisy-colour": {"colour_eps"},
+        "hfcf-3": {"eps_mean"},
+        "hfcf-1-even": {"learns", "learned_sha256"},
         "hfcf-1-lbp-bits": {"colour"},
         # Other coefficients have other ranges.
         "hfcf-1-no-fusion": {"fuses", "sensitivities_sha256"},
     }.items():
         config = dict(experiment.arm(name).masker.public_config())
         assert {key for key in whole if config[key] != whole[key]} == changed, name
+    fused, unfused = experiment.arm("hfcf-3").masker, experiment.arm("hfcf-1-no-fusion").masker
+    assert isinstance(fused, Hfcf) and isinstance(unfused, Hfcf)
+    assert fused.privacy().eps_place == pytest.approx(unfused.privacy().eps_place)
     published = experiment.arm("dctdp-published").masker
     assert isinstance(published, Dctdp) and math.isclose(published.budget.eps_mean, 4.0)
 
@@ -77,6 +84,8 @@ def test_every_row_trains_alike(experiment: Experiment) -> None:
 def test_each_question_changes_one_thing(experiment: Experiment) -> None:
     sides = {question.name: (question.arm, question.against) for question in experiment.questions}
     assert sides["fusion"] == ("hfcf-inf", "hfcf-inf-no-fusion")
+    assert sides["fusion-at-equal-total"] == ("hfcf-3", "hfcf-1-no-fusion")
+    assert sides["learning"] == ("hfcf-1", "hfcf-1-even")
     assert sides["noise"] == ("hfcf-1-no-colour", "hfcf-inf-no-colour")
     assert sides["colour"] == ("hfcf-1", "hfcf-1-no-colour")
     assert sides["repaid"] == ("hfcf-1", "hfcf-inf-no-colour")
@@ -84,7 +93,7 @@ def test_each_question_changes_one_thing(experiment: Experiment) -> None:
     assert all(sides[f"colour-as-{colour}"] == (f"hfcf-1-{colour}", "hfcf-1") for colour in COLOURS)
 
 
-def test_every_row_is_attacked_every_way_but_variants_of_the_colour(experiment: Experiment) -> None:
+def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone(experiment: Experiment) -> None:
     attacked = {(plan.arm, plan.label) for plan in experiment.attacks}
     names = {arm.name for arm in experiment.arms} - UNATTACKED
     assert attacked == {(name, label) for name in names for label in ATTACK_LABELS.values()}

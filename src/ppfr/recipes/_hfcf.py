@@ -58,7 +58,7 @@ class _Variant:
         name: of the arm.
         label: for people.
         settings: arguments of the masker that differ from the method's own.
-        is_attacked: variants of the colour channels are told apart by accuracy alone.
+        is_attacked: what only asks about accuracy is not.
     """
 
     name: str
@@ -84,6 +84,17 @@ HFCF_VARIANTS: tuple[_Variant, ...] = (
         )
         for eps in (1.0, _INF)
         for part, settings in (("colour", {"colour": "none"}), ("fusion", {"fuses": False}))
+    ),
+    _Variant(
+        name="hfcf-3",
+        label="HFCF, eps 3: in all as much as eps 1 without fusion",
+        settings={"eps_mean": 3.0},
+        is_attacked=False,
+    ),
+    _Variant(
+        name="hfcf-1-even",
+        label="HFCF, eps 1, shared out evenly, not learned",
+        settings={"eps_mean": 1.0, "learns": False},
     ),
     _Variant(
         name="hfcf-1-noisy-colour",
@@ -112,7 +123,22 @@ QUESTIONS: tuple[Question, ...] = (
         against="hfcf-inf-no-fusion",
     ),
     Question(
-        name="fusion-under-noise", text="And under noise, at eps 1?", arm="hfcf-1", against="hfcf-1-no-fusion"
+        name="fusion-under-noise",
+        text="And under noise, at eps 1 a coefficient, a third as much in all?",
+        arm="hfcf-1",
+        against="hfcf-1-no-fusion",
+    ),
+    Question(
+        name="fusion-at-equal-total",
+        text="And under noise, at the same eps in all?",
+        arm="hfcf-3",
+        against="hfcf-1-no-fusion",
+    ),
+    Question(
+        name="learning",
+        text="What does learning the budget gain over sharing it out evenly, at eps 1?",
+        arm="hfcf-1",
+        against="hfcf-1-even",
     ),
     Question(
         name="noise", text="What does the noise take from the frequencies alone, at eps 1?",
