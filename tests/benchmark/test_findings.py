@@ -17,6 +17,8 @@ def _with_top1(record: Json, low: float, value: float, high: float) -> Json:
     for attack in edited["attacks"]:
         if attack["role"] == "attack":
             attack["outcome"]["linkage"]["top1"].update(low=low, value=value, high=high)
+            for pairs in attack["outcome"]["pairs"]:
+                pairs["accuracy"].update(low=0.5 + low / 2, value=0.5 + value / 2, high=0.5 + high / 2)
     return edited
 
 
@@ -33,6 +35,20 @@ def test_verdicts_follow_the_printed_rules(made_record: Json, ends: tuple[float,
     record = _with_top1(made_record, *ends)
     assert identity_verdict(record, record["arms"][1])[0] == tone
     assert words in headline(record)
+
+
+def test_who_tells_pairs_apart_has_found_something(made_record: Json) -> None:
+    record = _with_top1(made_record, 0.0, 0.0025, 0.01)
+    arm = record["arms"][1]
+    pairs = next(
+        a["outcome"]["pairs"][0] for a in record["attacks"] if a["arm"] == arm["name"] and a["outcome"]["pairs"]
+    )
+    pairs["accuracy"].update(low=0.549, value=0.57, high=0.59)
+    assert identity_verdict(record, arm)[0] == "good"
+    pairs["accuracy"].update(low=0.551)
+    tone, words = identity_verdict(record, arm)
+    assert tone == "caution" and "one tells who is the same person" in words
+    assert any("57.0\u00a0% of the pairs" in finding.text for finding in findings(record))
 
 
 def test_a_record_without_attacks_says_so_once(made_record: Json) -> None:

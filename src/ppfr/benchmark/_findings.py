@@ -15,8 +15,11 @@ IS_BROKEN_AT = 0.5
 """A protection whose victims are named at least this often (lower end of the interval) does not hide identity."""
 
 RECOGNISES_FROM = 0.55
-KEEPS_WITHIN = 0.01  # accuracy counts as kept if the interval rules out a larger loss
-"""Below this accuracy (lower end of the interval) a system is said not to recognise; guessing gets 0.5."""
+"""Below this accuracy (lower end of the interval) a system, or an adversary, is said not to recognise; guessing gets
+0.5."""
+
+KEEPS_WITHIN = 0.01
+"""Accuracy counts as kept if the interval rules out a larger loss."""
 
 MOST_SENTENCES = 4
 """With more protections than this the headline sums up, and the findings on each are folded."""
@@ -66,6 +69,12 @@ def worst_recovery(record: Part, arm: Part) -> Part | None:
     )
 
 
+def best_at_pairs(record: Part, arm: Part) -> tuple[Part, Part] | None:
+    """The judged attack that tells most pairs of an arm's rightly, and on which protocol."""
+    judged = [(a, p) for a in attacks_on(record, arm) for p in a["outcome"]["pairs"] if p["accuracy"] is not None]
+    return max(judged, key=lambda found: found[1]["accuracy"]["low"], default=None)
+
+
 def failed_controls(record: Part) -> list[Part]:
     """Controls that were judged and did not come out as they must."""
     return [a for a in record["attacks"] if a["control"] is not None and a["control"]["is_met"] is False]
@@ -77,17 +86,32 @@ def identity_verdict(record: Part, arm: Part) -> tuple[str, str]:
     if attack is None or not any(a["role"] == "attack" for a in attacks_on(record, arm)):
         is_planned = any(a["arm"] == arm["name"] and a["role"] == "attack" for a in record["attacks"])
         return "note", "has not been attacked yet" if is_planned else "is not attacked in this record"
+    return _leak(record, arm, attack) or _reason_for_doubt(record, arm) or _WITHSTOOD
+
+
+_WITHSTOOD = ("good", "withstood these attacks: none named victims better than a guess")
+
+
+def _leak(record: Part, arm: Part, attack: Part) -> tuple[str, str] | None:
     linkage = attack["outcome"]["linkage"]
     where = "in its mixed training images" if sees_mixed(attack) else "in the picture"
     if linkage["top1"]["low"] >= IS_BROKEN_AT:
         return "bad", f"does not hide who is {where}"
     if linkage["top1"]["low"] > linkage["chance_top1"]:
         return "caution", f"hides only in part who is {where}"
+    told = best_at_pairs(record, arm)
+    if told is not None and told[1]["accuracy"]["low"] >= RECOGNISES_FROM:
+        found = "no attack names victims better than a guess, but one tells who is the same person"
+        return "caution", f"hides only in part who is {where}: {found}"
+    return None
+
+
+def _reason_for_doubt(record: Part, arm: Part) -> tuple[str, str] | None:
     if failed_controls(record):
         return "note", "was not put to a test that counts: a control failed"
     if any(a["arm"] == arm["name"] and a["outcome"] is None for a in record["attacks"]):
         return "note", "is not judged yet: some attacks on it have not run"
-    return "good", "withstood these attacks: none named victims better than a guess"
+    return None
 
 
 def headline(record: Part) -> str:
@@ -295,6 +319,13 @@ def _identity(record: Part, arm: Part) -> Iterator[Finding]:
     if model["knows_secret"] and without:
         best = max(without, key=lambda e: e["value"])
         text += f" Without the secret the best of them names {percent(best['value'])} ({percent_interval(best)})."
+    told = best_at_pairs(record, arm)
+    if told is not None:
+        (best, protocol), accuracy = told, told[1]["accuracy"]
+        text += (
+            f" {best['label']} tells {percent(accuracy['value'])} of the pairs of {protocol['name']} rightly "
+            f"(interval {percent_interval(accuracy)}; a guess half)."
+        )
     if sees_mixed(attack):
         text += f" {_alone(record, arm)}"
     yield Finding(tone=tone, title=f"{arm['label']} {verdict}", text=text)

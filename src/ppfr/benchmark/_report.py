@@ -13,7 +13,7 @@ import jinja2
 
 from ppfr.assets import write_atomically
 from ppfr.benchmark._figures import MISSING
-from ppfr.benchmark._findings import IS_BROKEN_AT
+from ppfr.benchmark._findings import IS_BROKEN_AT, RECOGNISES_FROM
 from ppfr.benchmark._picture_files import read_grid
 from ppfr.benchmark._schema import Record, kind_of, read_record
 from ppfr.benchmark._templates._findings import RULES as TEMPLATE_RULES
@@ -27,10 +27,11 @@ _TONES = {"good": "✓ Holds", "caution": "! Mind", "bad": "✗ Fails", "note": 
 _RULES = (
     f"A protection “does not hide who is in the picture” where the best adversary names at least "
     f"{percent(IS_BROKEN_AT)} of the victims, by the lower end of the interval; it “hides only in part” where that end "
-    "lies above what guessing gets; otherwise it withstood these attacks, which does not show that it withstands "
-    "others. Recovered faces “pass” where at least half are accepted, and “some” pass where more are than of an "
-    "average face. An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be minded. "
-    "A failed control voids a good verdict."
+    "lies above what guessing gets, or where one tells pairs of one person from pairs of two with at least "
+    f"{percent(RECOGNISES_FROM)} by that end; otherwise it withstood these attacks, which does not show that it "
+    "withstands others. Recovered faces “pass” where at least half are accepted, and “some” pass where more are than "
+    "of an average face. An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be "
+    "minded. A failed control voids a good verdict."
 )
 
 

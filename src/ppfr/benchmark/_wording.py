@@ -98,9 +98,15 @@ def size(num_bytes: float) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """Words with commas and a last "and".
+    """Words with commas and a last "and"; with semicolons where commas are in the words themselves.
 
     >>> listed(["a", "b", "c"])
     'a, b and c'
+    >>> listed(["a, 1", "a, 2", "b"])
+    'a, 1; a, 2; and b'
     """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+    if len(words) < 2:
+        return "".join(words)
+    if any("," in word for word in words):
+        return f"{'; '.join(words[:-1])}; and {words[-1]}"
+    return f"{', '.join(words[:-1])} and {words[-1]}"
