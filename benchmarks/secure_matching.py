@@ -1,4 +1,4 @@
-"""Secure matching: what a party's core computes, what a query costs, side by side with other ways in the same run.
+"""Secure matching: what a party's core computes and what a query costs. Beside other ways: secure_backends.py.
 
 Three parties of the engine run as threads of this process over in-memory channels (no network, no TLS). Per party core,
 by the processor time of a party's own thread, which other work on the machine does not blur as it does wall time:
@@ -10,16 +10,12 @@ by the processor time of a party's own thread, which other work on the machine d
 Per query: wall time, the busiest party's processor time, bytes and rounds between parties, bytes to and from the asker;
 for 1:1, over growing galleries, over batches of 1 to 32 probes, and for a large gallery.
 
-Beside it, where it is installed: TenSEAL (CKKS; an encrypted probe against plain references; the key holder sees the
-scores). Where it is not, the result says so. SPU and MPyC beside the engine: secure_backends.py.
-
 Run: python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -215,44 +211,12 @@ def measure_keystream(turns: int) -> float:
     return round((8 << 20) / taken["processor_s"] / 1e9, 2)
 
 
-def measure_tenseal(options: argparse.Namespace) -> dict[str, Any] | str:
-    if importlib.util.find_spec("tenseal") is None:
-        return "not measured: tenseal is not installed (pip install 'ppfr[he]')"
-    import tenseal  # noqa: PLC0415 - optional
-
-    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
-    context.global_scale = 2**40
-    context.generate_galois_keys()
-    probe = people(1, seed=1)[0].tolist()
-    found: dict[str, Any] = {"shows": "scores, to the key holder"}
-    for num in options.tenseal_sizes:
-        gallery = people(num, seed=0)
-        columns = gallery.T.tolist()
-        wall, processor = [], []
-        for _ in range(3):
-            begun, used = time.perf_counter(), time.process_time()
-            encrypted = tenseal.ckks_vector(context, probe)
-            scores = np.array(encrypted.matmul(columns).decrypt())
-            wall.append(time.perf_counter() - begun)
-            processor.append(time.process_time() - used)
-        error = float(np.abs(scores[:num] - gallery @ np.array(probe)).max())
-        found[str(num)] = {
-            "wall_ms": round(1e3 * statistics.median(wall), 1),
-            "processor_ms": round(1e3 * statistics.median(processor), 1),
-            "comparisons_per_s": round(num / statistics.median(wall), 1),
-            "largest_error": error,
-            "bytes_probe": len(encrypted.serialize()),
-        }
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=30_000, help="of the inner products")
     parser.add_argument("--comparisons", type=int, default=500_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000])
     parser.add_argument("--batch-gallery", type=int, default=20_000)
-    parser.add_argument("--tenseal-sizes", type=int, nargs="+", default=[1, 64, 512])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--values", nargs="+", default=["int8", "int16"])
     parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
@@ -271,7 +235,6 @@ def main() -> None:
     }
     for values in arguments.values:
         result[values] = measure_engine(values, arguments)
-    result["tenseal"] = measure_tenseal(arguments)
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.json is not None:
