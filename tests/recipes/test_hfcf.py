@@ -36,6 +36,7 @@ def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
         *(f"hfcf-{eps}-no-{part}" for eps in ("1", "inf") for part in ("colour", "fusion")),
         "hfcf-3",
         "hfcf-1-even",
+        "hfcf-1-even-no-colour",
         "hfcf-1-noisy-colour",
         *(f"hfcf-1-{colour}" for colour in COLOURS),
         "dctdp-0.5",
@@ -55,6 +56,7 @@ def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment
         "hfcf-1-noisy-colour": {"colour_eps"},
         "hfcf-3": {"eps_mean"},
         "hfcf-1-even": {"learns", "learned_sha256"},
+        "hfcf-1-even-no-colour": {"colour", "learns", "learned_sha256"},
         "hfcf-1-lbp-bits": {"colour"},
         # Other coefficients have other ranges.
         "hfcf-1-no-fusion": {"fuses", "sensitivities_sha256"},
@@ -85,7 +87,7 @@ def test_each_question_changes_one_thing(experiment: Experiment) -> None:
     sides = {question.name: (question.arm, question.against) for question in experiment.questions}
     assert sides["fusion"] == ("hfcf-inf", "hfcf-inf-no-fusion")
     assert sides["fusion-at-equal-total"] == ("hfcf-3", "hfcf-1-no-fusion")
-    assert sides["learning"] == ("hfcf-1", "hfcf-1-even")
+    assert sides["learning"] == ("hfcf-1-no-colour", "hfcf-1-even-no-colour")
     assert sides["noise"] == ("hfcf-1-no-colour", "hfcf-inf-no-colour")
     assert sides["colour"] == ("hfcf-1", "hfcf-1-no-colour")
     assert sides["repaid"] == ("hfcf-1", "hfcf-inf-no-colour")

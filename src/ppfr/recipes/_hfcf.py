@@ -97,6 +97,11 @@ HFCF_VARIANTS: tuple[_Variant, ...] = (
         settings={"eps_mean": 1.0, "learns": False},
     ),
     _Variant(
+        name="hfcf-1-even-no-colour",
+        label="HFCF, eps 1, no colour, shared out evenly, not learned",
+        settings={"eps_mean": 1.0, "colour": "none", "learns": False},
+    ),
+    _Variant(
         name="hfcf-1-noisy-colour",
         label="HFCF, eps 1, colour under randomised response at 1",
         settings={"eps_mean": 1.0, "colour_eps": 1.0},
@@ -137,8 +142,14 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         name="learning",
         text="What does learning the budget gain over sharing it out evenly, at eps 1?",
-        arm="hfcf-1",
-        against="hfcf-1-even",
+        arm="hfcf-1-no-colour",
+        against="hfcf-1-even-no-colour",
+    ),
+    Question(
+        name="colour-beside-even-noise",
+        text="What do the colour channels add where the budget is even?",
+        arm="hfcf-1-even",
+        against="hfcf-1-even-no-colour",
     ),
     Question(
         name="noise", text="What does the noise take from the frequencies alone, at eps 1?",
