@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import tenseal
 
-from ppfr.matching import CkksKey, CkksMatcher, CkksServer
+from ppfr.secure import CkksKey, CkksMatcher, CkksServer
 
 DIM = 512
 G3, F3 = (

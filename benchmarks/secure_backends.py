@@ -37,10 +37,10 @@ from secure_matching import DIM, THRESHOLD, Trio, people
 
 from ppfr.core import MissingEnvironmentError, MissingExtraError, PartyError
 from ppfr.data import PairProtocol
-from ppfr.matching import CkksMatcher, FixedPoint, LinkTraffic, Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
 from ppfr.metrics import Comparisons
 from ppfr.models import NetworkEmbedder, for_inference, load_pretrained
-from ppfr.recipes import read_protocol
+from ppfr.secure import CkksMatcher, FixedPoint, LinkTraffic, Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
+from ppfr.systems import read_protocol
 
 LIBRARIES: dict[str, Callable[[bool], Spu | Mpyc]] = {
     "spu aby3": lambda tls: Spu(protocol="aby3", tls=tls),

@@ -31,7 +31,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ppfr.matching import (
+from ppfr.secure import (
     FixedPoint,
     InMemoryChannel,
     NumbaProducts,
@@ -39,14 +39,14 @@ from ppfr.matching import (
     Party,
     SharedRows,
     TorchProducts,
+    _circuits,
     ask,
     open_answers,
     share_rows,
     share_threshold,
 )
-from ppfr.matching._secure import _circuits
-from ppfr.matching._secure._keystream import Keystream, ZeroShares
-from ppfr.matching._secure._rounds import Rounds
+from ppfr.secure._keystream import Keystream, ZeroShares
+from ppfr.secure._rounds import Rounds
 
 DIM, THRESHOLD = 512, 0.3
 

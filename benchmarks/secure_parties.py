@@ -36,7 +36,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from delaying_relay import Relay, put_between
 
-from ppfr.matching import SecureGalleryClient, write_trial
+from ppfr.service import SecureGalleryClient, write_trial
 
 DIM, THRESHOLD = 512, 0.3
 SERVE = "import sys; from ppfr.cli import run; sys.exit(run(sys.argv[1:]))"

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ppfr.matching import Enrolment, FixedPoint, Removal, SharedRows, ShareStore, new_reference_ids
+from ppfr.matching import new_reference_ids
+from ppfr.secure import Enrolment, FixedPoint, Removal, SharedRows, ShareStore
 
 DIM = 512
 

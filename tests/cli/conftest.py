@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ppfr.cli import run
-from ppfr.data import SyntheticFaces, write_crop
+from ppfr.data import write_crop
+from ppfr.synthetic import SyntheticFaces
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,7 +125,7 @@ def test_errors_within_a_command(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("ppfr.recipes.describe_data", fail)
+    monkeypatch.setattr("ppfr.workflows.describe_data", fail)
     assert run(["data", "list"]) == code
     printed = capsys.readouterr()
     assert not printed.out and said in printed.err and "Traceback" not in printed.err
@@ -138,7 +138,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ppfr.recipes.describe_data", fail)
+    monkeypatch.setattr("ppfr.workflows.describe_data", fail)
     with pytest.raises(ZeroDivisionError):
         run(["data", "list"])
 

@@ -12,19 +12,12 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from ppfr.core import ImageSet, PpfrError, RangeError
-from ppfr.data import (
-    ArrayImageSet,
-    SyntheticFaces,
-    assert_disjoint,
-    contact_sheet,
-    face_seeds,
-    render_face,
-    synthetic_pairs,
-)
-from ppfr.data._synthetic._capture import Occlusion, draw_capture
-from ppfr.data._synthetic._geometry import TEMPLATE_PX, landmarks, look
-from ppfr.data._synthetic._identity import HairStyle, draw_person
-from ppfr.data._synthetic._render import render_capture
+from ppfr.data import ArrayImageSet, assert_disjoint
+from ppfr.synthetic import SyntheticFaces, contact_sheet, face_seeds, render_face, synthetic_pairs
+from ppfr.synthetic._capture import Occlusion, draw_capture
+from ppfr.synthetic._geometry import TEMPLATE_PX, landmarks, look
+from ppfr.synthetic._identity import HairStyle, draw_person
+from ppfr.synthetic._render import render_capture
 
 
 @pytest.fixture(scope="module")

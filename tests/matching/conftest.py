@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,40 +47,3 @@ def make_enrolled(twin):
         return shape, rows, (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32), keys
 
     return make
-
-
-@pytest.fixture(scope="session")
-def plain():
-    """tests/reference/secure_matching.py as a module."""
-    path = Path(__file__).parents[1] / "reference" / "secure_matching.py"
-    spec = importlib.util.spec_from_file_location("reference_secure_matching", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def three_parties():
-    """Run a function of (party, channel, keys) at three parties at once; their results. Keys are fixed."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
-    from ppfr.matching import InMemoryChannel, PairwiseKeys
-
-    pool = ThreadPoolExecutor(3)
-
-    def run(work, *, channels=None):
-        keys = [PairwiseKeys(own=bytes([i]) * 16, next=bytes([(i + 1) % 3]) * 16) for i in range(3)]
-        channels = InMemoryChannel.ring(timeout_s=600) if channels is None else channels
-        jobs = [pool.submit(work, i, channels[i], keys[i]) for i in range(3)]
-        return [job.result() for job in jobs]
-
-    yield run
-    pool.shutdown()
-
-
-@pytest.fixture(scope="session")
-def spu_python():
-    """Interpreter of SPU's environment."""
-    named = os.environ.get("PPFR_SPU_PYTHON")
-    if not named:
-        pytest.skip("PPFR_SPU_PYTHON is not set: it names the interpreter of SPU's environment, requirements/spu.txt")
-    return named

@@ -45,7 +45,7 @@ def analyse_channels(
     Writes OUT/channels.json: for each penalty weight the channels kept and dropped, the share of energy kept and the
     recogniser's loss on held-out images.
     """
-    from ppfr.recipes import analyse_channels as analyse
+    from ppfr.experiments.ppfr_fd import analyse_channels as analyse
 
     result = analyse(
         preset=preset,

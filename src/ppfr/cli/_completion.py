@@ -19,49 +19,49 @@ def offering(get_names: Callable[[], Sequence[str]]) -> Callable[[str], list[str
 
 def methods() -> tuple[str, ...]:
     """Protections and controls."""
-    from ppfr.recipes import MASKERS
+    from ppfr.systems import MASKERS
 
     return tuple(MASKERS)
 
 
 def recipes() -> tuple[str, ...]:
     """Recipes, and the word that lists them."""
-    from ppfr.recipes import RECIPES
+    from ppfr.experiments import RECIPES
 
     return (*RECIPES, "list")
 
 
 def presets() -> tuple[str, ...]:
     """Presets that every recipe has."""
-    from ppfr.recipes import PRESETS
+    from ppfr.experiments import PRESETS
 
     return PRESETS
 
 
 def analysis_presets() -> tuple[str, ...]:
     """Presets of the channel analysis."""
-    from ppfr.recipes import ANALYSIS_PRESETS
+    from ppfr.experiments.ppfr_fd import ANALYSIS_PRESETS
 
     return ANALYSIS_PRESETS
 
 
 def attacks() -> tuple[str, ...]:
     """Attacks."""
-    from ppfr.recipes import ATTACK_LABELS
+    from ppfr.experiments import ATTACK_LABELS
 
     return tuple(ATTACK_LABELS)
 
 
 def protocols() -> tuple[str, ...]:
     """Verification protocols."""
-    from ppfr.recipes import PROTOCOLS
+    from ppfr.systems import PROTOCOLS
 
     return PROTOCOLS
 
 
 def image_sets() -> tuple[str, ...]:
     """Image sets that have a name."""
-    from ppfr.recipes import IMAGE_SETS
+    from ppfr.systems import IMAGE_SETS
 
     return IMAGE_SETS
 
@@ -75,20 +75,20 @@ def public_networks() -> tuple[str, ...]:
 
 def ways() -> tuple[str, ...]:
     """Ways of training."""
-    from ppfr.recipes import WAYS
+    from ppfr.workflows import WAYS
 
     return WAYS
 
 
 def networks() -> tuple[str, ...]:
     """Networks to train from nothing."""
-    from ppfr.recipes import NETWORKS
+    from ppfr.systems import NETWORKS
 
     return tuple(NETWORKS)
 
 
 def heads() -> tuple[str, ...]:
     """Margin heads."""
-    from ppfr.recipes import HEADS
+    from ppfr.systems import HEADS
 
     return tuple(HEADS)

@@ -71,7 +71,7 @@ def enrol(
 
     ppfr match enrol photos/ --parties client.toml --model mobilefacenet-y1 --weights DIR
     """
-    from ppfr.recipes import match_enrol
+    from ppfr.workflows import match_enrol
 
     faces = _faces(model, secret, largest, weights, device)
     emit(match_enrol(source, parties=parties, subject=subject, faces=faces), as_json=json, title="enrolled")
@@ -96,7 +96,7 @@ def verify(
 
     ppfr match verify photo.jpg --subject ana --threshold 0.4 --parties client.toml --model mobilefacenet-y1
     """
-    from ppfr.recipes import match_verify
+    from ppfr.workflows import match_verify
 
     result = match_verify(
         source,
@@ -135,7 +135,7 @@ def identify(
 
     ppfr match identify photo.jpg --threshold 0.4 --parties client.toml --model mobilefacenet-y1 --weights DIR
     """
-    from ppfr.recipes import match_identify
+    from ppfr.workflows import match_identify
 
     result = match_identify(
         source,
@@ -159,7 +159,7 @@ def remove(
 
     ppfr match remove --subject ana --parties client.toml
     """
-    from ppfr.recipes import match_remove
+    from ppfr.workflows import match_remove
 
     emit(match_remove(subject, parties=parties), as_json=json, title="removed")
 
@@ -170,7 +170,7 @@ def status(parties: Parties, json: Json = False) -> None:
 
     ppfr match status --parties client.toml
     """
-    from ppfr.recipes import match_status
+    from ppfr.workflows import match_status
 
     told = match_status(parties)
     shown = told if json else told | {"parties": [_in_words(facts) for facts in told["parties"]]}
@@ -186,6 +186,6 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _faces(model: str | None, secret: Path | None, largest: bool, weights: Path | None, device: str) -> Any:
-    from ppfr.recipes import FaceReader
+    from ppfr.workflows import FaceReader
 
     return FaceReader(model=model, secret_path=secret, weights=weights, takes_largest=largest, device=device)

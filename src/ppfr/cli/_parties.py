@@ -52,7 +52,7 @@ def trial(
     Then `ppfr party serve --config trial/party-0.toml` and so on, one process each. For three machines give their
     addresses and take to each its own files: party-N.toml, party-N.crt, party-N.key, party-N.shares, ca.crt.
     """
-    from ppfr.matching import write_trial
+    from ppfr.service import write_trial
 
     addresses = address or [f"127.0.0.1:{port}" for port in (7300, 7301, 7302)]
     chosen = "int8" if values == "int8" else values
@@ -85,7 +85,7 @@ def certify(
 
     The authority's key (ca.key) makes certificates of any name: keep it apart from the parties' hosts.
     """
-    from ppfr.matching import make_certificates
+    from ppfr.service import make_certificates
 
     told = make_certificates(out, clients=client or [], days=days)
     emit({name: [str(path) for path in paths] for name, paths in told.items()}, as_json=json, title="certificates")
@@ -97,7 +97,7 @@ def init(config: Config, json: Json = False) -> None:
 
     ppfr party init --config party-0.toml
     """
-    from ppfr.matching import PartySettings, create_store
+    from ppfr.service import PartySettings, create_store
 
     settings = PartySettings.read(config)
     create_store(settings).close()
@@ -115,7 +115,7 @@ def serve(
 
     Logs go to stderr: peers by name, numbers, kinds and times of queries, errors; never a share, subject or answer.
     """
-    from ppfr.matching import PartyServer, PartySettings
+    from ppfr.service import PartyServer, PartySettings
 
     settings = PartySettings.read(config)
     handler = logging.StreamHandler(sys.stderr)

@@ -31,7 +31,7 @@ def align(
     template. Photos without a face, with several, or that cannot be read are listed together at the end; the others
     are written, and after mending those the same command goes on.
     """
-    from ppfr.recipes import align_photos
+    from ppfr.workflows import align_photos
 
     emit(align_photos(source, out, takes_largest=largest, weights=weights), as_json=json, title="aligned")
 
@@ -64,7 +64,7 @@ def mask(
     Writes NAME.masked.safetensors (float16, with the method's public parameters) and NAME.masked.png. The secret is
     kept apart, readable by you alone; all devices of one deployment share it.
     """
-    from ppfr.recipes import mask_photo
+    from ppfr.workflows import mask_photo
 
     result = mask_photo(photo, out, method=method, secret_path=secret, takes_largest=largest, weights=weights)
     if result["secret_was_drawn"]:

@@ -26,7 +26,7 @@ def demo(
 
     Writes OUT/report.html (one page, opens without a network) and OUT/record.json. It is `ppfr run spine:demo`.
     """
-    from ppfr.recipes import run_recipe
+    from ppfr.workflows import run_recipe
 
     result = run_recipe("spine:demo", preset="laptop", out_dir=out, seed=seed, device=device, resumes=resume)
     finish(result, as_json=json, title="demo")
@@ -65,7 +65,7 @@ def run_experiment(
 
     Every finished part is kept; after an interruption, the same command with --resume goes on.
     """
-    from ppfr.recipes import list_recipes, run_recipe
+    from ppfr.workflows import list_recipes, run_recipe
 
     if recipe == "list":
         emit(list_recipes(), as_json=json, title="recipes")
@@ -100,7 +100,7 @@ def report(
 
     ppfr report runs/spine-lfw-laptop --out report.html --no-pictures
     """
-    from ppfr.recipes import write_reports
+    from ppfr.workflows import write_reports
 
     emit(write_reports(records, out, with_pictures=pictures), as_json=json, title="report")
 

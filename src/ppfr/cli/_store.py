@@ -31,7 +31,7 @@ def list_data(data: Data = None, json: Json = False) -> None:
 
     ppfr data list --data DIR
     """
-    from ppfr.recipes import describe_data
+    from ppfr.workflows import describe_data
 
     emit(describe_data(data), as_json=json, title="data")
 
@@ -52,7 +52,7 @@ def check_data(
 
     ppfr data check photos/
     """
-    from ppfr.recipes import check_images
+    from ppfr.workflows import check_images
 
     emit(check_images(source, data=data), as_json=json, title="all images can be read")
 
@@ -68,7 +68,7 @@ def fetch_data(
 
     ppfr data fetch lfw --data DIR --weights DIR
     """
-    from ppfr.recipes import fetch_data_set
+    from ppfr.workflows import fetch_data_set
 
     emit(fetch_data_set(name, data, weights=weights), as_json=json, title="fetched")
 
@@ -85,7 +85,7 @@ def make_synthetic(
 
     ppfr data synthetic --out faces/ --subjects 20 --images 10
     """
-    from ppfr.recipes import write_synthetic
+    from ppfr.workflows import write_synthetic
 
     result = write_synthetic(out, num_subjects=subjects, images_per_subject=images, seed=seed)
     emit(result, as_json=json, title="synthetic faces")
@@ -97,7 +97,7 @@ def list_models(weights: Weights = None, json: Json = False) -> None:
 
     ppfr models list --weights DIR
     """
-    from ppfr.recipes import describe_models
+    from ppfr.workflows import describe_models
 
     emit({"models": describe_models(weights)}, as_json=json, title="public networks")
 
@@ -111,7 +111,7 @@ def fetch_models(
 
     ppfr models fetch --weights DIR
     """
-    from ppfr.recipes import fetch_networks
+    from ppfr.workflows import fetch_networks
 
     emit(fetch_networks(weights), as_json=json, title="fetched")
 
@@ -126,7 +126,7 @@ def show_model(
 
     ppfr models show mobilefacenet-casia --weights DIR
     """
-    from ppfr.recipes import describe_model
+    from ppfr.workflows import describe_model
 
     emit(describe_model(model, weights=weights), as_json=json, title=model)
 
@@ -142,7 +142,7 @@ def export_model(
 
     ppfr models export mobilefacenet-y1 --out y1.onnx --weights DIR
     """
-    from ppfr.recipes import export_network
+    from ppfr.workflows import export_network
 
     emit(export_network(model, out, weights=weights), as_json=json, title="exported")
 
@@ -153,7 +153,7 @@ def doctor(data: Data = None, weights: Weights = None, json: Json = False) -> No
 
     ppfr doctor --data DIR --weights DIR
     """
-    from ppfr.recipes import examine_machine
+    from ppfr.workflows import examine_machine
 
     report = examine_machine(data=data, weights=weights)
     emit(report, as_json=json, title="doctor")

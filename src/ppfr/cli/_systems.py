@@ -102,7 +102,7 @@ def train(
     Writes OUT/network.safetensors (with its model card) and OUT/masker.json; the secret is a file of its own. A killed
     run goes on with --resume and ends bit-identical (on a CPU).
     """
-    from ppfr.recipes import TrainingRequest, train_system
+    from ppfr.workflows import TrainingRequest, train_system
 
     request = TrainingRequest(
         images=images,
@@ -161,7 +161,7 @@ def evaluate(
 
     ppfr evaluate --model mobilefacenet-y1 --protocol lfw --data DIR --weights DIR --json
     """
-    from ppfr.recipes import evaluate_model
+    from ppfr.workflows import evaluate_model
 
     result = evaluate_model(
         model, protocol, secret_path=secret, flips=flip, data=data, weights=weights, seed=seed, device=device
@@ -215,7 +215,7 @@ def attack(
     Writes OUT/record.json and OUT/report.html. With --no-knows-secret the adversary simulates the protection under
     secrets of its own and matches them to what it sees.
     """
-    from ppfr.recipes import AttackRequest, attack_method
+    from ppfr.workflows import AttackRequest, attack_method
 
     request = AttackRequest(
         kind=kind,

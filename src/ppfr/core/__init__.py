@@ -1,6 +1,7 @@
 """Value types, contracts, errors, seeds and device choice. No torch import at run time, no I/O."""
 
 from ppfr.core._devices import choose_device as choose_device
+from ppfr.core._durations import duration as duration
 from ppfr.core._errors import AlignmentError as AlignmentError
 from ppfr.core._errors import CheckpointError as CheckpointError
 from ppfr.core._errors import ChecksumError as ChecksumError
@@ -39,6 +40,20 @@ from ppfr.core._queries import MatchInterface as MatchInterface
 from ppfr.core._queries import QueryAttack as QueryAttack
 from ppfr.core._queries import QueryResult as QueryResult
 from ppfr.core._queries import check_budgets as check_budgets
+from ppfr.core._record import KEY_KEPT as KEY_KEPT
+from ppfr.core._record import KEY_STOLEN as KEY_STOLEN
+from ppfr.core._record import KEYED_SEARCH as KEYED_SEARCH
+from ppfr.core._record import SCHEMA_VERSION as SCHEMA_VERSION
+from ppfr.core._record import Record as Record
+from ppfr.core._record import check_record as check_record
+from ppfr.core._record import kind_of as kind_of
+from ppfr.core._record import record_schema as record_schema
+from ppfr.core._record import status_of as status_of
+from ppfr.core._record import without_paths as without_paths
+from ppfr.core._reference_ids import ID_BYTES as ID_BYTES
+from ppfr.core._reference_ids import new_reference_ids as new_reference_ids
+from ppfr.core._rows import NORM_TOLERANCE as NORM_TOLERANCE
+from ppfr.core._rows import unit_rows as unit_rows
 from ppfr.core._seeding import derive_seed as derive_seed
 from ppfr.core._templates import Matcher as Matcher
 from ppfr.core._templates import Matches as Matches

@@ -38,8 +38,3 @@ from ppfr.data._splits import training_split_for_lfw as training_split_for_lfw
 from ppfr.data._splits import without_subjects_of as without_subjects_of
 from ppfr.data._subjects import assert_disjoint as assert_disjoint
 from ppfr.data._subjects import canonical_subject as canonical_subject
-from ppfr.data._synthetic import SyntheticFaces as SyntheticFaces
-from ppfr.data._synthetic import contact_sheet as contact_sheet
-from ppfr.data._synthetic import face_seeds as face_seeds
-from ppfr.data._synthetic import render_face as render_face
-from ppfr.data._synthetic import synthetic_pairs as synthetic_pairs

@@ -16,9 +16,9 @@ import torch
 from scipy.sparse.linalg import svds
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError, derive_seed
-from ppfr.data import SyntheticFaces
 from ppfr.frequency import luma
 from ppfr.masking._front_end import check_word
+from ppfr.synthetic import SyntheticFaces
 
 PictureColours = Literal["y", "rgb"]
 BUILT_IN_PEOPLE = 512

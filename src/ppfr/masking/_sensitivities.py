@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError
-from ppfr.data import SyntheticFaces
 from ppfr.frequency import bdct_upsampled, bdct_upsampled_strongest, empty_large, lowest_channels, strongest_colour
 from ppfr.masking._front_end import FrontEnd, FrontEndName, check_word
+from ppfr.synthetic import SyntheticFaces
 
 BLOCK = 8
 SCALE = 128.0 * BLOCK

@@ -10,8 +10,8 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import InvalidInputError, ShapeError
-from ppfr.matching._scanning import ROUNDING, ScanningMatcher, quantised, unit_rows
+from ppfr.core import InvalidInputError, ShapeError, unit_rows
+from ppfr.matching._scanning import ROUNDING, ScanningMatcher, quantised
 
 _ROWS_AT_ONCE = 1 << 16
 

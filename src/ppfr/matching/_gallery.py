@@ -5,7 +5,6 @@ Suffixes: M references, K template values, C some of the references.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, final
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import (
+    ID_BYTES,
     CorruptTemplateError,
     InvalidInputError,
     PolynomialKeys,
@@ -22,17 +22,13 @@ from ppfr.core import (
     RangeError,
     ShapeError,
     UnsupportableError,
+    new_reference_ids,
 )
-from ppfr.matching._gallery_files import ID_BYTES, GalleryFiles, Values, row_bytes_of
+from ppfr.matching._gallery_files import GalleryFiles, Values, row_bytes_of
 from ppfr.matching._scanning import quantised
 
 _ROWS_AT_ONCE = 1 << 16
 _NORM_TOLERANCE = 2e-3
-
-
-def new_reference_ids(num: int) -> NDArray[np.uint8]:
-    """(num, 16) random ids; whose they are is for the caller to keep."""
-    return np.frombuffer(secrets.token_bytes(ID_BYTES * num), dtype=np.uint8).reshape(num, ID_BYTES)
 
 
 @final

@@ -12,12 +12,11 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr.core import CorruptTemplateError, PolynomialShape, RangeError, StorageError
+from ppfr.core import ID_BYTES, CorruptTemplateError, PolynomialShape, RangeError, StorageError
 from ppfr.matching import _row_files as files
 from ppfr.matching._row_files import Commit, RowHeader
 
 Values = Literal["float32", "int8"]
-ID_BYTES = 16
 Append = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]], None]
 
 

@@ -1,7 +1,0 @@
-"""The synthetic identity generator: people who do not exist, as the data that comes with the package."""
-
-from ppfr.data._synthetic._faces import SyntheticFaces as SyntheticFaces
-from ppfr.data._synthetic._faces import contact_sheet as contact_sheet
-from ppfr.data._synthetic._faces import face_seeds as face_seeds
-from ppfr.data._synthetic._faces import render_face as render_face
-from ppfr.data._synthetic._pairs import synthetic_pairs as synthetic_pairs

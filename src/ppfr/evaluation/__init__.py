@@ -1,0 +1,27 @@
+"""Experiment -> run -> result record."""
+
+from ppfr.evaluation._evaluate import EvaluationSettings as EvaluationSettings
+from ppfr.evaluation._evaluate import evaluate as evaluate
+from ppfr.evaluation._experiment import Arm as Arm
+from ppfr.evaluation._experiment import ArmTraining as ArmTraining
+from ppfr.evaluation._experiment import AttackPlan as AttackPlan
+from ppfr.evaluation._experiment import ControlRule as ControlRule
+from ppfr.evaluation._experiment import Experiment as Experiment
+from ppfr.evaluation._experiment import Judge as Judge
+from ppfr.evaluation._experiment import Knowledge as Knowledge
+from ppfr.evaluation._experiment import Question as Question
+from ppfr.evaluation._experiment import Reported as Reported
+from ppfr.evaluation._experiment import RunOptions as RunOptions
+from ppfr.evaluation._experiment import TrainedArm as TrainedArm
+from ppfr.evaluation._experiment import Victims as Victims
+from ppfr.evaluation._masked_pictures import picture_of_masked as picture_of_masked
+from ppfr.evaluation._run import run as run
+from ppfr.evaluation._templates._experiment import InversionRule as InversionRule
+from ppfr.evaluation._templates._experiment import KeySelection as KeySelection
+from ppfr.evaluation._templates._experiment import QueryAttackPlan as QueryAttackPlan
+from ppfr.evaluation._templates._experiment import QueryRule as QueryRule
+from ppfr.evaluation._templates._experiment import Reveal as Reveal
+from ppfr.evaluation._templates._experiment import TemplateArm as TemplateArm
+from ppfr.evaluation._templates._experiment import TemplateAttackPlan as TemplateAttackPlan
+from ppfr.evaluation._templates._experiment import TemplateExperiment as TemplateExperiment
+from ppfr.evaluation._templates._experiment import Transfer as Transfer

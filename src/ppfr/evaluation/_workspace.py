@@ -1,0 +1,169 @@
+"""The folder of a run: one file for each finished stage, so that nothing measured is lost and a run can go on.
+
+record.json      the record, written anew after each stage
+run.json         what the run is of: configuration, its checksum, a probe of each masker
+parts/           the result of each stage
+locks/           held by the process that works on a stage; the system lets go of them when it ends
+errors/          tracebacks of unexpected errors; stays on this machine
+state/           scores behind paired intervals; stays on this machine
+training/        checkpoints of recognisers and attackers
+pictures/        strips of faces for the report
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from ppfr.assets import write_atomically, write_json
+from ppfr.core import CheckpointError
+
+Json = dict[str, Any]
+
+
+class Workspace:
+    """Reads and writes the folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.record_path = self.folder / "record.json"
+        self.pictures = self.folder / "pictures"
+
+    def claim(self, identity: Json, *, resume: bool) -> None:
+        """Make this folder the run's own, or take up the run that is in it.
+
+        Raises:
+            CheckpointError: there is a run and `resume` is false, or it is of another configuration.
+        """
+        path = self.folder / "run.json"
+        if not path.exists():
+            if resume and self.record_path.exists():
+                raise CheckpointError(f"{self.folder} holds a record but no run to resume; choose another folder")
+            write_json(identity, path)
+            return
+        if not resume:
+            raise CheckpointError(f"{self.folder} holds an earlier run; resume it, or choose another folder")
+        earlier = _read(path)
+        different = _differences(earlier["config"], identity["config"])
+        if different:
+            raise CheckpointError(
+                f"{self.folder} holds a run of another configuration: {', '.join(different[:6])} differ(s); "
+                "resume with the same settings and data, or choose another folder"
+            )
+        for name, probe in identity["probes"].items():
+            if not np.allclose(probe, earlier["probes"].get(name, np.nan), rtol=1e-3, atol=1e-3):
+                raise CheckpointError(
+                    f"{self.folder} holds a run under another secret of arm {name!r}; resume with its secret, "
+                    "or choose another folder"
+                )
+
+    def part(self, stage: str) -> Json | None:
+        """What a stage left, if it has run.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = self._part_path(stage)
+        return _read(path) if path.exists() else None
+
+    def write_part(self, stage: str, part: Mapping[str, Any]) -> None:
+        """Keep what a stage left."""
+        write_json(dict(part), self._part_path(stage))
+
+    @contextlib.contextmanager
+    def working_on(self, stage: str) -> Iterator[bool]:
+        """Whether the stage is this process's to work on: no other one is at it until the block ends."""
+        path = self.folder / "locks" / f"{_slug(stage)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def write_traceback(self, stage: str, text: str) -> str:
+        """Keep the traceback of an unexpected error; returns the file's name within the folder."""
+        name = f"errors/{_slug(stage)}.txt"
+        with write_atomically(self.folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
+        return name
+
+    def training_dir(self, kind: str, name: str) -> Path:
+        """Where a training keeps its checkpoints."""
+        return self.folder / "training" / f"{kind}-{name}"
+
+    def write_scores(self, arm: str, protocol: str, scores_N: np.ndarray) -> None:
+        """Keep an arm's scores for the paired interval."""
+        with write_atomically(self._scores_path(arm, protocol)) as temporary, temporary.open("wb") as file:
+            np.save(file, scores_N)
+
+    def read_scores(self, arm: str, protocol: str) -> np.ndarray:
+        """An arm's scores.
+
+        Raises:
+            CheckpointError: they are gone or damaged.
+        """
+        path = self._scores_path(arm, protocol)
+        try:
+            scores_N: np.ndarray = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"state/{path.name} is gone or damaged; run the experiment in a new folder"
+            ) from error
+        return scores_N
+
+    def _part_path(self, stage: str) -> Path:
+        return self.folder / "parts" / f"{_slug(stage)}.json"
+
+    def _scores_path(self, arm: str, protocol: str) -> Path:
+        return self.folder / "state" / f"scores--{arm}--{protocol}.npy"
+
+
+def _slug(stage: str) -> str:
+    return stage.replace("/", "--")
+
+
+def config_sha256(config: Any) -> str:
+    """Checksum of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _read(path: Path) -> Json:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} is damaged; delete it to have its stage run again, or use a new folder"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.parent.name}/{path.name} is damaged; delete it, or use a new folder")
+    return value
+
+
+def _differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Places at which two JSON values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for key in sorted({*one, *other})
+            for found in _differences(one.get(key), other.get(key), f"{place}.{key}" if place else key)
+        ]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            found
+            for index, (a, b) in enumerate(zip(one, other, strict=True))
+            for found in _differences(a, b, f"{place}[{index}]")
+        ]
+    return [] if one == other else [place or "all of it"]

@@ -1,0 +1,27 @@
+"""Every experiment by the name that the command line knows it by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from ppfr.evaluation import Experiment, TemplateExperiment
+from ppfr.experiments import adamixup, hfcf, spine
+from ppfr.experiments._context import RecipeContext
+
+Recipe = Callable[[RecipeContext], Experiment | TemplateExperiment]
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "spine:demo": spine.demo,
+        "spine:lfw": spine.lfw,
+        "spine:cfp": spine.cfp,
+        "adamixup:table1": adamixup.table1,
+        "adamixup:table2": adamixup.table2,
+        "adamixup:table3": adamixup.table3,
+        "adamixup:ways": adamixup.ways,
+        "hfcf:ablation": hfcf.ablation,
+        "hfcf:mapping": hfcf.mapping,
+        "hfcf:one_to_n": hfcf.one_to_n,
+        "hfcf:smpc": hfcf.smpc,
+    }
+)

@@ -1,0 +1,137 @@
+"""What every recipe is told, what a preset may spend, and what simulated deployments and judges come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+
+from ppfr.core import InvalidInputError, choose_device, derive_seed
+from ppfr.evaluation import Judge, Knowledge
+from ppfr.masking import SECRET_BYTES
+from ppfr.models import Backbone, ModelCard, NetworkEmbedder, for_inference
+from ppfr.training import Plan
+
+PRESETS = ("fast-test", "laptop", "paper")
+AnyBudget = TypeVar("AnyBudget")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeContext:
+    """What a recipe is told: where things are and how large to be; no figure depends on the directories.
+
+    Attributes:
+        preset: one of `PRESETS`.
+        out_dir: the run's directory.
+        seed: root of every draw.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        resumes: take up what lies in `out_dir`.
+        data: directory of real faces, or None for PPFR_DATA.
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+        command: the command line that runs this, for the report.
+    """
+
+    preset: str
+    out_dir: Path
+    seed: int
+    device: str = "auto"
+    resumes: bool = False
+    data: Path | None = None
+    weights: Path | None = None
+    command: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much of everything a preset spends; the same for every arm, and for an attack on every arm.
+
+    Attributes:
+        passes: of the recogniser's training.
+        attack_passes: by attack.
+        attack_options: by attack: widths and depths of its networks.
+        num_victims: people attacked.
+        num_resamples: behind each interval.
+        batch_size: of every training.
+        max_steps: cuts every training short ("fast-test" alone).
+        precision: of every training.
+    """
+
+    passes: int
+    attack_passes: Mapping[str, int]
+    attack_options: Mapping[str, Mapping[str, Any]]
+    num_victims: int
+    num_resamples: int = 1000
+    batch_size: int = 64
+    max_steps: int | None = None
+    precision: str = "32-true"
+
+    def plan(self, passes: int, **options: Any) -> Plan:
+        """A training of so many passes within this budget."""
+        return Plan(
+            passes=passes,
+            batch_size=self.batch_size,
+            max_steps=self.max_steps,
+            precision=self.precision,
+            checkpoint_every_steps=100,
+            **options,
+        )
+
+
+WIDE_ATTACKERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "unet": {"width": 64, "max_width": 1024, "num_blocks": 2, "num_fine_blocks": 1},
+        "cgan": {"width": 64, "max_width": 512, "discriminator_width": 64},
+        "linkage": {"stem_width": 128, "stem_depth": 6},
+    }
+)
+LAPTOP_BUDGET = Budget(
+    passes=3,
+    attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
+    attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
+    num_victims=500,
+    precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
+)
+FAST_BUDGET = Budget(
+    passes=1,
+    attack_passes={"unet": 1, "cgan": 1, "linkage": 1},
+    attack_options={
+        "unet": {"width": 8, "max_width": 32, "num_deployments": 1},
+        "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},
+        "linkage": {"stem_width": 16, "stem_depth": 1, "num_deployments": 1},
+    },
+    num_victims=20,
+    num_resamples=100,
+    batch_size=16,
+    max_steps=4,
+)
+
+
+def budget_of(budgets: Mapping[str, AnyBudget], preset: str) -> AnyBudget:
+    """The budget of a preset.
+
+    Raises:
+        InvalidInputError: unknown preset.
+    """
+    if preset not in budgets:
+        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(budgets)}")
+    return budgets[preset]
+
+
+def simulated_secret(context: RecipeContext) -> bytes:
+    """The secret of a simulated deployment: it comes from the seed, so that the run can be repeated."""
+    rng = torch.Generator().manual_seed(derive_seed(context.seed, "deployment", "secret"))
+    return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
+
+
+def judge_of(context: RecipeContext, network: Backbone, card: ModelCard) -> Judge:
+    """A recogniser of plain faces as judge."""
+    return Judge(
+        name=card.name,
+        label=card.name,
+        embedder=NetworkEmbedder(for_inference(network).to(choose_device(context.device))),
+        knowledge=[Knowledge.of_card(card, used_as="judge and the linkage attack's teacher")],
+    )

@@ -1,0 +1,123 @@
+"""What a recipe tests on: people to train on, pairs to verify, a judge; on LFW, on synthetic faces, on a package."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppfr.assets import data_root
+from ppfr.core import ImageSet, MissingAssetError
+from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
+from ppfr.experiments._context import Budget, RecipeContext
+from ppfr.experiments.spine._experiments import ATTACKERS_FROM, JUDGE, JUDGE_FROM, synthetic_judge, synthetic_people
+from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
+from ppfr.systems._catalogue import synthetic_protocol
+from ppfr.systems._strategies import FromScratch, Way
+from ppfr.training import OptimiserSettings
+
+_PACKAGE_SETS = {"lfw": "lfw", "cfp_fp": "cfp-fp", "agedb_30": "agedb-30", "calfw": "calfw"}
+_FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Testbed:
+    """Faces and a judge; who is in one set is in no other that must not share people with it.
+
+    Attributes:
+        people: "real" or "synthetic".
+        protocols: the first one is where victims come from.
+        images: recognisers train on them.
+        public: attackers train on them.
+        judge: recogniser of plain faces, and its card.
+        lpips: distance of two batches, or None.
+    """
+
+    people: str
+    protocols: Sequence[PairProtocol]
+    images: ImageSet
+    public: ImageSet
+    judge: tuple[Backbone, ModelCard]
+    lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+
+    def fields(self) -> dict[str, Any]:
+        """Those of an `Experiment` that are the same whatever is tested; attacks and judges are the recipe's."""
+        return {"people": self.people, "protocols": self.protocols, "training_images": self.images, "lpips": self.lpips}
+
+
+def lfw_testbed(context: RecipeContext) -> Testbed:
+    """LFW's 6,000 pairs; everything is trained on people who are in none of them.
+
+    Raises:
+        MissingAssetError: LFW, CFP or a public network is not there.
+    """
+    root = data_root(context.data)
+    images = training_split_for_lfw(root)
+    return Testbed(
+        people="real",
+        protocols=[read_lfw(root)],
+        images=images,
+        public=images,
+        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
+    )
+
+
+def fast_testbed(context: RecipeContext, way: Way) -> Testbed:
+    """A few synthetic people, and a judge that `way` trains: whatever runs, runs in seconds and means nothing."""
+    return Testbed(
+        people="synthetic",
+        protocols=[synthetic_protocol(num_pairs=_FAST_PAIRS)],
+        images=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=0),
+        public=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=ATTACKERS_FROM),
+        judge=synthetic_judge(context, way, synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=JUDGE_FROM)),
+        lpips=None,
+    )
+
+
+def small_way(budget: Budget) -> FromScratch:
+    """A small network from scratch, for synthetic people."""
+    return FromScratch(
+        plan=budget.plan(budget.passes, log_every_steps=1),
+        network="mobilefacenet-small",
+        head="cosface",
+        scale=32.0,
+        margin=0.2,
+        optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+    )
+
+
+def package_testbed(context: RecipeContext, folder: str, *, title: str) -> Testbed:
+    """A training set and the pair sets of its InsightFace package, as the user has them.
+
+    Args:
+        context: of the run.
+        folder: of the package in the data directory.
+        title: what to ask the user for.
+
+    Raises:
+        MissingAssetError: they are not there; names all that is missing.
+    """
+    where = data_root(context.data) / folder
+    wanted = ["train.rec", "train.idx", *(f"{name}.bin" for name in _PACKAGE_SETS)]
+    missing = [name for name in wanted if not (where / name).is_file()]
+    if missing:
+        raise MissingAssetError(
+            ", ".join(missing),
+            looked_in=[str(where)],
+            remedy=f"Put InsightFace's {title} package into {folder}/ of the data directory.",
+        )
+    images = read_rec(where / "train.rec", where / "train.idx")
+    return Testbed(
+        people="real",
+        protocols=[
+            dataclasses.replace(read_insightface_bin(where / f"{file}.bin"), name=name)
+            for file, name in _PACKAGE_SETS.items()
+        ],
+        images=images,
+        public=images,
+        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        lpips=Lpips.from_weights(weights_dir=context.weights).distance,
+    )

@@ -1,0 +1,269 @@
+"""AdaMixUp's tables: masking and mixing, fixed and adaptive, beside the baselines of its authors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ppfr.core import ImageMasker, InvalidInputError, derive_seed
+from ppfr.evaluation import Arm, Experiment, Reported, Victims
+from ppfr.experiments._arms import ArmByWay
+from ppfr.experiments._attack_plans import attack_matrix
+from ppfr.experiments._context import (
+    FAST_BUDGET,
+    LAPTOP_BUDGET,
+    WIDE_ATTACKERS,
+    Budget,
+    RecipeContext,
+    budget_of,
+    judge_of,
+    simulated_secret,
+)
+from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, TABLE1, WAYS, Row
+from ppfr.experiments.spine._experiments import ADAPTED
+from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
+from ppfr.systems._mixing import AdaptiveMixing, FixedMixing, Mixing
+from ppfr.systems._strategies import Adapt, FromScratch, Way
+from ppfr.training import OptimiserSettings, StrategySettings
+
+_PAPER_DATA = "faces_webface_112x112"
+_NUM_EIGENFACES, _MOST_FITTED = 128, 2000
+# A laptop's run has a hundred or so of the strategy's steps: at the paper's likely rate and without a baseline it would
+# end as undecided as it began.
+_FEW_STEPS = StrategySettings(
+    every_steps=4,
+    baseline_decay=0.9,
+    entropy_weight=0.01,
+    optimiser=OptimiserSettings(optimiser="adam", lr=1e-3, weight_decay=0.0),
+)
+
+
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "fast-test": FAST_BUDGET,
+        "laptop": dataclasses.replace(LAPTOP_BUDGET, passes=6),
+        "paper": Budget(
+            passes=50,
+            attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
+            attack_options=WIDE_ATTACKERS,
+            num_victims=1000,
+            batch_size=512,
+            precision="16-mixed",
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What a preset trains, tests and attacks with.
+
+    Attributes:
+        testbed: faces and judge.
+        way: mixing and what to learn from -> how a recogniser comes about.
+        strategy: width of the strategy network and its settings.
+        front_end: of the frequency maskers.
+    """
+
+    testbed: Testbed
+    way: Callable[[Mixing | None, str], Way]
+    strategy: tuple[int, StrategySettings]
+    front_end: str
+
+
+def table1(context: RecipeContext) -> Experiment:
+    """MixUp and InstaHide of two images, on pixels and on frequency channels: what survives where."""
+    return _experiment(
+        context,
+        "table1",
+        TABLE1,
+        title="AdaMixUp, table 1: MixUp and InstaHide on pixels and on frequencies",
+        attacks=False,
+    )
+
+
+def table2(context: RecipeContext) -> Experiment:
+    """AdaMixUp against twelve maskings and mixings: accuracy, three attacks, and the paper's scores."""
+    return _experiment(
+        context,
+        "table2",
+        (*ADAPTIVE, *FIXED, *OTHERS),
+        title="AdaMixUp, table 2: masking with fixed and with adaptive mixing",
+        attacks=True,
+    )
+
+
+def table3(context: RecipeContext) -> Experiment:
+    """How often the strategy mixes two to six images, for each candidate set."""
+    return _experiment(context, "table3", ADAPTIVE, title="AdaMixUp, table 3: what the strategy chooses", attacks=False)
+
+
+def ways(context: RecipeContext) -> Experiment:
+    """AdaMixUp 2-5 adapted from mixed labels and mixed embeddings together, and from one of them alone.
+
+    Raises:
+        InvalidInputError: the preset "paper" trains from scratch, from labels.
+    """
+    if context.preset == "paper":
+        raise InvalidInputError("adamixup:ways compares ways of adapting a public network; use the preset laptop")
+    both = next(row for row in ADAPTIVE if row.name == "adamixup-2-5")
+    # What a recogniser learns from changes nothing of what training exposes, so nothing is attacked.
+    return _experiment(
+        context, "ways", (both, *WAYS), title="AdaMixUp, what an adapted recogniser learns from", attacks=False
+    )
+
+
+def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title: str, attacks: bool) -> Experiment:
+    budget = budget_of(BUDGETS, context.preset)
+    setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
+    secret = simulated_secret(context)
+    maskers = _maskers(setting, secret, seed=derive_seed(context.seed, "eigenfaces"), rows=rows)
+    arms = [_arm(row, setting, maskers, secret, table=name.removeprefix("table")) for row in (BASELINE, *rows)]
+    if attacks:
+        arms.append(Arm(name="constant", label="Constant", role="control", masker=Constant()))
+    testbed = setting.testbed
+    network, card = testbed.judge
+    plans = []
+    if attacks:
+        # Its authors' attacker trains on pairs of plain and masked faces, so the deployment's secret works for it.
+        plans = attack_matrix(
+            arms,
+            budget,
+            teacher=network,
+            teacher_card=card,
+            tries_without_secret=False,
+            signless=[row.name for row in rows if row.flips_signs],
+        )
+    return Experiment(
+        name=f"adamixup:{name}",
+        title=title,
+        summary=_summary(context, budget, setting, attacks=attacks),
+        preset=context.preset,
+        command=context.command,
+        seed=context.seed,
+        arms=arms,
+        judges=[judge_of(context, network, card)],
+        attacks=plans,
+        public_images=testbed.public if attacks else None,
+        victims=Victims(num_subjects=budget.num_victims, num_pictured=5) if attacks else None,  # fourteen rows of them
+        num_resamples=budget.num_resamples,
+        adds_mirrored=True,  # the field's protocol
+        **testbed.fields(),
+    )
+
+
+def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attacks: bool) -> str:
+    start = {
+        "laptop": (
+            f"{ADAPTED}, adapted to what each row lets through: its feature map first, then its embeddings and ArcFace "
+            "on the labels together (one of them where a row says so), all mixed as the images are"
+        ),
+        "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
+        "paper": "IR-SE-50 trained from scratch",
+    }[context.preset]
+    text = (
+        f"{start}, {budget.passes} passes over {len(setting.testbed.images)} images, the same for every row. An image "
+        "to be recognised is masked, not mixed: mixing is for training sets."
+    )
+    if attacks:
+        text += (
+            " Where a row mixes, its adversaries see the mixed training set (as if the victims had been in it); what "
+            "leaves a device when somebody is recognised leaks what the row PPFR-FD leaks."
+        )
+    return text
+
+
+def _arm(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret: bytes, *, table: str) -> Arm:
+    way = setting.way(_mixing(row, setting), row.learns_from)
+    return Arm(
+        name=row.name,
+        label=row.label,
+        role="baseline" if row is BASELINE else "protected",
+        masker=maskers[row.masks],
+        training=ArmByWay(way, secret=secret),
+        baseline=None if row is BASELINE else BASELINE.name,
+        reported=[
+            Reported(measure=measure, value=value, source=f"{PAPER} {_printed_in(measure, row, table)}")
+            for measure, value in row.reported.items()
+            if table in ("1", "2") or (table == "3" and "share" in measure)
+        ],
+    )
+
+
+def _printed_in(measure: str, row: Row, table: str) -> str:
+    """Number of the authors' table; they print the figures of the unmasked baseline in the second alone."""
+    return "3" if "share" in measure else "2" if row is BASELINE else table
+
+
+def _mixing(row: Row, setting: _Setting) -> Mixing | None:
+    if row.mixing is None:
+        return None
+    if isinstance(row.mixing[0], str):
+        return FixedMixing(method=row.mixing[0], num_images=int(row.mixing[1]))
+    width, settings = setting.strategy
+    return AdaptiveMixing(candidates=tuple(int(k) for k in row.mixing), strategy_width=width, settings=settings)
+
+
+def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]) -> dict[str, ImageMasker]:
+    front_end: Any = setting.front_end
+    found: dict[str, ImageMasker] = {
+        "none": Unprotected(),
+        "ppfr-fd": PpfrFd(secret=secret, front_end=front_end),
+        "frequency": FrequencyChannels(front_end=front_end, num_channels=64),
+    }
+    if any(row.masks == "peep" for row in rows):
+        num = min(_NUM_EIGENFACES, len(setting.testbed.images) // 2)
+        eigenfaces = Eigenfaces.fit(setting.testbed.images, num_components=num, max_images=_MOST_FITTED, seed=seed)
+        found["peep"] = Peep(eps=3.0, eigenfaces=eigenfaces)
+    return found
+
+
+def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
+    def way(mixing: Mixing | None, learns_from: str) -> Way:
+        return Adapt(
+            plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
+            teacher=ADAPTED,
+            weights=context.weights,
+            head=None if learns_from == "teacher" else "arcface",
+            head_weight=0.05,
+            embedding_weight=0.0 if learns_from == "labels" else 2.0,
+            mixing=mixing,
+        )
+
+    return _Setting(testbed=lfw_testbed(context), way=way, strategy=(16, _FEW_STEPS), front_end="block")
+
+
+def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
+    def way(mixing: Mixing | None, learns_from: str) -> Way:
+        return dataclasses.replace(small_way(budget), mixing=mixing)
+
+    return _Setting(
+        testbed=fast_testbed(context, way(None, "labels")),
+        way=way,
+        strategy=(4, StrategySettings(every_steps=2)),
+        front_end="block",
+    )
+
+
+def _paper(context: RecipeContext, budget: Budget) -> _Setting:
+    """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them."""
+
+    def way(mixing: Mixing | None, learns_from: str) -> Way:
+        return FromScratch(
+            plan=budget.plan(budget.passes, schedule="step", milestones=(20, 35, 45), clip_norm=5.0, log_every_steps=1),
+            network="ir_se50",
+            dim=512,
+            head="arcface",
+            optimiser=OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=1e-4),
+            mixing=mixing,
+        )
+
+    return _Setting(
+        testbed=package_testbed(context, _PAPER_DATA, title="CASIA-WebFace"),
+        way=way,
+        strategy=(64, StrategySettings(every_steps=1)),
+        front_end="upsampled",
+    )

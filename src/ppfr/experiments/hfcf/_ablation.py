@@ -1,0 +1,311 @@
+"""HFCF's ablation: what fusion costs, what the colour channels give back, what the noise takes; DCTDP beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ppfr.core import ImageMasker, ImageSet
+from ppfr.evaluation import Arm, Experiment, Question, Victims
+from ppfr.experiments._arms import ArmByWay
+from ppfr.experiments._attack_plans import attack_matrix
+from ppfr.experiments._context import (
+    FAST_BUDGET,
+    LAPTOP_BUDGET,
+    WIDE_ATTACKERS,
+    Budget,
+    RecipeContext,
+    budget_of,
+    judge_of,
+    simulated_secret,
+)
+from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments.spine._experiments import ADAPTED
+from ppfr.masking import Constant, Dctdp, Hfcf, NoisyFrontEnd, PpfrFd, Sensitivities, Unprotected
+from ppfr.systems._strategies import Adapt, FromScratch, Way
+from ppfr.training import OptimiserSettings
+
+_PAPER_DATA = "faces_emore"
+_INF = float("inf")
+# What a hundred steps can learn: one share a channel, at twenty times the recogniser's rate (docs/methods/dctdp.md).
+_FEW_STEPS: Mapping[str, Any] = MappingProxyType({"shares": "channel", "lr_scale": 20.0})
+_AUTHORS_SHARES: Mapping[str, Any] = MappingProxyType({"shares": "coefficient", "lr_scale": 1.0})
+
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "fast-test": FAST_BUDGET,
+        "laptop": LAPTOP_BUDGET,
+        "paper": Budget(
+            passes=24,
+            attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
+            attack_options=WIDE_ATTACKERS,
+            num_victims=1000,
+            batch_size=512,
+            precision="16-mixed",
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """One row of the table.
+
+    Attributes:
+        name: of the arm.
+        label: for people.
+        settings: arguments of the masker that differ from the method's own.
+        is_attacked: what only asks about accuracy is not.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Any]
+    is_attacked: bool = True
+
+
+def _eps(eps: float) -> str:
+    return "no noise" if eps == _INF else f"eps {eps:g}"
+
+
+HFCF_VARIANTS: tuple[_Variant, ...] = (
+    *(
+        _Variant(name=f"hfcf-{eps:g}", label=f"HFCF, {_eps(eps)}", settings={"eps_mean": eps})
+        for eps in (0.5, 1.0, 2.0, 4.0, _INF)
+    ),
+    *(
+        _Variant(
+            name=f"hfcf-{eps:g}-no-{part}",
+            label=f"HFCF, {_eps(eps)}, no {part}",
+            settings={"eps_mean": eps, **settings},
+        )
+        for eps in (1.0, _INF)
+        for part, settings in (("colour", {"colour": "none"}), ("fusion", {"fuses": False}))
+    ),
+    _Variant(
+        name="hfcf-3",
+        label="HFCF, eps 3: in all as much as eps 1 without fusion",
+        settings={"eps_mean": 3.0},
+        is_attacked=False,
+    ),
+    _Variant(
+        name="hfcf-1-even",
+        label="HFCF, eps 1, shared out evenly, not learned",
+        settings={"eps_mean": 1.0, "learns": False},
+    ),
+    _Variant(
+        name="hfcf-1-even-no-colour",
+        label="HFCF, eps 1, no colour, shared out evenly, not learned",
+        settings={"eps_mean": 1.0, "colour": "none", "learns": False},
+    ),
+    _Variant(
+        name="hfcf-1-noisy-colour",
+        label="HFCF, eps 1, colour under randomised response at 1",
+        settings={"eps_mean": 1.0, "colour_eps": 1.0},
+    ),
+    *(
+        _Variant(
+            name=f"hfcf-1-{colour}",
+            label=f"HFCF, eps 1, colour as {colour}",
+            settings={"eps_mean": 1.0, "colour": colour},
+            is_attacked=False,
+        )
+        for colour in ("lbp-ycbcr", "lbp-difference", "lbp-bits")
+    ),
+)
+DCTDP_VARIANTS: tuple[_Variant, ...] = (
+    _Variant(name="dctdp-0.5", label="DCTDP, corrected, eps 0.5", settings={"settings": "corrected"}),
+    _Variant(name="dctdp-published", label="DCTDP, as published, eps 4", settings={"settings": "published"}),
+)
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        name="fusion",
+        text="Does fusion cost accuracy, without noise?",
+        arm="hfcf-inf",
+        against="hfcf-inf-no-fusion",
+    ),
+    Question(
+        name="fusion-under-noise",
+        text="And under noise, at eps 1 a coefficient, a third as much in all?",
+        arm="hfcf-1",
+        against="hfcf-1-no-fusion",
+    ),
+    Question(
+        name="fusion-at-equal-total",
+        text="And under noise, at the same eps in all?",
+        arm="hfcf-3",
+        against="hfcf-1-no-fusion",
+    ),
+    Question(
+        name="learning",
+        text="What does learning the budget gain over sharing it out evenly, at eps 1?",
+        arm="hfcf-1-no-colour",
+        against="hfcf-1-even-no-colour",
+    ),
+    Question(
+        name="colour-beside-even-noise",
+        text="What do the colour channels add where the budget is even?",
+        arm="hfcf-1-even",
+        against="hfcf-1-even-no-colour",
+    ),
+    Question(
+        name="noise", text="What does the noise take from the frequencies alone, at eps 1?",
+        arm="hfcf-1-no-colour", against="hfcf-inf-no-colour",
+    ),
+    Question(
+        name="colour", text="Do the colour channels repay it?", arm="hfcf-1", against="hfcf-1-no-colour"
+    ),
+    Question(
+        name="repaid", text="How far is that from no noise and no colour?", arm="hfcf-1", against="hfcf-inf-no-colour"
+    ),
+    Question(
+        name="colour-without-noise",
+        text="Do the colour channels add anything where there is no noise?",
+        arm="hfcf-inf",
+        against="hfcf-inf-no-colour",
+    ),
+    Question(
+        name="noisy-colour",
+        text="Do they still help once they have a guarantee themselves?",
+        arm="hfcf-1-noisy-colour",
+        against="hfcf-1-no-colour",
+    ),
+    *(
+        Question(
+            name=f"colour-as-{colour}", text=f"Is {colour} a better colour channel than lbp?",
+            arm=f"hfcf-1-{colour}", against="hfcf-1",
+        )
+        for colour in ("lbp-ycbcr", "lbp-difference", "lbp-bits")
+    ),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What a preset trains and tests with.
+
+    Attributes:
+        testbed: faces and judge.
+        way: how every recogniser comes about.
+        front_end: of all frequency maskers.
+        learning: how the budget of noise is shared out and learned.
+    """
+
+    testbed: Testbed
+    way: Way
+    front_end: str
+    learning: Mapping[str, Any]
+
+
+def ablation(context: RecipeContext) -> Experiment:
+    """HFCF with and without fusion, colour and noise, and DCTDP: accuracy, three attacks, what is proven."""
+    budget = budget_of(BUDGETS, context.preset)
+    setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
+    secret, testbed = simulated_secret(context), setting.testbed
+    arms = _arms(setting, secret)
+    network, card = testbed.judge
+    spared = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
+    return Experiment(
+        name="hfcf:ablation",
+        title="HFCF: fusion, colour and noise",
+        summary=_summary(context, budget, testbed.images),
+        preset=context.preset,
+        command=context.command,
+        seed=context.seed,
+        arms=arms,
+        judges=[judge_of(context, network, card)],
+        questions=QUESTIONS,
+        attacks=attack_matrix(
+            [arm for arm in arms if arm.name not in spared],
+            budget,
+            teacher=network,
+            teacher_card=card,
+            tries_without_secret=False,
+        ),
+        public_images=testbed.public,
+        victims=Victims(num_subjects=budget.num_victims, num_pictured=5),
+        num_resamples=budget.num_resamples,
+        adds_mirrored=True,
+        **testbed.fields(),
+    )
+
+
+def _summary(context: RecipeContext, budget: Budget, images: ImageSet) -> str:
+    start = {
+        "laptop": f"{ADAPTED}, adapted to what each row lets through",
+        "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
+        "paper": "IR-50 trained from scratch",
+    }[context.preset]
+    return (
+        f"{start}, {budget.passes} passes over {len(images)} images, the same for every row. Ranges are measured on "
+        "these images; what a training learned of the budget is what is attacked. Every image has noise of its own."
+    )
+
+
+def _arms(setting: _Setting, secret: bytes) -> list[Arm]:
+    sensitivities = _measured_once(setting.testbed.images)
+    front_end: Any = setting.front_end
+
+    def noisy(kind: Callable[..., Hfcf | Dctdp], variant: _Variant) -> ImageMasker:
+        options = {"front_end": front_end, **setting.learning, **variant.settings}
+        if options.get("settings") != "published":
+            fuses = kind is Hfcf and options.get("fuses", True)
+            options["sensitivities"] = sensitivities(NoisyFrontEnd(front_end=front_end, fuses=fuses))
+        return kind(**options)
+
+    def protected(name: str, label: str, masker: ImageMasker, training: ArmByWay) -> Arm:
+        return Arm(name=name, label=label, role="protected", masker=masker, training=training, baseline="unprotected")
+
+    training = ArmByWay(setting.way)
+    rows: list[tuple[Callable[..., Any], _Variant]] = [(Hfcf, each) for each in HFCF_VARIANTS]
+    rows += [(Dctdp, each) for each in DCTDP_VARIANTS]
+    return [
+        Arm(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
+        *(protected(each.name, each.label, noisy(kind, each), training) for kind, each in rows),
+        protected(
+            "ppfr-fd", "PPFR-FD", PpfrFd(secret=secret, front_end=front_end), ArmByWay(setting.way, secret=secret)
+        ),
+        Arm(name="constant", label="Constant", role="control", masker=Constant()),
+    ]
+
+
+def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]:
+    """Sensitivities by front end; one pass over the images for each of the two."""
+
+    @functools.cache
+    def of(front_end: NoisyFrontEnd) -> Sensitivities:
+        return Sensitivities.measure(images, front_end)
+
+    return of
+
+
+def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
+    return _Setting(
+        testbed=lfw_testbed(context),
+        way=Adapt(
+            plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
+        ),
+        front_end="block",
+        learning=_FEW_STEPS,
+    )
+
+
+def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
+    way = small_way(budget)
+    return _Setting(testbed=fast_testbed(context, way), way=way, front_end="block", learning=_FEW_STEPS)
+
+
+def _paper(context: RecipeContext, budget: Budget) -> _Setting:
+    """MS1MV2 and the pair sets of its InsightFace package, as the user has them."""
+    way = FromScratch(
+        plan=budget.plan(budget.passes, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),
+        network="ir50",
+        dim=512,
+        head="arcface",
+        optimiser=OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=5e-4),
+    )
+    testbed = package_testbed(context, _PAPER_DATA, title="MS1MV2")
+    return _Setting(testbed=testbed, way=way, front_end="upsampled", learning=_AUTHORS_SHARES)

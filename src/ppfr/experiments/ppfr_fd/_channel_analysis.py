@@ -1,0 +1,359 @@
+"""`ppfr-fd:analysis`: which frequency channels PPFR-FD can drop, found by training instead of taken from the paper."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ppfr
+from ppfr.assets import write_atomically
+from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, choose_device, derive_seed
+from ppfr.data import StoredImageSet
+from ppfr.masking import FrequencyChannels
+from ppfr.metrics import mean_with_interval
+from ppfr.models import Backbone
+from ppfr.systems._catalogue import read_images
+from ppfr.systems._strategies import Adapt, FromScratch, Way
+from ppfr.training import (
+    AdaptationObjective,
+    Batch,
+    ChannelAnalysisObjective,
+    FitRecord,
+    MarginObjective,
+    Objective,
+    OptimiserSettings,
+    Plan,
+    fit,
+)
+
+RECIPE = "ppfr-fd:analysis"
+ANALYSIS_PRESETS = ("fast-test", "laptop")
+ANALYSIS_FILE = "channels.json"
+_CANDIDATES = 37  # DC and the 36 channels that PPFR-FD keeps by default
+_LEAST_IMAGES = 3  # of a person of whom one image can be held out
+_EVALUATED_AT_ONCE = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnalysisBudget:
+    """What an analysis spends; the same for every penalty weight.
+
+    Attributes:
+        images: a name that `read_images` knows.
+        start: how the recogniser comes about that all weights start from; it sees every candidate channel.
+        plan: of the training of gates and recogniser, once for each weight.
+        optimiser: of that training.
+        gate_lr_scale: see `ChannelAnalysisObjective`.
+        penalty_weights: rising; 0 is the control, trained as long and charged nothing.
+        num_held_out: images, each of another person trained on, on which the task's loss is measured.
+        num_resamples: behind each interval.
+    """
+
+    images: str
+    start: Way
+    plan: Plan
+    optimiser: OptimiserSettings
+    gate_lr_scale: float
+    penalty_weights: tuple[float, ...]
+    num_held_out: int
+    num_resamples: int
+
+
+def analysis_budget(preset: str, *, weights: Path | None) -> AnalysisBudget:
+    """The budget of a preset.
+
+    Args:
+        preset: "fast-test" (synthetic faces, seconds, labels as the task) or "laptop" (lfw-train, the embeddings of
+            mobilefacenet-y1 as the task).
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+
+    Raises:
+        InvalidInputError: another word.
+    """
+    if preset == "fast-test":
+        return _fast_test()
+    if preset == "laptop":
+        return _laptop(weights)
+    raise InvalidInputError(f"{RECIPE} has no preset {preset!r}; there are {', '.join(ANALYSIS_PRESETS)}")
+
+
+def _fast_test() -> AnalysisBudget:
+    return AnalysisBudget(
+        images="synthetic:16x5",
+        start=FromScratch(
+            plan=Plan(passes=4, batch_size=16, warmup_steps=2),
+            network="mobilefacenet-small",
+            head="cosface",
+            scale=32.0,
+            margin=0.2,
+            optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+        ),
+        plan=Plan(passes=2, batch_size=16, schedule="constant"),
+        optimiser=OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2),
+        gate_lr_scale=150.0,  # so that gates can close in as few steps
+        penalty_weights=(0.0, 1e3),
+        num_held_out=8,
+        num_resamples=100,
+    )
+
+
+def _laptop(weights: Path | None) -> AnalysisBudget:
+    return AnalysisBudget(
+        images="lfw-train",
+        start=Adapt(
+            plan=Plan(passes=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
+            weights=weights,
+        ),
+        plan=Plan(passes=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
+        optimiser=OptimiserSettings(optimiser="adamw", lr=5e-4, weight_decay=1e-4),
+        gate_lr_scale=200.0,
+        penalty_weights=(0.0, 0.1, 0.5, 2.0),
+        num_held_out=256,
+        num_resamples=1000,
+    )
+
+
+def analyse_channels(
+    *,
+    preset: str,
+    out_dir: Path,
+    seed: int,
+    device: str = "auto",
+    resumes: bool = False,
+    data: Path | None = None,
+    weights: Path | None = None,
+    penalty_weights: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Train the channel analysis for each penalty weight and write the table.
+
+    First a recogniser is trained on all candidates (DC and the 36 lowest of the rest of luma, plain block DCT). Then,
+    once for each weight and from that same recogniser, gates and recogniser are trained together, on the same batches.
+    The task's loss is measured on images that were held out, of people who were not, with gates at 0 or 1.
+
+    Args:
+        preset: one of `ANALYSIS_PRESETS`.
+        out_dir: gets `channels.json`, and checkpoints by which `resumes` goes on.
+        seed: root of every draw.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        resumes: go on with what an earlier run in `out_dir` left.
+        data: directory of real faces, or None for PPFR_DATA.
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+        penalty_weights: in place of the preset's.
+
+    Returns:
+        The table, one row a weight, and the path "record" of the whole record.
+
+    Raises:
+        InvalidInputError: unknown preset; weights that are negative or appear twice.
+        CheckpointError: `out_dir` holds an earlier run and `resumes` is false, or one of another configuration.
+        MissingAssetError: data or weights are not there.
+        DeviceError: the device is not there.
+    """
+    choose_device(device)
+    budget = analysis_budget(preset, weights=weights)
+    if penalty_weights is not None:
+        budget = dataclasses.replace(budget, penalty_weights=tuple(penalty_weights))
+    _check_weights(budget.penalty_weights)
+    _refuse_earlier_analysis(out_dir, resumes=resumes)
+    began = time.perf_counter()
+    images = read_images(budget.images, data=data)
+    if preset == "fast-test":
+        images = images.cached()  # drawing a face takes as long as training on it
+    run = _Run(budget=budget, images=images, out_dir=out_dir, seed=seed, device=device, resumes=resumes)
+    given = "".join(f" --penalty-weight {weight:g}" for weight in penalty_weights or ())
+    record = {
+        "recipe": RECIPE,
+        "preset": preset,
+        "command": f"ppfr analyse-channels --preset {preset} --seed {seed}{given}",
+        "seed": seed,
+        "ppfr_version": ppfr.__version__,
+        **run.table(),
+        "wall_s": round(time.perf_counter() - began, 1),
+    }
+    path = out_dir / ANALYSIS_FILE
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return {**_told(record), "record": str(path)}
+
+
+class _Run:
+    """One analysis: the data, the common start, a row for each weight."""
+
+    def __init__(
+        self, *, budget: AnalysisBudget, images: StoredImageSet, out_dir: Path, seed: int, device: str, resumes: bool
+    ) -> None:
+        self._budget, self._out_dir, self._seed = budget, out_dir, seed
+        self._device, self._resumes = device, resumes
+        self._masker = FrequencyChannels(num_channels=_CANDIDATES, keeps_dc=True)
+        held_out = _held_out(images, budget.num_held_out, seed=seed)
+        kept = np.setdiff1d(np.arange(len(images)), held_out)
+        self._training = images.subset(kept.tolist(), name=f"{images.name}-less-held-out")
+        self._held_out = images.subset(held_out.tolist(), name=f"{images.name}-held-out")
+        self._classes = {subject: rank for rank, subject in enumerate(sorted(set(self._training.subject_ids)))}
+
+    def table(self) -> dict[str, Any]:
+        """Everything of the record that was trained or measured."""
+        start, network = self._budget.start.build(
+            self._masker, num_classes=len(self._classes), seed=derive_seed(self._seed, "start")
+        )
+        first = self._fit(start, "start", plan=self._budget.start.plan)
+        rows, analysis = [], None
+        for number, weight in enumerate(self._budget.penalty_weights):
+            analysis = self._analysis(start, network, weight)
+            # One seed for all: the same batches and draws, so that rows differ by the weight alone.
+            rows.append(self._row(analysis, self._fit(analysis, f"weight-{number}", plan=self._budget.plan)))
+        assert analysis is not None
+        channels = self._masker.kept_channels
+        return {
+            "data": {
+                "name": self._training.name,
+                "num_images": len(self._training),
+                "num_subjects": len(self._classes),
+                "num_held_out": len(self._held_out),
+            },
+            "masker": {"name": self._masker.name, "config": dict(self._masker.public_config())},
+            "candidates": list(channels),
+            "energies": dict(zip(map(str, channels), analysis.energies(), strict=True)),
+            "task": _task_name(analysis),
+            "knowledge": [{"name": c.name, "training_data": c.training_data} for c in self._budget.start.cards()],
+            "start": first.as_dict(),
+            "rows": rows,
+        }
+
+    def _analysis(self, start: Objective, network: Backbone, weight: float) -> ChannelAnalysisObjective:
+        task: dict[str, Any] = {}
+        if isinstance(start, AdaptationObjective):
+            task = {"teacher": start.teacher, "teacher_card": start.teacher_card}
+        elif isinstance(start, MarginObjective):
+            task = {"head": copy.deepcopy(start.head)}
+        return ChannelAnalysisObjective(
+            self._masker,
+            copy.deepcopy(network),
+            **task,
+            penalty_weight=weight,
+            gate_lr_scale=self._budget.gate_lr_scale,
+            optimiser=self._budget.optimiser,
+            knowledge=self._budget.start.cards(),
+        )
+
+    def _fit(self, objective: Objective, name: str, *, plan: Plan) -> FitRecord:
+        return fit(
+            objective,
+            self._training,
+            plan=plan,
+            seed=derive_seed(self._seed, "start" if name == "start" else "analysis"),
+            run_dir=self._out_dir / "training" / name,
+            device=self._device,
+            resume=self._resumes,
+        )
+
+    def _row(self, analysis: ChannelAnalysisObjective, record: FitRecord) -> dict[str, Any]:
+        names = self._masker.kept_channels
+        kept = analysis.channels_kept()
+        dropped = [place for place in range(len(names)) if place not in kept]
+        return {
+            "penalty_weight": analysis.penalty_weight,
+            "channels_kept": [names[place] for place in kept],
+            "channels_dropped": [names[place] for place in dropped],
+            "energy_share_kept": analysis.energy_share(kept),
+            "task_loss": self._loss(analysis, kept),
+            "task_loss_of_all_channels": self._loss(analysis, range(len(names))),
+            "gates": dict(zip(map(str, names), analysis.gates(), strict=True)),
+            "training": record.as_dict(),
+        }
+
+    def _loss(self, analysis: ChannelAnalysisObjective, places: Sequence[int]) -> dict[str, Any]:
+        """Mean of the task's loss over the held-out images, gates at 0 or 1."""
+        device, losses = choose_device(self._device), []
+        analysis.eval().to(device)
+        for start in range(0, len(self._held_out), _EVALUATED_AT_ONCE):
+            indices = list(range(start, min(start + _EVALUATED_AT_ONCE, len(self._held_out))))
+            rng = torch.Generator().manual_seed(derive_seed(self._seed, "held-out", start))
+            batch = _batch(self._held_out, indices, classes=self._classes, device=device)
+            losses.append(analysis.task_losses_with(places, batch, rng=rng).cpu().numpy())
+        estimate = mean_with_interval(
+            np.concatenate(losses),
+            list(self._held_out.subject_ids),
+            seed=derive_seed(self._seed, "interval"),
+            num_resamples=self._budget.num_resamples,
+        )
+        return estimate.to_dict()
+
+
+def _batch(images: ImageSet, indices: Sequence[int], *, classes: dict[str, int], device: torch.device) -> Batch:
+    pixels = torch.from_numpy(images.read(indices)).permute(0, 3, 1, 2).float() / 255
+    labels = torch.tensor([classes[images.subject_ids[index]] for index in indices], dtype=torch.int64)
+    return Batch(
+        images_BCHW=pixels.to(device), labels_B=labels.to(device), indices_B=torch.tensor(indices, dtype=torch.int64)
+    )
+
+
+def _held_out(images: ImageSet, most: int, *, seed: int) -> np.ndarray:
+    """Indices of the last image of up to `most` people, drawn from those who have enough of them.
+
+    Raises:
+        DatasetError: fewer than two people have.
+    """
+    subjects, index_N, count_S = np.unique(np.asarray(images.subject_ids), return_inverse=True, return_counts=True)
+    enough = np.flatnonzero(count_S >= _LEAST_IMAGES)
+    if len(enough) < 2:
+        raise DatasetError(
+            f"{images.name!r} has {len(enough)} people with {_LEAST_IMAGES} images or more of {len(subjects)}; the "
+            "analysis holds out one image each of two people at least: give a larger set"
+        )
+    rng = np.random.default_rng(derive_seed(seed, "held-out"))
+    chosen = rng.choice(enough, size=min(most, len(enough)), replace=False)
+    last_S = np.zeros(len(subjects), dtype=np.int64)
+    np.maximum.at(last_S, index_N, np.arange(len(index_N)))
+    return np.sort(last_S[chosen])
+
+
+def _task_name(analysis: ChannelAnalysisObjective) -> str:
+    if analysis.teacher_card is not None:
+        return f"1 - cosine to the embedding of {analysis.teacher_card.name} on the plain image"
+    return "the margin head's loss on the labels"
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    if not weights or any(not 0 <= weight < float("inf") for weight in weights) or len(set(weights)) != len(weights):
+        raise InvalidInputError(
+            f"penalty weights are {', '.join(f'{weight:g}' for weight in weights) or 'none'}; allowed are one or more "
+            "distinct numbers of 0 or more"
+        )
+
+
+def _refuse_earlier_analysis(out_dir: Path, *, resumes: bool) -> None:
+    if not resumes and any((out_dir / name).exists() for name in (ANALYSIS_FILE, "training")):
+        raise CheckpointError(
+            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+        )
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to know of the record first."""
+    return {
+        "recipe": record["recipe"],
+        "task": record["task"],
+        "images": record["data"]["num_images"],
+        "held_out": record["data"]["num_held_out"],
+        "rows": [
+            {
+                "name": f"weight {row['penalty_weight']:g}",
+                "channels_kept": row["channels_kept"],
+                "channels_dropped": row["channels_dropped"],
+                "energy_share_kept": row["energy_share_kept"],
+                "task_loss": row["task_loss"],
+                "task_loss_of_all_channels": row["task_loss_of_all_channels"],
+            }
+            for row in record["rows"]
+        ],
+        "wall_s": record["wall_s"],
+    }

@@ -1,0 +1,98 @@
+"""Figures as words: how the report prints numbers, and nothing is printed more exactly than it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ROLE_WORDS = {
+    "attack": "attack",
+    "positive control": "control: must win",
+    "negative control": "control: must sit at chance",
+}
+SECRET_WORDS = {"known": "secret known", "unknown": "secret unknown", "none": "no secret to know"}
+
+
+def percent(share: float, digits: int = 1) -> str:
+    r"""A share in per cent, with two digits below one per cent; the space does not break.
+
+    >>> percent(0.98954), percent(1.0), percent(0.0025)
+    ('99.0\xa0%', '100\xa0%', '0.25\xa0%')
+    """
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f}\u00a0%"
+    if share < 0.01:
+        digits = max(digits, 2)
+    text = f"{100 * share:.{digits}f}"
+    if float(text) in (0.0, 100.0):  # 99.97 is not all of them, 0.02 is not none
+        text = f"{100 * share:.{digits + 1}f}"
+    return f"{text}\u00a0%"
+
+
+def percent_interval(estimate: Mapping[str, Any], digits: int = 1) -> str:
+    """The interval of a share in per cent, as in "98.1 to 99.3"."""
+    if estimate["high"] < 0.01:
+        digits = max(digits, 2)
+    return f"{100 * estimate['low']:.{digits}f} to {100 * estimate['high']:.{digits}f}"
+
+
+def points(difference: float, digits: int = 2) -> str:
+    """A difference of two shares in percentage points, with its sign.
+
+    >>> points(-0.0042), points(0.0)
+    ('−0.42', '0.00')
+    """
+    text = f"{100 * difference:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A plain number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    """An integer with thin spaces between thousands.
+
+    >>> count(13233)
+    '13\u202f233'
+    """
+    return f"{round(value):,}".replace(",", "\u202f")
+
+
+def rate(images_per_s: float) -> str:
+    """Images a second with about three digits.
+
+    >>> rate(8.4567), rate(1234.5)
+    ('8.46', '1\u202f230')
+    """
+    digits = 2 if images_per_s < 10 else 1 if images_per_s < 100 else 0
+    return f"{images_per_s:.{digits}f}" if images_per_s < 1000 else count(round(images_per_s, -1))
+
+
+def size(num_bytes: float) -> str:
+    """Bytes with a binary unit.
+
+    >>> size(56448), size(512)
+    ('55.1 KiB', '512 B')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024 or unit == "GiB":
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    raise AssertionError("unreachable")
+
+
+def listed(words: list[str]) -> str:
+    """Words with commas and a last "and"; with semicolons where commas are in the words themselves.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    >>> listed(["a, 1", "a, 2", "b"])
+    'a, 1; a, 2; and b'
+    """
+    if len(words) < 2:
+        return "".join(words)
+    if any("," in word for word in words):
+        return f"{'; '.join(words[:-1])}; and {words[-1]}"
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,34 @@
+"""Secure matching: decisions on embeddings that no single server can read."""
+
+from ppfr.secure._answers import Answer as Answer
+from ppfr.secure._answers import Query as Query
+from ppfr.secure._answers import ask as ask
+from ppfr.secure._answers import open_answers as open_answers
+from ppfr.secure._backends import LinkTraffic as LinkTraffic
+from ppfr.secure._backends import Mpyc as Mpyc
+from ppfr.secure._backends import ProcessMatcher as ProcessMatcher
+from ppfr.secure._backends import Spu as Spu
+from ppfr.secure._changes import Change as Change
+from ppfr.secure._changes import Enrolment as Enrolment
+from ppfr.secure._changes import Removal as Removal
+from ppfr.secure._changes import State as State
+from ppfr.secure._changes import settle as settle
+from ppfr.secure._channel import Channel as Channel
+from ppfr.secure._channel import InMemoryChannel as InMemoryChannel
+from ppfr.secure._fixed_point import FixedPoint as FixedPoint
+from ppfr.secure._homomorphic import CkksKey as CkksKey
+from ppfr.secure._homomorphic import CkksMatcher as CkksMatcher
+from ppfr.secure._homomorphic import CkksServer as CkksServer
+from ppfr.secure._keystream import PairwiseKeys as PairwiseKeys
+from ppfr.secure._party import Party as Party
+from ppfr.secure._party import Traffic as Traffic
+from ppfr.secure._products import NumbaProducts as NumbaProducts
+from ppfr.secure._products import RingProducts as RingProducts
+from ppfr.secure._products import TorchProducts as TorchProducts
+from ppfr.secure._share_store import ShareStore as ShareStore
+from ppfr.secure._sharing import SharedRows as SharedRows
+from ppfr.secure._sharing import SharedThreshold as SharedThreshold
+from ppfr.secure._sharing import reconstruct_rows as reconstruct_rows
+from ppfr.secure._sharing import share_rows as share_rows
+from ppfr.secure._sharing import share_threshold as share_threshold
+from ppfr.secure._three_parties import ThreePartyMatcher as ThreePartyMatcher

@@ -1,0 +1,28 @@
+"""Keys of one session's parties, for libraries that take them as files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ppfr.secure._certificates import certified, new_authority, pem_of
+
+_DAYS = 7
+
+
+def write_certificates(directory: Path, names: list[str]) -> None:
+    """A new authority, and a key and a certificate of it for each name: `authority.crt`, `0.key`, `0.crt`, ...
+
+    The authority's own key is forgotten, so that no further party can be admitted.
+
+    Raises:
+        MissingExtraError: `cryptography` is not installed.
+    """
+    authority = new_authority("ppfr session", days=_DAYS)
+    (directory / "authority.crt").write_bytes(pem_of(authority[0]))
+    for number, name in enumerate(names):
+        certificate, key = certified(authority, name, is_party=True, days=_DAYS)
+        descriptor = os.open(directory / f"{number}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+        (directory / f"{number}.crt").write_bytes(certificate)

@@ -1,0 +1,251 @@
+"""Secure matching by other libraries, behind the verbs of `ThreePartyMatcher`: every party is a process.
+
+Suffixes: B probes, N pairs, M references, D embedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.secure import FixedPoint
+from ppfr.secure._answers import Kind
+from ppfr.secure._backends import _dealer, _worker
+from ppfr.secure._backends._certificates import write_certificates
+from ppfr.secure._backends._libraries import Mpyc, Spu
+from ppfr.secure._backends._processes import Message, Worker, Workers, free_ports
+
+_BLOCK_BYTES = 1 << 25
+Route = Callable[[int, int, int], int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTraffic:
+    """What one party's connections have carried so far, framing and TLS included.
+
+    Attributes:
+        bytes_sent: to the other parties.
+        bytes_received: from them.
+        bytes_of_dealer: to and from the dealer, where there is one.
+    """
+
+    bytes_sent: int
+    bytes_received: int
+    bytes_of_dealer: int = 0
+
+    def __sub__(self, earlier: LinkTraffic) -> LinkTraffic:
+        return LinkTraffic(
+            bytes_sent=self.bytes_sent - earlier.bytes_sent,
+            bytes_received=self.bytes_received - earlier.bytes_received,
+            bytes_of_dealer=self.bytes_of_dealer - earlier.bytes_of_dealer,
+        )
+
+
+@final
+class ProcessMatcher:
+    """Decisions on embeddings that the servers of another library hold in shares; no score is ever put together.
+
+    Every server is a process of its own on this machine and is given its shares alone, through a pipe; the servers talk
+    to each other over loopback. One more process makes the asker's shares and opens the answers. Embeddings and
+    threshold become the integers of `ThreePartyMatcher`, so that decisions are the same, ties included.
+
+    Args:
+        references_MD: (M, D) of L2 norm 1.
+        library: `Spu` or `Mpyc`.
+        values: "int16" or "int8", as for `ThreePartyMatcher`.
+        timeout_s: how long a party may take for a query, and parties wait for each other.
+        route: for recorders and slow links in tests: (from party, to party, port) -> port to connect to instead.
+
+    Raises:
+        ShapeError, RangeError, InvalidInputError: references that cannot be shared; none at all.
+        MissingEnvironmentError, MissingExtraError: the library is not installed; the message says how to.
+        PartyError: a party failed; all are ended then.
+
+    Privacy:
+        As the library promises (docs/methods/secure-backends.md), against servers that follow the protocol. All
+        processes belong to one user here, so that nothing is hidden from whoever runs them. The threshold is public.
+    """
+
+    def __init__(
+        self,
+        references_MD: ArrayLike,
+        library: Spu | Mpyc,
+        *,
+        values: Literal["int8", "int16"] = "int16",
+        timeout_s: float = 120.0,
+        route: Route | None = None,
+    ) -> None:
+        array_MD = np.asarray(references_MD)
+        if array_MD.ndim != 2:
+            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+        if len(array_MD) == 0:
+            raise InvalidInputError("the gallery is empty; give at least one reference")
+        self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
+        self._library = library
+        self._timeout_s = timeout_s
+        words_MD = self.fixed_point.quantise(array_MD)
+        self._workers = Workers()
+        try:
+            self._dealer_port = 0
+            self._asker, self._parties = self._started(route)
+            block = max(1, _BLOCK_BYTES // (8 * self.dim))
+            for start in range(0, len(words_MD), block):
+                self._enrol(self.fixed_point.signed(words_MD[start : start + block]))
+        except BaseException:
+            self.close()
+            raise
+        self._num_references = len(words_MD)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.fixed_point.dim
+
+    @property
+    def num_references(self) -> int:
+        """M."""
+        return self._num_references
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """The parties' processes."""
+        return tuple(party.process_id for party in self._parties)
+
+    def link_traffic(self) -> tuple[LinkTraffic, ...]:
+        """What each party's connections have carried so far; a query's share is the difference of two."""
+        asked = {"do": "count", "dealer_port": self._dealer_port}
+        told = self._workers.ask([(party, asked, {}) for party in self._parties], self._timeout_s)
+        return tuple(
+            LinkTraffic(
+                bytes_sent=header["parties"][0],
+                bytes_received=header["parties"][1],
+                bytes_of_dealer=sum(header["dealer"]),
+            )
+            for header, _ in told
+        )
+
+    def verify(self, probes_ND: ArrayLike, references_N: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
+        """(N,): whether probe n is accepted against reference references_N[n]."""
+        words_ND = self.fixed_point.quantise(probes_ND)
+        chosen_N = np.asarray(references_N, dtype=np.int64)
+        if chosen_N.shape != (len(words_ND),):
+            raise ShapeError(f"references have shape {chosen_N.shape}; give one for each of the probes")
+        if not ((chosen_N >= 0) & (chosen_N < self.num_references)).all():
+            raise RangeError(f"references are outside 0..{self.num_references - 1}; give indices of this gallery")
+        opened = self._asked("verify", words_ND, threshold, {"references": chosen_N})
+        return opened.reshape(-1).astype(bool)
+
+    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
+        """(B,): whether any reference is accepted for the probe; one bit a probe is opened."""
+        return self._asked("any", self.fixed_point.quantise(probes_BD), threshold).astype(bool)
+
+    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
+        """(B, M): which references are accepted for which probe."""
+        return self._asked("set", self.fixed_point.quantise(probes_BD), threshold).astype(bool)
+
+    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.int64]:
+        """(B,): the accepted reference of highest score, of equal ones the lowest index; -1 where none is accepted."""
+        return self._asked("best", self.fixed_point.quantise(probes_BD), threshold).astype(np.int64)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._workers.close()
+
+    def __enter__(self) -> ProcessMatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _started(self, route: Route | None) -> tuple[Worker, list[Worker]]:
+        """The asker's process and the parties', connected."""
+        library, num = self._library, self._library.num_parties
+        command = [library.interpreter(), "-I", str(Path(_worker.__file__))]
+        ports = free_ports(num)
+        tls = self._certificates() if library.tls and num > 1 else [None] * (num + 1)
+        setup = library.setup(self.fixed_point.ring_bits) | {
+            "num_parties": num,
+            "timeout_s": self._timeout_s,
+            "dealer": self._dealer(tls[-1]) if library.has_dealer else None,
+            "tls": None,
+        }
+        asker = self._workers.start("the asker", command)
+        parties = [self._workers.start(f"party {i}", command) for i in range(num)]
+        asked: list[tuple[Worker, dict[str, Any], dict[str, Any]]] = [(asker, setup | {"role": "asker"}, {})]
+        for i, party in enumerate(parties):
+            reached = [port if route is None or i == j else route(i, j, port) for j, port in enumerate(ports)]
+            told = {"role": "party", "rank": i, "addresses": [f"127.0.0.1:{port}" for port in reached], "tls": tls[i]}
+            asked.append((party, setup | told, {}))
+        for header, _ in self._workers.ask(asked, self._timeout_s):
+            if "missing" in header:
+                raise library.missing(header["missing"])
+        return asker, parties
+
+    def _dealer(self, tls: dict[str, str] | None) -> dict[str, str]:
+        """Where the dealer is, and the key to encrypt seeds under."""
+        files = [] if tls is None else [tls["certificate"], tls["key"], tls["authority"]]
+        dealer = self._workers.start("the dealer", [sys.executable, "-I", str(Path(_dealer.__file__)), *files])
+        told, _ = dealer.receive(self._timeout_s)
+        self._dealer_port = told["port"]
+        return {"address": f"127.0.0.1:{told['port']}", "public_key": told["public_key"]}
+
+    def _certificates(self) -> list[dict[str, str] | None]:
+        """Keys of the session, the dealer's last; each in a directory of its own, laid out as MPyC wants it."""
+        directory, num = self._workers.directory, self._library.num_parties
+        write_certificates(directory, [self._library.tls_name(i) for i in range(num + 1)])
+        told: list[dict[str, str] | None] = []
+        for i in range(num + 1):
+            own = directory / f"tls-{i}" / ".config"
+            own.mkdir(parents=True, mode=0o700)
+            paths = {"certificate": own / f"party_{i}.crt", "key": own / f"party_{i}.key"}
+            (directory / f"{i}.crt").rename(paths["certificate"])
+            (directory / f"{i}.key").rename(paths["key"])
+            (own / "mpyc_ca.crt").write_bytes((directory / "authority.crt").read_bytes())
+            paths |= {"authority": own / "mpyc_ca.crt", "directory": own.parent}
+            told.append({name: str(path) for name, path in paths.items()})
+        return told
+
+    def _shared(self, integers_ND: NDArray[np.int64]) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Each party's share: meta data and bytes."""
+        [(header, arrays)] = self._ask([(self._asker, {"do": "share"}, {"values": integers_ND})])
+        return [(meta, arrays[str(i)]) for i, meta in enumerate(header["metas"])]
+
+    def _enrol(self, integers_ND: NDArray[np.int64]) -> None:
+        parts = self._shared(integers_ND)
+        self._ask(
+            [
+                (party, {"do": "enrol", "meta": meta}, {"share": share})
+                for party, (meta, share) in zip(self._parties, parts, strict=True)
+            ]
+        )
+
+    def _asked(
+        self, kind: Kind, words_BD: NDArray[Any], threshold: float, more: dict[str, NDArray[np.int64]] | None = None
+    ) -> NDArray[Any]:
+        """Share probes, let the parties answer, and open what they answer."""
+        integer = self.fixed_point.integer_threshold(threshold)
+        query = {"do": "answer", "kind": kind, "threshold": integer}
+        parts = self._shared(self.fixed_point.signed(words_BD))
+        told = self._ask(
+            [
+                (party, query | {"meta": meta}, {"share": share, **(more or {})})
+                for party, (meta, share) in zip(self._parties, parts, strict=True)
+            ]
+        )
+        answers = {str(i): arrays["share"] for i, (_, arrays) in enumerate(told)}
+        metas = [header["meta"] for header, _ in told]
+        [(_, opened)] = self._ask([(self._asker, {"do": "open", "metas": metas}, answers)])
+        return np.asarray(opened["values"])
+
+    def _ask(self, asked: list[tuple[Worker, dict[str, Any], dict[str, Any]]]) -> list[Message]:
+        return self._workers.ask(asked, self._timeout_s)
+
+    def __repr__(self) -> str:
+        return f"ProcessMatcher({self._library}, {self.fixed_point}, contents=<redacted>)"

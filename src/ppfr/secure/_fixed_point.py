@@ -1,0 +1,108 @@
+"""Unit embeddings and thresholds as integers of the smallest ring in which a score never overflows.
+
+Suffixes: D embedding, N rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import InvalidInputError, RangeError, unit_rows
+
+_RING_BITS = {"int8": 16, "int16": 32}
+_MAX_DIM = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FixedPoint:
+    """How embeddings become integers: scaled by one public number, to the nearest integer.
+
+    A share is uniform in the ring whatever it shares, so that what matters is the ring's width, not the value's: "int8"
+    computes in Z_2^16 and "int16" in Z_2^32, and each takes the finest scale that its ring allows.
+
+    No overflow, with k = `ring_bits` and B = 2^(k/2 - 1) - 1: the scale s is B - ceil(sqrt(D)/2). Rounding moves a unit
+    row times s by at most sqrt(D)/2 in length, so that a rounded row is at most B long, and by Cauchy and Schwarz an
+    inner product lies in [-B^2, B^2]. A threshold in [-1, 1] is an integer in [-s^2, s^2]. Their difference, the only
+    thing whose sign is taken, is at most B^2 + s^2 < 2 B^2 < 2^(k-1) in magnitude: it is a signed number of k bits.
+
+    Attributes:
+        dim: D, 1..4096.
+        values: "int8" or "int16": what a rounded coordinate fits in.
+
+    Raises:
+        RangeError: a dim outside its range.
+        InvalidInputError: another kind of values.
+    """
+
+    dim: int
+    values: Literal["int8", "int16"] = "int16"
+
+    def __post_init__(self) -> None:
+        if self.values not in _RING_BITS:
+            raise InvalidInputError(f"values={self.values!r} is not int8 or int16")
+        if not 1 <= self.dim <= _MAX_DIM:
+            raise RangeError(f"dim={self.dim} is outside 1..{_MAX_DIM}")
+
+    @property
+    def ring_bits(self) -> int:
+        """k: everything is computed modulo 2^k."""
+        return _RING_BITS[self.values]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a ring element."""
+        return np.dtype(np.uint16 if self.ring_bits == 16 else np.uint32)
+
+    @property
+    def scale(self) -> int:
+        """s: a coordinate v becomes the integer nearest to s v, a score that of s^2 times it."""
+        return (1 << (self.ring_bits // 2 - 1)) - 1 - math.ceil(math.sqrt(self.dim) / 2)
+
+    @property
+    def largest_error(self) -> float:
+        """Bound on how far a score may lie from the exact cosine: sqrt(D)/s + D/(4 s^2).
+
+        With e, f what rounding adds to the scaled rows, s^2 times the error is s<u, f> + s<v, e> + <e, f>, and e and f
+        are at most sqrt(D)/2 long.
+        """
+        return math.sqrt(self.dim) / self.scale + self.dim / (4 * self.scale**2)
+
+    @property
+    def typical_error(self) -> float:
+        """Root mean square error of a score where roundings are as good as independent and uniform: 1/(sqrt(6) s)."""
+        return 1 / (math.sqrt(6) * self.scale)
+
+    def quantise(self, embeddings_ND: ArrayLike, what: str = "embeddings") -> NDArray[Any]:
+        """(N, D) of L2 norm 1 -> (N, D) ring elements, two's complement.
+
+        Raises:
+            ShapeError: not (N, D) with N >= 1.
+            RangeError: not finite, or not of norm 1.
+        """
+        unit_ND = unit_rows(embeddings_ND, self.dim, what)
+        return np.asarray(np.rint(unit_ND * self.scale).astype(np.int64).astype(self.dtype))
+
+    def integer_threshold(self, threshold: float) -> int:
+        """Smallest integer score that, divided by s^2, is at least the threshold: ties are accepted.
+
+        Raises:
+            RangeError: not in [-1, 1].
+        """
+        if not -1 <= threshold <= 1:
+            raise RangeError("the threshold is not in [-1, 1]; scores are cosines")
+        square = self.scale**2
+        least = math.ceil(threshold * square)
+        while (least - 1) / square >= threshold:
+            least -= 1
+        while least / square < threshold:
+            least += 1
+        return least
+
+    def signed(self, words: NDArray[Any]) -> NDArray[np.int64]:
+        """Ring elements as the signed numbers that they stand for."""
+        return words.astype(self.dtype).view(f"int{self.ring_bits}").astype(np.int64)

@@ -1,0 +1,193 @@
+"""The steps of a query in which a party talks: each is one message to the previous party and one from the next.
+
+Shared values have an axis of 2 in front: the own component, the next party's. Suffixes: B probes, N values, K planes
+(bits, the lowest first), W words of 64 lanes, G gates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr.core import PartyError
+from ppfr.secure._channel import NUM_PARTIES, Buffer, Channel
+from ppfr.secure._kernels import LANES
+from ppfr.secure._keystream import ZeroShares
+
+Words = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one party sent and received for one query; follows from the query's sizes alone.
+
+    Attributes:
+        bytes_sent: to the previous party.
+        bytes_received: from the next party.
+        num_rounds: steps that wait for the step before, each half a round trip.
+    """
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    num_rounds: int = 0
+
+
+class Rounds:
+    """One query at one party.
+
+    Args:
+        party: 0..2.
+        channel: to the other two.
+        masks: of this query alone.
+    """
+
+    def __init__(self, party: int, channel: Channel, masks: ZeroShares) -> None:
+        self._party = party
+        self._channel = channel
+        self._masks = masks
+        self.traffic = Traffic()
+
+    def tell(self, statement: bytes) -> None:
+        """Send the previous party what this party is about to compute; `hear` compares."""
+        self._send(statement)
+
+    def hear(self, statement: bytes) -> None:
+        """Receive the next party's statement.
+
+        Raises:
+            PartyError: it is another one; names the party.
+        """
+        if self._receive(len(statement)) != statement:
+            other = (self._party + 1) % NUM_PARTIES
+            raise PartyError(
+                f"party {other} is on another query, gallery, threshold or version than party {self._party}; "
+                "nothing was decided",
+                party=other,
+            )
+
+    def reshare(self, additive_BN: Words) -> Words:
+        """A party's additive shares of N sums -> (2, B, N) replicated ones: one masked ring element a sum is sent."""
+        own_BN = self._masks.of_sum(additive_BN.shape, additive_BN.dtype)
+        own_BN += additive_BN
+        return self._replicated(own_BN)
+
+    def to_summands(self, shared_2BN: Words) -> tuple[Words, Words]:
+        """(2, B, N) ring elements -> the bits of two numbers, (2, K, B, W) each, that add up to them.
+
+        x_0 + x_1 is known to party 0, which shares its bits: under the keystream of key 1 that party 1 has too, the
+        rest goes to party 2. x_2 is known to parties 1 and 2, and is a sharing of itself.
+        """
+        own_BN, next_BN = shared_2BN
+        zero = np.zeros(_planes_shape(own_BN), dtype=np.uint64)
+        if self._party == 0:
+            mask = self._masks.next.words(zero.shape, np.uint64)
+            rest = sliced(own_BN + next_BN) ^ mask
+            self._send(_bytes_of(rest))
+            first, second = (rest, mask), (zero, zero)
+        elif self._party == 1:
+            first, second = (self._masks.own.words(zero.shape, np.uint64), zero), (zero, sliced(next_BN))
+        else:
+            second = (sliced(own_BN), zero)
+            first = (zero, self._received(zero.shape, np.uint64))
+        self._count_round()
+        return np.stack(first), np.stack(second)
+
+    def and_gates(self, left: Words, left_G: Words, right: Words, right_G: Words) -> Words:
+        """Planes left[:, left_G] and right[:, right_G] -> (2, G, ...) of their conjunctions: one bit a gate is sent."""
+        from ppfr.secure._kernels import and_gates
+
+        own = self._masks.of_xor((len(left_G), *left.shape[2:]))
+        and_gates(_flat(left), left_G, _flat(right), right_G, own.reshape(len(left_G), -1))
+        return self._replicated(own)
+
+    def conjunction(self, left: Words, right: Words) -> Words:
+        """(2, K, ...), (2, K, ...) -> (2, K, ...)."""
+        planes = np.arange(left.shape[1])
+        return self.and_gates(left, planes, right, planes)
+
+    def inverted(self, bits: Words) -> Words:
+        """Every bit's complement; nothing is sent."""
+        flipped = bits.copy()
+        if self._party == 0:
+            flipped[0] ^= _ONES
+        if self._party == NUM_PARTIES - 1:
+            flipped[1] ^= _ONES
+        return flipped
+
+    def less_integer(self, shared_2BN: Words, integer: int) -> Words:
+        """Subtract a public integer; nothing is sent."""
+        lessened = shared_2BN.copy()
+        ring = np.array([integer], dtype=np.int64).astype(lessened.dtype)
+        if self._party == 0:
+            lessened[0] -= ring
+        if self._party == NUM_PARTIES - 1:
+            lessened[1] -= ring
+        return lessened
+
+    def _replicated(self, own: Words) -> Words:
+        self._send(_bytes_of(own))
+        shared = np.empty((2, *own.shape), dtype=own.dtype)
+        shared[0], shared[1] = own, self._received(own.shape, own.dtype)
+        self._count_round()
+        return shared
+
+    def _send(self, data: Buffer) -> None:
+        self._channel.send(data)
+        self.traffic = dataclasses.replace(self.traffic, bytes_sent=self.traffic.bytes_sent + len(data))
+
+    def _receive(self, num_bytes: int) -> Buffer:
+        data = self._channel.receive(num_bytes)
+        self.traffic = dataclasses.replace(self.traffic, bytes_received=self.traffic.bytes_received + len(data))
+        return data
+
+    def _received(self, shape: tuple[int, ...], dtype: Any) -> Words:
+        num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer(self._receive(num_bytes), dtype=dtype).reshape(shape)
+
+    def _count_round(self) -> None:
+        self.traffic = dataclasses.replace(self.traffic, num_rounds=self.traffic.num_rounds + 1)
+
+
+_ONES = np.uint64(2**64 - 1)
+
+
+def _bytes_of(words: Words) -> memoryview:
+    """An array as a message, not copied; whoever sends it leaves it as it is."""
+    return np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
+
+
+def num_words(num_values: int) -> int:
+    """W: words that N lanes take."""
+    return -(-num_values // LANES)
+
+
+def sliced(values_BN: Words) -> NDArray[np.uint64]:
+    """(B, N) ring elements -> (K, B, W): bit k of value j W + w is bit j of word w of plane k."""
+    from ppfr.secure._kernels import slice_bits
+
+    planes = np.empty(_planes_shape(values_BN), dtype=np.uint64)
+    slice_bits(np.ascontiguousarray(values_BN), planes)
+    return planes
+
+
+def unsliced(bits_BW: NDArray[np.uint64], num_values: int) -> NDArray[np.bool_]:
+    """(B, W) words of one plane -> (B, N): the inverse of `sliced`."""
+    lanes = np.arange(LANES, dtype=np.uint64)[None, :, None]
+    bits = (bits_BW[:, None, :] >> lanes) & np.uint64(1)
+    return np.asarray(bits.reshape(len(bits_BW), -1)[:, :num_values].astype(bool))
+
+
+def filled_lanes(num_values: int) -> NDArray[np.uint64]:
+    """(W,): ones where a lane holds a value."""
+    return np.asarray(sliced(np.ones((1, num_values), dtype=np.uint16))[0, 0])
+
+
+def _planes_shape(values_BN: Words) -> tuple[int, int, int]:
+    return 8 * values_BN.dtype.itemsize, len(values_BN), num_words(values_BN.shape[1])
+
+
+def _flat(bits: Words) -> Words:
+    return np.ascontiguousarray(bits).reshape(2, bits.shape[1], -1)

@@ -1,0 +1,349 @@
+"""What one party keeps on disk: its shares, and which changes to them were prepared, committed or aborted.
+
+Suffixes: N rows of a change, M references, W ring elements of a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr.core import ID_BYTES, CorruptTemplateError, InvalidInputError, ProblemsError, StorageError, UnsupportableError
+from ppfr.secure._changes import Change, Enrolment, Removal, State, check_change_id
+from ppfr.secure._channel import NUM_PARTIES
+from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._share_file import GALLERY_ID_BYTES, connected, create_file, read_header, translated
+from ppfr.secure._sharing import SharedRows
+
+_SLOT = struct.Struct("<IB100s")  # CRC-32 of id, subject and words; length of the subject, subject; then the words
+
+
+@final
+class ShareStore:
+    """The shares of one party, in one file; make it with `create`, then `open`.
+
+    A change is prepared, then committed or aborted (`settle`), each whole or not at all and on disk when the call
+    returns, whatever happens to process or power. One process at a time; its threads may share the object.
+
+    Example:
+        >>> import tempfile
+        >>> rows = SharedRows(
+        ...     party=1,
+        ...     fixed_point=FixedPoint(dim=2),
+        ...     ids_N16=np.zeros((1, 16), np.uint8),
+        ...     words_NW=np.ones((1, 4), np.uint32),
+        ... )
+        >>> change = Enrolment(change_id=bytes(16), rows=rows, subjects=("pseudonym",))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = Path(folder.name) / "party-1.shares"
+        >>> with ShareStore.create(path, party=1, fixed_point=rows.fixed_point, gallery_id=bytes(16)) as store:
+        ...     store.prepare(change)
+        ...     before = len(store)
+        ...     store.commit(change.change_id)  # once all three have prepared, party 0 first
+        ...     print(before, len(store), store.load()[1])
+        0 1 ('pseudonym',)
+        >>> folder.cleanup()
+
+    Privacy:
+        It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
+        parties' files together are the embeddings: keep them on hosts of different operators, backups too.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, party: int, point: FixedPoint, gallery: bytes
+    ) -> None:
+        self._path, self._connection = path, connection
+        self._party, self._fixed_point, self._gallery_id = party, point, gallery
+        self._lock = threading.RLock()
+
+    @classmethod
+    def create(cls, path: Path, *, party: int, fixed_point: FixedPoint, gallery_id: bytes) -> ShareStore:
+        """A new store without references, in a file that only its owner may read.
+
+        Args:
+            path: of the file; its directory is made if it is not there.
+            party: 0..2.
+            fixed_point: of all rows to come.
+            gallery_id: 16 random bytes, common to the three stores of a gallery.
+
+        Raises:
+            InvalidInputError: the file exists; no such party; an id of another length.
+            StorageError: it cannot be written.
+        """
+        path = Path(path)
+        if party not in range(NUM_PARTIES):
+            raise InvalidInputError(f"party {party} does not exist; parties are 0, 1 and 2")
+        if not isinstance(gallery_id, bytes) or len(gallery_id) != GALLERY_ID_BYTES:
+            raise InvalidInputError(f"a gallery id is not {GALLERY_ID_BYTES} bytes; draw one with secrets.token_bytes")
+        create_file(path, (party, fixed_point.dim, fixed_point.values, gallery_id))
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> ShareStore:
+        """A store from its file; what an interrupted process left behind is settled here.
+
+        Raises:
+            CorruptTemplateError: no share store, or a damaged one; the file is left as it is.
+            OutdatedTemplateError: a version that this release does not read.
+            StorageError: absent, not readable and writable, or open already.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StorageError(f"{path}, a share store, is not there; create it, or give another path")
+        with translated(path), contextlib.ExitStack() as undo:
+            connection = connected(path)
+            undo.callback(connection.close)
+            party, point, gallery_id = read_header(path, connection)
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy made by SQLite's tools is not in it
+            store = cls(path, connection, party, point, gallery_id)
+            store._erase()  # a removal was committed, but its process ended before this
+            undo.pop_all()
+        return store
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._path
+
+    @property
+    def party(self) -> int:
+        """0..2."""
+        return self._party
+
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """Of all rows."""
+        return self._fixed_point
+
+    @property
+    def gallery_id(self) -> bytes:
+        """16 bytes, common to the three stores of a gallery."""
+        return self._gallery_id
+
+    def prepare(self, change: Change) -> None:
+        """Store a change so that it can be committed or aborted; the same change again is no error.
+
+        Raises:
+            InvalidInputError: shares of another party or of other parameters; an id that was used for another change,
+                or is committed or aborted already.
+            ProblemsError: every row whose id is there already, or every reference that cannot be removed, by its place.
+            StorageError: it cannot be written; nothing of it was.
+        """
+        if isinstance(change, Enrolment):
+            self._check_rows(change.rows)
+        digest = change.digest()
+        with self._transaction() as connection:
+            known = connection.execute("SELECT state, digest FROM changes WHERE change_id = ?", [change.change_id])
+            if (found := known.fetchone()) is not None:
+                if found != ("prepared", digest):
+                    raise InvalidInputError(f"the change id was used and is {found[0]}; draw a new one")
+                return
+            number = connection.execute(
+                "INSERT INTO changes (change_id, kind, state, digest) VALUES (?, ?, 'prepared', ?)",
+                [change.change_id, "enrolment" if isinstance(change, Enrolment) else "removal", digest],
+            ).lastrowid
+            placed = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
+            waiting = ((place, number, reference_id) for place, reference_id in placed)
+            connection.executemany("INSERT INTO pending VALUES (?, ?, ?)", waiting)
+
+    def commit(self, change_id: bytes) -> None:
+        """Make a prepared change count, and erase what it removes; a committed one is left as it is.
+
+        Raises:
+            InvalidInputError: the change is unknown here, or was aborted.
+            StorageError: it cannot be written; where it says so the change counts and only the erasing is to be
+                repeated, by `commit` again or by `open`.
+        """
+        self._end(change_id, "committed")
+
+    def abort(self, change_id: bytes) -> None:
+        """Undo a prepared change, and refuse its id from now on, even where it is unknown; an aborted one stays so.
+
+        Raises:
+            InvalidInputError: the change was committed.
+            StorageError: as for `commit`.
+        """
+        self._end(change_id, "aborted")
+
+    def state(self, change_id: bytes) -> State:
+        """Where a change stands here.
+
+        Raises:
+            InvalidInputError: not 16 bytes.
+        """
+        check_change_id(change_id)
+        with self._lock, translated(self._path):
+            found = self._connection.execute("SELECT state FROM changes WHERE change_id = ?", [change_id]).fetchone()
+        if found is not None and found[0] not in get_args(State):
+            raise CorruptTemplateError(f"{self._path} holds a damaged change; restore it, or enrol again")
+        state: State = "unknown" if found is None else found[0]
+        return state
+
+    def pending(self) -> tuple[bytes, ...]:
+        """Ids of changes that are prepared, and neither committed nor aborted, the oldest first."""
+        with self._lock, translated(self._path):
+            found = self._connection.execute("SELECT change_id FROM changes WHERE state = 'prepared' ORDER BY number")
+            return tuple(change_id for (change_id,) in found)
+
+    def __len__(self) -> int:
+        """M, the references that count."""
+        with self._lock, translated(self._path):
+            return int(self._connection.execute("SELECT count(*) FROM listed WHERE place NOT IN early").fetchone()[0])
+
+    def load(self) -> tuple[SharedRows, tuple[str, ...]]:
+        """All references that count and their subjects, in order of reference ids: equal at all three parties.
+
+        Raises:
+            CorruptTemplateError: a row is not what was written.
+        """
+        with self._lock, translated(self._path):
+            query = "SELECT place, reference_id FROM listed WHERE place NOT IN early ORDER BY reference_id"
+            listed = self._connection.execute(query).fetchall()
+            ids_M16 = np.frombuffer(b"".join(found for _, found in listed), dtype=np.uint8).reshape(-1, ID_BYTES)
+            place_M = np.array([place for place, _ in listed], dtype=np.int64)
+            words_MW, subjects = self._read(place_M, [found for _, found in listed])
+        rows = SharedRows(party=self._party, fixed_point=self._fixed_point, ids_N16=ids_M16, words_NW=words_MW)
+        return rows, tuple(subjects)
+
+    def close(self) -> None:
+        """Give the file back; the object is of no use after it."""
+        with self._lock, translated(self._path):
+            self._connection.close()
+
+    def __enter__(self) -> ShareStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_rows(self, rows: SharedRows) -> None:
+        if rows.party != self._party:
+            raise InvalidInputError(f"these are party {rows.party}'s shares, this is the store of party {self._party}")
+        if rows.fixed_point != self._fixed_point:
+            raise InvalidInputError(f"the shares are of {rows.fixed_point}; this store holds {self._fixed_point}")
+
+    def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
+        """Fill slots, empty ones first; their places and ids."""
+        rows, num = change.rows, len(change.rows)
+        ids = [row.tobytes() for row in rows.ids_N16]
+        known = "SELECT place FROM listed WHERE reference_id = ?"
+        self._refuse([self._connection.execute(known, [one]).fetchone() is not None for one in ids], "its id is there")
+        found = self._connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
+        (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
+        places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
+        little_NW = rows.words_NW.astype(rows.words_NW.dtype.newbyteorder("<"), copy=False)
+        contents = map(_content, ids, change.subjects, map(np.ndarray.tobytes, little_NW))
+        fill = self._connection.executemany
+        fill("UPDATE slots SET content = ?2 WHERE place = ?1", zip(places[: len(found)], contents, strict=False))
+        fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
+        fill("DELETE FROM free WHERE place = ?", found)
+        fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
+        return list(zip(places, ids, strict=True))
+
+    def _removable(self, change: Removal) -> list[tuple[int, bytes]]:
+        """Places and ids of references that count and on which no other change waits."""
+        free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
+        found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
+        self._refuse([row is None for row in found], "it is not enrolled, or another change of it is prepared")
+        return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
+
+    def _refuse(self, is_bad_N: list[bool], why: str) -> None:
+        problems = [f"entry {place}: {why}" for place, is_bad in enumerate(is_bad_N) if is_bad]
+        if problems:
+            raise ProblemsError("nothing was prepared", problems)
+
+    def _end(self, change_id: bytes, end: State) -> None:
+        check_change_id(change_id)
+        with self._transaction() as connection:
+            query = "SELECT number, kind, state FROM changes WHERE change_id = ?"
+            number, kind, state = connection.execute(query, [change_id]).fetchone() or (None, "none", "unknown")
+            if state not in ("prepared", end) and (state, end) != ("unknown", "aborted"):
+                remedy = "prepare it first" if state == "unknown" else "settle it by its states at all three parties"
+                raise InvalidInputError(f"the change is {state} here and cannot become {end}; {remedy}")
+            erases = kind == ("removal" if end == "committed" else "enrolment")
+            if state == "unknown":
+                refused = "INSERT INTO changes (change_id, kind, state) VALUES (?, ?, ?)"
+                connection.execute(refused, [change_id, kind, end])
+            elif state == "prepared":
+                if erases:
+                    self._empty(number)
+                connection.execute("DELETE FROM pending WHERE number = ?", [number])
+                connection.execute("UPDATE changes SET state = ?, digest = NULL WHERE number = ?", [end, number])
+        if erases:
+            with self._lock, translated(self._path, done=f"the change is {end}, but not erased from the disk yet"):
+                self._erase()
+
+    def _empty(self, number: int | None) -> None:
+        """Zeros into the slots on which the change waits."""
+        for statement in (
+            "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
+            "(SELECT place FROM pending WHERE number = ?)",
+            "DELETE FROM listed WHERE reference_id IN (SELECT reference_id FROM pending WHERE number = ?)",
+            "INSERT INTO free SELECT place FROM pending WHERE number = ?",
+        ):
+            self._connection.execute(statement, [number])
+
+    def _erase(self) -> None:
+        """Write what is in the log into the file, and cut the log, which has earlier bytes, to nothing."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _read(self, place_M: NDArray[np.int64], ids: list[bytes]) -> tuple[NDArray[Any], list[str]]:
+        """Rows in the order of the places given, read in the order in which they lie in the file."""
+        dtype = self._fixed_point.dtype.newbyteorder("<")
+        num, row_bytes, num_read = len(ids), 2 * self._fixed_point.dim * dtype.itemsize, 0
+        bytes_M, subjects = np.empty(num * row_bytes, dtype=np.uint8), [""] * num
+        target = bytes_M.data
+        filled = "SELECT place, content FROM slots WHERE place NOT IN early AND place NOT IN free ORDER BY place"
+        scan = self._connection.execute(filled)
+        for to, (place, content) in zip(np.argsort(place_M).tolist(), scan, strict=False):
+            crc, length, subject = _SLOT.unpack_from(content)
+            words = memoryview(content)[_SLOT.size :]
+            if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject[:length], words) != crc:
+                raise CorruptTemplateError(f"{self._path} holds a damaged row; restore it, or enrol again")
+            target[to * row_bytes : (to + 1) * row_bytes] = words
+            subjects[to] = subject[:length].decode()
+            num_read += 1
+        if num_read != num:
+            raise CorruptTemplateError(f"{self._path} does not hold the rows that it lists; restore it, or enrol again")
+        words_MW = (
+            bytes_M.view(dtype).reshape(num, 2 * self._fixed_point.dim).astype(self._fixed_point.dtype, copy=False)
+        )
+        return words_MW, subjects
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    self._erase()  # gives the room back that the attempt took
+                raise
+
+    def __repr__(self) -> str:
+        return f"ShareStore({str(self._path)!r}, party={self._party}, {self._fixed_point}, contents=<redacted>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportableError("a share store cannot be pickled; open its file where it is needed")
+
+
+def _content(reference_id: bytes, subject: str, words: bytes) -> bytes:
+    name = subject.encode()
+    return _SLOT.pack(_crc(reference_id, name, words), len(name), name) + words
+
+
+def _crc(reference_id: bytes, subject: bytes, words: bytes | memoryview) -> int:
+    return zlib.crc32(words, zlib.crc32(reference_id + subject))

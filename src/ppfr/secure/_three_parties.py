@@ -1,0 +1,154 @@
+"""Three parties in one process behind one object: the engine with no network, for tests, measurements and trials.
+
+Suffixes: B probes, N pairs, M references, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import InvalidInputError, ShapeError
+from ppfr.secure._answers import Answer, Kind, Query, ask, open_answers
+from ppfr.secure._channel import NUM_PARTIES, InMemoryChannel
+from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._keystream import PairwiseKeys
+from ppfr.secure._party import Party
+from ppfr.secure._products import RingProducts
+from ppfr.secure._rounds import Traffic
+from ppfr.secure._sharing import SharedThreshold, share_rows
+
+
+@final
+class ThreePartyMatcher:
+    """Decisions on shared embeddings by three parties, each a thread; no score is ever put together.
+
+    Args:
+        references_MD: (M, D) of L2 norm 1.
+        values: "int16" (32-bit ring; decisions of float scores but for near ties) or "int8" (16-bit ring; half the
+            memory, traffic and time, coarser scores).
+        products: where inner products are computed: makes a `RingProducts` of a party's rows; None for compiled loops.
+        timeout_s: how long a party waits for another.
+
+    Raises:
+        ShapeError, RangeError, InvalidInputError: references that cannot be shared; none at all.
+        MissingExtraError: `cryptography` is not installed.
+
+    Privacy:
+        All three parties are in this process here, so nothing is hidden from whoever runs it. It computes what parties
+        on three hosts compute, message by message.
+    """
+
+    def __init__(
+        self,
+        references_MD: ArrayLike,
+        *,
+        values: Literal["int8", "int16"] = "int16",
+        products: Callable[[NDArray[Any]], RingProducts] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        array_MD = np.asarray(references_MD)
+        if array_MD.ndim != 2:
+            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+        if len(array_MD) == 0:
+            raise InvalidInputError("the gallery is empty; give at least one reference")
+        self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
+        shares = share_rows(array_MD, self.fixed_point)
+        self._num_references = len(array_MD)
+        self._products = [None if products is None else products(share.words_NW) for share in shares]
+        self._shares = shares
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(NUM_PARTIES, thread_name_prefix="ppfr-party")
+        self._connect()
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.fixed_point.dim
+
+    @property
+    def num_references(self) -> int:
+        """M."""
+        return self._num_references
+
+    @property
+    def traffic(self) -> tuple[Traffic, ...]:
+        """What each party sent and received for the last query, answers to the asker not counted."""
+        return tuple(party.traffic for party in self._parties)
+
+    def verify(
+        self, probes_ND: ArrayLike, references_N: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
+    ) -> NDArray[np.bool_]:
+        """(N,): whether probe n is accepted against reference references_N[n]."""
+        return self._asked("verify", probes_ND, threshold, references_N)
+
+    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
+        """(B,): whether any reference is accepted for the probe; one bit a probe is opened."""
+        return self._asked("any", probes_BD, threshold)
+
+    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
+        """(B, M): which references are accepted for which probe."""
+        return self._asked("set", probes_BD, threshold)
+
+    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.int64]:
+        """(B,): the accepted reference of highest score, of equal ones the lowest index; -1 where none is accepted."""
+        return self._asked("best", probes_BD, threshold)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def __enter__(self) -> ThreePartyMatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connect(self) -> None:
+        """A new session: new channels, new keys."""
+        self._channels = InMemoryChannel.ring(timeout_s=self._timeout_s)
+        keys = list(self._pool.map(PairwiseKeys.agree, self._channels))
+        self._parties = [
+            Party(share, key, channel, products=products)
+            for share, key, channel, products in zip(self._shares, keys, self._channels, self._products, strict=True)
+        ]
+        self._number = 0
+
+    def _asked(
+        self,
+        kind: Kind,
+        probes_BD: ArrayLike,
+        threshold: float | Sequence[SharedThreshold],
+        references_N: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        queries = ask(
+            kind,
+            probes_BD,
+            fixed_point=self.fixed_point,
+            threshold=threshold,
+            number=self._number,
+            references_N=references_N,
+        )
+        self._number += 1
+        failures: list[BaseException] = []
+        jobs = [self._pool.submit(self._run, index, query, failures) for index, query in enumerate(queries)]
+        answers = [job.result() for job in jobs]
+        if failures:
+            self._connect()
+            raise failures[0]  # the others' follow from it
+        return open_answers([answer for answer in answers if answer is not None])
+
+    def _run(self, index: int, query: Query, failures: list[BaseException]) -> Answer | None:
+        try:
+            return self._parties[index].answer(query)
+        except BaseException as error:
+            failures.append(error)
+            self._channels[index].close()
+            return None
+
+    def __repr__(self) -> str:
+        return f"ThreePartyMatcher(num_references={self.num_references}, {self.fixed_point}, contents=<redacted>)"

@@ -1,0 +1,10 @@
+"""Secure matching's parties as processes on hosts: servers, the client, configuration, certificates."""
+
+from ppfr.service._parties._certificates import make_certificates as make_certificates
+from ppfr.service._parties._client import SecureGalleryClient as SecureGalleryClient
+from ppfr.service._parties._server import PartyServer as PartyServer
+from ppfr.service._parties._settings import ClientRights as ClientRights
+from ppfr.service._parties._settings import ClientSettings as ClientSettings
+from ppfr.service._parties._settings import PartySettings as PartySettings
+from ppfr.service._parties._trial import create_store as create_store
+from ppfr.service._parties._trial import write_trial as write_trial

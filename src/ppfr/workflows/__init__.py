@@ -1,0 +1,29 @@
+"""What each command does: words in, plain dictionary out."""
+
+from ppfr.workflows._attack import AttackRequest as AttackRequest
+from ppfr.workflows._attack import attack_method as attack_method
+from ppfr.workflows._evaluate import evaluate_model as evaluate_model
+from ppfr.workflows._match import FaceReader as FaceReader
+from ppfr.workflows._match import match_enrol as match_enrol
+from ppfr.workflows._match import match_identify as match_identify
+from ppfr.workflows._match import match_remove as match_remove
+from ppfr.workflows._match import match_status as match_status
+from ppfr.workflows._match import match_verify as match_verify
+from ppfr.workflows._photos import align_photos as align_photos
+from ppfr.workflows._photos import mask_photo as mask_photo
+from ppfr.workflows._run import list_recipes as list_recipes
+from ppfr.workflows._run import run_experiment as run_experiment
+from ppfr.workflows._run import run_recipe as run_recipe
+from ppfr.workflows._run import write_reports as write_reports
+from ppfr.workflows._stores import check_images as check_images
+from ppfr.workflows._stores import describe_data as describe_data
+from ppfr.workflows._stores import describe_model as describe_model
+from ppfr.workflows._stores import describe_models as describe_models
+from ppfr.workflows._stores import examine_machine as examine_machine
+from ppfr.workflows._stores import export_network as export_network
+from ppfr.workflows._stores import fetch_data_set as fetch_data_set
+from ppfr.workflows._stores import fetch_networks as fetch_networks
+from ppfr.workflows._stores import write_synthetic as write_synthetic
+from ppfr.workflows._train import WAYS as WAYS
+from ppfr.workflows._train import TrainingRequest as TrainingRequest
+from ppfr.workflows._train import train_system as train_system

@@ -1,0 +1,146 @@
+"""What `ppfr run`, `demo` and `report` do: build an experiment, run it, tell what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppfr.core import CheckpointError, InvalidInputError, Record, choose_device
+from ppfr.evaluation import Experiment, TemplateExperiment, run
+from ppfr.experiments import PRESETS, RECIPES, RecipeContext
+from ppfr.report import write_report
+
+RECORD_FILE, REPORT_FILE = "record.json", "report.html"
+_TRACES = ("run.json", RECORD_FILE, "judge")
+
+
+def list_recipes() -> dict[str, str]:
+    """Name of each recipe -> its first line."""
+    return {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
+
+
+def run_recipe(
+    name: str,
+    *,
+    preset: str,
+    out_dir: Path,
+    seed: int,
+    device: str,
+    resumes: bool,
+    num_devices: int = 1,
+    data: Path | None = None,
+    weights: Path | None = None,
+) -> dict[str, Any]:
+    """Run a recipe and write its record and report into `out_dir`.
+
+    Args:
+        name: a key of `RECIPES`.
+        preset: one of `PRESETS`.
+        out_dir: the run's directory.
+        seed: root of every draw.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        resumes: go on with the run in `out_dir`.
+        num_devices: processes side by side that train each recogniser.
+        data: directory of real faces, or None for PPFR_DATA.
+        weights: directory of public networks, or None for PPFR_WEIGHTS.
+
+    Returns:
+        What `run_experiment` returns.
+
+    Raises:
+        InvalidInputError: unknown recipe or preset.
+        CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
+        MissingAssetError: data or weights are not there.
+        DeviceError: the device is not there.
+    """
+    if name not in RECIPES:
+        raise InvalidInputError(f"no recipe is named {name!r}; there are {', '.join(RECIPES)}")
+    if preset not in PRESETS:
+        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(PRESETS)}")
+    choose_device(device)
+    refuse_earlier_run(out_dir, resumes=resumes)
+    context = RecipeContext(
+        preset=preset,
+        out_dir=out_dir,
+        seed=seed,
+        device=device,
+        resumes=resumes,
+        data=data,
+        weights=weights,
+        command=f"ppfr run {name} --preset {preset} --seed {seed}",
+    )
+    return run_experiment(RECIPES[name](context), out_dir, device=device, resumes=resumes, num_devices=num_devices)
+
+
+def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
+    """Keep a run from being mixed with an earlier one.
+
+    Raises:
+        CheckpointError: there is one and `resumes` is false.
+    """
+    if not resumes and any((out_dir / name).exists() for name in _TRACES):
+        raise CheckpointError(
+            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+        )
+
+
+def run_experiment(
+    experiment: Experiment | TemplateExperiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
+) -> dict[str, Any]:
+    """Run an experiment, write its report, and tell what came out.
+
+    Returns:
+        "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
+        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval; of 1:N the rank-1 rate),
+        "wall_s", and the paths "record" and "report".
+    """
+    record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
+    report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
+    controls = failed_controls(record)
+    return {
+        "is_sound": record["status"] == "complete" and not controls,
+        "status": record["status"],
+        "failed_stages": failed_stages(record),
+        "failed_controls": controls,
+        "accuracy": accuracies(record),
+        "wall_s": round(record["wall_s"], 1),
+        "record": str(out_dir / RECORD_FILE),
+        "report": str(report),
+    }
+
+
+def failed_controls(record: Record) -> list[str]:
+    """Attacks whose control was measured and did not hold, with what was expected."""
+    return [
+        f"{attack['name']} was expected to {attack['control']['expects']}"
+        for attack in record["attacks"]
+        if attack["control"] is not None and attack["control"]["is_met"] is False
+    ]
+
+
+def failed_stages(record: Record) -> list[str]:
+    """Stages that ended in an error, with it."""
+    return [
+        f"{stage['name']}: {stage['error']['kind']}: {stage['error']['message']}"
+        for stage in record["stages"]
+        if stage["error"] is not None
+    ]
+
+
+def accuracies(record: Record) -> dict[str, Any]:
+    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"; of 1:N the rank-1 rate."""
+    found = {
+        f"{arm['name']} on {protocol['name']}": protocol["accuracy"]
+        for arm in record["arms"]
+        for protocol in arm["protocols"]
+    }
+    for arm in record["arms"]:
+        for search in arm.get("identification", ()):
+            found[f"{arm['name']}, rank-1, {search['scenario']}, {search['values']}"] = search["rank"]["1"]
+    return found
+
+
+def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
+    """Write the report of one or several records again; see `ppfr.report.write_report`."""
+    return {"report": str(write_report(list(records), out_path, with_pictures=with_pictures)), "records": len(records)}

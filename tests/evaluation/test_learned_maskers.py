@@ -1,0 +1,72 @@
+"""A masker that is trained along with its recogniser is attacked as it was trained, whatever sitting trained it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_experiment import MASKERS_SEEN, SIDE, ToyTraining, start, toy_experiment, without_timing
+
+from ppfr.core import ImageMasker, ImageSet
+from ppfr.evaluation import Experiment, RunOptions, TrainedArm
+from ppfr.masking import Dctdp, NoisyFrontEnd, Sensitivities
+
+FRONT_END = NoisyFrontEnd(front_end="block", stride=8, num_channels=5, in_shape=(3, SIDE, SIDE))
+RANGES = Sensitivities.measure(np.random.default_rng(1).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8), FRONT_END)
+
+
+class LearnsTheMasker(ToyTraining):
+    """Leaves a budget in the masker, as the training loop does, also where it finds itself done."""
+
+    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedArm:
+        trained = super().train(masker, images, seed=seed, options=options)
+        assert isinstance(masker, Dctdp) and masker.budget.rho is not None
+        with torch.no_grad():
+            masker.budget.rho.copy_(torch.linspace(-2, 2, masker.budget.rho.numel()))
+        return trained
+
+
+def experiment() -> Experiment:
+    """With a masker that nobody has trained yet."""
+    made = toy_experiment(protected=LearnsTheMasker())
+    masker = Dctdp(front_end="block", stride=8, num_channels=5, in_shape=(3, SIDE, SIDE), sensitivities=RANGES)
+    plain, protected, constant = made.arms
+    return dataclasses.replace(made, arms=(plain, dataclasses.replace(protected, masker=masker), constant))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_timing() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppfr.evaluation._cost._LEAST_S", 0.0)
+        yield
+
+
+def test_attacks_of_a_later_sitting_see_what_was_learned(tmp_path: Path) -> None:
+    whole = start(experiment(), tmp_path / "whole")
+    assert whole["status"] == "complete"
+    start(experiment(), tmp_path / "cut")
+    for part in (tmp_path / "cut" / "parts").glob("*"):
+        if part.name.startswith(("fit--recover-fd", "attack--recover-fd")):
+            part.unlink()
+    MASKERS_SEEN.clear()
+    resumed = start(experiment(), tmp_path / "cut", resume=True)
+    seen = [masker for name, masker in MASKERS_SEEN if name == "attack-recover-fd"]
+    assert len(seen) == 1 and isinstance(seen[0], Dctdp)
+    np.testing.assert_allclose(seen[0].budget.learned()["rho"].ravel(), np.linspace(-2, 2, 15 * 16), atol=1e-6)
+    assert without_timing(resumed) == without_timing(whole)
+
+
+def test_an_attack_on_it_waits_for_its_training(tmp_path: Path) -> None:
+    broken = experiment()
+    arms = [
+        dataclasses.replace(arm, training=ToyTraining(noise=0.3, breaks=True)) if arm.name == "fd" else arm
+        for arm in broken.arms
+    ]
+    record = start(dataclasses.replace(broken, arms=arms), tmp_path)
+    states = {stage["name"]: stage["status"] for stage in record["stages"]}
+    assert states["train/fd"] == "failed" and states["fit/recover-fd"] == "skipped"
+    assert states["attack/recover-plain"] == "done"

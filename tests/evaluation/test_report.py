@@ -1,0 +1,326 @@
+"""The page: it says what the record says, holds everything it needs, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import copy
+import html
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+
+from ppfr.assets import write_record
+from ppfr.core import InvalidInputError, MissingAssetError, ShapeError
+from ppfr.evaluation._picture_files import write_index, write_strip
+from ppfr.report import _charts, write_report
+
+Json = dict[str, Any]
+VOID = {"meta", "img", "br", "link", "input", "hr", "line", "rect", "circle", "path", "polygon"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, text, and whether tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture
+def run_folder(made_record: Json, tmp_path: Path) -> Path:
+    """A record with pictures beside it."""
+    write_record(made_record, tmp_path / "record.json")
+    rng = np.random.default_rng(0)
+    rows = []
+    for kind, label in (("original", "Original"), ("seen", "What the server sees"), ("recovered", "U-Net recovery")):
+        write_strip(rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8), tmp_path / "pictures" / f"{kind}.png")
+        rows.append({"file": f"{kind}.png", "label": label, "note": "PPFR-FD", "kind": kind})
+    write_index(tmp_path / "pictures", num_faces=3, rows=rows)
+    return tmp_path
+
+
+def page_of(folder: Path, **options: Any) -> tuple[str, Page]:
+    text = write_report(folder / "record.json", folder / "report.html", **options).read_text("utf-8")
+    return text, Page(text)
+
+
+def estimates(value: Any) -> Iterator[Json]:
+    if isinstance(value, dict):
+        if {"value", "low", "high", "n"} <= value.keys():
+            yield value
+        for item in value.values():
+            yield from estimates(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from estimates(item)
+
+
+def test_page_is_well_formed_and_accessible(run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in page.tags:
+        if tag == "img":
+            assert "3 victims" in attrs["alt"]
+        if tag == "th":
+            assert "scope" in attrs
+        if tag == "a":
+            assert attrs["href"].removeprefix("#") in ids
+        if tag == "svg":
+            assert attrs.get("aria-hidden") == "true" or (attrs["role"] == "img" and attrs["aria-label"])
+        if "aria-labelledby" in attrs:
+            assert attrs["aria-labelledby"] in ids
+    assert ("html", {"lang": "en"}) in page.tags
+    assert 'name="viewport"' in text
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_page_asks_nothing_of_the_network(run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    for tag, attrs in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form", "use", "image"}
+        for name in ("src", "srcset", "data", "poster", "action", "background", "xlink:href"):
+            assert attrs.get(name, "data:").startswith("data:image/png;base64,") or name not in attrs
+        assert attrs.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attrs)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.S)) + "".join(a.get("style", "") for _, a in page.tags)
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+
+
+def test_charts_take_the_page_s_colours_and_nothing_from_the_caller_s_settings(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, page = page_of(run_folder)
+    charts = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
+    assert len([chart for chart in charts if 'class="chart"' in chart]) >= 3
+    css = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert css is not None
+    for chart in charts:
+        assert not re.search(r"#[0-9a-f]{3}|rgb\(|\bid=", chart), "a colour that does not follow the theme, or an id"
+        for name in re.findall(r"var\((--\w+)\)", chart):
+            assert f"{name}:" in css[1]
+    assert not {tag for tag, _ in page.tags} & {"clippath", "defs", "font", "metadata"}
+    assert [tag for tag, _ in page.tags].count("style") == 1
+    assert "Victims named by the best adversary, %" in page.text  # text stays text
+    for name, value in (("lines.linewidth", 9.0), ("font.size", 30.0), ("svg.fonttype", "path"), ("axes.grid", False)):
+        monkeypatch.setitem(matplotlib.rcParams, name, value)
+    before = dict(matplotlib.rcParams)
+    _charts.key.cache_clear()
+    assert page_of(run_folder)[0] == text
+    assert dict(matplotlib.rcParams) == before
+
+
+class ChartReader:
+    """Reads values off a chart as a reader does: by the tick labels beside the grid."""
+
+    def __init__(self, svg: str) -> None:
+        number = r"(-?[\d.]+)"
+        ticks = re.findall(rf'text-anchor: (\w+); [^>]* x="{number}" y="{number}"[^>]*>([\d.,−e-]+)</text>', svg)
+        self._x = [(float(x), float(word.replace("−", "-"))) for anchor, x, _, word in ticks if anchor == "middle"]
+        self._y = [(float(y) - 4.4, float(word.replace("−", "-"))) for anchor, _, y, word in ticks if anchor == "end"]
+        self.paths = [
+            np.array(re.findall(rf"{number} {number}", d), float) for d in re.findall(r' d="(.*?)"', svg, re.DOTALL)
+        ]
+        groups = re.findall(r"<title>(.*?)</title>\s*<path d=\"(.*?)\"", svg, re.DOTALL)
+        self.series = [(title, np.array(re.findall(rf"{number} {number}", d), float)) for title, d in groups]
+
+    def x(self, places: Any, *, is_log: bool = False) -> Any:
+        at, values = np.array(self._x).T
+        fit = np.polynomial.Polynomial.fit(at, np.log10(values) if is_log else values, 1)
+        return 10 ** fit(places) if is_log else fit(places)
+
+    def y(self, places: Any) -> Any:
+        return np.polynomial.Polynomial.fit(*np.array(self._y).T, 1)(places)
+
+
+def test_trade_off_chart_shows_its_points_and_intervals_where_they_are() -> None:
+    dots = [
+        _charts.Dot(x=0.4, x_low=0.1, x_high=0.7, y=0.93, y_low=0.912, y_high=0.955, series=0, label="A"),
+        _charts.Dot(x=0.0, x_low=0.0, x_high=0.05, y=1.0, y_low=1.0, y_high=1.0, series=5, label="$B & 'C' \"D\"$"),
+    ]
+    chart = ChartReader(_charts.trade_off_chart(dots, x_label="x", title="t", description="d", chance=0.01))
+    assert [html.unescape(title) for title, _ in chart.series] == [dot.label for dot in dots for _ in range(3)]
+    for dot, drawn in zip(dots, (chart.series[:3], chart.series[3:]), strict=True):
+        (across, up, mark) = (path for _, path in drawn)
+        np.testing.assert_allclose(chart.x(across[:, 0]), [100 * dot.x_low, 100 * dot.x_high], atol=0.1)
+        np.testing.assert_allclose(chart.y(up[:, 1]), [100 * dot.y_low, 100 * dot.y_high], atol=0.02)
+        middle = (mark.min(0) + mark.max(0)) / 2
+        assert chart.x(middle[0]) == pytest.approx(100 * dot.x, abs=0.1)
+        assert chart.y(middle[1]) == pytest.approx(100 * dot.y, abs=0.02)
+    inside = np.concatenate(chart.paths)  # nothing is clipped, so all must lie within
+    assert (inside >= 0).all()
+    assert (inside <= [420, 300]).all()
+
+
+def test_roc_chart_shows_its_curve_where_it_is() -> None:
+    far, tar = [0.0005, 0.003, 0.08, 1.0], [0.62, 0.7, 0.95, 1.0]
+    lines = [_charts.Line(x=far, y=tar, series=1, label="A"), _charts.Line(x=[], y=[], series=2, label="none seen")]
+    svg = _charts.roc_chart(lines, low=0.0005, title="t", description="d")
+    Page(svg)  # an empty curve leaves the chart well-formed
+    chart = ChartReader(svg)
+    ((_, path),) = chart.series
+    np.testing.assert_allclose(chart.x(path[:, 0], is_log=True), far, rtol=0.01)
+    np.testing.assert_allclose(chart.y(path[:, 1]), 100 * np.array(tar), atol=0.2)
+    inside = np.concatenate(chart.paths)
+    assert (inside >= 0).all()
+    assert (inside <= [420, 300]).all()
+
+
+def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json, run_folder: Path) -> None:
+    _, page = page_of(run_folder)
+    shown = page.text.replace("\u00a0", " ")
+    rates = [p[key] for a in made_record["arms"] for p in a["protocols"] for key in ("accuracy", "eer")]
+    rates += [e for a in made_record["arms"] for p in a["protocols"] for e in p["tar_at_far"].values()]
+    rates += [a["outcome"]["linkage"]["top1"] for a in made_record["attacks"]]
+    assert len(rates) == 2 * 2 + 2 * 3 + 7
+    for rate in rates:
+        digits = [f"{100 * rate['value']:.{d}f} %" for d in (1, 2)]
+        intervals = [f"{100 * rate['low']:.{d}f} to {100 * rate['high']:.{d}f}" for d in (1, 2)]
+        assert any(text in shown for text in digits), digits
+        assert any(text in shown for text in intervals), intervals
+    for attack in made_record["attacks"]:
+        for estimate in estimates(attack["outcome"]["recovery"]):
+            assert any(f"{estimate['value'] * k:.{d}f}" in shown for k in (1, 100) for d in (1, 2, 3)) or (
+                estimate["value"] in (0, 1)
+            )
+        assert attack["threat_model"]["in_words"] in shown
+    for words in (
+        made_record["experiment"]["command"],
+        "Seed 7",
+        "LFW: MS1M holds many of its celebrities",
+        "Checked to share no person: made-train and made-lfw",
+        "3,000 impostor comparisons cannot show FAR 0.0001",
+    ):
+        assert words in shown or any(words in attrs.get("title", "") for _, attrs in page.tags), words
+
+
+def test_names_in_a_record_cannot_break_out_of_the_page(made_record: Json, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    made_record["experiment"]["title"] = evil
+    for arm in made_record["arms"]:
+        arm["label"] = evil
+    for attack in made_record["attacks"]:
+        attack["label"] = evil
+    write_record(made_record, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img")]
+
+
+def test_faces_are_shown_or_left_out_with_a_word(made_record: Json, run_folder: Path) -> None:
+    text, page = page_of(run_folder)
+    assert text.count("data:image/png;base64,") == 3
+    assert "Made-up faces" in page.text
+    text, page = page_of(run_folder, with_pictures=False)
+    assert "data:image" not in text
+    assert "Pictures were left out" in page.text
+    made_record["experiment"]["people"] = "real"
+    write_record(made_record, run_folder / "record.json")
+    assert "These are real people" in page_of(run_folder)[1].text
+    assert "of real people: pictures were left out" in page_of(run_folder, with_pictures=False)[1].text
+
+
+def test_damaged_pictures_are_refused(run_folder: Path) -> None:
+    index = run_folder / "pictures" / "index.json"
+    whole = index.read_text()
+    for bad, told in (
+        (whole.replace("seen.png", "../record.png"), "PNG files in pictures/ itself"),
+        (whole.replace('"num_faces"', '"faces"'), "is damaged"),
+        ("{", "is damaged"),
+    ):
+        index.write_text(bad)
+        with pytest.raises(InvalidInputError, match=told):
+            page_of(run_folder)
+    index.write_text(whole)
+    (run_folder / "pictures" / "seen.png").write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(InvalidInputError, match="not a PNG"):
+        page_of(run_folder)
+
+
+def test_strip_holds_the_faces_unchanged(tmp_path: Path) -> None:
+    faces = np.random.default_rng(1).integers(0, 255, (2, 8, 6, 3), dtype=np.uint8)
+    write_strip(faces, tmp_path / "strip.png")
+    strip = cv2.imread(str(tmp_path / "strip.png"), cv2.IMREAD_UNCHANGED)
+    assert strip is not None
+    assert strip.shape == (8, 16, 4)
+    np.testing.assert_array_equal(strip[:, :6, 2::-1], faces[0])
+    np.testing.assert_array_equal(strip[:, 10:, 2::-1], faces[1])
+    assert (strip[:, 6:10, 3] == 0).all()
+    with pytest.raises(ShapeError, match="uint8"):
+        write_strip(faces.astype(np.float32), tmp_path / "other.png")
+
+
+def test_partial_and_failed_records_are_shown_as_such(made_record: Json, tmp_path: Path) -> None:
+    partial = copy.deepcopy(made_record)
+    partial["status"] = "partial"
+    partial["stages"][1]["status"] = "pending"
+    for attack in partial["attacks"]:
+        attack["outcome"] = attack["fit"] = None
+        if attack["control"]:
+            attack["control"]["is_met"] = None
+    partial["arms"][1].update(protocols=[], cost=None, training=None)
+    write_record(partial, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert "This run is not finished" in page.text
+    assert "has not been attacked yet" in page.text
+    assert "not judged yet" in page.text
+    partial["status"] = "failed"
+    partial["stages"][1].update(status="failed", error={"kind": "RangeError", "message": "loss is not finite"})
+    write_record(partial, tmp_path / "record.json")
+    _, page = page_of(tmp_path)
+    assert "something failed" in page.text
+    assert "RangeError: loss is not finite" in page.text
+
+
+def test_several_records_side_by_side(made_record: Json, tmp_path: Path) -> None:
+    for name, title in (("a", "First"), ("b", "Second")):
+        made_record["experiment"]["title"] = title
+        write_record(made_record, tmp_path / name / "record.json")
+    text = write_report([tmp_path / "a", tmp_path / "b" / "record.json"], tmp_path / "two.html").read_text()
+    page = Page(text)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert "side by side" in page.text
+    assert "First" in page.text
+    assert "Second" in page.text
+    with pytest.raises(InvalidInputError, match="no record was given"):
+        write_report([], tmp_path / "none.html")
+    with pytest.raises(MissingAssetError):
+        write_report(tmp_path / "c" / "record.json", tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()

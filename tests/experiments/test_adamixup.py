@@ -1,0 +1,295 @@
+"""AdaMixUp's tables: right rows under right masks, the authors' figures, adversaries who see what they should."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ppfr.core import InvalidInputError, MissingAssetError, check_record
+from ppfr.evaluation import Arm, Experiment, RunOptions
+from ppfr.evaluation._attack_stages import AttackSession
+from ppfr.evaluation._stages import Session
+from ppfr.evaluation._workspace import Workspace
+from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments.adamixup._tables import BUDGETS
+from ppfr.masking import MixedMasker
+from ppfr.workflows import run_recipe
+
+# Its authors' tables as printed: total, Score_pp, Score_cls, then accuracies in %, arXiv 2403.10558v2.
+TABLE_2 = """
+arcface       -    -    -     99.23 96.26 95.53 94.92
+adamixup-2-6 .968 .979  .957  96.15 93.63 94.73 91.20
+adamixup-2-5 .981 .975  .987  98.20 95.29 95.11 93.25
+adamixup-2-4 .959 .925  .992  98.43 95.33 95.18 93.71
+mixup-2      .912 .825  .999  98.92 95.29 95.66 94.03
+mixup-3      .940 .892  .989  98.20 94.81 95.03 93.38
+mixup-4      .877 .975  .779  84.62 80.07 80.62 77.90
+mixup-5      .796 .988  .605  73.31 69.51 68.55 66.49
+mixup-6      .750 1.000 .500  66.53 63.35 65.83 63.07
+mixup-fd     .749 .500  .997  98.76 95.22 94.92 93.88
+ppfr-fd      .806 .613 1.000  98.93 95.54 95.08 93.65
+dp           .753 .917  .590  72.36 69.71 68.54 66.80
+instahide-fd .733 .713  .753  82.93 77.01 76.76 73.13
+"""
+MEASURES = (
+    "total score", "privacy score", "accuracy score",
+    "accuracy on lfw", "accuracy on cfp-fp", "accuracy on agedb-30", "accuracy on calfw",
+)  # fmt: skip
+TABLE_1 = {"mixup-rgb": 86.38, "mixup-fd": 98.76, "instahide-rgb": 61.75, "instahide-fd": 82.93}
+TABLE_3 = {
+    "adamixup-2-6": (0.17, 0.25, 0.13, 0.26, 0.19),
+    "adamixup-2-5": (0.21, 0.28, 0.16, 0.35),
+    "adamixup-2-4": (0.31, 0.44, 0.25),
+}
+MIXERS = {
+    **{f"adamixup-2-{most}": [f"mixup-{k}" for k in range(2, most + 1)] for most in (4, 5, 6)},
+    **{f"mixup-{k}": [f"mixup-{k}"] for k in range(2, 7)},
+    **{f"{method}-{domain}": [f"{method}-2"] for method in ("mixup", "instahide") for domain in ("rgb", "fd")},
+}
+MASKS = {"arcface": "unprotected", "dp": "peep", "constant": "constant"} | {
+    name: "unprotected" if name.endswith("rgb") else "frequency" if name.endswith("fd") else "ppfr-fd"
+    for name in MIXERS
+}
+MASKS |= {"ppfr-fd": "ppfr-fd"}
+
+
+def context(out_dir: Path, **fields: Any) -> RecipeContext:
+    return RecipeContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
+    """All three, built without data; they share one judge."""
+    shared = context(tmp_path_factory.mktemp("tables"), resumes=True)
+    return {number: RECIPES[f"adamixup:table{number}"](shared) for number in "123"}
+
+
+def reported(arm: Arm) -> dict[str, float]:
+    found = {figure.measure: figure.value for figure in arm.reported}
+    assert len(found) == len(arm.reported), "no measure twice"
+    return found
+
+
+def printed(row: str) -> tuple[str, dict[str, float]]:
+    name, *cells = row.split()
+    values = {
+        measure: float(cell) / (100 if measure.startswith("accuracy on") else 1)
+        for measure, cell in zip(MEASURES, cells, strict=True)
+        if cell != "-"
+    }
+    return name, values
+
+
+# Rows
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("1", ["arcface", *TABLE_1]),
+        ("2", [*(printed(row)[0] for row in TABLE_2.strip().splitlines()), "constant"]),
+        ("3", ["arcface", *TABLE_3]),
+    ],
+)
+def test_each_table_has_its_rows_under_their_masks_and_mixtures(
+    tables: dict[str, Experiment], table: str, names: list[str]
+) -> None:
+    experiment = tables[table]
+    assert experiment.name == f"adamixup:table{table}" and experiment.preset == "fast-test"
+    assert [arm.name for arm in experiment.arms] == names
+    for arm in experiment.arms:
+        assert arm.masker.name == MASKS[arm.name]
+        assert arm.baseline == (None if arm.name in ("arcface", "constant") else "arcface")
+        if arm.training is None:
+            assert arm.role == "control"
+            continue
+        assert arm.training.mixes == (arm.name in MIXERS)
+        mixing = arm.training._way.mixing  # type: ignore[attr-defined]
+        assert [mixer.name for mixer in mixing.mixers()] == MIXERS[arm.name] if mixing else arm.name not in MIXERS
+
+
+def test_masks_are_what_the_rows_say(tables: dict[str, Experiment]) -> None:
+    arm = tables["2"].arm
+    assert arm("instahide-fd").masker.public_config()["num_channels"] == 64
+    assert arm("instahide-fd").masker.public_config()["keeps_dc"], "-FD: the full frequency data"
+    assert arm("dp").masker.public_config()["eps"] == 3.0
+    assert not arm("dp").masker.spec.is_keyed and arm("ppfr-fd").masker.spec.is_keyed
+    masked = [arm(name).masker for name in ("ppfr-fd", "mixup-4", "adamixup-2-5")]
+    image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    outputs = [masker.mask(image, rng=torch.Generator()) for masker in masked]
+    assert all(torch.equal(outputs[0], other) for other in outputs), "one deployment: one secret for all rows"
+
+
+def test_every_row_trains_alike_but_for_its_mixing(tables: dict[str, Experiment]) -> None:
+    for experiment in tables.values():
+        configs = [dict(arm.training.public_config()) for arm in experiment.arms if arm.training is not None]
+        for config in configs:
+            config.pop("mixing")
+        assert all(config == configs[0] for config in configs)
+
+
+def test_every_preset_has_a_budget_for_every_attack() -> None:
+    assert tuple(BUDGETS) == PRESETS
+    for budget in BUDGETS.values():
+        assert set(budget.attack_passes) == set(budget.attack_options) == set(ATTACK_LABELS)
+
+
+# Figures of its authors
+
+
+@pytest.mark.parametrize("row", TABLE_2.strip().splitlines(), ids=lambda row: row.split()[0])
+def test_table_2_stands_beside_the_printed_one_in_every_cell(tables: dict[str, Experiment], row: str) -> None:
+    name, wanted = printed(row)
+    arm = tables["2"].arm(name)
+    found = reported(arm)
+    shares = {measure: found.pop(measure) for measure in list(found) if measure.startswith("share of")}
+    assert found == pytest.approx(wanted, abs=1e-12) and len(found) == (4 if name == "arcface" else 7)
+    assert list(shares.values()) == list(TABLE_3.get(name, ()))
+    for figure in arm.reported:
+        assert figure.source == f"arXiv 2403.10558, table {3 if figure.measure.startswith('share of') else 2}"
+
+
+def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experiment]) -> None:
+    for name, accuracy in TABLE_1.items():
+        arm = tables["1"].arm(name)
+        assert reported(arm) == pytest.approx({"accuracy on lfw": accuracy / 100})
+        assert {figure.source for figure in arm.reported} == {"arXiv 2403.10558, table 1"}
+    for name, shares in TABLE_3.items():
+        arm = tables["3"].arm(name)
+        assert reported(arm) == {f"share of mixup-{k}": share for k, share in enumerate(shares, 2)}
+        assert math.isclose(sum(shares), 1.0) and {f.source for f in arm.reported} == {"arXiv 2403.10558, table 3"}
+
+
+# Adversaries
+
+
+def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
+    experiment = tables["2"]
+    assert tables["1"].attacks == tables["3"].attacks == []
+    assert len(experiment.attacks) == len(experiment.arms) * len(ATTACK_LABELS)
+    for plan in experiment.attacks:
+        attack: Any = plan.make(RunOptions(run_dir=tmp_path, device="cpu"))
+        assert attack.needs == plan.granted
+        assert plan.granted.sees == ("mixed_images" if plan.arm in MIXERS else "masked_images")
+        assert attack.ignores_signs == (plan.arm == "instahide-fd")
+        assert plan.granted.knows_secret, "pairs of plain and masked faces are had with the deployment's secret alone"
+        roles = {"arcface": "positive control", "constant": "negative control"}
+        assert plan.role == roles.get(plan.arm, "attack")
+    assert {(plan.arm, plan.label) for plan in experiment.attacks} == {
+        (arm.name, label) for arm in experiment.arms for label in ATTACK_LABELS.values()
+    }
+
+
+@pytest.mark.parametrize("name", ["adamixup-2-4", "instahide-fd"])
+def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
+    tables: dict[str, Experiment], name: str, tmp_path: Path
+) -> None:
+    arms = [tables["2"].arm(name), tables["2"].arm("ppfr-fd")]
+    experiment = dataclasses.replace(tables["2"], arms=arms)
+    session = Session(
+        experiment,
+        Workspace(tmp_path),
+        device=torch.device("cpu"),
+        num_devices=1,
+        resumes=False,
+        progress=False,
+    )
+    mixed, alone = (next(p for p in experiment.attacks if p.arm == arm.name) for arm in arms)
+    assert session.seen_through(alone) is arms[1].masker
+    exposed = session.seen_through(mixed)
+    assert isinstance(exposed, MixedMasker)
+    attack = mixed.make(session.options("attack", mixed.name, resumes=True))
+    assert AttackSession(session)._masker_for(mixed, attack) is exposed
+
+    image = torch.from_numpy(experiment.training_images.read(range(8))).permute(0, 3, 1, 2) / 255
+    seen = exposed.mask(image, rng=torch.Generator().manual_seed(1))
+    plain = arms[0].masker.mask(image, rng=torch.Generator().manual_seed(1))
+    assert seen.shape == plain.shape and not torch.allclose(seen, plain, atol=1e-3)
+    outcome = session._trained(arms[0]).fits[0]["outcome"]
+    if name == "adamixup-2-4":
+        assert exposed.public_config()["shares"] == pytest.approx(outcome["shares"])
+        assert sum(outcome["shares"]) == pytest.approx(1) and len(outcome["shares"]) == 3
+    else:
+        assert exposed.public_config()["shares"] == [1.0]
+
+
+# Presets
+
+
+@pytest.mark.parametrize("table", "123")
+def test_the_paper_s_preset_names_every_missing_file_at_once(table: str, tmp_path: Path) -> None:
+    files = ["train.rec", "train.idx", "lfw.bin", "cfp_fp.bin", "agedb_30.bin", "calfw.bin"]
+    build = RECIPES[f"adamixup:table{table}"]
+    data = tmp_path / "data"
+    (data / "faces_webface_112x112").mkdir(parents=True)
+    paper = context(tmp_path / "run", preset="paper", data=data)
+    with pytest.raises(MissingAssetError) as found:
+        build(paper)
+    assert found.value.name == ", ".join(files)
+    assert "CASIA-WebFace package into faces_webface_112x112/" in str(found.value)
+    for name in ("train.rec", "agedb_30.bin"):
+        (data / "faces_webface_112x112" / name).write_bytes(b"")
+    with pytest.raises(MissingAssetError) as found:
+        build(paper)
+    assert found.value.name == "train.idx, lfw.bin, cfp_fp.bin, calfw.bin"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
+    tmp_path: Path, data_root: Path, weights_root: Path
+) -> None:
+    laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
+    experiment = RECIPES["adamixup:table2"](laptop)
+    assert [len(protocol) for protocol in experiment.protocols] == [6000] and experiment.people == "real"
+    assert not set(experiment.training_images.subject_ids) & set(experiment.protocols[0].subjects())
+    mixing = experiment.arm("adamixup-2-5").training.public_config()["mixing"]  # type: ignore[union-attr]
+    assert mixing["strategy_width"] == 16 and mixing["max_weight"] == 0.55
+    settings = mixing["settings"]
+    assert (settings["every_steps"], settings["reward_weights"]) == (4, (1.0, 1.0))
+    assert (settings["look_ahead_lr"], settings["look_ahead_clip_norm"]) == (0.01, 5.0)
+    assert not experiment.arm("dp").masker.spec.is_keyed
+    assert experiment.arm("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
+    assert {arm.name for arm in experiment.arms} == set(MASKS) - {"mixup-rgb", "instahide-rgb"}
+    compared = RECIPES["adamixup:ways"](laptop)
+    learns = {
+        "adamixup-2-5": (2.0, "arcface"),
+        "adamixup-2-5-labels": (0.0, "arcface"),
+        "adamixup-2-5-teacher": (2.0, None),
+    }
+    assert [arm.name for arm in compared.arms] == ["arcface", *learns] and not compared.attacks
+    for name, expected in learns.items():
+        config = compared.arm(name).training.public_config()  # type: ignore[union-attr]
+        assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
+        assert not compared.arm(name).reported
+    with pytest.raises(InvalidInputError, match="use the preset laptop"):
+        RECIPES["adamixup:ways"](dataclasses.replace(laptop, preset="paper"))
+    assert not list(tmp_path.iterdir()), "building writes nothing"
+
+
+# From end to end
+
+
+@pytest.mark.slow
+def test_table_1_runs_from_end_to_end(tmp_path: Path) -> None:
+    told = run_recipe(
+        "adamixup:table1", preset="fast-test", out_dir=tmp_path / "run", seed=1, device="cpu", resumes=False
+    )
+    assert told["status"] == "complete" and told["failed_stages"] == []
+    assert set(told["accuracy"]) == {f"{name} on synthetic-pairs" for name in ("arcface", *TABLE_1)}
+    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    check_record(record)
+    arms = {arm["name"]: arm for arm in record["arms"]}
+    for name, accuracy in TABLE_1.items():
+        (figure,) = arms[name]["reported"]
+        assert figure["value"] == pytest.approx(accuracy / 100)
+        assert arms[name]["training"]["fits"][0]["objective"]["mixer"]["name"] == MIXERS[name][0]
+    assert arms["arcface"]["training"]["fits"][0]["objective"]["mixer"] is None
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

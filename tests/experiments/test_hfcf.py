@@ -1,0 +1,140 @@
+"""HFCF's ablation: the rows differ in what they say and in nothing else, and the questions compare the right two."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppfr.core import MissingAssetError, check_record
+from ppfr.evaluation import Experiment
+from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments.hfcf._ablation import BUDGETS
+from ppfr.masking import Dctdp, Hfcf, NoisyFrontEnd, Sensitivities
+from ppfr.workflows import run_experiment
+
+COLOURS = ("lbp-ycbcr", "lbp-difference", "lbp-bits")
+UNATTACKED = {"hfcf-3", *(f"hfcf-1-{colour}" for colour in COLOURS)}
+
+
+def context(out_dir: Path, **fields: Any) -> RecipeContext:
+    return RecipeContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return RECIPES["hfcf:ablation"](context(tmp_path_factory.mktemp("hfcf")))
+
+
+def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
+    assert [arm.name for arm in experiment.arms] == [
+        "unprotected",
+        *(f"hfcf-{eps}" for eps in ("0.5", "1", "2", "4", "inf")),
+        *(f"hfcf-{eps}-no-{part}" for eps in ("1", "inf") for part in ("colour", "fusion")),
+        "hfcf-3",
+        "hfcf-1-even",
+        "hfcf-1-even-no-colour",
+        "hfcf-1-noisy-colour",
+        *(f"hfcf-1-{colour}" for colour in COLOURS),
+        "dctdp-0.5",
+        "dctdp-published",
+        "ppfr-fd",
+        "constant",
+    ]
+    assert len({arm.label for arm in experiment.arms}) == len(experiment.arms)
+    assert all(arm.baseline == "unprotected" for arm in experiment.arms if arm.role == "protected")
+
+
+def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment) -> None:
+    whole = dict(experiment.arm("hfcf-1").masker.public_config())
+    for name, changed in {
+        "hfcf-0.5": {"eps_mean"},
+        "hfcf-1-no-colour": {"colour"},
+        "hfcf-1-noisy-colour": {"colour_eps"},
+        "hfcf-3": {"eps_mean"},
+        "hfcf-1-even": {"learns", "learned_sha256"},
+        "hfcf-1-even-no-colour": {"colour", "learns", "learned_sha256"},
+        "hfcf-1-lbp-bits": {"colour"},
+        # Other coefficients have other ranges.
+        "hfcf-1-no-fusion": {"fuses", "sensitivities_sha256"},
+    }.items():
+        config = dict(experiment.arm(name).masker.public_config())
+        assert {key for key in whole if config[key] != whole[key]} == changed, name
+    fused, unfused = experiment.arm("hfcf-3").masker, experiment.arm("hfcf-1-no-fusion").masker
+    assert isinstance(fused, Hfcf) and isinstance(unfused, Hfcf)
+    assert fused.privacy().eps_place == pytest.approx(unfused.privacy().eps_place)
+    published = experiment.arm("dctdp-published").masker
+    assert isinstance(published, Dctdp) and math.isclose(published.budget.eps_mean, 4.0)
+
+
+def test_ranges_are_those_of_the_training_set(experiment: Experiment) -> None:
+    masker = experiment.arm("hfcf-2").masker
+    assert isinstance(masker, Hfcf)
+    front_end = NoisyFrontEnd(front_end="block", fuses=True)
+    measured = Sensitivities.measure(experiment.training_images, front_end)
+    assert masker.budget.sensitivities_sha256 == measured.sha256
+
+
+def test_every_row_trains_alike(experiment: Experiment) -> None:
+    configs = [arm.training.public_config() for arm in experiment.arms if arm.training is not None]
+    assert all(config == configs[0] for config in configs)
+
+
+def test_each_question_changes_one_thing(experiment: Experiment) -> None:
+    sides = {question.name: (question.arm, question.against) for question in experiment.questions}
+    assert sides["fusion"] == ("hfcf-inf", "hfcf-inf-no-fusion")
+    assert sides["fusion-at-equal-total"] == ("hfcf-3", "hfcf-1-no-fusion")
+    assert sides["learning"] == ("hfcf-1-no-colour", "hfcf-1-even-no-colour")
+    assert sides["noise"] == ("hfcf-1-no-colour", "hfcf-inf-no-colour")
+    assert sides["colour"] == ("hfcf-1", "hfcf-1-no-colour")
+    assert sides["repaid"] == ("hfcf-1", "hfcf-inf-no-colour")
+    assert sides["noisy-colour"] == ("hfcf-1-noisy-colour", "hfcf-1-no-colour")
+    assert all(sides[f"colour-as-{colour}"] == (f"hfcf-1-{colour}", "hfcf-1") for colour in COLOURS)
+
+
+def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone(experiment: Experiment) -> None:
+    attacked = {(plan.arm, plan.label) for plan in experiment.attacks}
+    names = {arm.name for arm in experiment.arms} - UNATTACKED
+    assert attacked == {(name, label) for name in names for label in ATTACK_LABELS.values()}
+    roles = {"unprotected": "positive control", "constant": "negative control"}
+    assert all(plan.role == roles.get(plan.arm, "attack") for plan in experiment.attacks)
+
+
+def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Path) -> None:
+    assert tuple(BUDGETS) == PRESETS
+    (tmp_path / "data").mkdir()
+    with pytest.raises(MissingAssetError, match="MS1MV2 package into faces_emore/"):
+        RECIPES["hfcf:ablation"](context(tmp_path, preset="paper", data=tmp_path / "data"))
+
+
+@pytest.mark.slow
+def test_runs_from_end_to_end_and_says_what_is_proven(experiment: Experiment, tmp_path: Path) -> None:
+    kept = ("unprotected", "hfcf-1", "hfcf-1-no-colour")
+    told = run_experiment(
+        dataclasses.replace(
+            experiment,
+            arms=[experiment.arm(name) for name in kept],
+            questions=[question for question in experiment.questions if {question.arm, question.against} <= {*kept}],
+            attacks=[plan for plan in experiment.attacks if plan.name == "linkage-hfcf-1"],
+        ),
+        tmp_path / "run",
+        device="cpu",
+        resumes=False,
+    )
+    assert told["status"] == "complete" and told["failed_stages"] == []
+    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    check_record(record)
+    (question,) = record["questions"]
+    assert question["name"] == "colour" and list(question["gaps"]) == ["synthetic-pairs"]
+    arms = {arm["name"]: arm for arm in record["arms"]}
+    assert arms["unprotected"]["guarantee"] is None
+    assert arms["hfcf-1"]["guarantee"]["eps_image"] == "inf", "its colour channels have no guarantee"
+    proven = arms["hfcf-1-no-colour"]["guarantee"]
+    assert proven["eps_image"] == pytest.approx(63 * 28 * 28, rel=1e-3)
+    assert proven["eps_least"] < proven["eps_largest"], "the training moved the budget"
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert "Do the colour channels repay it?" in page and "it promises nothing" in page

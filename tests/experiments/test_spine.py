@@ -1,0 +1,101 @@
+"""Recipes build in every place they can, and the smallest one runs from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ppfr.core import CheckpointError, check_record
+from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
+from ppfr.workflows import _run as jobs
+from ppfr.workflows import list_recipes, run_recipe
+
+DEMO_RECORD_KEYS = {"is_sound", "status", "failed_stages", "failed_controls", "accuracy", "wall_s", "record", "report"}
+
+
+def test_every_recipe_says_what_it_is_and_has_every_preset() -> None:
+    assert all(len(line) > 20 for line in list_recipes().values())
+    for budgets in (DEMO_BUDGETS, REAL_BUDGETS):
+        assert tuple(budgets) == PRESETS
+        for budget in budgets.values():
+            assert set(budget.attack_passes) == set(budget.attack_options) == set(ATTACK_LABELS)
+
+
+def check(experiment: object, name: str) -> None:
+    assert experiment.name == name and experiment.preset == "fast-test"  # type: ignore[attr-defined]
+    roles = {arm.name: arm.role for arm in experiment.arms}  # type: ignore[attr-defined]
+    assert roles == {"unprotected": "baseline", "ppfr-fd": "protected", "constant": "control"}
+    attacked = {(plan.arm, plan.role) for plan in experiment.attacks}  # type: ignore[attr-defined]
+    assert ("unprotected", "positive control") in attacked and ("constant", "negative control") in attacked
+    on_protected = [plan.granted.knows_secret for plan in experiment.attacks if plan.arm == "ppfr-fd"]  # type: ignore[attr-defined]
+    assert sorted(on_protected) == [False] * 3 + [True] * 3, "each attack with the secret known and unknown"
+
+
+def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PPFR_DATA", raising=False)
+    monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
+    experiment = RECIPES["spine:demo"](RecipeContext(preset="fast-test", out_dir=tmp_path, seed=1, device="cpu"))
+    check(experiment, "spine:demo")
+    assert experiment.people == "synthetic"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "pairs"), [("spine:lfw", [6000]), ("spine:cfp", [7000, 7000])])
+def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+    context = RecipeContext(
+        preset="fast-test", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
+    )
+    experiment = RECIPES[name](context)
+    check(experiment, name)
+    assert [len(protocol) for protocol in experiment.protocols] == pairs
+    assert experiment.people == "real" and experiment.lpips is not None
+    trained_on = set(experiment.training_images.subject_ids)
+    assert not any(trained_on & set(protocol.subjects()) for protocol in experiment.protocols)
+    adapted = {entry.name for arm in experiment.arms if arm.training for entry in arm.training.knowledge}
+    assert adapted and not adapted & {judge.name for judge in experiment.judges}, "the judge is another network"
+    assert not list(tmp_path.iterdir()), "building writes nothing"
+
+
+def test_what_went_wrong_is_summed_up() -> None:
+    record = {
+        "attacks": [
+            {"name": "won", "control": {"expects": "win", "rule": "", "is_met": True}},
+            {"name": "lost", "control": {"expects": "win", "rule": "", "is_met": False}},
+            {"name": "unknown", "control": {"expects": "win", "rule": "", "is_met": None}},
+            {"name": "no control", "control": None},
+        ],
+        "stages": [
+            {"name": "fine", "error": None},
+            {"name": "fit/x", "error": {"kind": "DatasetError", "message": "too few"}},
+        ],
+    }
+    assert jobs.failed_controls(record) == ["lost was expected to win"]
+    assert jobs.failed_stages(record) == ["fit/x: DatasetError: too few"]
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) -> None:
+    arguments = {"preset": "fast-test", "out_dir": tmp_path / "run", "seed": 1, "device": "cpu"}
+    told = run_recipe("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+    assert set(told) == DEMO_RECORD_KEYS
+    assert told["status"] == "complete" and told["failed_stages"] == []
+    assert set(told["accuracy"]) == {"unprotected on synthetic-pairs", "ppfr-fd on synthetic-pairs"}
+    assert told["is_sound"] == (not told["failed_controls"])
+    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    check_record(record)
+    assert len(record["attacks"]) == 12 and all(attack["outcome"] for attack in record["attacks"])
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"
+
+    with pytest.raises(CheckpointError, match="--resume"):
+        run_recipe("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+    lost = tmp_path / "run" / "parts" / "evaluate--ppfr-fd.json"
+    before = json.loads(lost.read_text(encoding="utf-8"))
+    lost.unlink()
+    again = run_recipe("spine:demo", resumes=True, **arguments)  # type: ignore[arg-type]
+    assert again["status"] == "complete" and again["accuracy"] == told["accuracy"]
+    assert json.loads(lost.read_text(encoding="utf-8"))["result"] == before["result"]

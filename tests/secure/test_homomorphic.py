@@ -1,0 +1,304 @@
+"""CKKS matching: decisions of plain scores but within the stated band; a server that sees noise and holds no key."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import re
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppfr.core import (
+    CorruptTemplateError,
+    InvalidInputError,
+    MissingExtraError,
+    OutdatedTemplateError,
+    RangeError,
+    ShapeError,
+    StorageError,
+    UnsupportableError,
+    WrongKeyError,
+)
+from ppfr.secure import CkksKey, CkksMatcher, CkksServer
+
+DIM = 8
+needs_tenseal = functools.partial(pytest.importorskip, "tenseal", reason="needs the extra 'he': pip install 'ppfr[he]'")
+
+
+def unit(num, dim=DIM, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((num, dim))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def key():
+    needs_tenseal()
+    return CkksKey.create(DIM)
+
+
+@pytest.fixture(scope="module")
+def blocks(key):
+    return list(key.encrypt_references(unit(2300)))
+
+
+@pytest.fixture
+def server(key, blocks):
+    server = CkksServer(key.context())
+    for block in blocks:
+        server.add(block)
+    return server
+
+
+@pytest.mark.parametrize("probe", ["encrypted", "plain"])
+@settings(deadline=None, max_examples=8)
+@given(
+    num=st.sampled_from([1, 2, 30]),
+    dim=st.integers(1, 12),
+    num_probes=st.integers(1, 3),
+    threshold=st.sampled_from([-1.0, -0.1, 0.0, 0.4, 1.0]),
+    seed=st.integers(0, 999),
+)
+def test_decisions_are_those_of_exact_scores_but_within_the_band(probe, num, dim, num_probes, threshold, seed):
+    needs_tenseal()
+    references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
+    probes[0] = references[0]
+    scores = probes @ references.T
+    matcher = CkksMatcher(references, probe=probe)
+    surely, perhaps = scores >= threshold + matcher.largest_error, scores >= threshold - matcher.largest_error
+    found = matcher.set_at_least(probes, threshold=threshold)
+    assert (surely <= found).all() and (found <= perhaps).all()
+    any_found = matcher.any_at_least(probes, threshold=threshold)
+    assert (surely.any(axis=1) <= any_found).all() and (any_found <= perhaps.any(axis=1)).all()
+    pairs = np.random.default_rng(seed).integers(0, num, num_probes)
+    verified, rows = matcher.verify(probes, pairs, threshold=threshold), np.arange(num_probes)
+    assert (surely[rows, pairs] <= verified).all() and (verified <= perhaps[rows, pairs]).all()
+    for best, of_probe in zip(matcher.best_at_least(probes, threshold=threshold), scores, strict=True):
+        if best == -1:
+            assert of_probe.max() < threshold + matcher.largest_error
+        else:
+            assert of_probe[best] >= max(threshold, of_probe.max() - matcher.largest_error) - matcher.largest_error
+
+
+def test_scores_err_as_the_bound_says_and_blocks_can_be_chosen(key, server):
+    """2,300 references in two blocks; the bound is eight standard deviations, 7.76e-7 each for an encrypted probe."""
+    references, probe = unit(2300), unit(1, seed=1)[0]
+    for sent, deviation in ((key.encrypt_probe(probe), 7.76e-7), (probe, 5.49e-7)):
+        error = key.decrypt_scores(server.answer(sent), server.sizes) - references @ probe
+        assert np.abs(error).max() < CkksMatcher.largest_error
+        assert 0.9 < error.std() / deviation < 1.1
+    assert server.sizes == (2048, 252)
+    alone = key.decrypt_scores(server.answer(probe, [1]), [252])
+    np.testing.assert_allclose(alone, references[2048:] @ probe, atol=1e-5)
+
+
+def test_a_probe_that_is_zero_but_for_one_coordinate(key, server):
+    probe = np.eye(DIM)[3]
+    for sent in (probe, key.encrypt_probe(probe)):
+        found = key.decrypt_scores(server.answer(sent), server.sizes)
+        np.testing.assert_allclose(found, unit(2300)[:, 3], atol=1e-5)
+
+
+def words_of(part):
+    """(2, 4096) words of 64 bits of a ciphertext, below a prime of 60 bits: found where every eighth byte is so."""
+    held = np.frombuffer(part, dtype=np.uint8)
+    (size, num_words) = (len(held), 2 * 4096)
+    fits = [at for at in range(size - 8 * num_words, -1, -1) if (held[at + 7 : at + 8 * num_words : 8] < 16).all()]
+    return held[fits[0] : fits[0] + 8 * num_words].view("<u8").reshape(2, 4096)
+
+
+def largest_chi_square(parts):
+    """Over the seven low bytes of words that are uniform below a prime just under 2^60: 255 degrees of freedom each."""
+    words = np.stack([words_of(part) for part in parts])
+    statistics = []
+    for half in range(2):
+        for position in range(7):
+            low = (words[:, half] >> np.uint64(8 * position) & np.uint64(255)).astype(np.int64).ravel()
+            counts = np.bincount(low, minlength=256)
+            statistics.append(((counts - counts.mean()) ** 2 / counts.mean()).sum())
+    return max(statistics)
+
+
+def test_what_the_server_gets_has_one_length_and_is_uniform_whatever_is_in_it(key):
+    """Two very different inputs, the same in every slot. Beyond 390 by chance once in ten million."""
+    from ppfr.secure._homomorphic._messages import Message
+
+    lengths = set()
+    for embedding in (np.eye(DIM)[0], np.full(DIM, -1 / np.sqrt(DIM))):
+        (block,) = key.encrypt_references(np.repeat(embedding[None], 2048, axis=0))
+        probe = key.encrypt_probe(embedding)
+        messages = [Message.from_bytes(block, kind="references"), Message.from_bytes(probe, kind="probe")]
+        lengths |= {len(block), len(probe), *(len(part) for message in messages for part in message.parts)}
+        for message in messages:
+            assert largest_chi_square(message.parts) < 390
+            masks = np.stack([words_of(part)[1] for part in message.parts])
+            assert len(np.unique(masks)) == masks.size  # drawn anew for each ciphertext, or words would repeat
+    assert len(lengths) == 2  # of a message, and of a ciphertext
+
+
+def test_the_statistic_finds_a_ciphertext_without_a_mask(key):
+    """The control: the same words less the uniform half, as of an encryption under a known mask of zeros."""
+    from ppfr.secure._homomorphic._messages import Message
+
+    parts = Message.from_bytes(key.encrypt_probe(np.eye(DIM)[0]), kind="probe").parts
+    small = np.random.default_rng(0).normal(0, 3.2, (2, 4096)).round().astype(np.int64) + 2**28
+    assert largest_chi_square([small.astype("<u8").tobytes()] * 4) > 1e5
+    assert largest_chi_square([parts[0]] * 40) > 1e3  # nor is one ciphertext, repeated, taken for noise
+
+
+def test_the_server_holds_no_key_and_cannot_decrypt(key, server):
+    tenseal = needs_tenseal()
+    from ppfr.secure._homomorphic._messages import Message
+
+    assert not server._context.has_secret_key()
+    answer = server.answer(key.encrypt_probe(unit(1)[0]), [0])
+    for part in (
+        *Message.from_bytes(answer, kind="scores").parts,
+        *(vector.serialize() for vector in server._blocks[0]),
+    ):
+        with pytest.raises(ValueError, match="doesn't hold a secret_key"):
+            tenseal.ckks_vector_from(server._context, part).decrypt()
+    assert len(key.context()) < 500  # parameters alone; the key has 60 KB
+    with pytest.raises(ValueError, match="Secret key"):
+        tenseal.context_from(Message.from_bytes(key.context(), kind="context").parts[0]).secret_key()
+
+
+def test_another_key_is_told_before_anything_is_computed(key, server, blocks):
+    other = CkksKey.create(DIM)
+    for action in (
+        lambda: server.answer(other.encrypt_probe(unit(1)[0])),
+        lambda: CkksServer(other.context()).add(blocks[0]),
+        lambda: other.decrypt_scores(server.answer(unit(1)[0]), server.sizes),
+    ):
+        with pytest.raises(WrongKeyError, match="was made under another key"):
+            action()
+
+
+def test_a_key_outlives_its_process_in_a_file_of_its_owner(key, server, tmp_path):
+    path = tmp_path / "ckks.key"
+    key.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    loaded, probe = CkksKey.load(path), unit(1, seed=3)[0]
+    found = loaded.decrypt_scores(server.answer(loaded.encrypt_probe(probe)), server.sizes)
+    np.testing.assert_allclose(found, unit(2300) @ probe, atol=1e-5)
+    with pytest.raises(InvalidInputError, match="a key is not written over"):
+        key.save(path)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        CkksKey.load(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError):
+        key.save(tmp_path / "file" / "key")
+    path.write_bytes(key.context())
+    with pytest.raises(CorruptTemplateError, match="is context; give key"):
+        CkksKey.load(path)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        CkksKey.load(tmp_path)
+
+
+def test_foreign_damaged_and_newer_messages_are_told(key, server):
+    whole = key.encrypt_probe(unit(1)[0])
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    for bad in (b"", b"x" * 500, whole[:50], whole[:-1], whole + b"x", bytes(damaged), key.context()):
+        with pytest.raises(CorruptTemplateError, match="as probe of homomorphic matching"):
+            server.answer(bad)
+    newer = whole[:8] + (2).to_bytes(2, "little") + whole[10:]
+    with pytest.raises(OutdatedTemplateError, match="has version 2, this release reads 1"):
+        server.answer(newer)
+
+
+def test_ciphertexts_of_other_parameters_are_told(key, server):
+    from ppfr.secure._homomorphic._messages import Message
+
+    tenseal = needs_tenseal()
+    message = Message.from_bytes(key.encrypt_probe(unit(1)[0]), kind="probe")
+    other = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[40, 21, 40])
+    other.global_scale = 2.0**21
+    for part in (b"", b"words", message.parts[0][:9000], tenseal.ckks_vector(other, [1.0] * 4096).serialize()):
+        parts = [part, *message.parts[1:]]
+        bad = Message(kind="probe", dim=DIM, num=0, key_id=message.key_id, parts=parts).to_bytes()
+        with pytest.raises(CorruptTemplateError, match=r"a ciphertext (cannot be read|has other slots)"):
+            server.answer(bad)
+    short = Message(kind="probe", dim=DIM, num=0, key_id=message.key_id, parts=message.parts[1:]).to_bytes()
+    with pytest.raises(CorruptTemplateError, match="7 ciphertexts were given; this gallery has 8 each"):
+        server.answer(short)
+    for context in (other.serialize(save_secret_key=False), b"words"):
+        bad = Message(kind="context", dim=DIM, num=0, key_id=message.key_id, parts=[context]).to_bytes()
+        with pytest.raises(CorruptTemplateError, match="the context"):
+            CkksServer(bad)
+
+
+def test_bad_input_is_told(key, server):
+    for action, error, message in (
+        (lambda: CkksKey.create(0), RangeError, "outside 1..4096"),
+        (lambda: CkksServer(key.context()).answer(unit(1)[0]), InvalidInputError, "the gallery is empty"),
+        (lambda: server.answer(unit(1)[0], [2]), InvalidInputError, "outside 0..1"),
+        (lambda: server.answer(unit(1)), ShapeError, r"give \(8,\)"),
+        (lambda: server.answer(unit(1, 9)[0]), ShapeError, "probes have shape"),
+        (lambda: server.answer(np.full(DIM, np.nan)), RangeError, "not finite"),
+        (lambda: key.encrypt_probe(unit(2)), ShapeError, r"give \(8,\)"),
+        (lambda: key.encrypt_probe(2 * unit(1)[0]), RangeError, "not of L2 norm 1"),
+        (lambda: key.encrypt_references(np.full((3, DIM), np.inf)), RangeError, "not finite"),
+        (lambda: key.encrypt_references(unit(3, 9)), ShapeError, "references have shape"),
+        (lambda: key.decrypt_scores(server.answer(unit(1)[0]), [4]), InvalidInputError, "of 2 blocks, 1 were asked"),
+        (lambda: CkksMatcher(unit(0)), InvalidInputError, "gallery is empty"),
+        (lambda: CkksMatcher(unit(1)[0]), ShapeError, r"give \(M, D\)"),
+        (lambda: CkksMatcher(unit(1), probe="hidden"), InvalidInputError, "is not encrypted or plain"),
+    ):
+        with pytest.raises(error, match=message):
+            action()
+    matcher = CkksMatcher(unit(3))
+    for references, message in (([0, 1], "give one for each"), ([3], "0 to 2"), ([-1], "0 to 2"), ([0.0], "0 to 2")):
+        with pytest.raises(InvalidInputError, match=message):
+            matcher.verify(unit(1), references, threshold=0.5)
+    for threshold in (1.1, float("nan")):
+        with pytest.raises(RangeError, match=r"not in \[-1, 1\]"):
+            matcher.any_at_least(unit(1), threshold=threshold)
+
+
+def test_the_parameters_are_the_largest_that_128_bits_of_security_allow():
+    tenseal = needs_tenseal()
+    from ppfr.secure._homomorphic._key import DEGREE, MODULUS_BITS
+
+    assert (DEGREE, sum(MODULUS_BITS)) == (4096, 109)  # of the Homomorphic Encryption Standard, which SEAL enforces
+    with pytest.raises(ValueError, match="parameters are not set correctly"):
+        tenseal.context(tenseal.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=[60, 50])
+
+
+def test_messages_have_the_sizes_that_the_page_says():
+    needs_tenseal()
+    for probe, sent, received in (("encrypted", 65_680 * DIM, 98_450), ("plain", 8 * DIM, 65_680)):
+        matcher = CkksMatcher(unit(3), probe=probe)
+        matcher.any_at_least(unit(1), threshold=0.5)
+        assert abs(matcher.num_bytes[0] - sent) < 100 and abs(matcher.num_bytes[1] - received) < 100
+
+
+def test_texts_say_nothing_and_secrets_are_not_pickled(key, server):
+    from ppfr.secure._homomorphic._messages import Message
+
+    message = Message.from_bytes(key.context(), kind="context")
+    assert repr(key) == "CkksKey(dim=8, key=<redacted>)"
+    assert "parts=<redacted>" in repr(message) and key.context()[30:40].hex() not in repr(message)
+    assert "contents=<redacted>" in repr(server)
+    for one in (key, server):
+        with pytest.raises(UnsupportableError, match="cannot be pickled"):
+            pickle.dumps(one)
+
+
+def test_without_tenseal_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tenseal", None)
+    for action in (lambda: CkksKey.create(DIM), lambda: CkksMatcher(unit(2))):
+        with pytest.raises(MissingExtraError, match=r"homomorphic matching needs the extra 'he'"):
+            action()
+
+
+def test_the_pages_example():
+    needs_tenseal()
+    page = Path(__file__).parents[2] / "docs" / "methods" / "homomorphic-matching.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {})

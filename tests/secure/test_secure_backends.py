@@ -1,0 +1,224 @@
+"""Other libraries behind the engine's verbs: they decide as the engine does, and fail in words."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppfr.core import (
+    InvalidInputError,
+    MissingEnvironmentError,
+    MissingExtraError,
+    PartyError,
+    RangeError,
+    ShapeError,
+)
+from ppfr.secure import Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
+from ppfr.secure._backends._worker import packed, unpacked
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_the_extra():
+    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
+
+
+def unit(num, dim, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((num, dim))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
+    """All verbs at thresholds on, just above and far from a score, with tied and nearly tied references."""
+    references, probes = unit(num, 16), unit(3, 16, seed=1)
+    references[-1] = references[0]  # a tie for best
+    references[4] = references[5] = probes[1]
+    near = references[0] + 1e-4 * unit(1, 16, seed=2)[0]
+    references[7] = near / np.linalg.norm(near)  # a near tie: equal as int8, not as int16
+    probes[0] = references[0]
+    with (
+        ThreePartyMatcher(references, values=values, timeout_s=600) as engine,
+        ProcessMatcher(references, library, values=values, timeout_s=300) as other,
+    ):
+        point = engine.fixed_point
+        scores = plain.integer_scores(plain.quantised(probes, point.scale), plain.quantised(references, point.scale))
+        on_score = scores[0][3] / point.scale**2
+        for threshold in (on_score, float(np.nextafter(on_score, 2)), 0.999, -1.0)[:num_thresholds]:
+            accepted = plain.accepted(scores, threshold, point.scale)
+            for matcher in (engine, other):
+                found = matcher.set_at_least(probes, threshold=threshold)
+                assert found.dtype == bool and found.tolist() == accepted
+                assert matcher.any_at_least(probes, threshold=threshold).tolist() == [any(row) for row in accepted]
+                best = matcher.best_at_least(probes, threshold=threshold)
+                assert best.dtype == np.int64 and best.tolist() == plain.best(scores, threshold, point.scale)
+                verified = matcher.verify(probes, [0, 5, 7], threshold=threshold)
+                assert verified.tolist() == [accepted[0][0], accepted[1][5], accepted[2][7]]
+                assert matcher.verify(probes[:1], [3], threshold=threshold).tolist() == [accepted[0][3]]
+
+
+@pytest.mark.parametrize("values", ["int8", "int16"])
+def test_mpyc_in_one_process_decides_as_the_engine(plain, values):
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    decisions_agree(Mpyc(num_parties=1), plain, values=values)
+
+
+def test_mpyc_among_three_processes_decides_as_the_engine(plain):
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    decisions_agree(Mpyc(num_parties=3), plain, values="int16", num=8, num_thresholds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["aby3", "cheetah", "semi2k"])
+def test_spu_decides_as_the_engine(plain, protocol, spu_python):
+    for values in ("int8", "int16"):
+        decisions_agree(Spu(protocol=protocol, python=spu_python), plain, values=values)
+
+
+def test_a_gallery_enrolled_in_blocks_is_one_gallery(plain, monkeypatch):
+    """Also what selects rows of joined blocks."""
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    from ppfr.secure._backends import _process_matcher
+
+    monkeypatch.setattr(_process_matcher, "_BLOCK_BYTES", 8 * 16 * 4)
+    decisions_agree(Mpyc(num_parties=1), plain, values="int8")
+
+
+def test_where_spu_is_not_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.delenv("PPFR_SPU_PYTHON", raising=False)
+    for given, said in ((None, "no interpreter was named"), ("/nowhere/python", "/nowhere/python is not a program")):
+        with pytest.raises(MissingEnvironmentError, match=f"{said}.*pip install -r requirements/spu.txt"):
+            ProcessMatcher(unit(2, 8), Spu(python=given))
+    monkeypatch.setenv("PPFR_SPU_PYTHON", sys.executable)  # has no SPU
+    with pytest.raises(MissingEnvironmentError, match=r"no module spu.*PPFR_SPU_PYTHON"):
+        ProcessMatcher(unit(2, 8), Spu(tls=False))
+
+
+def test_a_relative_interpreter_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert Spu(python="./python").interpreter() == str(tmp_path / "python")
+
+
+def test_spu_requirements_are_where_the_message_says():
+    text = (Path(__file__).parents[2] / "requirements" / "spu.txt").read_text(encoding="utf-8")
+    assert "spu==0.9.5" in text and "numpy==1." in text
+
+
+def test_where_mpyc_is_not_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=r"ppfr\[mpyc\]"):
+        ProcessMatcher(unit(2, 8), Mpyc())
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InvalidInputError, match="aby3, cheetah, semi2k"):
+        Spu(protocol="securenn")
+    with pytest.raises(RangeError, match="odd"):
+        Mpyc(num_parties=2)
+    with pytest.raises(InvalidInputError, match="empty"):
+        ProcessMatcher(np.empty((0, 8)), Mpyc())
+    with pytest.raises(ShapeError, match=r"\(M, D\)"):
+        ProcessMatcher(unit(1, 8)[0], Mpyc())
+    with pytest.raises(RangeError, match="finite"):
+        ProcessMatcher(np.full((1, 8), np.nan), Mpyc())
+
+
+def test_queries_are_checked_before_anything_is_shared():
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    row = unit(2, 8)
+    with ProcessMatcher(row, Mpyc(num_parties=1)) as matcher:
+        with pytest.raises(RangeError, match="finite"):
+            matcher.any_at_least(np.full((1, 8), np.nan), threshold=0.5)
+        with pytest.raises(ShapeError):
+            matcher.set_at_least(unit(1, 9), threshold=0.5)
+        with pytest.raises(RangeError, match="threshold"):
+            matcher.best_at_least(row, threshold=2.0)
+        with pytest.raises(RangeError, match=r"outside 0\.\.1"):
+            matcher.verify(row[:1], [2], threshold=0.5)
+        with pytest.raises(ShapeError, match="one for each"):
+            matcher.verify(row, [0], threshold=0.5)
+        assert (matcher.dim, matcher.num_references) == (8, 2)
+        assert matcher.verify(row, [0, 1], threshold=0.9).all()  # and it goes on
+        assert "<redacted>" in repr(matcher) and "array" not in repr(matcher)
+
+
+def test_a_party_that_dies_is_named_and_all_end():
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    row = unit(2, 8)
+    matcher = ProcessMatcher(row, Mpyc(tls=False), timeout_s=60)
+    directory, processes = matcher._workers.directory, matcher.process_ids
+    os.kill(processes[1], signal.SIGKILL)
+    with pytest.raises(PartyError, match=r"^party 1 (ended|is gone)"):
+        matcher.any_at_least(row, threshold=0.5)
+    assert not directory.exists()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    with pytest.raises(PartyError, match="start a new one"):
+        matcher.any_at_least(row, threshold=0.5)
+
+
+def test_a_party_that_stalls_is_named_within_the_time_limit():
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    row = unit(2, 8)
+    matcher = ProcessMatcher(row, Mpyc(num_parties=1), timeout_s=60)
+    matcher._timeout_s = 0.5
+    os.kill(matcher.process_ids[0], signal.SIGSTOP)
+    with pytest.raises(PartyError, match=r"party 0 said nothing for 0\.5 s"):
+        matcher.any_at_least(row, threshold=0.5)
+
+
+def test_messages_come_back_and_pickles_do_not():
+    arrays = {"b": np.arange(6, dtype=np.int64).reshape(2, 3), "a": np.zeros((0, 4), np.uint8)}
+    header, found = unpacked(io.BytesIO(packed({"do": "share", "n": 3}, arrays)).read)
+    assert header == {"do": "share", "n": 3} and list(found) == ["a", "b"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"x": 1}], dtype=object), allow_pickle=True)
+    pickled = buffer.getvalue()
+    message = packed({}, {"a": np.zeros(1)})
+    head = message[: 8 + int.from_bytes(message[:8], "big")]
+    with pytest.raises(ValueError, match="allow_pickle"):
+        unpacked(io.BytesIO(head + len(pickled).to_bytes(8, "big") + pickled).read)
+    with pytest.raises(ValueError, match="Object arrays"):
+        packed({}, {"a": np.array([{"x": 1}], dtype=object)})
+
+
+def test_the_pages_example(capsys):
+    pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
+    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-backends.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {})
+    assert "bytes_sent" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["aby3", "cheetah", "mpyc"])
+def test_a_party_of_another_authority_is_not_let_in(monkeypatch, protocol, spu_python):
+    """It cannot connect, while everybody else can."""
+    from ppfr.secure._backends._certificates import write_certificates
+
+    library = Mpyc() if protocol == "mpyc" else Spu(protocol=protocol, python=spu_python)
+    of_one_authority = ProcessMatcher._certificates
+
+    def with_a_stranger(self):
+        told = of_one_authority(self)
+        elsewhere = self._workers.directory / "elsewhere"
+        elsewhere.mkdir()
+        write_certificates(elsewhere, [library.tls_name(0), library.tls_name(1)])
+        for part, name in (("certificate", "1.crt"), ("key", "1.key")):
+            Path(told[1][part]).write_bytes((elsewhere / name).read_bytes())
+        return told
+
+    with ProcessMatcher(unit(1, 4), library, timeout_s=25):
+        pass
+    monkeypatch.setattr(ProcessMatcher, "_certificates", with_a_stranger)
+    with pytest.raises(PartyError, match=r"said nothing for 25 s|could not go on"):
+        ProcessMatcher(unit(1, 4), library, timeout_s=25)

@@ -1,0 +1,242 @@
+"""Three parties against plain integers; what they refuse, and what a party says that another one leaves alone."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppfr.core import InvalidInputError, PartyError, RangeError, ShapeError
+from ppfr.secure import (
+    FixedPoint,
+    InMemoryChannel,
+    Party,
+    SharedRows,
+    ThreePartyMatcher,
+    TorchProducts,
+    ask,
+    open_answers,
+    share_rows,
+    share_threshold,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_the_extra():
+    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
+
+
+def unit(num, dim, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((num, dim))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    num=st.sampled_from([1, 2, 63, 64, 65, 150]),
+    dim=st.integers(1, 20),
+    num_probes=st.integers(1, 5),
+    values=st.sampled_from(["int8", "int16"]),
+    threshold=st.sampled_from([-1.0, -0.1, 0.0, 0.4, 1.0]),
+    hides=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_decisions_are_those_of_plain_integers(plain, num, dim, num_probes, values, threshold, hides, seed):
+    references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
+    references[-1] = references[0]  # a tie
+    probes[0] = references[0]
+    with ThreePartyMatcher(references, values=values, timeout_s=600) as matcher:
+        scale = matcher.fixed_point.scale
+        scores = plain.integer_scores(plain.quantised(probes, scale), plain.quantised(references, scale))
+        given_ = share_threshold(threshold, matcher.fixed_point) if hides else threshold
+        accepted = plain.accepted(scores, threshold, scale)
+        assert matcher.set_at_least(probes, threshold=given_).tolist() == accepted
+        assert matcher.any_at_least(probes, threshold=given_).tolist() == [any(row) for row in accepted]
+        assert matcher.best_at_least(probes, threshold=given_).tolist() == plain.best(scores, threshold, scale)
+        pairs = np.random.default_rng(seed).integers(0, num, size=num_probes)
+        expected = [accepted[n][m] for n, m in enumerate(pairs)]
+        assert matcher.verify(probes, pairs, threshold=given_).tolist() == expected
+
+
+@pytest.mark.parametrize("values", ["int8", "int16"])
+def test_a_score_equal_to_the_threshold_is_accepted(values):
+    references, probe = unit(40, 64), unit(1, 64, seed=1)
+    with ThreePartyMatcher(references, values=values) as matcher:
+        point = matcher.fixed_point
+        scores = point.signed(point.quantise(probe)) @ point.signed(point.quantise(references)).T / point.scale**2
+        for threshold in (scores[0, 7], np.nextafter(scores[0, 7], 2)):
+            found = matcher.set_at_least(probe, threshold=float(threshold))
+            np.testing.assert_array_equal(found, scores >= threshold)
+
+
+def test_pytorch_products_decide_alike():
+    references, probes = unit(100, 32), unit(3, 32, seed=1)
+    answers = []
+    for products in (None, TorchProducts):
+        with ThreePartyMatcher(references, products=products) as matcher:
+            answers.append(matcher.set_at_least(probes, threshold=0.1))
+            assert matcher.verify(probes, [0, 1, 2], threshold=0.1).tolist() == answers[-1][range(3), range(3)].tolist()
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("kind", ["verify", "any", "set", "best"])
+def test_traffic_follows_from_sizes_alone(kind):
+    """Opposite decisions, equal traffic; and one bit, byte and round counts that the documentation states."""
+    row = unit(1, 16)
+    references = np.repeat(row, 130, axis=0)
+    asked = {"verify": "verify", "any": "any_at_least", "set": "set_at_least", "best": "best_at_least"}[kind]
+    with ThreePartyMatcher(references, values="int8") as matcher:
+        seen = []
+        for probe in (row, -row):
+            references_N = {"references_N": [0]} if kind == "verify" else {}
+            getattr(matcher, asked)(probe, threshold=0.5, **references_N)
+            seen.append(matcher.traffic)
+    assert seen[0] == seen[1]
+    if kind == "set":  # statement, 130 sums of 2 bytes, 39 gates of 3 words; party 0 also 16 planes of 3 words
+        assert [t.bytes_sent for t in seen[0]] == [32 + 260 + 39 * 24 + 16 * 24 * (i == 0) for i in range(3)]
+        assert {t.num_rounds for t in seen[0]} == {7}
+
+
+def test_bad_input_is_refused():
+    row = unit(2, 8)
+    with pytest.raises(InvalidInputError, match="empty"):
+        ThreePartyMatcher(np.empty((0, 8)))
+    with pytest.raises(ShapeError, match=r"\(M, D\)"):
+        ThreePartyMatcher(row[0])
+    with pytest.raises(RangeError, match="norm 1"):
+        ThreePartyMatcher(2 * row)
+    with ThreePartyMatcher(row, timeout_s=5) as matcher:
+        with pytest.raises(RangeError, match="finite"):
+            matcher.any_at_least(np.full((1, 8), np.nan), threshold=0.5)
+        with pytest.raises(ShapeError):
+            matcher.any_at_least(unit(1, 9), threshold=0.5)
+        with pytest.raises(RangeError, match="threshold"):
+            matcher.any_at_least(row, threshold=2.0)
+        with pytest.raises(RangeError, match=r"outside 0\.\.1"):
+            matcher.verify(row[:1], [2], threshold=0.5)
+        with pytest.raises(ShapeError, match="one for each"):
+            matcher.verify(row, [0], threshold=0.5)
+        with pytest.raises(InvalidInputError, match="three"):
+            matcher.any_at_least(row, threshold=share_threshold(0.5, matcher.fixed_point)[:2])
+        with pytest.raises(InvalidInputError, match="fixed-point"):
+            matcher.any_at_least(row, threshold=share_threshold(0.5, FixedPoint(dim=9)))
+        with pytest.raises(InvalidInputError, match="its own"):
+            matcher.any_at_least(row, threshold=share_threshold(0.5, matcher.fixed_point)[::-1])
+        assert matcher.verify(row, [0, 1], threshold=0.9).all()  # and it goes on
+
+
+@pytest.fixture
+def made():
+    """(galleries, queries) of one small set-up."""
+    point = FixedPoint(dim=8, values="int8")
+    galleries = share_rows(unit(4, 8), point)
+    queries = ask("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2, number=0)
+    return point, galleries, queries
+
+
+def answers_of(three_parties, galleries, queries, *, timeout_s=5.0):
+    def work(party, channel, keys):
+        try:
+            return Party(galleries[party], keys, channel).answer(queries[party])
+        except Exception as error:
+            channel.close()
+            return error
+
+    return three_parties(work, channels=InMemoryChannel.ring(timeout_s=timeout_s))
+
+
+def test_parties_on_different_things_name_each_other(three_parties, made):
+    """Mixed-up shares, another threshold, another query: found before anything is decided."""
+    point, galleries, queries = made
+    other_rows = share_rows(unit(4, 8), point)
+    other_threshold = ask("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3, number=0)
+    for shares, asked in (
+        ((galleries[0], other_rows[1], galleries[2]), queries),
+        (galleries, (queries[0], queries[1], other_threshold[2])),
+        (tuple(SharedRows.concatenate([g, g]) if g.party == 1 else g for g in galleries), queries),
+    ):
+        errors = answers_of(three_parties, shares, asked)
+        assert all(isinstance(error, PartyError) for error in errors)
+        assert any("another query, gallery, threshold or version" in str(error) for error in errors)
+
+
+def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
+    _, galleries, queries = made
+
+    def work(party, channel, keys, babble):
+        if party == 1:
+            return channel.send(babble) if babble else None
+        try:
+            return Party(galleries[party], keys, channel).answer(queries[party])
+        except PartyError as error:
+            channel.close()
+            return error
+
+    for babble, said in ((b"", "party 1 sent nothing"), (b"?" * 32, "party 1 is on another")):
+        results = three_parties(functools.partial(work, babble=babble), channels=InMemoryChannel.ring(timeout_s=0.3))
+        assert said in str(results[0])
+    channels = InMemoryChannel.ring(timeout_s=0.3)
+    channels[1].send(b"short")
+    with pytest.raises(PartyError, match="party 1 sent 5 bytes where the protocol has 6"):
+        channels[0].receive(6)
+
+
+def test_a_party_refuses_what_is_not_its_own(three_parties, made):
+    point, galleries, queries = made
+
+    def refused(asked, match, gallery=None):
+        def work(party, channel, keys):
+            with pytest.raises(InvalidInputError, match=match):
+                Party((gallery or galleries)[party], keys, channel).answer(asked[party])
+
+        three_parties(work)
+
+    refused(queries[1:] + queries[:1], "its own")
+    refused(ask("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery is under")
+    nobody = [
+        SharedRows(party=i, fixed_point=point, ids_N16=g.ids_N16[:0], words_NW=g.words_NW[:0])
+        for i, g in enumerate(galleries)
+    ]
+    refused(queries, "empty", nobody)
+
+
+def test_a_query_number_is_used_once(three_parties, made):
+    """Masks under one number twice would give the difference of two transcripts away."""
+    _, galleries, queries = made
+
+    def work(party, channel, keys):
+        server = Party(galleries[party], keys, channel)
+        server.answer(queries[party])
+        with pytest.raises(InvalidInputError, match="was used"):
+            server.answer(queries[party])
+
+    three_parties(work)
+
+
+def test_answers_of_three_parties_to_one_query_are_needed(three_parties, made):
+    point, galleries, queries = made
+    answers = answers_of(three_parties, galleries, queries)
+    later = answers_of(three_parties, galleries, ask("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1))
+    with pytest.raises(InvalidInputError, match="all three"):
+        open_answers(answers[:2])
+    with pytest.raises(InvalidInputError, match="different queries"):
+        open_answers([*answers[:2], later[2]])
+
+
+def test_nothing_secret_in_texts(made):
+    point, galleries, queries = made
+    words = [str(int(word)) for word in galleries[0].words_NW[0] if word > 9999]
+    for text in (repr(galleries[0]), repr(queries[0]), repr(share_threshold(0.5, point)[0])):
+        assert not any(word in text for word in words) and "array" not in text
+
+
+def test_the_pages_example(capsys):
+    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-matching.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(block, str(page), "exec"), {})
+    assert "bytes_sent" in capsys.readouterr().out

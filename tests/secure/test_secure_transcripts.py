@@ -1,0 +1,209 @@
+"""What a party receives says nothing: for fixed shares, every word is uniform over the masks it cannot compute.
+
+Statistically: one sharing repeated over a gallery, so that whatever is sent without its mask repeats too; bytes
+received for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream
+that its receiver does not have, so that it is uniform if that keystream is. Planted bugs are caught by the same checks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ppfr.secure import FixedPoint, InMemoryChannel, Party, SharedRows, ask, open_answers, share_rows
+
+KINDS = ["verify", "any", "set", "best"]
+STATEMENT = 1
+
+
+class Recorded:
+    """A channel that keeps what it received."""
+
+    def __init__(self, channel):
+        self.channel, self.received = channel, []
+
+    def send(self, data):
+        self.channel.send(data)
+
+    def receive(self, num_bytes):
+        self.received.append(self.channel.receive(num_bytes))
+        return self.received[-1]
+
+    def close(self):
+        self.channel.close()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One sharing of one row, and queries with it and its opposite under it: nothing else differs."""
+    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
+    point = FixedPoint(dim=8, values="int8")
+    row = np.zeros((1, 8))
+    row[0, 2] = 1
+    (sharing, same, opposite) = (share_rows(rows, point) for rows in (row, row, -row))
+    return point, sharing, (same, opposite)
+
+
+def transcripts(three_parties, shared, kind, which, *, num, number=3):
+    """Messages received by each party, and the three answers."""
+    point, sharing, probes = shared
+    galleries = [
+        SharedRows(
+            party=i,
+            fixed_point=point,
+            ids_N16=np.repeat(sharing[i].ids_N16, num, axis=0),
+            words_NW=np.repeat(sharing[i].words_NW, num, axis=0),
+        )
+        for i in range(3)
+    ]
+    times = num if kind == "verify" else 1
+    asked = ask(
+        kind,
+        np.eye(8)[:1].repeat(times, axis=0),
+        fixed_point=point,
+        threshold=0.25,
+        number=number,
+        references_N=np.zeros(num, np.int64) if kind == "verify" else None,
+    )
+    channels = [Recorded(channel) for channel in InMemoryChannel.ring(timeout_s=600)]
+
+    def work(party, channel, keys):
+        part = SharedRows.concatenate([probes[which][party]] * times)
+        return Party(galleries[party], keys, channel).answer(dataclasses.replace(asked[party], probes=part))
+
+    answers = three_parties(work, channels=channels)
+    return [channel.received[STATEMENT:] for channel in channels], answers
+
+
+def least_p(received):
+    """Smallest p of each party's and message's bytes being uniform, and alike for the two probes."""
+    from scipy.stats import chi2, chi2_contingency
+
+    found = []
+    for party in range(3):
+        counts = np.array([np.bincount(np.frombuffer(b"".join(r[party]), np.uint8), minlength=256) for r in received])
+        expected = counts.sum(axis=1, keepdims=True) / 256
+        found += chi2.sf((np.square(counts - expected) / expected).sum(axis=1), 255).tolist()
+        found.append(chi2_contingency(counts).pvalue)
+    return min(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transcripts_are_uniform_and_sizes_equal(three_parties, shared, kind):
+    (one, _), (other, _) = (transcripts(three_parties, shared, kind, which, num=640) for which in range(2))
+    for party in range(3):
+        assert [len(message) for message in one[party]] == [len(message) for message in other[party]]
+        assert one[party] != other[party]
+    assert least_p([one, other]) > 1e-6
+
+
+@pytest.mark.parametrize("bug", ["of_sum", "of_xor"])
+def test_a_missing_mask_is_caught(three_parties, shared, monkeypatch, bug):
+    """Re-sharing or gates without their masks: answers stay right, the bytes give it away."""
+    from ppfr.secure._keystream import ZeroShares
+
+    monkeypatch.setattr(ZeroShares, bug, lambda _self, shape, dtype=np.uint64: np.zeros(shape, dtype))
+    (one, answers), (other, _) = (transcripts(three_parties, shared, "set", which, num=640) for which in range(2))
+    assert open_answers(answers).all()
+    assert least_p([one, other]) < 1e-30
+
+
+class Moved:
+    """A keystream whose draw `at` is moved: by `shift` in the ring for sums, bit by bit for words."""
+
+    def __init__(self, stream, at):
+        self.stream, self.at, self.drawn = stream, at, 0
+
+    def words(self, shape, dtype):
+        words = self.stream.words(shape, dtype)
+        if self.drawn == self.at:
+            words = words + moved_by(shape, dtype) if dtype == np.uint16 else words ^ moved_by(shape, dtype)
+        self.drawn += 1
+        return words
+
+
+def moved_by(shape, dtype):
+    return np.random.default_rng(9).integers(0, np.iinfo(dtype).max, size=shape, dtype=dtype, endpoint=True)
+
+
+def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
+    """For each message of `sender`, whether moving the keystream that its receiver lacks moved it by just that."""
+    from ppfr.secure import _party
+    from ppfr.secure._keystream import ZeroShares
+
+    receiver, hidden_key = (sender - 1) % 3, bytes([(sender + 1) % 3]) * 16
+    before, _ = transcripts(three_parties, shared, kind, 0, num=5)
+    held = []
+    for at in range(len(before[receiver])):
+
+        def masks(keys, number, at=at):
+            made = ZeroShares(keys, number)
+            if keys.own == hidden_key:
+                made.own = Moved(made.own, at)
+            if keys.next == hidden_key:
+                made.next = Moved(made.next, at)
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_party, "ZeroShares", masks)
+            after, _ = transcripts(three_parties, shared, kind, 0, num=5)
+        dtype = np.uint16 if at == 0 else np.uint64
+        one, other = (np.frombuffer(r[receiver][at], dtype) for r in (before, after))
+        difference = (one - other) if at == 0 else (one ^ other)
+        held.append(
+            np.array_equal(difference, moved_by(difference.shape, dtype))
+            and before[receiver][:at] == after[receiver][:at]
+        )
+    return held
+
+
+@pytest.mark.parametrize("sender", range(3))
+@pytest.mark.parametrize("kind", ["any", "best"])
+def test_every_message_moves_with_a_keystream_its_receiver_lacks(three_parties, shared, monkeypatch, kind, sender):
+    held = differences_of_moves(three_parties, shared, monkeypatch, kind, sender)
+    assert len(held) > 10 and all(held)
+
+
+def test_a_missing_mask_does_not_move(three_parties, shared, monkeypatch):
+    from ppfr.secure._keystream import ZeroShares
+
+    monkeypatch.setattr(ZeroShares, "of_sum", lambda _self, shape, dtype: np.zeros(shape, dtype))
+    assert not differences_of_moves(three_parties, shared, monkeypatch, "any", 1)[0]
+
+
+def test_bits_shared_without_their_mask_do_not_move(three_parties, shared, monkeypatch):
+    """Bytes alone look uniform here, since the summand is; but party 2 holds the third component, and so the score."""
+    from ppfr.secure._rounds import Rounds
+
+    class Zeros:
+        def words(self, shape, dtype):
+            return np.zeros(shape, dtype)
+
+    masked = Rounds.to_summands
+
+    def unmasked(self, shared_2BN):
+        masks, self._masks = self._masks, SimpleNamespace(own=Zeros(), next=Zeros())
+        try:
+            return masked(self, shared_2BN)
+        finally:
+            self._masks = masks
+
+    monkeypatch.setattr(Rounds, "to_summands", unmasked)
+    _, answers = transcripts(three_parties, shared, "set", 0, num=70)
+    assert open_answers(answers).all()
+    held = differences_of_moves(three_parties, shared, monkeypatch, "any", 0)
+    assert held[0] and not held[1]
+
+
+def test_one_partys_answer_is_uniform(three_parties, shared):
+    """Nobody but the asker, who has all three, learns a decision."""
+    from scipy.stats import chi2
+
+    for which in range(2):
+        _, answers = transcripts(three_parties, shared, "set", which, num=64 * 256)
+        for answer in answers:
+            counts = np.bincount(answer.words.reshape(-1).view(np.uint8), minlength=256)
+            assert chi2.sf((np.square(counts - counts.mean()) / counts.mean()).sum(), 255) > 1e-6

@@ -1,0 +1,267 @@
+"""Processes that are killed, coordinators that give up anywhere: a change is in all three stores or in none."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ppfr.core import InvalidInputError, StorageError
+from ppfr.matching import new_reference_ids
+from ppfr.secure import Enrolment, ShareStore, settle
+
+WRITER = Path(__file__).with_name("share_store_writer.py")
+spec = importlib.util.spec_from_file_location("share_store_writer", WRITER)
+writer = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(writer)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    paths = [tmp_path / f"{party}.shares" for party in range(3)]
+    for party, path in enumerate(paths):
+        ShareStore.create(path, party=party, fixed_point=writer.POINT, gallery_id=bytes(16)).close()
+    return paths
+
+
+class Children:
+    """Children of the writer, one at a time; each a process of its own that can be killed."""
+
+    def __init__(self):
+        command = [sys.executable, str(WRITER)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.said() == ["ready"]
+
+    def said(self):
+        return self.process.stdout.readline().split()
+
+    def start(self, *words):
+        """Its process id, and the first thing that it says."""
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        told = sorted([self.said(), self.said()], key=lambda words: words[0] != "child")  # whichever is first
+        return int(told[0][1]), told[1]
+
+    def kill(self, pid):
+        """What it said until then."""
+        os.kill(pid, signal.SIGKILL)
+        return list(iter(self.said, ["gone"]))
+
+
+@pytest.fixture(scope="module")
+def children():
+    children = Children()
+    yield children
+    children.process.stdin.close()
+    assert children.process.wait(timeout=60) == 0
+    children.process.stdout.close()
+
+
+def settling(stores, change_id):
+    """What whoever recovers does, step by step; others may act in between."""
+    states = []
+    for store in stores:
+        yield
+        states.append(store.state(change_id))
+    is_commit = settle(states) == "commit"
+    for store in stores:
+        yield
+        try:
+            (store.commit if is_commit else store.abort)(change_id)
+        except InvalidInputError:
+            assert store.party == 0  # which alone decides
+            yield from settling(stores, change_id)
+            return
+
+
+def settle_all(stores):
+    for change_id in {change_id for store in stores for change_id in store.pending()}:
+        for _ in settling(stores, change_id):
+            pass
+
+
+def assert_each_change_is_whole_or_absent(store, numbers):
+    """What is loaded follows from the states that the store tells."""
+    expected = {}
+    for number in numbers:
+        if number % 4 == 2 or store.state((change := writer.enrolment(number, store.party)).change_id) != "committed":
+            continue
+        rows = zip(change.rows.ids_N16, change.rows.words_NW, change.subjects, strict=True)
+        held = {one.tobytes(): (words, subject) for one, words, subject in rows}
+        gone = writer.removal(number)
+        if number % 4 == 1 and store.state(gone.change_id) == "committed":
+            held = {one: row for one, row in held.items() if one not in gone.reference_ids}
+        expected |= held
+    rows, subjects = store.load()
+    assert [one.tobytes() for one in rows.ids_N16] == sorted(expected)
+    assert list(subjects) == [expected[one][1] for one in sorted(expected)]
+    if expected:
+        np.testing.assert_array_equal(rows.words_NW, [expected[one][0] for one in sorted(expected)])
+
+
+def test_killed_at_any_moment_each_change_is_whole_or_absent_and_an_acknowledged_one_in_all_three(children, paths):
+    """Thirty kills in runs of enrolments, removals and withdrawals over the same files.
+
+    Each falls 0 to 12 ms after one of a run's first 15 steps; a step, which waits for the disk, takes 5 to 20 ms.
+    """
+    moments, numbers, acknowledged, withdrawn, num_unsettled = random.Random(5), [], [], [], 0
+    for turn in range(30):
+        pid, first = children.start(*paths, 100 * turn)
+        assert first == ["started"]
+        told = [children.said() for _ in range(moments.randrange(15))]
+        time.sleep(0.012 * moments.random())
+        told += children.kill(pid)
+        numbers += [int(words[1]) for words in told if words[0] == "trying"]
+        acknowledged += [bytes.fromhex(words[1]) for words in told if words[0] == "acknowledged"]
+        withdrawn += [bytes.fromhex(words[1]) for words in told if words[0] == "withdrawn"]
+        with contextlib.ExitStack() as stack:
+            stores = [stack.enter_context(ShareStore.open(path)) for path in paths]
+            for words in (words for words in told if words[0] == "prepared"):
+                assert stores[int(words[1])].state(bytes.fromhex(words[2])) != "unknown"  # on disk once it is said
+            for store in stores:
+                assert_each_change_is_whole_or_absent(store, numbers)
+            num_unsettled += any(store.pending() for store in stores)
+            settle_all(stores)
+            for store in stores:
+                assert store.pending() == ()
+                assert {store.state(change_id) for change_id in acknowledged} <= {"committed"}
+                assert {store.state(change_id) for change_id in withdrawn} <= {"aborted"}
+            assert len({store.load()[0].digest() for store in stores}) == 1
+    assert len(acknowledged) > 20
+    assert num_unsettled > 5  # kills do fall in between
+
+
+def test_a_store_belongs_to_one_process_until_that_is_gone(children, paths):
+    pid, first = children.start("hold", paths[0])
+    assert first == ["held", "0"]
+    for _ in range(2):
+        with pytest.raises(StorageError, match="is open already, here or in another process"):
+            ShareStore.open(paths[0])
+    assert children.kill(pid) == []
+    with ShareStore.open(paths[0]) as store:
+        with pytest.raises(StorageError, match="is open already"):
+            ShareStore.open(paths[0])
+        _, first = children.start("hold", paths[0])  # the attempt above has not let go of the file
+        assert first == ["refused"]
+        assert children.said() == ["gone"]
+        assert len(store) == 0
+
+
+def coordinating(stores, parts, acknowledged):
+    """The other side of `settling`."""
+    change_id = parts[0].change_id
+    try:
+        for store, part in zip(stores, parts, strict=True):
+            yield
+            store.prepare(part)
+        for store in stores:
+            yield
+            store.commit(change_id)
+    except InvalidInputError:  # overtaken
+        yield from settling(stores, change_id)
+        return
+    yield
+    acknowledged.append(change_id)
+
+
+def late(store, part):
+    """A message to prepare that comes at any time."""
+    yield
+    with contextlib.suppress(InvalidInputError):
+        store.prepare(part)
+
+
+def random_change():
+    ids, change_id = new_reference_ids(2), secrets.token_bytes(16)
+    rows = [writer.enrolment(1, party).rows for party in range(3)]
+    rows = [
+        type(part)(party=n, fixed_point=part.fixed_point, ids_N16=ids, words_NW=part.words_NW[:2])
+        for n, part in enumerate(rows)
+    ]
+    return [Enrolment(change_id=change_id, rows=part, subjects=("a", "b")) for part in rows]
+
+
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(schedule=st.lists(st.integers(0, 5), max_size=40))
+def test_however_coordinator_and_settlers_interleave_and_crash_all_three_end_alike(open_stores, schedule):
+    """The schedule says who acts next: the coordinator (0), two settlers (1, 2), a late message to each party (3-5).
+
+    Who is not scheduled any more has crashed there. One more settles at the end.
+    """
+    parts, acknowledged = random_change(), []
+    change_id = parts[0].change_id
+    actors = [
+        coordinating(open_stores, parts, acknowledged),
+        settling(open_stores, change_id),
+        settling(open_stores, change_id),
+    ]
+    actors += [late(store, part) for store, part in zip(open_stores, parts, strict=True)]
+    for actor in actors:
+        next(actor)
+    before = [len(store) for store in open_stores]
+    for index in schedule:
+        next(actors[index], None)
+    was_acknowledged = list(acknowledged)
+    for _ in settling(open_stores, change_id):
+        pass
+    states = {store.state(change_id) for store in open_stores}
+    assert states in ({"committed"}, {"aborted"})
+    assert states == {"committed"} or not was_acknowledged
+    for index in range(6):  # late messages change nothing
+        for _ in actors[index]:
+            pass
+    assert {store.state(change_id) for store in open_stores} == states
+    num_new = 2 if states == {"committed"} else 0
+    assert [len(store) for store in open_stores] == [count + num_new for count in before]
+
+
+@pytest.fixture
+def open_stores(paths):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(ShareStore.open(path)) for path in paths]
+
+
+@pytest.mark.parametrize("num_steps", range(8))
+def test_a_coordinator_that_crashes_after_each_step(open_stores, num_steps):
+    parts, acknowledged = random_change(), []
+    steps = coordinating(open_stores, parts, acknowledged)
+    for _ in range(num_steps + 1):
+        next(steps, None)
+    states = [store.state(parts[0].change_id) for store in open_stores]
+    num_prepared, num_committed = min(num_steps, 3), max(0, min(num_steps - 3, 3))
+    reached = ["committed"] * num_committed + ["prepared"] * (num_prepared - num_committed)
+    assert states == reached + ["unknown"] * (3 - len(reached))
+    assert bool(acknowledged) == (num_steps == 7)
+    settle_all(open_stores)
+    end = "committed" if num_steps >= 3 else "aborted" if num_steps else "unknown"
+    assert {store.state(parts[0].change_id) for store in open_stores} == {end}
+
+
+STATES = ("unknown", "prepared", "committed", "aborted")
+
+
+@pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=3)))
+def test_settle_decides_every_case(states):
+    wanted = "commit" if "committed" in states or states == ("prepared",) * 3 else "abort"
+    assert settle(states) == wanted
+
+
+def test_settle_wants_three_states():
+    for bad in (("prepared",) * 2, ("prepared", "prepared", "lost")):
+        with pytest.raises(InvalidInputError, match="states at parties 0, 1 and 2"):
+            settle(bad)

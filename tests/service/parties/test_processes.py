@@ -1,0 +1,208 @@
+"""Three processes decide as plain integers do; clients, rights, budgets, logs."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.secure import FixedPoint
+from ppfr.templates import IdentityMapping
+
+POINT = FixedPoint(dim=16, values="int16")
+
+
+def scores(probes, rows):
+    """Exact scores of the integers that are shared."""
+    return POINT.signed(POINT.quantise(probes)) @ POINT.signed(POINT.quantise(rows)).T / POINT.scale**2
+
+
+def near(rows, seed):
+    """Other captures of the same people, some nearer, some further."""
+    noise = np.random.default_rng(seed).standard_normal(rows.shape) * 0.25
+    return (rows + noise) / np.linalg.norm(rows + noise, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_decisions_are_those_of_plain_integers(healthy, people, hides):
+    probes, named = near(people[:40], 1), [f"person {i}" for i in range(150)]
+    plain, threshold = scores(probes, people), 0.6
+    with healthy.client() as client:
+        asked = {"threshold": threshold, "hides_threshold": hides}
+        accepted = plain >= threshold
+        assert 0 < accepted.sum() < accepted.size
+        claimed = [f"person {i % 45}" for i in range(40)]
+        expected = [accepted[n, n % 45] for n in range(40)]
+        assert client.verify(probes, claimed, **asked).tolist() == expected
+        assert client.any_at_least(probes, **asked).tolist() == accepted.any(axis=1).tolist()
+        best = [named[row.argmax()] if row.max() >= threshold else None for row in plain]
+        assert list(client.best_at_least(probes, **asked)) == best
+        every = [tuple(sorted(named[i] for i in np.flatnonzero(row))) for row in accepted]
+        assert list(client.set_at_least(probes, **asked)) == every
+
+
+def test_enrol_and_remove(healthy, people):
+    new = near(people[:3], 7)
+    with healthy.client() as client, healthy.client() as other:
+        assert other.best_at_least(new[:1], threshold=0.999) == (None,)
+        ids = client.enrol(np.concatenate([new, -new[:1]]), ["guest", "guest", "visitor", "guest"])
+        assert len(set(ids)) == 4 and len(client.subjects) == 154
+        assert other.best_at_least(new, threshold=0.999) == ("guest", "guest", "visitor")  # it looks again by itself
+        claims = ["guest", "guest", "visitor", "visitor"]
+        found = client.verify(np.concatenate([new, -new[:1]]), claims, threshold=0.999)
+        assert found.tolist() == [True, True, True, False]
+        assert client.remove(["guest"]) == 3 and client.remove(["visitor"]) == 1
+        assert other.any_at_least(new, threshold=0.999).tolist() == [False] * 3
+        with pytest.raises(InvalidInputError, match="not enrolled"):
+            other.verify(new[:1], ["guest"], threshold=0.9)
+
+
+def test_a_change_s_id_is_used_once(healthy, people, monkeypatch):
+    """The second change under it is refused, and does not undo the first anywhere."""
+    monkeypatch.setattr("ppfr.service._parties._client.secrets.token_hex", lambda num: "ab" * num)
+    with healthy.client() as client:
+        client.enrol(-people[:1], ["guest"])
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="was used and is committed"):
+                client.enrol(-people[1:2], ["other"])
+        assert client.outcome("ab" * 16) == "made" and client.outcome("cd" * 16) == "not made"
+        monkeypatch.undo()
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+    healthy.restart(1)
+    healthy.wait()
+    with healthy.client() as client:
+        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.remove(["guest"]) == 1
+
+
+def test_several_clients_at_once(healthy, people):
+    """All are answered, in one order at all three parties."""
+    wrong = []
+
+    def work(seed):
+        probes = near(people[seed : seed + 1], seed)
+        with healthy.client() as client:
+            for _ in range(8):
+                expected = scores(probes, people).max() >= 0.5
+                if client.any_at_least(probes, threshold=0.5).tolist() != [expected]:
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+
+
+def test_many_probes_go_in_several_questions(healthy, people, monkeypatch):
+    probes = near(people[:20], 3)
+    with healthy.client() as client:
+        terms = client._exchange.terms()
+        monkeypatch.setattr(
+            client._exchange,
+            "_terms",
+            type(terms)(parameters=terms.parameters, max_request_bytes=1 << 20, max_comparisons=450, timeout_s=2),
+        )
+        expected = (scores(probes, people) >= 0.6).any(axis=1).tolist()
+        assert client.any_at_least(probes, threshold=0.6).tolist() == expected
+
+
+def test_traffic_of_a_decision_is_small(healthy, people):
+    with healthy.client() as client:
+        client.verify(people[:1], ["person 0"], threshold=0.5)
+        first = dict(client.traffic)
+        client.verify(-people[:1], ["person 0"], threshold=0.5)
+    assert first["bytes_between_parties"] == [980, 724, 724] == client.traffic["bytes_between_parties"]
+    assert first["bytes_sent"] < 2000 and first["bytes_received"] < 500
+
+
+def test_bad_input_is_refused_and_nothing_is_stuck(healthy, people):
+    with healthy.client() as client:
+        with pytest.raises(ShapeError):
+            client.any_at_least(people[:1, :8], threshold=0.5)
+        with pytest.raises(RangeError, match="norm 1"):
+            client.enrol(2 * people[:1], ["x"])
+        with pytest.raises(RangeError, match="finite"):
+            client.verify(np.full((1, 16), np.nan), ["person 0"], threshold=0.5)
+        with pytest.raises(RangeError, match="threshold"):
+            client.any_at_least(people[:1], threshold=1.5)
+        with pytest.raises(InvalidInputError, match="pseudonym"):  # the parties' own check
+            client.enrol(people[:1], ["x" * 101])
+        assert client.verify(people[:1], ["person 0"], threshold=0.9).tolist() == [True]
+
+
+def test_nothing_secret_in_logs(healthy, people):
+    secret = "Ms Very Private"
+    with healthy.client() as client:
+        client.enrol(-people[:1], [secret])
+        assert client.best_at_least(-people[:1], threshold=0.9) == (secret,)
+        with pytest.raises(InvalidInputError):
+            client.verify(people[:1], [secret + "?"], threshold=0.9)
+        client.remove([secret])
+    for log in healthy.logs:
+        text = log.read_text()
+        assert "what=best" in text and "what=removal" in text
+        assert "Private" not in text and "person" not in text and "array" not in text
+
+
+def test_a_client_may_what_the_operators_let_it(healthy, people):
+    with healthy.client(name="enroller") as enroller, healthy.client(name="asker") as asker:
+        enroller.enrol(-people[:1], ["guest"])
+        with pytest.raises(InvalidInputError, match="may not ask"):
+            enroller.any_at_least(people[:1], threshold=0.5)
+        with pytest.raises(InvalidInputError, match="may not enrol"):
+            asker.enrol(people[:1], ["other"])
+        with pytest.raises(InvalidInputError, match="may not remove"):
+            asker.remove(["guest"])
+        enroller.remove(["guest"])
+        # 40 bits: 20 decisions 1:1, then two of whom is best among 150 (1 + 8 bits each).
+        for asked in ({"threshold": 0.79}, {"threshold": 0.9, "hides_threshold": True}):
+            with pytest.raises(InvalidInputError, match="may not ask with a"):
+                asker.any_at_least(people[:1], **asked)
+        assert [facts["bits_left"] for facts in asker.status()] == [40] * 3
+        assert asker.verify(people[:20], [f"person {i}" for i in range(20)], threshold=0.9).all()
+        assert asker.best_at_least(people[:2], threshold=0.9) == ("person 0", "person 1")
+        with pytest.raises(InvalidInputError, match="has 3 bits and this client has 2 of 40 left"):
+            asker.any_at_least(people[:3], threshold=0.9)
+        assert asker.any_at_least(people[:2], threshold=0.9).all()
+    for party in (0, 1):  # a restart gives nothing back
+        healthy.restart(party)
+    healthy.wait()
+    with healthy.client(name="asker") as asker:
+        assert [facts["bits_left"] for facts in asker.status()] == [0] * 3
+        with pytest.raises(InvalidInputError, match="budget_bits"):
+            asker.any_at_least(people[:1], threshold=0.9)
+
+
+def test_mapped_templates_under_the_client_s_keys(make_trio):
+    """What is shared is what the claimed person's polynomials make of an embedding; the keys stay at the client."""
+    scheme, rng = IdentityMapping(dim=32, overlap=2), np.random.default_rng(3)
+    rows = rng.standard_normal((6, 32))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    trio = make_trio(dim=scheme.out_dim)
+    trio.wait()
+    keys = scheme.draw_packed(6)
+    templates = scheme.values_of(rows, keys)
+    names = [f"person {i}" for i in range(6)]
+    with trio.client() as client:
+        with pytest.raises(InvalidInputError, match="the gallery is empty"):
+            client.best_at_least(templates[:1], threshold=0.9)
+        client.enrol(templates, names)
+        assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
+        wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key
+        expected = (wrong * templates).sum(axis=1) >= 0.9
+        assert client.verify(wrong, names, threshold=0.9).tolist() == expected.tolist()
+
+
+def test_the_page_s_example(make_trio, tmp_path, monkeypatch):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "match-by-three-parties.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "trial").symlink_to(tmp_path)  # what the page's commands write, at the page's place
+    make_trio(dim=128).wait()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(page), "exec"), {})

@@ -1,0 +1,131 @@
+"""Training and attacking by words, as the command line does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppfr.core import CheckpointError, InvalidInputError, OverlapError
+from ppfr.workflows import AttackRequest, TrainingRequest, attack_method, evaluate_model, train_system, write_reports
+
+TRAINING = TrainingRequest(
+    images="synthetic:6x4",
+    method="ppfr-fd",
+    way="scratch",
+    teacher="mobilefacenet-y1",
+    network="mobilefacenet-small",
+    head="cosface",
+    passes=1,
+    batch_size=12,
+    precision="32-true",
+    seed=1,
+)
+ATTACK = AttackRequest(
+    kind="linkage",
+    method="unprotected",
+    public="synthetic:8x2",
+    victims="synthetic:100",
+    knows_secret=True,
+    teacher="",
+    passes=1,
+    batch_size=16,
+    num_victims=10,
+    seed=1,
+)
+
+
+def train(out_dir: Path, **changes: Any) -> dict[str, Any]:
+    options = {name: changes.pop(name) for name in ("resumes", "secret_path", "with_tensorboard") if name in changes}
+    return train_system(
+        dataclasses.replace(TRAINING, **changes),
+        out_dir=out_dir,
+        data=None,
+        weights=None,
+        device="cpu",
+        num_devices=1,
+        **({"resumes": False, "secret_path": None, "with_tensorboard": False} | options),
+    )
+
+
+def attack(out_dir: Path, request: AttackRequest, *, resumes: bool = False) -> dict[str, Any]:
+    return attack_method(
+        request, out_dir=out_dir, secret_path=None, data=None, weights=None, device="cpu", resumes=resumes
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recogniser of plain synthetic faces, barely trained."""
+    out_dir = tmp_path_factory.mktemp("plain") / "plain"
+    train(out_dir, method="unprotected")
+    return out_dir
+
+
+def test_training_leaves_a_system_that_can_be_evaluated_and_is_the_same_again(tmp_path: Path) -> None:
+    told = train(tmp_path / "one", with_tensorboard=True)
+    assert told["steps"] == 2 and told["images"] == 24
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {"network.safetensors", "masker.json", "secret.key", "training"} <= names
+    assert (tmp_path / "one" / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert list((tmp_path / "one" / "training").rglob("*tfevents*"))
+    again = train(tmp_path / "two", secret_path=tmp_path / "one" / "secret.key")
+    assert again["sha256"] == told["sha256"], "same seed, same secret: the same weights to the last bit"
+    assert train(tmp_path / "one", resumes=True)["sha256"] == told["sha256"], "a finished run is taken up as it is"
+    with pytest.raises(CheckpointError):
+        train(tmp_path / "one", resumes=True, head="arcface")
+    figures = evaluate_model(
+        str(tmp_path / "one"),
+        "synthetic:60",
+        secret_path=None,
+        flips=True,
+        data=None,
+        weights=None,
+        seed=1,
+        device="cpu",
+    )
+    assert figures["masker"] == "ppfr-fd" and figures["accuracy"]["n"] == 60
+
+
+def test_no_secret_is_drawn_where_none_is_needed(plain: Path) -> None:
+    assert not (plain / "secret.key").exists()
+    assert json.loads((plain / "masker.json").read_text(encoding="utf-8"))["name"] == "unprotected"
+
+
+def test_an_attack_leaves_figures_a_record_and_a_report(plain: Path, tmp_path: Path) -> None:
+    request = dataclasses.replace(ATTACK, teacher=str(plain))
+    told = attack(tmp_path / "run", request)
+    assert told["status"] == "complete" and told["failed_controls"] == [] and told["is_sound"]
+    figures = told["outcome"]["linkage-unprotected"]
+    assert figures["measured"] and figures["gallery_size"] == figures["num_victims"] == 10
+    assert figures["chance_top1"] == pytest.approx(0.1)
+    assert 0 <= figures["top1"]["low"] <= figures["top1"]["value"] <= figures["top1"]["high"] <= 1
+    assert figures["pairs"]["synthetic-pairs"]["n"] == 200, "each of 100 pairs in both orders"
+    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    assert "--batch-size 16" in record["experiment"]["command"]
+    both = write_reports([tmp_path / "run", Path(told["record"])], tmp_path / "both.html", with_pictures=False)
+    assert both["records"] == 2 and (tmp_path / "both.html").stat().st_size > 10_000
+    with pytest.raises(CheckpointError, match="--resume"):
+        attack(tmp_path / "run", request)
+    assert attack(tmp_path / "run", request, resumes=True)["outcome"] == told["outcome"]
+
+
+def test_attacks_that_make_no_sense_are_refused(plain: Path, tmp_path: Path) -> None:
+    train(tmp_path / "masked")
+    with pytest.raises(InvalidInputError, match="takes plain ones"):
+        attack(tmp_path / "run", dataclasses.replace(ATTACK, teacher=str(tmp_path / "masked")))
+    with pytest.raises(InvalidInputError, match="'guess'; there are unet, cgan, linkage"):
+        attack(tmp_path / "run", dataclasses.replace(ATTACK, kind="guess"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+def test_public_faces_that_show_victims_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
+    request = dataclasses.replace(ATTACK, teacher=str(plain), public="cfp-train", victims="lfw")
+    with pytest.raises(OverlapError):
+        attack_method(
+            request, out_dir=tmp_path, secret_path=None, data=data_root, weights=None, device="cpu", resumes=False
+        )
