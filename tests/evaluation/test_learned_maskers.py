@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_experiment import MASKERS_SEEN, SIDE, ToyTraining, start, toy_experiment, without_timing
 
-from ppfr.core import ImageMasker, ImageSet
-from ppfr.evaluation import Experiment, RunOptions, TrainedArm
+from ppfr.core import ImageMasker, ImageSet, RunOptions
+from ppfr.evaluation import Experiment, TrainedSystem
 from ppfr.masking import Dctdp, NoisyFrontEnd, Sensitivities
+from support.records import stage_states, without_timing
+from support.toy_experiment import MASKERS_SEEN, SIDE, ToyTraining, start, toy_experiment, toy_systems
 
 FRONT_END = NoisyFrontEnd(front_end="block", stride=8, num_channels=5, in_shape=(3, SIDE, SIDE))
 RANGES = Sensitivities.measure(np.random.default_rng(1).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8), FRONT_END)
@@ -22,7 +23,7 @@ RANGES = Sensitivities.measure(np.random.default_rng(1).integers(0, 256, (9, SID
 class LearnsTheMasker(ToyTraining):
     """Leaves a budget in the masker, as the training loop does, also where it finds itself done."""
 
-    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedArm:
+    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedSystem:
         trained = super().train(masker, images, seed=seed, options=options)
         assert isinstance(masker, Dctdp) and masker.budget.rho is not None
         with torch.no_grad():
@@ -30,18 +31,17 @@ class LearnsTheMasker(ToyTraining):
         return trained
 
 
-def experiment() -> Experiment:
+def experiment(training: ToyTraining | None = None) -> Experiment:
     """With a masker that nobody has trained yet."""
-    made = toy_experiment(protected=LearnsTheMasker())
     masker = Dctdp(front_end="block", stride=8, num_channels=5, in_shape=(3, SIDE, SIDE), sensitivities=RANGES)
-    plain, protected, constant = made.arms
-    return dataclasses.replace(made, arms=(plain, dataclasses.replace(protected, masker=masker), constant))
+    plain, protected, constant = toy_systems(training or LearnsTheMasker())
+    return toy_experiment(systems=[plain, dataclasses.replace(protected, masker=masker), constant])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ppfr.evaluation._cost._LEAST_S", 0.0)
+        patch.setattr("ppfr.evaluation.measures._cost._MIN_S", 0.0)
         yield
 
 
@@ -61,12 +61,7 @@ def test_attacks_of_a_later_sitting_see_what_was_learned(tmp_path: Path) -> None
 
 
 def test_an_attack_on_it_waits_for_its_training(tmp_path: Path) -> None:
-    broken = experiment()
-    arms = [
-        dataclasses.replace(arm, training=ToyTraining(noise=0.3, breaks=True)) if arm.name == "fd" else arm
-        for arm in broken.arms
-    ]
-    record = start(dataclasses.replace(broken, arms=arms), tmp_path)
-    states = {stage["name"]: stage["status"] for stage in record["stages"]}
+    record = start(experiment(ToyTraining(noise=0.3, breaks=True)), tmp_path)
+    states = stage_states(record)
     assert states["train/fd"] == "failed" and states["fit/recover-fd"] == "skipped"
     assert states["attack/recover-plain"] == "done"

@@ -4,62 +4,53 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
-from toy_experiment import (
+
+from ppfr.core import CheckpointError, OverlapError, ProblemsError, Provenance, ThreatModel, ThreatModelError
+from ppfr.evaluation import Comparison, EvaluationRecogniser, Targets, Verification
+from ppfr.masking import PpfrFd
+from support.toy_experiment import (
     SIDE,
+    ToyLinkage,
     ToyRecovery,
     ToyTraining,
     people,
     reader,
     start,
     toy_experiment,
+    toy_measures,
+    toy_plan,
+    toy_protocol,
+    toy_systems,
 )
 
-from ppfr.core import (
-    CheckpointError,
-    OverlapError,
-    ProblemsError,
-    ThreatModel,
-    ThreatModelError,
-)
-from ppfr.evaluation import Experiment, Question, Victims
-from ppfr.masking import PpfrFd
 
-_ASKS_A_CONTROL = Question(name="what", text="What?", arm="nothing", against="fd")
-
-
-@pytest.fixture
-def experiment() -> Experiment:
-    return toy_experiment()
-
-
-def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    slim: dict[str, Any] = {"attacks": (), "victims": None}
-    start(toy_experiment(**slim), tmp_path)
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    start(toy_experiment(plans=()), tmp_path)
     with pytest.raises(CheckpointError, match="earlier run; resume it"):
-        start(toy_experiment(**slim), tmp_path)
+        start(toy_experiment(plans=()), tmp_path)
     with pytest.raises(CheckpointError, match="another configuration: seed"):
-        start(toy_experiment(seed=4, **slim), tmp_path, resume=True)
+        start(toy_experiment(seed=4, plans=()), tmp_path, resume=True)
     with pytest.raises(CheckpointError, match=r"another configuration: data\.training/train"):
-        start(toy_experiment(training_images=people(20, 3, seed=99, name="train"), **slim), tmp_path, resume=True)
-    other = toy_experiment(**slim)
-    arms = list(other.arms)
-    masker = PpfrFd(secret=bytes(32), in_shape=(3, SIDE, SIDE))
-    arms[1] = dataclasses.replace(arms[1], masker=masker)
-    with pytest.raises(CheckpointError, match="another secret of arm 'fd'"):
-        start(dataclasses.replace(other, arms=arms), tmp_path, resume=True)
+        start(toy_experiment(training_images=people(20, 3, seed=99, name="train"), plans=()), tmp_path, resume=True)
+    systems = toy_systems()
+    systems[1] = dataclasses.replace(systems[1], masker=PpfrFd(secret=bytes(32), in_shape=(3, SIDE, SIDE)))
+    with pytest.raises(CheckpointError, match="another secret of system 'fd'"):
+        start(toy_experiment(systems=systems, plans=()), tmp_path, resume=True)
     (tmp_path / "parts" / "train--plain.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"train--plain\.json is damaged"):
-        start(toy_experiment(**slim), tmp_path, resume=True)
+        start(toy_experiment(plans=()), tmp_path, resume=True)
 
 
-def test_shared_people_are_refused_before_anything_runs(experiment: Experiment, tmp_path: Path) -> None:
+def test_shared_people_are_refused_before_anything_runs(tmp_path: Path) -> None:
     overlapping = people(20, 3, seed=2, name="tested", first=55)
-    for change in ({"training_images": overlapping}, {"public_images": overlapping}):
+    for experiment in (
+        toy_experiment(training_images=overlapping),
+        toy_experiment(measures=toy_measures(public_images=overlapping)),
+    ):
         with pytest.raises(OverlapError, match="share 5"):
-            start(dataclasses.replace(experiment, **change), tmp_path / "run")
+            start(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -72,52 +63,60 @@ def test_shared_people_are_refused_before_anything_runs(experiment: Experiment, 
         (dataclasses.replace(reader(), knows_recogniser=True), reader(), "needs the recogniser's weights"),
     ],
 )
-def test_threat_model_mismatch_is_refused(
-    experiment: Experiment, tmp_path: Path, needs: ThreatModel, granted: ThreatModel, words: str
+def test_a_threat_model_mismatch_is_refused(
+    tmp_path: Path, needs: ThreatModel, granted: ThreatModel, words: str
 ) -> None:
-    plan = dataclasses.replace(
-        experiment.attacks[1], granted=granted, make=lambda options: ToyRecovery(options, needs=needs)
-    )
+    plan = toy_plan("recover-fd", "fd", granted=granted, make=lambda options: ToyRecovery(options, needs=needs))
     with pytest.raises(ThreatModelError, match=words):
-        start(dataclasses.replace(experiment, attacks=(plan,)), tmp_path / "run")
+        start(toy_experiment(plans=[plan]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_all_problems_of_an_experiment_are_told_at_once(experiment: Experiment, tmp_path: Path) -> None:
-    arms = [
-        dataclasses.replace(experiment.arms[0], name="a/b"),
-        dataclasses.replace(experiment.arms[1], training=ToyTraining(network="judge")),
-        dataclasses.replace(experiment.arms[2], role="control", training=ToyTraining()),
+def test_all_problems_of_an_experiment_are_listed_at_once(tmp_path: Path) -> None:
+    plain, fd, constant = toy_systems()
+    systems = [
+        dataclasses.replace(plain, name="a/b"),
+        dataclasses.replace(fd, training=ToyTraining(network="net-b")),
+        dataclasses.replace(constant, training=ToyTraining()),
     ]
-    attacks = [
-        dataclasses.replace(experiment.attacks[1], judge="nobody"),
-        dataclasses.replace(experiment.attacks[1], role="positive control", name="wrong-place"),
-        dataclasses.replace(experiment.attacks[2]),
-        dataclasses.replace(experiment.attacks[2], name="unmixed", granted=reader(sees="mixed_images")),
+    plans = [
+        toy_plan("recover-fd", "fd", recogniser="nobody"),
+        toy_plan("wrong-place", "fd", role="positive control"),
+        toy_plan("link-fd-known", "fd", kind=ToyLinkage, granted=reader(knows_secret=True)),
+        toy_plan("unmixed", "fd", granted=reader(sees="mixed_images")),
     ]
-    bad = dataclasses.replace(
-        experiment,
-        arms=arms,
-        attacks=attacks,
-        questions=[Question(name="why", text="Why?", arm="fd", against="fd"), _ASKS_A_CONTROL],
-        victims=Victims(num_subjects=500),
+    recogniser = toy_experiment().recognisers[0]
+    provenance = [Provenance(name="net-b", used_as="all of it", training_data="toys")]
+    measures = toy_measures(plans=plans, targets=Targets(num_subjects=500))
+    measures[1] = Verification(protocols=[toy_protocol()], fars=(2.0,))
+    bad = toy_experiment(
+        systems=systems,
+        measures=measures,
+        recognisers=[
+            EvaluationRecogniser(
+                name="recogniser", label="Recogniser", embedder=recogniser.embedder, provenance=provenance
+            )
+        ],
+        comparisons=[
+            Comparison(name="why", text="Why?", system="fd", against="fd"),
+            Comparison(name="what", text="What?", system="nothing", against="fd"),
+        ],
         people="some",
-        fars=(2.0,),
     )
     with pytest.raises(ProblemsError) as caught:
         start(bad, tmp_path / "run")
     text = str(caught.value)
     for words in (
-        "arm name 'a/b'",
-        "baseline 'plain' is no arm before it",
+        "system name 'a/b'",
+        "baseline 'plain' is not a system before it",
         "a control has no training",
-        "question 'why': compares 'fd' with itself",
-        "question 'what': 'nothing' is no arm that recognises",
-        "there is no judge 'nobody'",
-        "a positive control does not belong on an arm of role 'protected'",
-        "was made from; judge with another network",
+        "comparison 'why': compares 'fd' with itself",
+        "comparison 'what': 'nothing' is not a system that recognises",
+        "there is no evaluation recogniser 'nobody'",
+        "a positive control does not belong on a system of role 'protected'",
+        "evaluate with another network",
         "attack 'unmixed': sees mixed images",
-        "500 victims; 60 people have two images",
+        "500 target subjects; 60 people have two images",
         "people='some'",
         "each must lie in (0, 1]",
     ):

@@ -1,8 +1,7 @@
-"""Runs with systems small enough to see through: what is measured, what is told, what survives a crash."""
+"""Runs with systems small enough to see through: figures, records, crashes and shared runs."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import threading
@@ -16,7 +15,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_experiment import (
+
+from ppfr.attacks import FreshSecret
+from ppfr.core import AttackResult, ImageMasker, MaskSpec, Observation, Record, as_json, check_record
+from ppfr.evaluation import Comparison, EvaluationSettings, TrainedSystem, evaluate, picture_of_masked
+from ppfr.evaluation import _run as run_module
+from ppfr.evaluation._workspace import Workspace
+from ppfr.masking import Constant, PpfrFd, Unprotected
+from support.records import entry, row, rows, stage_states, without_timing
+from support.toy_experiment import (
     MASKERS_SEEN,
     SECRET,
     SIDE,
@@ -26,34 +33,16 @@ from toy_experiment import (
     reader,
     start,
     toy_experiment,
-    without_timing,
+    toy_plan,
+    toy_protocol,
+    toy_systems,
 )
-
-from ppfr.attacks import FreshSecret
-from ppfr.core import (
-    AttackResult,
-    ImageMasker,
-    MaskSpec,
-    Observation,
-    Record,
-    check_record,
-)
-from ppfr.evaluation import EvaluationSettings, Experiment, Question, TrainedArm, evaluate, picture_of_masked
-from ppfr.evaluation import _run as run_module
-from ppfr.evaluation._workspace import Workspace
-from ppfr.masking import Constant, PpfrFd, Unprotected
-from ppfr.report import write_report
-
-
-@pytest.fixture
-def experiment() -> Experiment:
-    return toy_experiment()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ppfr.evaluation._cost._LEAST_S", 0.0)
+        patch.setattr("ppfr.evaluation.measures._cost._MIN_S", 0.0)
         yield
 
 
@@ -64,58 +53,54 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     return folder, start(toy_experiment(), folder)
 
 
-def test_record_is_complete_valid_and_says_what_a_see_through_system_must(finished: tuple[Path, Record]) -> None:
+def test_a_copying_attack_has_perfect_figures_and_an_average_face_has_chance(finished: tuple[Path, Record]) -> None:
     _, record = finished
     assert record["status"] == "complete"
     check_record(record)
-    attacks = {attack["name"]: attack for attack in record["attacks"]}
-    plain = attacks["recover-plain"]["outcome"]
-    # A copy of the image: perfect likeness, and named exactly as often as the plain image itself.
-    assert plain["recovery"]["recovered"]["ssim"]["value"] == pytest.approx(1, abs=1e-6)
-    assert plain["recovery"]["recovered"]["identity_cosine"]["value"] == pytest.approx(1, abs=1e-6)
-    assert plain["recovery"]["recovered"]["lpips"]["value"] == pytest.approx(0, abs=1e-6)
-    assert plain["linkage"]["top1"] == plain["linkage"]["plain_top1"]
-    assert plain["linkage"]["top1"]["value"] > 0.8
-    # The average face, shown for everyone, names one in the gallery's size, and is what the guess row shows.
+    recovered = row(record, "image_recovery", attack="recover-plain")["recovered"]
+    assert recovered["ssim"]["value"] == pytest.approx(1, abs=1e-6)
+    assert recovered["identity_cosine"]["value"] == pytest.approx(1, abs=1e-6)
+    assert recovered["lpips"]["value"] == pytest.approx(0, abs=1e-6)
+    found = row(record, "re_identification", attack="recover-plain")
+    assert found["rank_1"] == found["plain_rank_1"]
+    assert found["rank_1"]["value"] > 0.8
+    # The average face, shown for everyone, is found at rank 1 for one in the gallery's size.
     for name in ("recover-fd", "recover-constant"):
-        outcome = attacks[name]["outcome"]
-        assert outcome["linkage"]["top1"]["value"] == pytest.approx(1 / 30)
-        likeness, guess = outcome["recovery"]["recovered"], outcome["recovery"]["guess"]
-        assert likeness["at_far"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.06)
-        assert likeness["ssim"]["value"] == pytest.approx(guess["ssim"]["value"], abs=0.1)
-    verdicts = {name: attack["control"] and attack["control"]["is_met"] for name, attack in attacks.items()}
+        assert row(record, "re_identification", attack=name)["rank_1"]["value"] == pytest.approx(1 / 30)
+        recovery = row(record, "image_recovery", attack=name)
+        assert recovery["recovered"]["at_far"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.06)
+        similarity = recovery["average"]["ssim"]["value"]
+        assert recovery["recovered"]["ssim"]["value"] == pytest.approx(similarity, abs=0.1)
+    verdicts = {run["attack"]: run["is_control_met"] for run in rows(record, "attack_run")}
     assert verdicts == {"recover-plain": True, "recover-fd": None, "link-fd-known": None, "recover-constant": True}
-    assert attacks["link-fd-known"]["outcome"]["recovery"] is None
-    assert plain["pairs"][0]["num_genuine"] == 120  # both orders of 60 pairs
+    assert not rows(record, "image_recovery", attack="link-fd-known")
+    pairs = row(record, "verification", source="attack", name="recover-plain")
+    assert pairs["num_genuine"] == 120  # both orders of 60 pairs
 
 
-def test_victims_gallery_and_gap_are_as_stated(finished: tuple[Path, Record]) -> None:
+def test_gallery_chance_gap_and_cost_are_as_stated(finished: tuple[Path, Record]) -> None:
     _, record = finished
-    linkage = record["attacks"][0]["outcome"]["linkage"]
-    assert (linkage["gallery_size"], linkage["chance_top1"], linkage["chance_top5"]) == (30, 1 / 30, 5 / 30)
-    base, protected = (arm["protocols"][0] for arm in record["arms"][:2])
-    gap = protected["gap_to_baseline"]
-    assert gap["value"] == pytest.approx(protected["accuracy"]["value"] - base["accuracy"]["value"])
-    assert "paired" in gap["method"]
-    assert base["gap_to_baseline"] is None
-    assert record["arms"][1]["cost"]["bytes_relative_to_image"] == record["arms"][1]["masker"]["bytes_per_face"] / 3072
+    found = rows(record, "re_identification")[0]
+    assert (found["gallery_size"], found["chance_rank_1"], found["chance_rank_5"]) == (30, 1 / 30, 5 / 30)
+    plain, fd = (row(record, "verification", source="system", name=name)["accuracy"] for name in ("plain", "fd"))
+    gap = row(record, "accuracy_gap")
+    assert (gap["system"], gap["against"], gap["comparison"]) == ("fd", "plain", None)
+    assert gap["gap"]["value"] == pytest.approx(fd["value"] - plain["value"])
+    assert "paired" in gap["gap"]["method"]
+    cost, masker = row(record, "cost", system="fd"), entry(record, "systems", "fd")["masker"]
+    assert cost["bytes_relative_to_image"] == masker["bytes_per_face"] / 3072
 
 
-def test_a_question_is_answered_by_the_paired_gap_of_its_two_arms(
-    finished: tuple[Path, Record], tmp_path: Path
-) -> None:
-    _, record = finished
-    base, protected = (arm["name"] for arm in record["arms"][:2])
-    asked = Question(name="price", text="What does the mask cost?", arm=protected, against=base)
-    again = start(dataclasses.replace(toy_experiment(), questions=[asked], attacks=[]), tmp_path)
-    (answered,) = again["questions"]
-    assert answered["gaps"] == {p["name"]: p["gap_to_baseline"] for p in again["arms"][1]["protocols"]}
-    page = write_report(tmp_path, tmp_path / "report.html").read_text()
-    assert page.count("What does the mask cost?") >= 1
-    assert record["questions"] == [] and record["arms"][1]["guarantee"] is None
+def test_a_comparison_is_answered_by_the_paired_gap_of_its_systems(tmp_path: Path) -> None:
+    asked = Comparison(name="price", text="What does the mask cost?", system="fd", against="plain")
+    record = start(toy_experiment(comparisons=[asked], plans=()), tmp_path)
+    to_baseline, answered = rows(record, "accuracy_gap")
+    assert answered["comparison"] == "price" and answered["gap"] == to_baseline["gap"]
+    assert entry(record, "comparisons", "price")["text"] == "What does the mask cost?"
+    assert row(record, "training", system="fd")["guarantee"] is None
 
 
-def test_adversary_gets_the_deployed_secret_only_if_it_is_granted(finished: tuple[Path, Record]) -> None:
+def test_only_a_granted_secret_reaches_the_adversary(finished: tuple[Path, Record]) -> None:
     kinds = {name.removeprefix("attack-"): type(masker) for name, masker in MASKERS_SEEN}
     assert kinds == {
         "recover-plain": Unprotected,
@@ -125,7 +110,7 @@ def test_adversary_gets_the_deployed_secret_only_if_it_is_granted(finished: tupl
     }
 
 
-def test_record_tells_nobodys_name_place_or_secret(finished: tuple[Path, Record]) -> None:
+def test_record_holds_no_subject_place_or_secret(finished: tuple[Path, Record]) -> None:
     folder, _ = finished
     text = (folder / "record.json").read_text()
     assert "tested-" not in text
@@ -135,11 +120,13 @@ def test_record_tells_nobodys_name_place_or_secret(finished: tuple[Path, Record]
     assert SECRET.hex() not in text
 
 
-def test_pictures_lie_beside_the_record_and_in_the_report(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_strips_of_faces_lie_beside_the_record(finished: tuple[Path, Record]) -> None:
     folder, _ = finished
-    page = write_report(folder, tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 1 + 3 + 3  # originals, seen by arm, recovered by attack
-    assert "Toys" in page
+    listed = json.loads((folder / "pictures" / "index.json").read_text())["rows"]
+    assert [row["kind"] for row in listed].count("original") == 1
+    assert [row["kind"] for row in listed].count("seen") == 3  # one per system
+    assert [row["kind"] for row in listed].count("recovered") == 3  # one per attack that recovers pictures
+    assert all((folder / "pictures" / row["file"]).is_file() for row in listed)
 
 
 def test_two_processes_share_the_stages_of_one_run(
@@ -158,11 +145,11 @@ def test_two_processes_share_the_stages_of_one_run(
     claimed = threading.Event()
     claim = Workspace.claim
 
-    def claim_and_tell(self: Workspace, *args: Any, **kwargs: Any) -> None:
+    def claim_and_signal(self: Workspace, *args: Any, **kwargs: Any) -> None:
         claim(self, *args, **kwargs)
         claimed.set()
 
-    monkeypatch.setattr(Workspace, "claim", claim_and_tell)
+    monkeypatch.setattr(Workspace, "claim", claim_and_signal)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(start, toy_experiment(), tmp_path)
         assert claimed.wait(30)
@@ -176,36 +163,35 @@ def test_two_processes_share_the_stages_of_one_run(
     assert without_timing(json.loads((tmp_path / "record.json").read_text())) == without_timing(finished[1])
 
 
-def test_same_record_after_a_crash_in_the_middle(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_record(finished: tuple[Path, Record], tmp_path: Path) -> None:
     dies = [1]
     with pytest.raises(KeyboardInterrupt):
         start(toy_experiment(dies=dies), tmp_path)
     partial = json.loads((tmp_path / "record.json").read_text())
     check_record(partial)
     assert partial["status"] == "partial"
-    assert {s["status"] for s in partial["stages"]} == {"done", "pending"}
-    assert partial["arms"][1]["protocols"]
-    write_report(tmp_path, tmp_path / "partial.html")
+    assert set(stage_states(partial).values()) == {"done", "pending"}
+    assert rows(partial, "verification", source="system", name="fd")
     training = ToyTraining(noise=0.3)
     record = start(toy_experiment(protected=training), tmp_path, resume=True)
     assert without_timing(record) == without_timing(finished[1])
     assert (training.num_full, training.num_loaded) == (0, 0)  # nothing that is done is done again
 
 
-def test_resume_between_training_and_evaluation_loads_the_training(tmp_path: Path) -> None:
-    start(toy_experiment(attacks=(), victims=None), tmp_path)
+def test_resuming_between_training_and_evaluation_loads_the_training(tmp_path: Path) -> None:
+    start(toy_experiment(plans=()), tmp_path)
     (tmp_path / "parts" / "evaluate--fd.json").unlink()
     (tmp_path / "parts" / "compare--fd.json").unlink()
     training = ToyTraining(noise=0.3)
-    record = start(toy_experiment(protected=training, attacks=(), victims=None), tmp_path, resume=True)
+    record = start(toy_experiment(protected=training, plans=()), tmp_path, resume=True)
     assert record["status"] == "complete"
     assert (training.num_full, training.num_loaded) == (0, 1)
 
 
-def test_a_failing_stage_is_told_and_the_others_go_on(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_a_failing_stage_is_recorded_and_independent_stages_run(finished: tuple[Path, Record], tmp_path: Path) -> None:
     record = start(toy_experiment(protected=ToyTraining(noise=0.3, breaks=True)), tmp_path)
     check_record(record)
-    states = {stage["name"]: stage["status"] for stage in record["stages"]}
+    states = stage_states(record)
     assert record["status"] == "failed"
     assert states["train/fd"] == "failed"
     assert {states["evaluate/fd"], states["compare/fd"], states["cost/fd"]} == {"skipped"}
@@ -214,41 +200,37 @@ def test_a_failing_stage_is_told_and_the_others_go_on(finished: tuple[Path, Reco
     assert error["kind"] == "InvalidInputError"
     written = json.loads((tmp_path / "record.json").read_text())
     assert "mend it at …/shop.py" in json.dumps(written, ensure_ascii=False)
-    page = write_report(tmp_path, tmp_path / "report.html").read_text()
-    assert "This run is incomplete" in page
     # Mended and resumed, it ends like a run that never failed.
     record = start(toy_experiment(), tmp_path, resume=True)
     assert without_timing(record) == without_timing(finished[1])
 
 
-def test_an_unexpected_error_leaves_its_traceback_out_of_the_record(tmp_path: Path) -> None:
+def test_an_unexpected_error_keeps_its_traceback_out_of_the_record(tmp_path: Path) -> None:
     class Broken(ToyTraining):
-        def train(self, *args: Any, **kwargs: Any) -> TrainedArm:
+        def train(self, *args: Any, **kwargs: Any) -> TrainedSystem:
             raise KeyError("George")
 
-    record = start(toy_experiment(protected=Broken(noise=0.3), attacks=(), victims=None), tmp_path)
+    record = start(toy_experiment(protected=Broken(noise=0.3), plans=()), tmp_path)
     error = next(stage["error"] for stage in record["stages"] if stage["error"])
     assert error["kind"] == "KeyError"
     assert "George" not in json.dumps(record)
     assert "George" in (tmp_path / "errors" / "train--fd.txt").read_text()
 
 
-def test_an_attack_that_guesses_in_another_space_fails_with_the_remedy(experiment: Experiment, tmp_path: Path) -> None:
+def test_an_attack_that_estimates_other_embeddings_fails_with_the_remedy(tmp_path: Path) -> None:
     class Short(ToyLinkage):
         def run(self, seen: Observation, *, seed: int) -> AttackResult:
             found = super().run(seen, seed=seed).embeddings_ND
             assert found is not None
             return AttackResult(embeddings_ND=found[:, :5])
 
-    plan = dataclasses.replace(
-        experiment.attacks[2], make=lambda options: Short(options, needs=reader(knows_secret=True))
-    )
-    record = start(dataclasses.replace(experiment, attacks=(plan,)), tmp_path)
+    plan = toy_plan("short", "fd", kind=Short, granted=reader(knows_secret=True))
+    record = start(toy_experiment(plans=[plan]), tmp_path)
     error = next(stage["error"] for stage in record["stages"] if stage["error"])
-    assert "name the judge whose embeddings" in error["message"]
+    assert error["kind"] == "ShapeError" and "name the recogniser" in error["message"]
 
 
-def test_stochastic_masks_are_fresh_for_each_purpose_and_the_same_in_each_run(tmp_path: Path) -> None:
+def test_stochastic_masks_are_fresh_per_purpose_and_the_same_in_each_run(tmp_path: Path) -> None:
     class Noisy(ImageMasker):
         name = "noisy"
         spec = MaskSpec(
@@ -268,28 +250,28 @@ def test_stochastic_masks_are_fresh_for_each_purpose_and_the_same_in_each_run(tm
         def public_config(self) -> Mapping[str, Any]:
             return {}
 
-    slim: dict[str, Any] = {"attacks": (), "victims": None}
-    experiment = toy_experiment(**slim)
-    arms = [experiment.arms[0], dataclasses.replace(experiment.arms[1], masker=Noisy())]
-    records = [start(dataclasses.replace(experiment, arms=arms), tmp_path / name) for name in ("a", "b")]
+    plain, fd, _ = toy_systems()
+    systems = [plain, dataclasses.replace(fd, masker=Noisy())]
+    records = [start(toy_experiment(systems=systems, plans=()), tmp_path / name) for name in ("a", "b")]
     assert without_timing(records[0]) == without_timing(records[1])
-    assert records[0]["arms"][1]["masker"]["value_range"] == [None, None]
-    accuracies = [arm["protocols"][0]["accuracy"]["value"] for arm in records[0]["arms"]]
-    assert accuracies[1] < accuracies[0]
+    assert entry(records[0], "systems", "fd")["masker"]["value_range"] == [None, None]
+    accuracies = [row(records[0], "verification", source="system", name=s.name)["accuracy"] for s in systems]
+    assert accuracies[1]["value"] < accuracies[0]["value"]
 
 
-def test_one_recogniser_evaluated_alone_gets_the_figures_that_the_arm_gets(finished: tuple[Path, Record]) -> None:
-    experiment = toy_experiment()
+def test_evaluate_alone_gives_the_figures_of_the_experiment(finished: tuple[Path, Record]) -> None:
+    masker = toy_systems()[1].masker
+    assert masker is not None
     settings = EvaluationSettings(seed=3, num_resamples=100, batch_size=16)
-    alone = evaluate(experiment.arms[1].masker, Projection(5, 0.3), experiment.protocols[0], settings=settings)
-    of_arm = finished[1]["arms"][1]["protocols"][0]
-    assert {**alone, "gap_to_baseline": of_arm["gap_to_baseline"]} == of_arm
+    alone = as_json(evaluate(masker, Projection(5, 0.3), toy_protocol(), settings=settings))
+    assert {**alone, "name": "fd"} == row(finished[1], "verification", source="system", name="fd")
 
 
 def test_masked_faces_are_drawn_as_what_they_are() -> None:
     plain = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     drawn = picture_of_masked(plain, (0.0, 1.0))
     assert np.abs(drawn / 255 - plain.permute(0, 2, 3, 1).numpy()).max() <= 0.5 / 255 + 1e-6
+    assert drawn.dtype == np.uint8
     channels = torch.zeros(1, 5, 4, 4)
     channels[0, 4] = torch.arange(16.0).reshape(4, 4)
     mosaic = picture_of_masked(channels, (-float("inf"), float("inf")))
@@ -297,4 +279,3 @@ def test_masked_faces_are_drawn_as_what_they_are() -> None:
     assert set(np.unique(mosaic[0, :4])) == {128}  # channels without contrast are grey, none is blown up
     assert mosaic[0, 4:, 4:8].min() == 0
     assert mosaic[0, 4:, 4:8].max() == 255
-    assert copy.copy(drawn).dtype == np.uint8

@@ -1,190 +1,164 @@
-"""Experiments on templates: figures mean what they say, controls hold, runs resume, bad input is refused."""
+"""Measures of templates: figures mean what they say, controls hold, runs resume, bad input is refused."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from toy_experiment import Projection, people, without_timing
-from toy_templates import Dying, constant, mapped, open_set, plan, template_experiment, unprotected
 
-from ppfr.core import (
-    CheckpointError,
-    InvalidInputError,
-    OverlapError,
-    ProblemsError,
-    Record,
-    check_record,
-    choose_device,
-    record_schema,
-)
+from ppfr.core import CheckpointError, OverlapError, ProblemsError, Record, check_record, choose_device
 from ppfr.data import OpenSetProtocol, one_reference_each
-from ppfr.evaluation import Judge, KeySelection, Transfer, run
-from ppfr.evaluation._templates._session import TemplateSession, cosines, templates_of
+from ppfr.evaluation import EvaluationRecogniser, Identification, KeySelection, Renewal, Session, Transfer
+from ppfr.evaluation._template_study import cosines, study_of, templates_of
 from ppfr.evaluation._workspace import Workspace
-from ppfr.report import write_report
-
-
-def start(experiment: Any, folder: Path, **options: Any) -> Record:
-    return run(experiment, out_dir=folder, device="cpu", progress=False, **options)
+from support.records import row, rows, without_timing
+from support.toy_experiment import Projection, people, start
+from support.toy_templates import (
+    Dying,
+    constant,
+    mapped,
+    open_set,
+    plan,
+    template_experiment,
+    template_measures,
+    toy_pairs,
+    unprotected,
+)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """Baseline, its twin, a mapping, a leaky mapping, a constant; both protocols; transfer to another recogniser."""
-    folder = tmp_path_factory.mktemp("templates")
-    arms = (
+    systems = (
         unprotected(),
         unprotected("twin", role="protected", baseline="plain"),
         mapped(),
         mapped("leaky", overlap=2),
-        dataclasses.replace(mapped("chosen"), selection=first_key()),
+        mapped("chosen", selection=first_key()),
         constant(),
     )
-    transfer = Transfer(
-        judge=Judge(name="other", label="Other", embedder=Projection(6)),
-        public_images=people(30, 2, seed=9, name="public"),
+    plans = [*(plan(system) for system in systems), plan(systems[2], knows_keys=False)]
+    transfer = Transfer(recogniser="other", public_images=people(30, 2, seed=9, name="public"))
+    experiment = template_experiment(
+        systems=systems, measures=template_measures(systems, plans=plans, transfer=transfer)
     )
-    attacks = [*(plan(arm) for arm in arms), plan(arms[2], knows_keys=False)]
-    return start(template_experiment(arms=arms, attacks=attacks, transfer=transfer), folder), folder
+    other = EvaluationRecogniser(name="other", label="Other", embedder=Projection(6))
+    experiment = dataclasses.replace(experiment, recognisers=[*experiment.recognisers, other])
+    return start(experiment, tmp_path_factory.mktemp("templates"))
 
 
 def first_key() -> KeySelection:
-    arm = mapped()
+    protection = mapped().templates
+    assert protection is not None
     return KeySelection(
-        choose=lambda row_D, threshold, rng: (arm.draw_keys(1, rng)[0], 1, threshold > 2), in_words="the first one"
+        choose=lambda row_D, threshold, rng: (protection.draw_keys(1, rng)[0], 1, threshold > 2),
+        in_words="the first one",
     )
 
 
-def arm_of(record: Record, name: str) -> Any:
-    return next(arm for arm in record["arms"] if arm["name"] == name)
+def verification(record: Record, name: str) -> list[dict[str, Any]]:
+    return rows(record, "verification", source="system", name=name)
 
 
-def outcome_of(record: Record, name: str) -> Any:
-    return next(attack["outcome"] for attack in record["attacks"] if attack["name"] == name)
+def inversion(record: Record, attack: str) -> dict[str, Any]:
+    return row(record, "template_inversion", attack=attack)
 
 
-def test_a_scheme_that_is_the_identity_has_the_recognisers_own_figures(finished: tuple[Record, Path]) -> None:
-    record, _ = finished
-    assert record["status"] == "complete", [s["error"] for s in record["stages"]]
-    (plain,) = record["judges"][0]["protocols"]
-    for protocol in arm_of(record, "plain")["protocols"]:
-        assert {**protocol, "name": ""} == {**plain, "name": ""}, "no key: stolen and kept are one"
-    twin, baseline = arm_of(record, "twin"), arm_of(record, "plain")
-    for ours, theirs in zip(twin["protocols"], baseline["protocols"], strict=True):
-        gap = ours["gap_to_baseline"]
-        assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
+def test_a_scheme_that_is_the_identity_has_the_recognisers_own_figures(finished: Record) -> None:
+    assert finished["status"] == "complete", [s["error"] for s in finished["stages"]]
+    check_record(finished)
+    plain = row(finished, "verification", source="recogniser", name="recogniser")
+    same = {"source": "", "name": "", "scenario": ""}
+    for found in verification(finished, "plain"):
+        assert {**found, **same} == {**plain, **same}, "without a key, both scenarios are one"
+    for found in rows(finished, "accuracy_gap", system="twin"):
+        assert (found["gap"]["value"], found["gap"]["low"], found["gap"]["high"]) == (0, 0, 0)
+    for ours, theirs in zip(verification(finished, "twin"), verification(finished, "plain"), strict=True):
         assert ours["eer"] == theirs["eer"] and ours["tar_at_far"] == theirs["tar_at_far"]
-    for ours, theirs in zip(twin["identification"], baseline["identification"], strict=True):
+    twin, baseline = (rows(finished, "identification", system=name) for name in ("twin", "plain"))
+    for ours, theirs in zip(twin, baseline, strict=True):
         assert ours["rank"] == theirs["rank"] and ours["fnir_at_fpir"] == theirs["fnir_at_fpir"]
-    assert twin["identification"][0]["gap_to_baseline"]["rank_1"]["value"] == 0
+    assert twin[0]["gap_to_baseline"]["rank_1"]["value"] == 0
 
 
-def test_the_constant_is_at_chance_everywhere(finished: tuple[Record, Path]) -> None:
-    record, _ = finished
-    arm = arm_of(record, "constant")
-    for protocol in arm["protocols"]:
-        assert protocol["eer"]["value"] == 0.5 and protocol["auc"]["value"] == 0.5
-        assert protocol["tar_at_far"]["0.1"]["value"] == 0
-    assert [link["d_sys"]["value"] for link in arm["unlinkability"]] == [0, 0]
-    (search,) = arm["identification"]
+def test_the_constant_is_at_chance_everywhere(finished: Record) -> None:
+    for found in verification(finished, "constant"):
+        assert found["eer"]["value"] == 0.5 and found["auc"]["value"] == 0.5
+        assert found["tar_at_far"]["0.1"]["value"] == 0
+    links = rows(finished, "unlinkability", system="constant")
+    assert [link["figures"]["d_sys"]["value"] for link in links] == [0, 0]
+    search = row(finished, "identification", system="constant")
     assert search["rank"]["1"]["value"] == pytest.approx(1 / 20) and search["fnir_at_fpir"]["0.1"]["value"] == 1
-    assert arm["renewal"]["eer"] == [0.5, 0.5] and arm["renewal"]["old_template_accepted"]["value"] == 0
-    assert outcome_of(record, "solve-constant-known")["at_fmr"][0]["success"]["low"] <= 0.1
+    renewal = row(finished, "renewal", system="constant")
+    assert renewal["eer"] == [0.5, 0.5] and renewal["old_template_accepted"]["value"] == 0
+    assert inversion(finished, "solve-constant-known")["at_fmr"][0]["success"]["low"] <= 0.1
 
 
-def test_leaky_schemes_are_found_leaky(finished: tuple[Record, Path]) -> None:
-    record, _ = finished
-    assert [a["control"]["is_met"] for a in record["attacks"] if a["control"]] == [True, True]
-    twin, leaky = outcome_of(record, "solve-twin-known"), outcome_of(record, "solve-leaky-known")
+def test_leaky_schemes_are_found_leaky(finished: Record) -> None:
+    verdicts = [run["is_control_met"] for run in rows(finished, "attack_run") if run["is_control_met"] is not None]
+    assert verdicts == [True, True]
+    twin, leaky, mapping = (inversion(finished, f"solve-{name}-known") for name in ("twin", "leaky", "mapping"))
     assert twin["cosine"]["low"] > 0.999 and leaky["cosine"]["value"] > 0.8
-    assert leaky["cosine"]["value"] > outcome_of(record, "solve-mapping-known")["cosine"]["value"]
-    unknown = outcome_of(record, "solve-mapping-unknown")
-    assert unknown["cosine"]["value"] < outcome_of(record, "solve-mapping-known")["cosine"]["value"]
-    assert unknown["re_issue"] is None, "a thief without keys cannot map under the new one"
-    links = {name: arm_of(record, name)["unlinkability"][0]["d_sys"]["value"] for name in ("twin", "mapping")}
+    assert leaky["cosine"]["value"] > mapping["cosine"]["value"]
+    unknown = inversion(finished, "solve-mapping-unknown")
+    assert unknown["cosine"]["value"] < mapping["cosine"]["value"]
+    assert unknown["after_renewal"] is None, "without keys nobody can map under the new one"
+    links = {n: rows(finished, "unlinkability", system=n)[0]["figures"]["d_sys"]["value"] for n in ("twin", "mapping")}
     assert links["twin"] > 0.9 and links["mapping"] < links["twin"] - 0.2
-    assert arm_of(record, "twin")["renewal"]["old_template_accepted"]["value"] == 1
+    assert row(finished, "renewal", system="twin")["old_template_accepted"]["value"] == 1
     first = twin["at_fmr"][0]
     assert first["success"]["value"] == first["plain"]["value"] == first["success_if_solved"]["value"]
-    assert twin["re_issue"]["accepted"]["value"] > 0.5
+    assert twin["after_renewal"]["accepted"]["value"] > 0.5
 
 
-def test_transfer_asks_another_recogniser(finished: tuple[Record, Path]) -> None:
-    record, _ = finished
-    found = outcome_of(record, "solve-twin-known")["transfer"]
-    assert found["judge"] == "other" and record["judges"][1]["name"] == "other"
+def test_transfer_is_measured_at_the_other_recogniser(finished: Record) -> None:
+    found = inversion(finished, "solve-twin-known")["transfer"]
+    assert found["recogniser"] == "other" and finished["recognisers"][1]["name"] == "other"
     assert found["at_fmr"][0]["success"]["value"] == found["at_fmr"][0]["plain"]["value"] > 0.5
-    assert record["disjointness"] == [{"sets": ["public", "toy"], "num_shared_subjects": 0}]
+    names = {name for pair in finished["disjointness"] for name in pair["sets"]}
+    assert {"public", "toy"} <= names
 
 
-def test_keys_kept_are_a_second_factor(finished: tuple[Record, Path]) -> None:
-    record, _ = finished
-    arm = arm_of(record, "leaky")
-    stolen, kept = (protocol["eer"]["value"] for protocol in arm["protocols"])
-    assert kept <= stolen + 0.1
-    assert [(s["scenario"], s["values"]) for s in arm["identification"]] == [
-        ("the matcher holds all keys", "float32"),
-        ("key kept", "float32"),
-        ("key stolen", "float32"),
+def test_genuine_tokens_are_a_second_factor(finished: Record) -> None:
+    stolen, genuine = (found["eer"]["value"] for found in verification(finished, "leaky"))
+    assert genuine <= stolen + 0.1
+    searches = rows(finished, "identification", system="leaky")
+    assert [(s["scenario"], s["values"]) for s in searches] == [
+        ("matcher holds all keys", "float32"),
+        ("genuine-token", "float32"),
+        ("stolen-token", "float32"),
     ]
-    assert arm_of(record, "chosen")["selection"]["share_below"] == 0
-    assert arm_of(record, "chosen")["protocols"] == []
+    assert row(finished, "key_selection", system="chosen")["share_below"] == 0
+    assert verification(finished, "chosen") == []
 
 
 def test_templates_are_what_the_scheme_enrols(tmp_path: Path) -> None:
     experiment = template_experiment()
-    session = TemplateSession(experiment, Workspace(tmp_path), device=choose_device("cpu"))
-    arm, rows_ND = experiment.arm("mapping"), session.pair_rows()[:5]
-    keys = session.keys(arm)[:5]
-    assert [k.material for k in session.keys(arm, issue=1)[:5]] != [k.material for k in keys]
-    ours_NK = templates_of(arm, rows_ND, keys)
+    session = Session(experiment, Workspace(tmp_path), device=choose_device("cpu"))
+    study, system = study_of(session, toy_pairs()), experiment.system("mapping")
+    rows_ND, keys = study.rows_of(system)[:5], study.keys(system)[:5]
+    assert [k.material for k in study.keys(system, renewal=1)[:5]] != [k.material for k in keys]
+    ours_NK = templates_of(system, rows_ND, keys)
+    assert system.templates is not None
+    scheme = system.templates.scheme
     for row_D, key, ours_K in zip(rows_ND.astype(np.float32), keys, ours_NK, strict=True):
-        template = arm.scheme.enrol(row_D, key=key)
+        template = scheme.enrol(row_D, key=key)
         np.testing.assert_allclose(template.values_K, ours_K, atol=1e-6)
-        probe = arm.scheme.probe(rows_ND[1].astype(np.float32), key=key, like=template)
-        mapped_NK = templates_of(arm, rows_ND[1:2], [key])
-        assert arm.scheme.score(probe, template) == pytest.approx(cosines(mapped_NK, ours_K[None])[0], abs=1e-5)
+        probe = scheme.probe(rows_ND[1].astype(np.float32), key=key, like=template)
+        mapped_NK = templates_of(system, rows_ND[1:2], [key])
+        assert scheme.score(probe, template) == pytest.approx(cosines(mapped_NK, ours_K[None])[0], abs=1e-5)
 
 
-def test_the_record_keeps_its_schema_and_makes_one_page(finished: tuple[Record, Path], tmp_path: Path) -> None:
-    record, folder = finished
-    check_record(record)
-    assert record_schema("templates")["$id"] == "urn:ppfr:template-record:1"
-    with pytest.raises(InvalidInputError, match="no record is of kind"):
-        record_schema("voices")
-    for field in ("is_keyed", "unlinkability"):
-        broken = json.loads(json.dumps(record))
-        del broken["arms"][0][field]
-        with pytest.raises(ProblemsError, match=field):
-            check_record(broken)
-    page = write_report([folder, folder], tmp_path / "two.html").read_text("utf-8")
-    assert page.count('<article class="record"') == 2
-    page = write_report(folder, tmp_path / "one.html").read_text("utf-8")
-    for words in ("Irreversibility", "Unlinkability and renewal", "Recognition, 1:N", "key stolen", "D_sys", "Solver"):
-        assert words in page
-    assert "/home/ada" not in page and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-
-
-def test_two_kinds_of_records_do_not_share_a_page(
-    finished: tuple[Record, Path], made_record: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "record.json").write_text(json.dumps(made_record), "utf-8")
-    with pytest.raises(InvalidInputError, match="a report of each kind"):
-        write_report([finished[1], tmp_path], tmp_path / "both.html")
-
-
-def test_a_cut_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    def small(arm: Any) -> Any:
-        arms = (unprotected(), arm)
-        return template_experiment(arms=arms, attacks=[plan(arm) for arm in arms], open_set=None)
+def test_a_cut_run_resumes_and_ends_the_same(tmp_path: Path) -> None:
+    def small(system: Any) -> Any:
+        systems = (unprotected(), system)
+        return template_experiment(systems=systems, measures=template_measures(systems)[:5])
 
     whole = start(small(mapped()), tmp_path / "whole")
-    dying = small(dataclasses.replace(mapped(), draw_keys=Dying()))
+    dying = small(mapped(draw_keys=Dying()))
     with pytest.raises(KeyboardInterrupt):
         start(dying, tmp_path / "cut")
     with pytest.raises(CheckpointError, match="earlier run"):
@@ -192,23 +166,28 @@ def test_a_cut_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="seed"):
         start(dataclasses.replace(dying, seed=4), tmp_path / "cut", resume=True)
     resumed = start(dying, tmp_path / "cut", resume=True)
-    timing_of_notes = {"seconds_per_victim"}
-    for record in (whole, resumed):
-        for attack in record["attacks"]:
-            attack["notes"] = {k: v for k, v in attack["notes"].items() if k not in timing_of_notes}
-    assert without_timing(resumed) == without_timing(whole)
+    also = frozenset({"seconds_per_victim"})
+    assert without_timing(resumed, also=also) == without_timing(whole, also=also)
+
+
+SYSTEMS = (unprotected(), mapped(), constant())
+SHORT: Any = type("E", (), {"dim": 8, "embed": None})()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_victims": 1}, "allowed is 2 to 40"),
-        ({"fmrs": (1e-4,)}, "FMR 0.0001 cannot be shown with 780 impostor comparisons"),
-        ({"fpirs": (0.0,)}, r"each in \(0, 1\]"),
-        ({"pairs": None}, "no 1:1 protocol whose people"),
-        ({"pairs": None, "open_set": None, "attacks": ()}, "neither a 1:1 nor a 1:N protocol"),
-        ({"arms": ()}, "there is no arm"),
-        ({"recogniser": Judge(name="j", label="J", embedder=type("E", (), {"dim": 8, "embed": None})())}, "gives 8"),
+        ({"measures": template_measures(SYSTEMS, num_targets=1)}, "allowed is 2 to 40"),
+        (
+            {"measures": template_measures(SYSTEMS, fmrs=(1e-4,))},
+            "FMR 0.0001 cannot be shown with 780 impostor comparisons",
+        ),
+        ({"measures": [Identification(protocol=open_set(), fpirs=(0.0,))]}, r"each must lie in \(0, 1\]"),
+        ({"measures": [Renewal(pairs=toy_pairs(), num_renewals=0)]}, "num_renewals=0"),
+        ({"measures": ()}, "there is no measure"),
+        ({"systems": (), "measures": template_measures((), plans=())}, "there is no system"),
+        ({"recognisers": [EvaluationRecogniser(name="recogniser", label="R", embedder=SHORT)]}, "gives 8"),
+        ({"recognisers": []}, "there is no evaluation recogniser 'recogniser'"),
         ({"num_resamples": 50}, "at least 100"),
         ({"people": "robots"}, "'real' or 'synthetic'"),
     ],
@@ -216,19 +195,15 @@ def test_a_cut_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused_before_anything_runs(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    if changes.get("arms") == ():
-        changes = {**changes, "attacks": ()}
     with pytest.raises(ProblemsError, match=words):
         start(template_experiment(**changes), tmp_path)
     assert not (tmp_path / "record.json").exists()
 
 
-def test_public_faces_of_the_victims_are_refused(tmp_path: Path) -> None:
-    experiment = template_experiment()
-    assert experiment.pairs is not None
-    transfer = Transfer(judge=experiment.recogniser, public_images=experiment.pairs.images)
+def test_public_faces_of_target_subjects_are_refused(tmp_path: Path) -> None:
+    transfer = Transfer(recogniser="recogniser", public_images=toy_pairs().images)
     with pytest.raises(OverlapError):
-        start(dataclasses.replace(experiment, transfer=transfer), tmp_path)
+        start(template_experiment(measures=template_measures(SYSTEMS, transfer=transfer)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +226,7 @@ def test_open_set_protocols_that_contradict_themselves_are_refused(field: str, v
         OpenSetProtocol(**{**fields, field: np.array(value, dtype=np.int64)})
 
 
-def test_who_has_one_image_is_a_distractor() -> None:
+def test_people_with_one_image_are_distractors() -> None:
     images = people(6, 3, seed=1, name="lfw").subset([0, 1, 2, 3, 6, 7], name="few")
     protocol = one_reference_each(images, name="few", most_probes_each=5)
     assert protocol.references.tolist() == [0, 4] and protocol.mated.tolist() == [1, 2, 5]

@@ -180,7 +180,7 @@ def attack(
             autocompletion=offering(image_sets),
         ),
     ],
-    victims: Annotated[
+    targets: Annotated[
         str,
         typer.Option(
             help="Protocol whose people are attacked; the same names as `ppfr evaluate --protocol`.",
@@ -200,7 +200,7 @@ def attack(
     ] = "mobilefacenet-casia",
     passes: Annotated[int, typer.Option(help="Times the adversary sees each of its images.")] = 3,
     batch_size: Annotated[int, typer.Option(help="The adversary's images a step.")] = 64,
-    num_victims: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
+    num_targets: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -208,9 +208,9 @@ def attack(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Attack masked faces: train the adversary on other people, let it act on the victims, judge what it got.
+    """Attack masked faces: train the adversary on other people, let it act on the target subjects, and measure what it got.
 
-    ppfr attack --attack linkage --public lfw-train --victims lfw --out runs/linkage --data DIR --weights DIR
+    ppfr attack --attack linkage --public lfw-train --targets lfw --out runs/linkage --data DIR --weights DIR
 
     Writes OUT/record.json and OUT/report.html. With --no-knows-secret the adversary simulates the protection under
     secrets of its own and matches them to what it sees.
@@ -221,12 +221,12 @@ def attack(
         kind=kind,
         method=method,
         public=public,
-        victims=victims,
+        targets=targets,
         knows_secret=knows_secret,
         teacher=teacher,
         passes=passes,
         batch_size=batch_size,
-        num_victims=num_victims,
+        num_targets=num_targets,
         seed=seed,
     )
     result = attack_method(

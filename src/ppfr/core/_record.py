@@ -1,94 +1,163 @@
-"""The result record: what evaluation writes and reports read, checked against its JSON Schema."""
+"""The result record: what evaluation writes and reports read. Neither knows the other.
+
+A record describes an experiment (systems, attacks, data, stages) and holds its results as rows of named kinds, as in
+`record["results"]["verification"]`. It carries the JSON Schema of each kind, generated from the type of its rows, so
+that a reader can check a record without the code that measured it.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, dataclass_transform
 
 from ppfr.core._errors import InvalidInputError, ProblemsError
+from ppfr.core._record_entries import RecordEntries
 
 if TYPE_CHECKING:
     import jsonschema
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final[Literal[2]] = 2
 Record = dict[str, Any]
 
-KEY_STOLEN, KEY_KEPT = "key stolen", "key kept"
-KEYED_SEARCH = "the matcher holds all keys"
-"""Scenarios of template protocols, as records name them."""
+STOLEN_TOKEN, GENUINE_TOKEN = "stolen-token", "genuine-token"
+"""Scenarios of verification with keys: impostors hold the claimed subject's key, or only their own."""
+ALL_KEYS = "matcher holds all keys"
+"""Scenario of identification: the matcher maps each probe under the key of every enrolled subject."""
 
-# A path of two or more parts, at the start of a word; addresses (https://...) do not match.
-_POSIX_PATH = re.compile(r"(?<![\w/:.~…])~?/(?:[^\s/'\"`,;:()\[\]<>|]+/)+([^\s/'\"`,;:()\[\]<>|]*)")
+# A path of two or more parts, at the start of a word; addresses (https://...) and JSON pointers (#/...) do not match.
+_POSIX_PATH = re.compile(r"(?<![\w/:.~…#])~?/(?:[^\s/'\"`,;:()\[\]<>|]+/)+([^\s/'\"`,;:()\[\]<>|]*)")
 _WINDOWS_PATH = re.compile(r"\b[A-Za-z]:\\(?:[^\s\\'\"`,;()\[\]<>|]+\\)*([^\s\\'\"`,;()\[\]<>|]*)")
+_KIND = "kind"
+
+Row = TypeVar("Row")
 
 
-_SCHEMAS = {"images": "record", "templates": "template-record"}
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def result_row(kind: str) -> Callable[[type[Row]], type[Row]]:
+    """Make a class a frozen, keyword-only dataclass whose instances are rows of `record["results"][kind]`.
+
+    Args:
+        kind: name of the kind, lower case with underscores, as in "re_identification".
+    """
+
+    def decorate(cls: type[Row]) -> type[Row]:
+        setattr(cls, _KIND, kind)
+        return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    return decorate
 
 
-def kind_of(record: Record) -> str:
-    """Of which kind of experiment a record is: "images" (masked ones; these records do not say it) or "templates"."""
-    return str(record.get("kind", "images"))
+def kind_of(row: Any) -> str:
+    """Kind of a result row, or of a class of rows."""
+    return str(getattr(row, _KIND))
 
 
 @functools.cache
-def record_schema(kind: str = "images") -> Mapping[str, Any]:
-    """The JSON Schema (draft 2020-12) that every record of a kind satisfies; that of templates refers to the other.
+def row_schema(row_type: type) -> Mapping[str, Any]:
+    """JSON Schema (draft 2020-12) of one class of result rows, closed: unnamed fields are refused."""
+    import pydantic
 
-    Raises:
-        InvalidInputError: no such kind.
-    """
-    if kind not in _SCHEMAS:
-        raise InvalidInputError(f"no record is of kind {kind!r}; there are {', '.join(_SCHEMAS)}")
-    name = f"{_SCHEMAS[kind]}-{SCHEMA_VERSION}.schema.json"
-    schema: dict[str, Any] = json.loads(resources.files("ppfr.core").joinpath("assets", name).read_text("utf-8"))
+    schema = copy.deepcopy(pydantic.TypeAdapter(row_type).json_schema())
+    _close(schema)
     return schema
 
 
-@functools.cache
-def _validator(kind: str) -> jsonschema.Draft202012Validator:
-    import jsonschema
-    import referencing
+def _close(schema: Any) -> None:
+    """Refuse unnamed fields; drop titles and defaults, which say nothing that the names do not."""
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+            schema["required"] = list(schema["properties"])
+            for field in schema["properties"].values():
+                field.pop("title", None)
+                field.pop("default", None)
+        schema.pop("description", None)
+        for key, item in schema.items():
+            for part in item.values() if key in ("properties", "$defs") else (item,):
+                _close(part)
+    elif isinstance(schema, list):
+        for item in schema:
+            _close(item)
 
-    shared = referencing.Resource.from_contents(record_schema())
-    return jsonschema.Draft202012Validator(
-        record_schema(kind), registry=referencing.Registry().with_resource(record_schema()["$id"], shared)
-    )
+
+def record_schema() -> Mapping[str, Any]:
+    """JSON Schema (draft 2020-12) of everything in a record but its result rows, whose schemas the record carries."""
+    return row_schema(RecordEntries)
+
+
+@functools.cache
+def _validator() -> jsonschema.Draft202012Validator:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(record_schema())
 
 
 def check_record(record: Any, *, what: str = "the record") -> None:
     """Refuse what is not a result record.
 
+    Args:
+        record: parsed JSON.
+        what: name for messages, such as the file's.
+
     Raises:
-        InvalidInputError: another schema version, or no record at all.
-        ProblemsError: fields that break the schema, or figures that contradict each other; all of them at once.
+        InvalidInputError: another schema version, or not a record at all.
+        ProblemsError: fields that break a schema, or figures that contradict each other; all of them at once.
     """
     if not isinstance(record, dict) or "schema_version" not in record:
-        raise InvalidInputError(f"{what} is not a ppfr result record; give the record.json that a run wrote")
+        raise InvalidInputError(f"{what} is not a ppfr result record. Give the record.json that a run wrote.")
     version = record["schema_version"]
     if version != SCHEMA_VERSION:
         raise InvalidInputError(
             f"{what} has schema version {version!r}; this ppfr reads version {SCHEMA_VERSION}. "
-            "Use the ppfr that wrote it (see its provenance), or run the experiment again"
+            "Use the ppfr that wrote it (see its provenance), or run the experiment again."
         )
     problems = [
-        f"{e.json_path}: {_shortened(e.message)}"
-        for error in _validator(kind_of(record)).iter_errors(record)
-        for e in _causes(error)
+        f"{cause.json_path}: {_shortened(cause.message)}"
+        for error in _validator().iter_errors(record)
+        for cause in _causes(error)
     ]
     if not problems:
-        problems = [*_contradictions(record)]
+        problems = [*_row_problems(record), *_contradictions(record)]
     if problems:
         raise ProblemsError(f"{what} does not satisfy the record schema", problems)
+
+
+def _row_problems(record: Record) -> Iterator[str]:
+    """Rows that break the schema of their kind."""
+    import jsonschema
+    import referencing.exceptions
+
+    for kind, rows in record["results"].items():
+        schema = record["schemas"].get(kind)
+        if schema is None:
+            yield f"$.schemas: has no schema of the results of kind {kind!r}"
+            continue
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            yield f"$.schemas.{kind}: is not a JSON Schema ({_shortened(error.message)})"
+            continue
+        validator = jsonschema.Draft202012Validator({"type": "array", "items": schema, **_definitions(schema)})
+        try:
+            for found in validator.iter_errors(rows):
+                for cause in _causes(found):
+                    yield f"$.results.{kind}{cause.json_path.removeprefix('$')}: {_shortened(cause.message)}"
+        except referencing.exceptions.Unresolvable as error:
+            yield f"$.schemas.{kind}: refers to a definition that it does not have ({_shortened(str(error))})"
+
+
+def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"$defs": schema["$defs"]} if "$defs" in schema else {}
 
 
 def without_paths(value: Any) -> Any:
     """The same JSON value with every file-system path in a text cut down to its last part.
 
-    Records are passed around; where somebody keeps their files is nobody's business.
+    Records are passed around; where their author keeps files is nobody's business.
 
     >>> without_paths({"command": "ppfr run spine:lfw --data /home/ada/faces"})
     {'command': 'ppfr run spine:lfw --data …/faces'}
@@ -102,8 +171,14 @@ def without_paths(value: Any) -> Any:
     return value
 
 
+def status_of(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Status of a run from the states of its stages: "complete", "failed" or "partial"."""
+    found = {stage["status"] for stage in stages}
+    return "failed" if "failed" in found else "complete" if found <= {"done"} else "partial"
+
+
 def _causes(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    """The errors beneath "not valid under any of": those of the branch that is no mere "null"."""
+    """The errors beneath "not valid under any of": those of the branches other than "null"."""
     branches = [e for e in error.context or () if e.validator != "type" or e.validator_value != "null"]
     if not branches or error.instance is None:
         yield error
@@ -118,44 +193,46 @@ def _shortened(message: str, limit: int = 160) -> str:
 
 def _contradictions(record: Record) -> Iterator[str]:
     """What JSON Schema cannot say: references that lead nowhere, intervals without their value, a false status."""
-    yield from _loose_ends(record)
-    for place, estimate in _estimates(record, "$"):
+    yield from _dangling_references(record)
+    for place, estimate in _estimates(record["results"], "$.results"):
         if not estimate["low"] <= estimate["value"] <= estimate["high"]:
             yield f"{place}: the interval does not hold its value"
-    for place, roc in _rocs(record):
-        if len(roc["far"]) != len(roc["tar"]):
-            yield f"{place}.roc: far and tar differ in length"
     status = status_of(record["stages"])
     if record["status"] != status:
         yield f"$.status: is {record['status']!r}, but the stages say {status!r}"
 
 
-def status_of(stages: Sequence[Mapping[str, Any]]) -> str:
-    """What the stages' states add up to: "complete", "failed" or "partial"."""
-    found = {stage["status"] for stage in stages}
-    return "failed" if "failed" in found else "complete" if found <= {"done"} else "partial"
-
-
-def _loose_ends(record: Record) -> Iterator[str]:
-    arms = [arm["name"] for arm in record["arms"]]
-    judges = {judge["name"] for judge in record["judges"]}
-    for names, what in ((arms, "arms"), ([a["name"] for a in record["attacks"]], "attacks")):
-        if len(set(names)) != len(names):
-            yield f"$.{what}: two entries have one name"
-    for index, arm in enumerate(record["arms"]):
-        if arm["baseline"] is not None and arm["baseline"] not in arms:
-            yield f"$.arms[{index}].baseline: no arm has this name"
-    for index, question in enumerate(record.get("questions", [])):
-        for side in ("arm", "against"):
-            if question[side] not in arms:
-                yield f"$.questions[{index}].{side}: no arm has this name"
-    for index, attack in enumerate(record["attacks"]):
-        if attack["arm"] not in arms:
-            yield f"$.attacks[{index}].arm: no arm has this name"
-        if attack["judge"] not in judges:
-            yield f"$.attacks[{index}].judge: no judge has this name"
+def _dangling_references(record: Record) -> Iterator[str]:
+    kinds = ("system", "recogniser", "attack", "comparison")
+    names = {what: [entry["name"] for entry in record[f"{what}s"]] for what in kinds}
+    for what, found in names.items():
+        if len(set(found)) != len(found):
+            yield f"$.{what}s: two entries have one name"
+    references = [
+        *((f"$.systems[{i}].baseline", "system", entry["baseline"]) for i, entry in enumerate(record["systems"])),
+        *((f"$.attacks[{i}].system", "system", entry["system"]) for i, entry in enumerate(record["attacks"])),
+        *(
+            (f"$.attacks[{i}].recogniser", "recogniser", entry["recogniser"])
+            for i, entry in enumerate(record["attacks"])
+        ),
+        *(
+            (f"$.comparisons[{i}].{side}", "system", entry[side])
+            for i, entry in enumerate(record["comparisons"])
+            for side in ("system", "against")
+        ),
+        *(
+            (f"$.results.{kind}[{i}].{what}", what, row.get(what))
+            for kind, rows in record["results"].items()
+            for i, row in enumerate(rows)
+            for what in names
+        ),
+    ]
+    for place, what, name in references:
+        if name is not None and name not in names[what]:
+            yield f"{place}: no {what} is named {name!r}"
+    for i, attack in enumerate(record["attacks"]):
         if (attack["role"] == "attack") != (attack["control"] is None):
-            yield f"$.attacks[{index}].control: there for controls, and for controls alone"
+            yield f"$.attacks[{i}].control: must be there for controls, and for controls alone"
 
 
 def _estimates(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -167,10 +244,3 @@ def _estimates(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _estimates(item, f"{place}[{index}]")
-
-
-def _rocs(record: Record) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for kind in ("arms", "judges"):
-        for index, holder in enumerate(record[kind]):
-            for number, protocol in enumerate(holder["protocols"]):
-                yield f"$.{kind}[{index}].protocols[{number}]", protocol["roc"]

@@ -1,4 +1,4 @@
-"""From images to embeddings, plain or masked, in batches with fresh randomness, and from these to verification figures.
+"""From images to embeddings, plain or masked, in batches with fresh randomness, and from these to scores of pairs.
 
 Suffixes: N images or comparisons, D embedding, B batch, C H W image, K P Q masked image.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,20 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppfr.core import Embedder, ImageMasker, ImageSet, RangeError, ShapeError, derive_seed
-from ppfr.metrics import Comparisons, verification_report
+from ppfr.metrics import Comparisons
 
 if TYPE_CHECKING:
     from ppfr.data import PairProtocol
 
 
 class Settings(Protocol):
-    """How figures are made; an `Experiment` is one, and so is `EvaluationSettings`."""
+    """How images are embedded and figures are made; an `Experiment` is one, and so is `EvaluationSettings`."""
 
     @property
     def seed(self) -> int: ...
-
-    @property
-    def fars(self) -> Sequence[float]: ...
 
     @property
     def num_resamples(self) -> int: ...
@@ -154,20 +151,3 @@ def comparisons_of(protocol: PairProtocol, scores_N: np.ndarray) -> Comparisons:
         subject_b=np.tile(subjects[protocol.second], times),
         fold=np.tile(protocol.fold, times),
     )
-
-
-def verification_figures(settings: Settings, protocol: PairProtocol, comparisons: Comparisons) -> dict[str, Any]:
-    """All verification figures of some comparisons, as the record holds them."""
-    seed = derive_seed(settings.seed, "bootstrap")
-    report = verification_report(comparisons, fars=settings.fars, seed=seed, num_resamples=settings.num_resamples)
-    curve = comparisons.roc().thinned()
-    used = protocol.used()
-    subjects = protocol.images.subject_ids
-    return {
-        "name": protocol.name,
-        "num_images": len(used),
-        "num_subjects": len({subjects[index] for index in used.tolist()}),
-        **report.to_dict(),
-        "roc": {"far": curve.fmr_T.tolist(), "tar": curve.tar_T.tolist()},
-        "gap_to_baseline": None,
-    }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ppfr.core import Embedder, ImageMasker
-from ppfr.evaluation._embedding import Embedding, pair_comparisons, verification_figures
+from ppfr.evaluation._embedding import Embedding, pair_comparisons
+from ppfr.evaluation.measures._verification import VerificationRow, verification_row
 
 if TYPE_CHECKING:
     from ppfr.data import PairProtocol
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How figures are made; an `Experiment` has the same fields.
+    """How figures are made.
 
     Attributes:
         seed: root of the masks' and the bootstrap's draws.
@@ -41,7 +42,7 @@ def evaluate(
     *,
     settings: EvaluationSettings,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> VerificationRow:
     """Mask every image of a protocol, embed it, and verify the pairs.
 
     Args:
@@ -52,8 +53,8 @@ def evaluate(
         device: where images are masked.
 
     Returns:
-        The same figures as an arm's protocol in a result record: accuracy, EER, AUC and TAR at FAR with n and interval,
-        the spread over folds, and the ROC.
+        The same figures as in a result record: accuracy, EER, AUC and TAR at FAR with n and interval, the spread over
+        folds, and the ROC.
 
     Raises:
         ShapeError: masker and embedder do not fit together.
@@ -62,4 +63,11 @@ def evaluate(
     rows_ND = embedding.masked(
         masker, embedder, protocol.images, protocol.used().tolist(), purpose=f"evaluate/{protocol.name}"
     )
-    return verification_figures(settings, protocol, pair_comparisons(protocol, rows_ND))
+    return verification_row(
+        settings,
+        protocol,
+        pair_comparisons(protocol, rows_ND),
+        source="system",
+        name=masker.name,
+        fars=settings.fars,
+    )

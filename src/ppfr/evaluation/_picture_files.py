@@ -1,6 +1,6 @@
 """Pictures of a run, kept beside the record and never in it: strips of faces as PNG files and a list of them.
 
-`pictures/index.json` holds {"num_faces", "rows": [{"file", "label", "note", "kind"}]}; each strip shows the same
+`pictures/index.json` holds {"rows": [{"file", "label", "note", "kind"}]}; each strip shows the same
 victims from left to right. Suffixes: N faces, H W pixels.
 """
 
@@ -43,6 +43,6 @@ def write_strip(faces_NHWC: NDArray[np.uint8], path: Path) -> None:
             raise StorageError(f"could not write {path.name}; free space or choose another directory")
 
 
-def write_index(folder: Path, *, num_faces: int, rows: Sequence[dict[str, str]]) -> None:
+def write_index(folder: Path, *, rows: Sequence[dict[str, str]]) -> None:
     """Write the list of strips in `folder`, which is the run's `pictures` folder."""
-    write_json({"num_faces": num_faces, "rows": list(rows)}, folder / INDEX)
+    write_json({"rows": list(rows)}, folder / INDEX)

@@ -10,43 +10,43 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ppfr.core import ImageSet
+from ppfr.core import DataEntry, ImageSet, MachineEntry, SoftwareEntry
+from ppfr.evaluation._measure import DataUse
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "opencv-python-headless", "safetensors")
 _NUM_FINGERPRINTED = 256
 _GIT_TIMEOUT_S = 20
 
 
-def provenance() -> dict[str, Any]:
+def software() -> SoftwareEntry:
     """Versions of ppfr, Python and the packages that figures depend on; ppfr's commit if it runs from a checkout."""
     commit, is_modified = _commit(Path(__file__).resolve())
-    return {
-        "ppfr": metadata.version("ppfr"),
-        "commit": commit,
-        "is_modified": is_modified,
-        "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-    }
+    return SoftwareEntry(
+        ppfr=metadata.version("ppfr"),
+        commit=commit,
+        is_modified=is_modified,
+        python=platform.python_version(),
+        packages={name: version for name in _PACKAGES if (version := _version(name))},
+    )
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> MachineEntry:
     """What kind of machine this is."""
     is_cuda = device.type == "cuda"
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "num_cores": os.cpu_count() or 1,
-        "num_threads": torch.get_num_threads(),
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if is_cuda else device.type,
-        "memory_bytes": _memory_bytes(),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+    return MachineEntry(
+        system=platform.system(),
+        architecture=platform.machine(),
+        num_cores=os.cpu_count() or 1,
+        num_threads=torch.get_num_threads(),
+        device=device.type,
+        device_name=torch.cuda.get_device_name(device) if is_cuda else device.type,
+        memory_bytes=_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
 
 
 def peak_memory_bytes() -> int | None:
@@ -72,15 +72,15 @@ def fingerprint(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def describe_data(images: ImageSet, *, role: str, name: str = "") -> dict[str, Any]:
+def describe_data(use: DataUse) -> DataEntry:
     """Counts and fingerprint of an image set."""
-    return {
-        "role": role,
-        "name": name or images.name,
-        "num_images": len(images),
-        "num_subjects": len(set(images.subject_ids)),
-        "fingerprint": fingerprint(images),
-    }
+    return DataEntry(
+        role=use.role,
+        name=use.name or use.images.name,
+        num_images=len(use.images),
+        num_subjects=len(set(use.images.subject_ids)),
+        fingerprint=fingerprint(use.images),
+    )
 
 
 def _version(package: str) -> str | None:

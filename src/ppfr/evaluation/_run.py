@@ -1,4 +1,4 @@
-"""Running an experiment: stage by stage, keeping each one's result, going on after a crash."""
+"""Running an experiment: stage by stage, keeping each one's rows, resuming after a crash."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ from pathlib import Path
 from rich.console import Console
 
 from ppfr.assets import write_record
-from ppfr.core import PpfrError, Record, StorageError, choose_device, duration, without_paths
-from ppfr.evaluation._assembly import stage_rows
+from ppfr.core import (
+    Json,
+    PpfrError,
+    Record,
+    StorageError,
+    as_json,
+    choose_device,
+    duration,
+    kind_of,
+    without_paths,
+)
+from ppfr.evaluation._checks import check_experiment, data_uses
 from ppfr.evaluation._experiment import Experiment
-from ppfr.evaluation._identity import as_json
-from ppfr.evaluation._procedure import procedure_on_images, procedure_on_templates
-from ppfr.evaluation._stages import Stage
-from ppfr.evaluation._templates._experiment import TemplateExperiment
-from ppfr.evaluation._workspace import Json, Workspace
+from ppfr.evaluation._fingerprint import resolved_config, run_fingerprint
+from ppfr.evaluation._measure import Stage
+from ppfr.evaluation._picture_files import write_index
+from ppfr.evaluation._provenance import describe_data, software
+from ppfr.evaluation._record import RecordWriter, stage_entries
+from ppfr.evaluation._session import Session
+from ppfr.evaluation._workspace import Workspace
 
 _LOOK_AGAIN_S = 1.0
 
 
 def run(
-    experiment: Experiment | TemplateExperiment,
+    experiment: Experiment,
     *,
     out_dir: Path | str,
     resume: bool = False,
@@ -34,19 +46,19 @@ def run(
     """Run an experiment and keep its record as `out_dir`/record.json.
 
     The record is written before the first stage and anew after each one, so what was measured is never lost. A stage
-    that fails is recorded with its error; those that do not rest on it go on. Everything that can be refused beforehand
-    is refused before anything is trained.
+    that fails is recorded with its error, and the stages that do not depend on it still run. What cannot be measured
+    at all is refused before anything is trained.
 
-    Several processes may work on one run, each on a stage of its own: start the same with `resume`, on this machine or
-    on another one that shares the folder. Each returns when all is done.
+    Several processes may share one run, each working on a stage of its own: start the same experiment with `resume`, on
+    this machine or on another one that shares the folder. Each returns when all is done.
 
     Args:
-        experiment: what to run, on masked images or on templates.
+        experiment: what to run.
         out_dir: the run's folder; a new one, or with `resume` that of an earlier run of the same experiment.
-        resume: go on: stages that are done are kept, failed and missing ones run, cut trainings are taken up.
+        resume: keep stages that are done, run failed and missing ones, and resume trainings that were cut short.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side that train each recogniser; attackers train on one, and templates need none.
-        progress: print a line for each stage with the time to go, and the trainings' own progress, to stderr.
+        num_devices: processes side by side that train each recogniser; attackers train on one.
+        progress: print a line per stage with the remaining time, and the trainings' own progress, to stderr.
 
     Returns:
         The record; its "status" is "complete" or "failed".
@@ -61,36 +73,73 @@ def run(
     """
     chosen = choose_device(device)
     workspace = Workspace(Path(out_dir))
-    if isinstance(experiment, TemplateExperiment):
-        procedure = procedure_on_templates(experiment, workspace, device=chosen)
-    else:
-        procedure = procedure_on_images(
-            experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, progress=progress
-        )
-    workspace.claim(procedure.identity, resume=resume)
-    stages = procedure.stages
+    check_experiment(experiment, device=str(chosen))
+    data = [describe_data(use) for use in data_uses(experiment)]
+    config = resolved_config(experiment, data)
+    session = Session(
+        experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, shows_progress=progress
+    )
+    stages = stages_of(session)
+    workspace.claim(run_fingerprint(experiment, config), resume=resume)
+    writer = RecordWriter(experiment, stages, config=config, data=data, software=software(), device=chosen)
 
     def write() -> Record:
-        record = procedure.assemble()
+        record = writer.record({stage.name: workspace.part(stage.name) for stage in stages})
         write_record(record, workspace.record_path)
-        procedure.write_pictures()
+        _write_picture_index(experiment, workspace)
         return record
 
     write()
-    teller = _Teller(stages, workspace, is_shown=progress)
+    reporter = _Reporter(stages, workspace, is_shown=progress)
     tried: set[str] = set()
     while left := _left(stages, workspace, tried):
-        worked = [number for number in left if _work_on(number, stages, workspace, tried, teller=teller, write=write)]
-        if not worked:
-            time.sleep(_LOOK_AGAIN_S)  # all that is due is in other hands
+        worked = [_work_on(number, stages, workspace, tried, reporter=reporter, write=write) for number in left]
+        if not any(worked):
+            time.sleep(_LOOK_AGAIN_S)  # all that is due is being done by other processes
     return write()
 
 
+def stages_of(session: Session) -> list[Stage]:
+    """The stages of all measures, each once, such that every stage comes after those that it depends on."""
+    found: dict[str, Stage] = {}
+    for measure in session.experiment.measures:
+        for stage in measure.stages(session):
+            found.setdefault(stage.name, stage)
+    ordered: dict[str, Stage] = {}
+
+    def put(stage: Stage) -> None:
+        for name in stage.after:
+            if name not in ordered:
+                put(found[name])
+        ordered[stage.name] = stage
+
+    for stage in found.values():
+        if stage.name not in ordered:
+            put(stage)
+    return list(ordered.values())
+
+
+def _write_picture_index(experiment: Experiment, workspace: Workspace) -> None:
+    """List the strips of faces that are there."""
+    for measure in experiment.measures:
+        rows = [dict(row) for row in measure.pictures(experiment)]
+        present = [row for row in rows if (workspace.pictures / row["file"]).is_file()]
+        if present:
+            write_index(workspace.pictures, rows=present)
+
+
+def _states(stages: Sequence[Stage], workspace: Workspace) -> dict[str, str]:
+    parts = {stage.name: workspace.part(stage.name) for stage in stages}
+    return {entry.name: entry.status for entry in stage_entries(stages, parts)}
+
+
 def _left(stages: Sequence[Stage], workspace: Workspace, tried: Collection[str]) -> list[int]:
-    """The stages that may yet be done: not done, not tried in this sitting, not resting on one that failed."""
-    rows = stage_rows(stages, {stage.name: workspace.part(stage.name) for stage in stages})
+    """The stages that may yet be done: not done, not tried in this sitting, not depending on one that failed."""
+    states = _states(stages, workspace)
     return [
-        number for number, row in enumerate(rows) if row["status"] in ("pending", "failed") and row["name"] not in tried
+        number
+        for number, stage in enumerate(stages)
+        if states[stage.name] in ("pending", "failed") and stage.name not in tried
     ]
 
 
@@ -100,41 +149,44 @@ def _work_on(
     workspace: Workspace,
     tried: set[str],
     *,
-    teller: _Teller,
+    reporter: _Reporter,
     write: Callable[[], Record],
 ) -> bool:
-    """Do a stage if it is due and no other process is at it; whether it was done here."""
+    """Do a stage if it is due and no other process is doing it; whether it was done here."""
     stage = stages[number]
-    if not _is_due(stage, stages, workspace):
+    if not _is_due(stage, workspace):
         return False
     with workspace.working_on(stage.name) as is_ours:
-        if not is_ours or not _is_due(stage, stages, workspace):
+        if not is_ours or not _is_due(stage, workspace):
             return False
-        teller.begin(number)
+        reporter.begin(number)
         _measure(stage, workspace)
     tried.add(stage.name)
     write()
-    teller.end(number)
+    reporter.end(number)
     return True
 
 
-def _is_due(stage: Stage, stages: Sequence[Stage], workspace: Workspace) -> bool:
-    """Not done yet, and everything that it rests on is."""
-    parts = {each.name: workspace.part(each.name) for each in stages}
-    states = {row["name"]: row["status"] for row in stage_rows(stages, parts)}
-    return states[stage.name] != "done" and all(states[name] == "done" for name in stage.after)
+def _is_due(stage: Stage, workspace: Workspace) -> bool:
+    """Not done yet, and everything that it depends on is."""
+    return not _is_done(stage.name, workspace) and all(_is_done(name, workspace) for name in stage.after)
+
+
+def _is_done(name: str, workspace: Workspace) -> bool:
+    part = workspace.part(name)
+    return part is not None and part["status"] == "done"
 
 
 def _measure(stage: Stage, workspace: Workspace) -> None:
-    """Run one stage and keep what it leaves, or its error.
+    """Run one stage and keep its rows, or its error.
 
-    A message of ours names nobody, so the record may hold it. Of any other error the record holds the kind alone; the
-    rest goes to a file that stays with the run.
+    Messages of ppfr's own errors name nobody, so the record may hold them. Of any other error the record holds the
+    kind alone; the rest goes to a file that stays with the run.
     """
     begun = time.perf_counter()
     part: Json = {"stage": stage.name, "status": "done", "error": None, "result": None}
     try:
-        part["result"] = as_json(stage.measure())
+        part["result"] = [[kind_of(row), as_json(row)] for row in stage.measure()]
     except StorageError:
         raise  # nothing more can be kept
     except PpfrError as error:
@@ -148,7 +200,7 @@ def _measure(stage: Stage, workspace: Workspace) -> None:
     workspace.write_part(stage.name, part)
 
 
-class _Teller:
+class _Reporter:
     """One line for each stage on stderr, with the time to go."""
 
     def __init__(self, stages: Sequence[Stage], workspace: Workspace, *, is_shown: bool) -> None:
@@ -156,7 +208,7 @@ class _Teller:
         self._console = Console(stderr=True, highlight=False)
 
     def begin(self, number: int) -> None:
-        self._say(number, "…")
+        self._print(number, "…")
 
     def end(self, number: int) -> None:
         part = self._workspace.part(self._stages[number].name)
@@ -165,7 +217,7 @@ class _Teller:
         words = f"done in {duration(part['wall_s'])}"
         if part["status"] == "failed":
             words = f"failed after {duration(part['wall_s'])}: {part['error']['kind']}: {part['error']['message']}"
-        self._say(number, f"{words}{self._time_to_go()}")
+        self._print(number, f"{words}{self._time_to_go()}")
 
     def _time_to_go(self) -> str:
         """From the pace so far: stages carry rough weights."""
@@ -178,7 +230,7 @@ class _Teller:
                 done, wall_s = done + stage.weight, wall_s + part["wall_s"]
         return f"; about {duration(wall_s / done * left)} to go" if done and left else ""
 
-    def _say(self, number: int, words: str) -> None:
+    def _print(self, number: int, words: str) -> None:
         if self._is_shown:
             title = self._stages[number].title
             self._console.print(f"[{number + 1}/{len(self._stages)}] {title} {words}", markup=False)

@@ -23,9 +23,7 @@ import filelock
 import numpy as np
 
 from ppfr.assets import write_atomically, write_json
-from ppfr.core import CheckpointError
-
-Json = dict[str, Any]
+from ppfr.core import CheckpointError, Json
 
 
 class Workspace:
@@ -35,8 +33,9 @@ class Workspace:
         self.folder = Path(folder)
         self.record_path = self.folder / "record.json"
         self.pictures = self.folder / "pictures"
+        self._done: dict[str, Json] = {}
 
-    def claim(self, identity: Json, *, resume: bool) -> None:
+    def claim(self, fingerprint: Json, *, resume: bool) -> None:
         """Make this folder the run's own, or take up the run that is in it.
 
         Raises:
@@ -46,32 +45,37 @@ class Workspace:
         if not path.exists():
             if resume and self.record_path.exists():
                 raise CheckpointError(f"{self.folder} holds a record but no run to resume; choose another folder")
-            write_json(identity, path)
+            write_json(fingerprint, path)
             return
         if not resume:
             raise CheckpointError(f"{self.folder} holds an earlier run; resume it, or choose another folder")
         earlier = _read(path)
-        different = _differences(earlier["config"], identity["config"])
+        different = _differences(earlier["config"], fingerprint["config"])
         if different:
             raise CheckpointError(
                 f"{self.folder} holds a run of another configuration: {', '.join(different[:6])} differ(s); "
                 "resume with the same settings and data, or choose another folder"
             )
-        for name, probe in identity["probes"].items():
+        for name, probe in fingerprint["probes"].items():
             if not np.allclose(probe, earlier["probes"].get(name, np.nan), rtol=1e-3, atol=1e-3):
                 raise CheckpointError(
-                    f"{self.folder} holds a run under another secret of arm {name!r}; resume with its secret, "
+                    f"{self.folder} holds a run under another secret of system {name!r}; resume with its secret, "
                     "or choose another folder"
                 )
 
     def part(self, stage: str) -> Json | None:
-        """What a stage left, if it has run.
+        """What a stage left, if it has run. The part of a finished stage is read once and kept.
 
         Raises:
             CheckpointError: the file is damaged.
         """
-        path = self._part_path(stage)
-        return _read(path) if path.exists() else None
+        if stage not in self._done:
+            path = self._part_path(stage)
+            part = _read(path) if path.exists() else None
+            if part is None or part.get("status") != "done":
+                return part
+            self._done[stage] = part
+        return self._done[stage]
 
     def write_part(self, stage: str, part: Mapping[str, Any]) -> None:
         """Keep what a stage left."""
@@ -104,18 +108,18 @@ class Workspace:
         """Where a training keeps its checkpoints."""
         return self.folder / "training" / f"{kind}-{name}"
 
-    def write_scores(self, arm: str, protocol: str, scores_N: np.ndarray) -> None:
-        """Keep an arm's scores for the paired interval."""
-        with write_atomically(self._scores_path(arm, protocol)) as temporary, temporary.open("wb") as file:
+    def write_scores(self, system: str, protocol: str, scores_N: np.ndarray) -> None:
+        """Keep a system's scores for the paired interval."""
+        with write_atomically(self._scores_path(system, protocol)) as temporary, temporary.open("wb") as file:
             np.save(file, scores_N)
 
-    def read_scores(self, arm: str, protocol: str) -> np.ndarray:
-        """An arm's scores.
+    def read_scores(self, system: str, protocol: str) -> np.ndarray:
+        """A system's scores.
 
         Raises:
             CheckpointError: they are gone or damaged.
         """
-        path = self._scores_path(arm, protocol)
+        path = self._scores_path(system, protocol)
         try:
             scores_N: np.ndarray = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -127,15 +131,15 @@ class Workspace:
     def _part_path(self, stage: str) -> Path:
         return self.folder / "parts" / f"{_slug(stage)}.json"
 
-    def _scores_path(self, arm: str, protocol: str) -> Path:
-        return self.folder / "state" / f"scores--{arm}--{protocol}.npy"
+    def _scores_path(self, system: str, protocol: str) -> Path:
+        return self.folder / "state" / f"scores--{system}--{protocol}.npy"
 
 
 def _slug(stage: str) -> str:
     return stage.replace("/", "--")
 
 
-def config_sha256(config: Any) -> str:
+def json_sha256(config: Any) -> str:
     """Checksum of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

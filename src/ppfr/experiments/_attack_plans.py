@@ -1,4 +1,4 @@
-"""The attacks of a recipe: each kind on each arm, under each threat model, with the controls."""
+"""The attacks of an experiment: each kind on each system, under each threat model, with the controls."""
 
 from __future__ import annotations
 
@@ -6,55 +6,57 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from ppfr.attacks import ConditionalGan, IdentityLinkage, UNetRecovery, masked_images_threat
-from ppfr.core import Attack, ImageMasker
-from ppfr.evaluation import Arm, AttackPlan, RunOptions
+from ppfr.core import Attack, AttackRole, ImageMasker, RunOptions
+from ppfr.evaluation import ImageAttackPlan, System
 from ppfr.experiments._context import Budget
 from ppfr.models import Backbone, ModelCard
 
 
 def attack_matrix(
-    arms: Sequence[Arm],
+    systems: Sequence[System],
     budget: Budget,
     *,
     teacher: Backbone,
     teacher_card: ModelCard,
     tries_without_secret: bool = True,
     signless: Collection[str] = (),
-) -> list[AttackPlan]:
-    """Every attack on every arm: keyed maskers with the secret known and unknown, the others as controls.
+) -> list[ImageAttackPlan]:
+    """Every attack on every system: keyed maskers with the secret known and unknown, the others as controls.
 
     Args:
-        arms: those attacked. Where training mixes images, its mixed images are what is attacked.
+        systems: those attacked. Where training mixes images, its mixed images are what is attacked.
         budget: of the attackers.
         teacher: whose embeddings linkage learns to guess.
-        teacher_card: its card; also the name of the judge.
+        teacher_card: its card; also the name of the evaluation recogniser.
         tries_without_secret: also attack keyed maskers without their secret.
-        signless: names of arms whose signs are coins, so that attackers leave them out.
+        signless: names of systems whose signs are coins, so that attackers leave them out.
     """
     plans = []
-    for arm in arms:
-        sees = "mixed_images" if arm.training is not None and arm.training.mixes else "masked_images"
+    for system in systems:
+        assert system.masker is not None  # attacks on images need one
+        sees = "mixed_images" if system.training is not None and system.training.mixes else "masked_images"
+        both = system.is_keyed and tries_without_secret
         for kind, label in ATTACK_LABELS.items():
-            for knows_secret in (True, False) if arm.masker.spec.is_keyed and tries_without_secret else (True,):
+            for knows_secret in (True, False) if both else (True,):
                 plans.append(
-                    AttackPlan(
-                        name=f"{kind}-{arm.name}{'' if knows_secret else '-unknown-secret'}",
+                    ImageAttackPlan(
+                        name=f"{kind}-{system.name}{'' if knows_secret else '-unknown-secret'}",
                         label=label,
-                        arm=arm.name,
+                        system=system.name,
                         make=_maker(
                             kind,
                             budget,
-                            arm.masker,
+                            system.masker,
                             teacher=teacher,
                             card=teacher_card,
                             knows_secret=knows_secret,
                             sees=sees,
-                            ignores_signs=arm.name in signless,
+                            ignores_signs=system.name in signless,
                         ),
                         granted=masked_images_threat(knows_secret=knows_secret, sees=sees),
-                        judge=teacher_card.name,
-                        role=_role(arm),
-                        # A recovered picture is judged on the victims; embeddings are cheap, so on all pairs too.
+                        recogniser=teacher_card.name,
+                        role=_role(system),
+                        # Pictures are measured on the target subjects; embeddings are cheap, so on all pairs too.
                         measures_pairs=kind == "linkage",
                     )
                 )
@@ -66,8 +68,9 @@ ATTACK_LABELS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _role(arm: Arm) -> str:
-    return {"baseline": "positive control", "control": "negative control"}.get(arm.role, "attack")
+def _role(system: System) -> AttackRole:
+    roles: Mapping[str, AttackRole] = {"baseline": "positive control", "control": "negative control"}
+    return roles.get(system.role, "attack")
 
 
 def _maker(

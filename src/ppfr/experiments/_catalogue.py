@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ppfr.evaluation import Experiment, TemplateExperiment
+from ppfr.evaluation import Experiment
 from ppfr.experiments import adamixup, hfcf, spine
 from ppfr.experiments._context import RecipeContext
 
-Recipe = Callable[[RecipeContext], Experiment | TemplateExperiment]
+Recipe = Callable[[RecipeContext], Experiment]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "spine:demo": spine.demo,

@@ -1,4 +1,4 @@
-"""What every recipe is told, what a preset may spend, and what simulated deployments and judges come from."""
+"""Context of an experiment, compute budgets of the presets, simulated deployments and evaluation recognisers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from ppfr.core import InvalidInputError, choose_device, derive_seed
-from ppfr.evaluation import Judge, Knowledge
+from ppfr.evaluation import EvaluationRecogniser, provenance_of
 from ppfr.masking import SECRET_BYTES
 from ppfr.models import Backbone, ModelCard, NetworkEmbedder, for_inference
 from ppfr.training import Plan
@@ -47,13 +47,13 @@ class RecipeContext:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of everything a preset spends; the same for every arm, and for an attack on every arm.
+    """How much of everything a preset spends; the same for every system, and for an attack on every system.
 
     Attributes:
         passes: of the recogniser's training.
         attack_passes: by attack.
         attack_options: by attack: widths and depths of its networks.
-        num_victims: people attacked.
+        num_targets: people attacked.
         num_resamples: behind each interval.
         batch_size: of every training.
         max_steps: cuts every training short ("fast-test" alone).
@@ -63,7 +63,7 @@ class Budget:
     passes: int
     attack_passes: Mapping[str, int]
     attack_options: Mapping[str, Mapping[str, Any]]
-    num_victims: int
+    num_targets: int
     num_resamples: int = 1000
     batch_size: int = 64
     max_steps: int | None = None
@@ -92,7 +92,7 @@ LAPTOP_BUDGET = Budget(
     passes=3,
     attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
     attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
-    num_victims=500,
+    num_targets=500,
     precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
 )
 FAST_BUDGET = Budget(
@@ -103,7 +103,7 @@ FAST_BUDGET = Budget(
         "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},
         "linkage": {"stem_width": 16, "stem_depth": 1, "num_deployments": 1},
     },
-    num_victims=20,
+    num_targets=20,
     num_resamples=100,
     batch_size=16,
     max_steps=4,
@@ -127,11 +127,11 @@ def simulated_secret(context: RecipeContext) -> bytes:
     return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
 
 
-def judge_of(context: RecipeContext, network: Backbone, card: ModelCard) -> Judge:
-    """A recogniser of plain faces as judge."""
-    return Judge(
+def recogniser_of(context: RecipeContext, network: Backbone, card: ModelCard) -> EvaluationRecogniser:
+    """A recogniser of plain faces as evaluation recogniser."""
+    return EvaluationRecogniser(
         name=card.name,
         label=card.name,
         embedder=NetworkEmbedder(for_inference(network).to(choose_device(context.device))),
-        knowledge=[Knowledge.of_card(card, used_as="judge and the linkage attack's teacher")],
+        provenance=[provenance_of(card, used_as="evaluation recogniser and the linkage attack's teacher")],
     )

@@ -1,10 +1,9 @@
-"""What a recipe tests on: people to train on, pairs to verify, a judge; on LFW, on synthetic faces, on a package."""
+"""What an experiment tests on: people to train on, pairs to verify, an evaluation recogniser."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,13 @@ from ppfr.assets import data_root
 from ppfr.core import ImageSet, MissingAssetError
 from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
 from ppfr.experiments._context import Budget, RecipeContext
-from ppfr.experiments.spine._experiments import ATTACKERS_FROM, JUDGE, JUDGE_FROM, synthetic_judge, synthetic_people
+from ppfr.experiments.spine._experiments import (
+    ATTACKERS_FROM,
+    RECOGNISER,
+    RECOGNISER_FROM,
+    synthetic_people,
+    synthetic_recogniser,
+)
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.systems._catalogue import synthetic_protocol
 from ppfr.systems._strategies import FromScratch, Way
@@ -24,14 +29,14 @@ _FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Testbed:
-    """Faces and a judge; who is in one set is in no other that must not share people with it.
+    """Faces and an evaluation recogniser; nobody is in two sets that must not share people.
 
     Attributes:
         people: "real" or "synthetic".
-        protocols: the first one is where victims come from.
+        protocols: the first one is where target subjects come from.
         images: recognisers train on them.
         public: attackers train on them.
-        judge: recogniser of plain faces, and its card.
+        recogniser: evaluation recogniser of plain faces, and its card.
         lpips: distance of two batches, or None.
     """
 
@@ -39,12 +44,8 @@ class Testbed:
     protocols: Sequence[PairProtocol]
     images: ImageSet
     public: ImageSet
-    judge: tuple[Backbone, ModelCard]
+    recogniser: tuple[Backbone, ModelCard]
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
-
-    def fields(self) -> dict[str, Any]:
-        """Those of an `Experiment` that are the same whatever is tested; attacks and judges are the recipe's."""
-        return {"people": self.people, "protocols": self.protocols, "training_images": self.images, "lpips": self.lpips}
 
 
 def lfw_testbed(context: RecipeContext) -> Testbed:
@@ -60,19 +61,21 @@ def lfw_testbed(context: RecipeContext) -> Testbed:
         protocols=[read_lfw(root)],
         images=images,
         public=images,
-        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        recogniser=load_pretrained(RECOGNISER, weights_dir=context.weights),
         lpips=Lpips.from_weights(weights_dir=context.weights).distance,
     )
 
 
 def fast_testbed(context: RecipeContext, way: Way) -> Testbed:
-    """A few synthetic people, and a judge that `way` trains: whatever runs, runs in seconds and means nothing."""
+    """A few synthetic people, and a recogniser that `way` trains: whatever runs, runs in seconds and means nothing."""
     return Testbed(
         people="synthetic",
         protocols=[synthetic_protocol(num_pairs=_FAST_PAIRS)],
         images=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=0),
         public=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=ATTACKERS_FROM),
-        judge=synthetic_judge(context, way, synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=JUDGE_FROM)),
+        recogniser=synthetic_recogniser(
+            context, way, synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=RECOGNISER_FROM)
+        ),
         lpips=None,
     )
 
@@ -118,6 +121,6 @@ def package_testbed(context: RecipeContext, folder: str, *, title: str) -> Testb
         ],
         images=images,
         public=images,
-        judge=load_pretrained(JUDGE, weights_dir=context.weights),
+        recogniser=load_pretrained(RECOGNISER, weights_dir=context.weights),
         lpips=Lpips.from_weights(weights_dir=context.weights).distance,
     )

@@ -10,9 +10,18 @@ from typing import Any
 
 from ppfr.assets import read_record
 from ppfr.attacks import masked_images_threat
-from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, choose_device
+from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, Record, choose_device
 from ppfr.data import PairProtocol
-from ppfr.evaluation import Arm, AttackPlan, Experiment, Judge, Knowledge, Victims
+from ppfr.evaluation import (
+    EvaluationRecogniser,
+    Experiment,
+    ImageAttackPlan,
+    ImageAttacks,
+    System,
+    Targets,
+    Verification,
+    provenance_of,
+)
 from ppfr.experiments._attack_plans import ATTACK_LABELS, attack_matrix
 from ppfr.experiments.spine._experiments import REAL_BUDGETS
 from ppfr.models import Lpips, NetworkEmbedder, for_inference
@@ -29,33 +38,33 @@ class AttackRequest:
         kind: a key of `ATTACK_LABELS`.
         method: a key of `MASKERS`.
         public: a name that `read_images` knows.
-        victims: a name that `read_protocol` knows.
+        targets: a name that `read_protocol` knows.
         knows_secret: what the adversary is granted.
-        teacher: recogniser of plain faces: teacher of linkage, and judge.
+        teacher: recogniser of plain faces: teacher of linkage, and evaluation recogniser.
         passes: of the attacker's training.
         batch_size: of the attacker's training.
-        num_victims: people attacked.
+        num_targets: people attacked.
         seed: root of every draw.
     """
 
     kind: str
     method: str
     public: str
-    victims: str
+    targets: str
     knows_secret: bool
     teacher: str
     passes: int
     batch_size: int
-    num_victims: int
+    num_targets: int
     seed: int
 
     @property
     def command(self) -> str:
         """The command line, less directories."""
         return (
-            f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --victims {self.victims} "
+            f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --targets {self.targets} "
             f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --passes {self.passes} "
-            f"--batch-size {self.batch_size} --num-victims {self.num_victims} --seed {self.seed}"
+            f"--batch-size {self.batch_size} --num-targets {self.num_targets} --seed {self.seed}"
         )
 
 
@@ -77,7 +86,7 @@ def attack_method(
     Raises:
         InvalidInputError: words that name nothing, or a teacher that takes masked faces.
         CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
-        OverlapError: the public faces show victims.
+        OverlapError: the public faces show target subjects.
     """
     if request.kind not in ATTACK_LABELS:
         raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(ATTACK_LABELS)}")
@@ -85,36 +94,46 @@ def attack_method(
     is_keyed = needs_secret(request.method)
     refuse_earlier_run(out_dir, resumes=resumes)
     teacher = _teacher(request.teacher, weights)
-    protocol, public = read_protocol(request.victims, data=data), read_images(request.public, data=data)
+    protocol, public = read_protocol(request.targets, data=data), read_images(request.public, data=data)
     secret = read_or_create_secret(secret_path or out_dir / SECRET_FILE)[0] if is_keyed else None
     masker = make_masker(request.method, secret=secret)
-    judge = Judge(
+    recogniser = EvaluationRecogniser(
         name=teacher.card.name,
         label=teacher.card.name,
         embedder=NetworkEmbedder(for_inference(teacher.network).to(where)),
-        knowledge=[Knowledge.of_card(teacher.card, used_as="judge and teacher")],
+        provenance=[provenance_of(teacher.card, used_as="evaluation recogniser and teacher")],
     )
     plans = _plans(request, masker, teacher)
-    experiment = _experiment(request, masker, plans, judge, protocol=protocol, public=public, lpips=_lpips(weights))
+    experiment = _experiment(
+        request, masker, plans, recogniser, protocol=protocol, public=public, lpips=_lpips(weights)
+    )
     result = run_experiment(experiment, out_dir, device=device, resumes=resumes)
     del result["accuracy"]  # nothing recognises here
     record = read_record(out_dir / RECORD_FILE)
-    return {**result, "outcome": {entry["name"]: outcome_of(entry) for entry in record["attacks"]}}
+    return {**result, "outcome": {entry["name"]: outcome_of(record, entry["name"]) for entry in record["attacks"]}}
 
 
-def outcome_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of one attack of a record that answer what was recovered and who was named."""
-    outcome = entry["outcome"]
-    if outcome is None:
-        return {"secret": entry["secret"], "measured": False}
-    figures: dict[str, Any] = {"secret": entry["secret"], "measured": True, "num_victims": outcome["num_victims"]}
-    if outcome["recovery"] is not None:
-        recovered = outcome["recovery"]["recovered"]
+def outcome_of(record: Record, attack: str) -> dict[str, Any]:
+    """The figures of one attack of a record that say what was recovered and who was re-identified."""
+    secret = next(entry["secret"] for entry in record["attacks"] if entry["name"] == attack)
+
+    def row(kind: str) -> Mapping[str, Any] | None:
+        return next((each for each in record["results"].get(kind, ()) if each["attack"] == attack), None)
+
+    run, found, recovery = row("attack_run"), row("re_identification"), row("image_recovery")
+    if run is None or found is None:
+        return {"secret": secret, "measured": False}
+    figures: dict[str, Any] = {"secret": secret, "measured": True, "num_targets": run["num_targets"]}
+    if recovery is not None:
+        recovered = recovery["recovered"]
         figures |= {name: recovered[name] for name in ("ssim", "psnr", "lpips", "identity_cosine")}
-        figures[f"accepted_at_far_{outcome['recovery']['far']:g}"] = recovered["at_far"]["other_image"]
-    linkage = outcome["linkage"]
-    figures |= {name: linkage[name] for name in ("gallery_size", "top1", "chance_top1", "plain_top1", "top5")}
-    figures["pairs"] = {protocol["name"]: protocol["accuracy"] for protocol in outcome["pairs"]}
+        figures[f"accepted_at_far_{recovery['far']:g}"] = recovered["at_far"]["other_image"]
+    figures |= {name: found[name] for name in ("gallery_size", "rank_1", "chance_rank_1", "plain_rank_1", "rank_5")}
+    figures["pairs"] = {
+        each["protocol"]: each["accuracy"]
+        for each in record["results"].get("verification", ())
+        if (each["source"], each["name"]) == ("attack", attack)
+    }
     return figures
 
 
@@ -125,7 +144,7 @@ def _teacher(name: str, weights: Path | None) -> MaskedSystem:
             f"{name!r} was trained on {teacher.masker.name} faces; the adversary's recogniser takes plain ones: name a "
             "public network, or a system trained with --method unprotected"
         )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # records name judges so
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # records name recognisers so
     return dataclasses.replace(teacher, card=dataclasses.replace(teacher.card, name=name))
 
 
@@ -137,28 +156,30 @@ def _lpips(weights: Path | None) -> Any:
         return None
 
 
-def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[AttackPlan]:
+def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[ImageAttackPlan]:
     """The one attack that was asked for, on the laptop budget but for what the request says."""
     passes = dict.fromkeys(ATTACK_LABELS, request.passes)
     budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
     return [
         dataclasses.replace(plan, role="attack")
-        for plan in attack_matrix([_arm(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card)
+        for plan in attack_matrix(
+            [_system(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card
+        )
         if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
     ]
 
 
-def _arm(request: AttackRequest, masker: ImageMasker) -> Arm:
-    # Not a control in the report's sense: an arm of that role is one that is attacked without recognising.
-    return Arm(name=request.method, label=request.method, role="control", masker=masker)
+def _system(request: AttackRequest, masker: ImageMasker) -> System:
+    # Not a control in the report's sense: a system of that role is one that is attacked without recognising.
+    return System(name=request.method, label=request.method, role="control", masker=masker)
 
 
 def _experiment(
     request: AttackRequest,
     masker: ImageMasker,
-    plans: list[AttackPlan],
-    judge: Judge,
+    plans: list[ImageAttackPlan],
+    recogniser: EvaluationRecogniser,
     *,
     protocol: PairProtocol,
     public: ImageSet,
@@ -169,13 +190,17 @@ def _experiment(
         title=f"{ATTACK_LABELS[request.kind]} on {request.method}",
         command=request.command,
         seed=request.seed,
-        people="synthetic" if request.victims.startswith("synthetic") else "real",
-        arms=[_arm(request, masker)],
-        training_images=public,  # of nobody: the arm is attacked alone
-        protocols=[protocol],
-        judges=[judge],
-        attacks=plans,
-        public_images=public,
-        victims=Victims(num_subjects=request.num_victims),
-        lpips=lpips,
+        people="synthetic" if request.targets.startswith("synthetic") else "real",
+        systems=[_system(request, masker)],
+        measures=[
+            Verification(protocols=[protocol]),
+            ImageAttacks(
+                plans=plans,
+                protocols=[protocol],
+                targets=Targets(num_subjects=request.num_targets),
+                public_images=public,
+                lpips=lpips,
+            ),
+        ],
+        recognisers=[recogniser],
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ppfr.core import choose_device
+from ppfr.core import as_json, choose_device
 from ppfr.evaluation import EvaluationSettings, evaluate
 from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.systems._catalogue import read_protocol
 from ppfr.systems._system import read_recogniser
 
-_FOR_THE_REPORT = ("name", "roc", "gap_to_baseline")
+_FOR_THE_REPORT = ("source", "name", "protocol", "scenario", "roc")
 
 
 def evaluate_model(
@@ -61,5 +61,5 @@ def evaluate_model(
         "masker": system.masker.name,
         "protocol": protocol.name,
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
-        **{name: value for name, value in figures.items() if name not in _FOR_THE_REPORT},
+        **{name: value for name, value in as_json(figures).items() if name not in _FOR_THE_REPORT},
     }

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, Record, choose_device
-from ppfr.evaluation import Experiment, TemplateExperiment, run
+from ppfr.evaluation import Experiment, run
 from ppfr.experiments import PRESETS, RECIPES, RecipeContext
 from ppfr.report import write_report
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
-_TRACES = ("run.json", RECORD_FILE, "judge")
+_TRACES = ("run.json", RECORD_FILE, "recogniser")
 
 
 def list_recipes() -> dict[str, str]:
@@ -86,13 +86,13 @@ def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
 
 
 def run_experiment(
-    experiment: Experiment | TemplateExperiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
+    experiment: Experiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
 ) -> dict[str, Any]:
     """Run an experiment, write its report, and tell what came out.
 
     Returns:
         "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
-        went wrong, or empty), "accuracy" (arm on protocol -> figure with n and interval; of 1:N the rank-1 rate),
+        went wrong, or empty), "accuracy" (system on protocol -> figure with n and interval; of 1:N the rank-1 rate),
         "wall_s", and the paths "record" and "report".
     """
     record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
@@ -112,10 +112,11 @@ def run_experiment(
 
 def failed_controls(record: Record) -> list[str]:
     """Attacks whose control was measured and did not hold, with what was expected."""
+    expected = {attack["name"]: attack["control"]["expects"] for attack in record["attacks"] if attack["control"]}
     return [
-        f"{attack['name']} was expected to {attack['control']['expects']}"
-        for attack in record["attacks"]
-        if attack["control"] is not None and attack["control"]["is_met"] is False
+        f"{row['attack']} was expected to {expected[row['attack']]}"
+        for row in record["results"].get("attack_run", ())
+        if row["is_control_met"] is False
     ]
 
 
@@ -129,15 +130,14 @@ def failed_stages(record: Record) -> list[str]:
 
 
 def accuracies(record: Record) -> dict[str, Any]:
-    """10-fold accuracy with n and interval, by "ARM on PROTOCOL"; of 1:N the rank-1 rate."""
+    """10-fold accuracy with n and interval, by "SYSTEM on PROTOCOL"; of 1:N the rank-1 rate."""
     found = {
-        f"{arm['name']} on {protocol['name']}": protocol["accuracy"]
-        for arm in record["arms"]
-        for protocol in arm["protocols"]
+        f"{row['name']} on {row['protocol']}{', ' + row['scenario'] if row['scenario'] else ''}": row["accuracy"]
+        for row in record["results"].get("verification", ())
+        if row["source"] == "system"
     }
-    for arm in record["arms"]:
-        for search in arm.get("identification", ()):
-            found[f"{arm['name']}, rank-1, {search['scenario']}, {search['values']}"] = search["rank"]["1"]
+    for row in record["results"].get("identification", ()):
+        found[f"{row['system']}, rank-1, {row['scenario']}, {row['values']}"] = row["rank"]["1"]
     return found
 
 

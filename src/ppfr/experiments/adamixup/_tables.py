@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ppfr.core import ImageMasker, InvalidInputError, derive_seed
-from ppfr.evaluation import Arm, Experiment, Reported, Victims
-from ppfr.experiments._arms import ArmByWay
+from ppfr.core import ImageMasker, InvalidInputError, PublishedFigure, derive_seed
+from ppfr.evaluation import Experiment, System
 from ppfr.experiments._attack_plans import attack_matrix
 from ppfr.experiments._context import (
     FAST_BUDGET,
@@ -18,10 +17,12 @@ from ppfr.experiments._context import (
     Budget,
     RecipeContext,
     budget_of,
-    judge_of,
+    recogniser_of,
     simulated_secret,
 )
+from ppfr.experiments._measures import image_measures
 from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, TABLE1, WAYS, Row
 from ppfr.experiments.spine._experiments import ADAPTED
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
@@ -49,7 +50,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             passes=50,
             attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
             attack_options=WIDE_ATTACKERS,
-            num_victims=1000,
+            num_targets=1000,
             batch_size=512,
             precision="16-mixed",
         ),
@@ -121,16 +122,16 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
     setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
     secret = simulated_secret(context)
     maskers = _maskers(setting, secret, seed=derive_seed(context.seed, "eigenfaces"), rows=rows)
-    arms = [_arm(row, setting, maskers, secret, table=name.removeprefix("table")) for row in (BASELINE, *rows)]
+    systems = [_system(row, setting, maskers, secret, table=name.removeprefix("table")) for row in (BASELINE, *rows)]
     if attacks:
-        arms.append(Arm(name="constant", label="Constant", role="control", masker=Constant()))
+        systems.append(System(name="constant", label="Constant", role="control", masker=Constant()))
     testbed = setting.testbed
-    network, card = testbed.judge
+    network, card = testbed.recogniser
     plans = []
     if attacks:
         # Its authors' attacker trains on pairs of plain and masked faces, so the deployment's secret works for it.
         plans = attack_matrix(
-            arms,
+            systems,
             budget,
             teacher=network,
             teacher_card=card,
@@ -144,14 +145,20 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
         preset=context.preset,
         command=context.command,
         seed=context.seed,
-        arms=arms,
-        judges=[judge_of(context, network, card)],
-        attacks=plans,
-        public_images=testbed.public if attacks else None,
-        victims=Victims(num_subjects=budget.num_victims, num_pictured=5) if attacks else None,  # fourteen rows of them
+        systems=systems,
+        measures=image_measures(
+            testbed.protocols,
+            plans=plans,
+            public=testbed.public,
+            num_targets=budget.num_targets,
+            num_pictured=5,  # fourteen rows of them
+            lpips=testbed.lpips,
+        ),
+        recognisers=[recogniser_of(context, network, card)],
+        people=testbed.people,
+        training_images=testbed.images,
         num_resamples=budget.num_resamples,
         adds_mirrored=True,  # the field's protocol
-        **testbed.fields(),
     )
 
 
@@ -176,18 +183,18 @@ def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attac
     return text
 
 
-def _arm(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret: bytes, *, table: str) -> Arm:
+def _system(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret: bytes, *, table: str) -> System:
     way = setting.way(_mixing(row, setting), row.learns_from)
-    return Arm(
+    return System(
         name=row.name,
         label=row.label,
         role="baseline" if row is BASELINE else "protected",
         masker=maskers[row.masks],
-        training=ArmByWay(way, secret=secret),
+        training=StrategyTraining(way, secret=secret),
         baseline=None if row is BASELINE else BASELINE.name,
-        reported=[
-            Reported(measure=measure, value=value, source=f"{PAPER} {_printed_in(measure, row, table)}")
-            for measure, value in row.reported.items()
+        published=[
+            PublishedFigure(measure=measure, value=value, source=f"{PAPER} {_printed_in(measure, row, table)}")
+            for measure, value in row.published.items()
             if table in ("1", "2") or (table == "3" and "share" in measure)
         ],
     )

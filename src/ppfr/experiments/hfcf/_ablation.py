@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ppfr.core import ImageMasker, ImageSet
-from ppfr.evaluation import Arm, Experiment, Question, Victims
-from ppfr.experiments._arms import ArmByWay
+from ppfr.evaluation import Comparison, Experiment, System
 from ppfr.experiments._attack_plans import attack_matrix
 from ppfr.experiments._context import (
     FAST_BUDGET,
@@ -19,10 +18,12 @@ from ppfr.experiments._context import (
     Budget,
     RecipeContext,
     budget_of,
-    judge_of,
+    recogniser_of,
     simulated_secret,
 )
+from ppfr.experiments._measures import image_measures
 from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.spine._experiments import ADAPTED
 from ppfr.masking import Constant, Dctdp, Hfcf, NoisyFrontEnd, PpfrFd, Sensitivities, Unprotected
 from ppfr.systems._strategies import Adapt, FromScratch, Way
@@ -42,7 +43,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             passes=24,
             attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
             attack_options=WIDE_ATTACKERS,
-            num_victims=1000,
+            num_targets=1000,
             batch_size=512,
             precision="16-mixed",
         ),
@@ -55,7 +56,7 @@ class _Variant:
     """One row of the table.
 
     Attributes:
-        name: of the arm.
+        name: of the system.
         label: for people.
         settings: arguments of the masker that differ from the method's own.
         is_attacked: what only asks about accuracy is not.
@@ -120,63 +121,64 @@ DCTDP_VARIANTS: tuple[_Variant, ...] = (
     _Variant(name="dctdp-0.5", label="DCTDP, corrected, eps 0.5", settings={"settings": "corrected"}),
     _Variant(name="dctdp-published", label="DCTDP, as published, eps 4", settings={"settings": "published"}),
 )
-QUESTIONS: tuple[Question, ...] = (
-    Question(
+COMPARISONS: tuple[Comparison, ...] = (
+    Comparison(
         name="fusion",
         text="Does fusion cost accuracy, without noise?",
-        arm="hfcf-inf",
+        system="hfcf-inf",
         against="hfcf-inf-no-fusion",
     ),
-    Question(
+    Comparison(
         name="fusion-under-noise",
         text="And under noise, at eps 1 a coefficient, a third as much in all?",
-        arm="hfcf-1",
+        system="hfcf-1",
         against="hfcf-1-no-fusion",
     ),
-    Question(
+    Comparison(
         name="fusion-at-equal-total",
         text="And under noise, at the same eps in all?",
-        arm="hfcf-3",
+        system="hfcf-3",
         against="hfcf-1-no-fusion",
     ),
-    Question(
+    Comparison(
         name="learning",
         text="What does learning the budget gain over sharing it out evenly, at eps 1?",
-        arm="hfcf-1-no-colour",
+        system="hfcf-1-no-colour",
         against="hfcf-1-even-no-colour",
     ),
-    Question(
+    Comparison(
         name="colour-beside-even-noise",
         text="What do the colour channels add where the budget is even?",
-        arm="hfcf-1-even",
+        system="hfcf-1-even",
         against="hfcf-1-even-no-colour",
     ),
-    Question(
+    Comparison(
         name="noise", text="What does the noise take from the frequencies alone, at eps 1?",
-        arm="hfcf-1-no-colour", against="hfcf-inf-no-colour",
+        system="hfcf-1-no-colour", against="hfcf-inf-no-colour",
     ),
-    Question(
-        name="colour", text="Do the colour channels repay it?", arm="hfcf-1", against="hfcf-1-no-colour"
+    Comparison(
+        name="colour", text="Do the colour channels repay it?", system="hfcf-1", against="hfcf-1-no-colour"
     ),
-    Question(
-        name="repaid", text="How far is that from no noise and no colour?", arm="hfcf-1", against="hfcf-inf-no-colour"
+    Comparison(
+        name="repaid", text="How far is that from no noise and no colour?",
+        system="hfcf-1", against="hfcf-inf-no-colour",
     ),
-    Question(
+    Comparison(
         name="colour-without-noise",
         text="Do the colour channels add anything where there is no noise?",
-        arm="hfcf-inf",
+        system="hfcf-inf",
         against="hfcf-inf-no-colour",
     ),
-    Question(
+    Comparison(
         name="noisy-colour",
         text="Do they still help once they have a guarantee themselves?",
-        arm="hfcf-1-noisy-colour",
+        system="hfcf-1-noisy-colour",
         against="hfcf-1-no-colour",
     ),
     *(
-        Question(
+        Comparison(
             name=f"colour-as-{colour}", text=f"Is {colour} a better colour channel than lbp?",
-            arm=f"hfcf-1-{colour}", against="hfcf-1",
+            system=f"hfcf-1-{colour}", against="hfcf-1",
         )
         for colour in ("lbp-ycbcr", "lbp-difference", "lbp-bits")
     ),
@@ -205,8 +207,8 @@ def ablation(context: RecipeContext) -> Experiment:
     budget = budget_of(BUDGETS, context.preset)
     setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
     secret, testbed = simulated_secret(context), setting.testbed
-    arms = _arms(setting, secret)
-    network, card = testbed.judge
+    systems = _systems(setting, secret)
+    network, card = testbed.recogniser
     spared = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
     return Experiment(
         name="hfcf:ablation",
@@ -215,21 +217,27 @@ def ablation(context: RecipeContext) -> Experiment:
         preset=context.preset,
         command=context.command,
         seed=context.seed,
-        arms=arms,
-        judges=[judge_of(context, network, card)],
-        questions=QUESTIONS,
-        attacks=attack_matrix(
-            [arm for arm in arms if arm.name not in spared],
-            budget,
-            teacher=network,
-            teacher_card=card,
-            tries_without_secret=False,
+        systems=systems,
+        measures=image_measures(
+            testbed.protocols,
+            plans=attack_matrix(
+                [system for system in systems if system.name not in spared],
+                budget,
+                teacher=network,
+                teacher_card=card,
+                tries_without_secret=False,
+            ),
+            public=testbed.public,
+            num_targets=budget.num_targets,
+            num_pictured=5,
+            lpips=testbed.lpips,
         ),
-        public_images=testbed.public,
-        victims=Victims(num_subjects=budget.num_victims, num_pictured=5),
+        recognisers=[recogniser_of(context, network, card)],
+        comparisons=COMPARISONS,
+        people=testbed.people,
+        training_images=testbed.images,
         num_resamples=budget.num_resamples,
         adds_mirrored=True,
-        **testbed.fields(),
     )
 
 
@@ -245,7 +253,7 @@ def _summary(context: RecipeContext, budget: Budget, images: ImageSet) -> str:
     )
 
 
-def _arms(setting: _Setting, secret: bytes) -> list[Arm]:
+def _systems(setting: _Setting, secret: bytes) -> list[System]:
     sensitivities = _measured_once(setting.testbed.images)
     front_end: Any = setting.front_end
 
@@ -256,19 +264,24 @@ def _arms(setting: _Setting, secret: bytes) -> list[Arm]:
             options["sensitivities"] = sensitivities(NoisyFrontEnd(front_end=front_end, fuses=fuses))
         return kind(**options)
 
-    def protected(name: str, label: str, masker: ImageMasker, training: ArmByWay) -> Arm:
-        return Arm(name=name, label=label, role="protected", masker=masker, training=training, baseline="unprotected")
+    def protected(name: str, label: str, masker: ImageMasker, training: StrategyTraining) -> System:
+        return System(
+            name=name, label=label, role="protected", masker=masker, training=training, baseline="unprotected"
+        )
 
-    training = ArmByWay(setting.way)
+    training = StrategyTraining(setting.way)
     rows: list[tuple[Callable[..., Any], _Variant]] = [(Hfcf, each) for each in HFCF_VARIANTS]
     rows += [(Dctdp, each) for each in DCTDP_VARIANTS]
     return [
-        Arm(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
+        System(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
         *(protected(each.name, each.label, noisy(kind, each), training) for kind, each in rows),
         protected(
-            "ppfr-fd", "PPFR-FD", PpfrFd(secret=secret, front_end=front_end), ArmByWay(setting.way, secret=secret)
+            "ppfr-fd",
+            "PPFR-FD",
+            PpfrFd(secret=secret, front_end=front_end),
+            StrategyTraining(setting.way, secret=secret),
         ),
-        Arm(name="constant", label="Constant", role="control", masker=Constant()),
+        System(name="constant", label="Constant", role="control", masker=Constant()),
     ]
 
 

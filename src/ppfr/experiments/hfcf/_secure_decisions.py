@@ -1,11 +1,10 @@
 """Secure decisions beside plain ones on a protocol's pairs: what quantisation costs, and every decision it turns.
 
-Suffixes: N pairs, D embedding.
+Suffixes: N pairs, K embedding or template values.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,73 +12,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.data import PairProtocol
+from ppfr.evaluation import DecisionsAtFar, FormatFigures, QueryTraffic, TurnedDecision
 from ppfr.metrics import Comparisons, paired_accuracy_gap, verification_report
 from ppfr.secure import FixedPoint, ThreePartyMatcher
 
+Format = Literal["int8", "int16"]
 
-def compare_secure_pairs(
+
+def secure_decisions(
     protocol: PairProtocol,
-    probes_ND: NDArray[Any],
-    references_ND: NDArray[Any],
-    *,
-    values: Sequence[Literal["int8", "int16"]] = ("int8", "int16"),
-    fars: Sequence[float] = (1e-2, 1e-3),
+    enrolled_NK: NDArray[Any],
+    probes_NK: NDArray[Any],
     seed: int,
+    *,
+    formats: Sequence[Format] = ("int8", "int16"),
+    fars: Sequence[float] = (1e-2, 1e-3),
     num_resamples: int = 1000,
-) -> dict[str, Any]:
+) -> list[FormatFigures]:
     """Decide every pair under sharing, at the thresholds of the float scores.
 
     Args:
         protocol: pairs and folds.
-        probes_ND: (N, D), of each pair the row that asks: an embedding, or a template under the claimed key.
-        references_ND: (N, D), of each pair the row that is enrolled.
-        values: fixed-point formats.
-        fars: false accept rates of the float scores whose thresholds are used.
+        enrolled_NK: (N, K), of each pair the row that is enrolled.
+        probes_NK: (N, K), of each pair the row that is presented: an embedding, or a template under the claimed key.
         seed: of the bootstrap.
+        formats: fixed-point formats.
+        fars: false accept rates of the float scores whose thresholds are used.
         num_resamples: behind each interval.
 
     Returns:
-        Accuracy, EER and TAR at FAR of float scores and of each format's, the gap between their accuracies, and at each
-        threshold: how many secure decisions differ from those of the integer scores in the clear (none should), and
-        each pair whose decision differs from that of the float score, with its distance from the threshold.
+        Per format: accuracy, EER and the gap to the accuracy of float scores; at each threshold how many secure
+        decisions differ from those of the integer scores in the clear (none should), and each pair whose decision
+        differs from that of the float score, with its distances from the threshold; and what a query sends.
 
     Raises:
         MissingExtraError: `cryptography` is not installed.
     """
-    first_ND, second_ND = (np.asarray(side, dtype=np.float64) for side in (probes_ND, references_ND))
-    first_ND, second_ND = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_ND, second_ND))
-    exact = _comparisons(protocol, np.einsum("nd,nd->n", first_ND, second_ND))
+    first_NK, second_NK = (np.asarray(side, dtype=np.float64) for side in (probes_NK, enrolled_NK))
+    first_NK, second_NK = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_NK, second_NK))
+    exact = _comparisons(protocol, np.einsum("nk,nk->n", first_NK, second_NK))
     curve = exact.roc()
-    thresholds = {f"{far:g}": curve.threshold_at_far(far) for far in fars}
-    report = functools.partial(verification_report, fars=tuple(fars), seed=seed, num_resamples=num_resamples)
-    found: dict[str, Any] = {
-        "protocol": protocol.name,
-        "num_pairs": len(protocol),
-        "dim": first_ND.shape[1],
-        "thresholds_at_far": thresholds,
-        "float": report(exact).to_dict(),
-    }
-    for name in values:
-        point = FixedPoint(dim=first_ND.shape[1], values=name)
-        integers = [point.signed(point.quantise(side)) for side in (first_ND, second_ND)]
-        score_N = np.einsum("nd,nd->n", *integers)
-        rounded = _comparisons(protocol, score_N / point.scale**2)
-        with ThreePartyMatcher(second_ND, values=name) as matcher:
-            decided = {
-                far: _decisions(matcher, first_ND, exact, score_N / point.scale**2, threshold)
+    thresholds = {far: float(curve.threshold_at_far(far)) for far in fars}
+    found = []
+    for name in formats:
+        point = FixedPoint(dim=first_NK.shape[1], values=name)
+        integers = [point.signed(point.quantise(side)) for side in (first_NK, second_NK)]
+        score_N = np.einsum("nk,nk->n", *integers) / point.scale**2
+        rounded = _comparisons(protocol, score_N)
+        with ThreePartyMatcher(second_NK, values=name) as matcher:
+            decisions = [
+                _decisions(matcher, first_NK, exact, score_N, far=far, threshold=threshold)
                 for far, threshold in thresholds.items()
-            }
-        error_N = np.asarray(rounded.scores) - np.asarray(exact.scores)
-        found[name] = {
-            "scale": point.scale,
-            "ring_bits": point.ring_bits,
-            "largest_error": float(np.abs(error_N).max()),
-            "rms_error": float(np.sqrt(np.square(error_N).mean())),
-            "error_bound": point.largest_error,
-            **report(rounded).to_dict(),
-            "accuracy_gap_to_float": paired_accuracy_gap(rounded, exact, seed=seed).to_dict(),
-            "decisions_at_far": decided,
-        }
+            ]
+        error_N = score_N - np.asarray(exact.scores)
+        report = verification_report(rounded, fars=tuple(fars), seed=seed, num_resamples=num_resamples)
+        assert report.accuracy is not None  # pair protocols have folds
+        found.append(
+            FormatFigures(
+                values=name,
+                scale=point.scale,
+                ring_bits=point.ring_bits,
+                rms_error=float(np.sqrt(np.square(error_N).mean())),
+                largest_error=float(np.abs(error_N).max()),
+                error_bound=point.largest_error,
+                accuracy=report.accuracy,
+                eer=report.eer,
+                accuracy_gap_to_float=paired_accuracy_gap(rounded, exact, seed=seed),
+                decisions=decisions,
+                queries=_queries(name, enrolled_NK),
+            )
+        )
     return found
 
 
@@ -96,29 +98,51 @@ def _comparisons(protocol: PairProtocol, score_N: NDArray[np.float64]) -> Compar
 
 def _decisions(
     matcher: ThreePartyMatcher,
-    first_ND: NDArray[np.float64],
+    first_NK: NDArray[np.float64],
     exact: Comparisons,
     rounded_N: NDArray[np.float64],
+    *,
+    far: float,
     threshold: float,
-) -> dict[str, Any]:
-    secure_N = matcher.verify(first_ND, np.arange(len(first_ND)), threshold=threshold)
+) -> DecisionsAtFar:
+    secure_N = matcher.verify(first_NK, np.arange(len(first_NK)), threshold=threshold)
     exact_N, genuine_N = np.asarray(exact.scores), np.asarray(exact.is_genuine)
-    turned = np.flatnonzero(secure_N != (exact_N >= threshold))
-    return {
-        "differ_from_integers_in_the_clear": int((secure_N != (rounded_N >= threshold)).sum()),
-        "differ_from_float": [
-            {
-                "pair": int(n),
-                "is_genuine": bool(genuine_N[n]),
-                "accepted": bool(secure_N[n]),
-                "float_score_less_threshold": float(exact_N[n] - threshold),
-                "score_less_threshold": float(rounded_N[n] - threshold),
-            }
-            for n in turned
+    return DecisionsAtFar(
+        far=far,
+        threshold=threshold,
+        num_differ_from_integers_in_the_clear=int((secure_N != (rounded_N >= threshold)).sum()),
+        differ_from_float=[
+            TurnedDecision(
+                pair=int(n),
+                is_genuine=bool(genuine_N[n]),
+                accepted=bool(secure_N[n]),
+                float_score_less_threshold=float(exact_N[n] - threshold),
+                score_less_threshold=float(rounded_N[n] - threshold),
+            )
+            for n in np.flatnonzero(secure_N != (exact_N >= threshold))
         ],
-        "within_largest_error_of_threshold": int(
-            (np.abs(exact_N - threshold) <= np.abs(rounded_N - exact_N).max()).sum()
-        ),
-        "bytes_sent": [traffic.bytes_sent for traffic in matcher.traffic],
-        "num_rounds": matcher.traffic[0].num_rounds,
-    }
+    )
+
+
+def _queries(values: Format, enrolled_NK: NDArray[Any]) -> list[QueryTraffic]:
+    """Bytes and rounds of each kind of query: one probe, against one reference or all of them."""
+    probe_1K = enrolled_NK[:1]
+    rows = []
+    with ThreePartyMatcher(enrolled_NK, values=values) as matcher:
+        asked = {
+            "verify": lambda: matcher.verify(probe_1K, [0], threshold=0.5),
+            "any": lambda: matcher.any_at_least(probe_1K, threshold=0.5),
+            "set": lambda: matcher.set_at_least(probe_1K, threshold=0.5),
+            "best": lambda: matcher.best_at_least(probe_1K, threshold=0.5),
+        }
+        for kind, ask in asked.items():
+            ask()
+            rows.append(
+                QueryTraffic(
+                    kind=kind,
+                    num_references=1 if kind == "verify" else matcher.num_references,
+                    bytes_sent=[traffic.bytes_sent for traffic in matcher.traffic],
+                    num_rounds=matcher.traffic[0].num_rounds,
+                )
+            )
+    return rows

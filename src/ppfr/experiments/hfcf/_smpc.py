@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
-
 from ppfr.assets import data_root
 from ppfr.attacks import DecisionRecovery, ScoreRecovery, queries_threat
-from ppfr.core import derive_seed
+from ppfr.core import AttackRole, derive_seed
 from ppfr.data import PairProtocol, StoredImageSet, read_lfw, training_split_for_lfw
-from ppfr.evaluation import QueryAttackPlan, Reveal, TemplateArm, TemplateExperiment
+from ppfr.evaluation import (
+    AccuracyGaps,
+    Experiment,
+    OracleAttackPlan,
+    OracleAttacks,
+    OracleRule,
+    Reveal,
+    SecureDecisions,
+    System,
+    Verification,
+)
 from ppfr.experiments._context import RecipeContext, budget_of
 from ppfr.experiments.hfcf._oracles import (
     ScoreTelling,
@@ -27,14 +35,13 @@ from ppfr.experiments.hfcf._oracles import (
     ranks_among,
     ring_decisions,
 )
-from ppfr.experiments.hfcf._secure_decisions import compare_secure_pairs
-from ppfr.experiments.hfcf._templates import RECOGNISER, keyed_arm, plain_arm, recogniser_of
-from ppfr.secure import FixedPoint, ThreePartyMatcher
+from ppfr.experiments.hfcf._secure_decisions import secure_decisions
+from ppfr.experiments.hfcf._templates import FARS, RECOGNISER, keyed_system, plain_system, public_recogniser
+from ppfr.secure import FixedPoint
 from ppfr.synthetic import SyntheticFaces
 from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.templates import IdentityMapping
 
-_FORMATS: tuple[Literal["int8", "int16"], ...] = ("int8", "int16")
 _OVERLAP, _SCALE = 4, 1.0  # of the settings of `hfcf:mapping`, the one that recognises best
 _NOISE = 0.05  # about half the standard deviation of impostor scores
 _NUM_KNOWN = 100
@@ -48,7 +55,7 @@ class QueryBudget:
     """How much a preset spends.
 
     Attributes:
-        num_victims: people whose templates are recovered from scores.
+        num_targets: people whose templates are recovered from scores.
         num_by_decisions: of these, from decisions.
         num_by_parties: of these, from decisions of the three parties themselves.
         num_scores: budgets of queries where scores are told.
@@ -59,7 +66,7 @@ class QueryBudget:
         fmrs: false match rates; decisions are at the first.
     """
 
-    num_victims: int
+    num_targets: int
     num_by_decisions: int
     num_by_parties: int
     num_scores: Sequence[int] = (8, 16, 32, 50, 64, 100, 128, 192, 256, 512)
@@ -73,7 +80,7 @@ class QueryBudget:
 QUERY_BUDGETS: Mapping[str, QueryBudget] = MappingProxyType(
     {
         "fast-test": QueryBudget(
-            num_victims=12,
+            num_targets=12,
             num_by_decisions=6,
             num_by_parties=2,
             num_scores=(8, 64, 300),
@@ -83,18 +90,18 @@ QUERY_BUDGETS: Mapping[str, QueryBudget] = MappingProxyType(
             num_resamples=100,
             fmrs=(1e-1, 1e-2),
         ),
-        "laptop": QueryBudget(num_victims=1000, num_by_decisions=300, num_by_parties=20),
+        "laptop": QueryBudget(num_targets=1000, num_by_decisions=300, num_by_parties=20),
         "paper": QueryBudget(
-            num_victims=1000, num_by_decisions=1000, num_by_parties=100, most_by_parties=30_000, num_resamples=2000
+            num_targets=1000, num_by_decisions=1000, num_by_parties=100, most_by_parties=30_000, num_resamples=2000
         ),
     }
 )
 
 
-def smpc(context: RecipeContext) -> TemplateExperiment:
+def smpc(context: RecipeContext) -> Experiment:
     """Decisions under sharing beside plain ones; templates recovered from scores and decisions by queries asked."""
     budget = budget_of(QUERY_BUDGETS, context.preset)
-    recogniser = recogniser_of(context, RECOGNISER)
+    recogniser = public_recogniser(context, RECOGNISER)
     dim = recogniser.embedder.dim
     if context.preset == "fast-test":
         pairs: PairProtocol = synthetic_protocol(num_pairs=120)
@@ -102,12 +109,17 @@ def smpc(context: RecipeContext) -> TemplateExperiment:
     else:
         pairs, people = read_lfw(data_root(context.data)), "real"
         public = _one_each(training_split_for_lfw(data_root(context.data)))
-    mapped = keyed_arm(
-        IdentityMapping(dim=dim, overlap=_OVERLAP, scale=_SCALE),
-        "mapping",
-        f"Mapping, o = {_OVERLAP}, scale {_SCALE:g}, key at the client",
+    plain, mapped = (
+        plain_system(recogniser),
+        keyed_system(
+            IdentityMapping(dim=dim, overlap=_OVERLAP, scale=_SCALE),
+            "mapping",
+            f"Mapping, o = {_OVERLAP}, scale {_SCALE:g}, key at the client",
+            recogniser,
+        ),
     )
-    return TemplateExperiment(
+    plans = [*_on_plain(dim, budget, context.seed, recogniser.name), *_on_mapped(mapped, budget)]
+    return Experiment(
         name="hfcf:smpc",
         title="Decisions under sharing, and what answers give away",
         summary=(
@@ -119,15 +131,18 @@ def smpc(context: RecipeContext) -> TemplateExperiment:
         command=context.command,
         seed=context.seed,
         people=people,
-        recogniser=recogniser,
-        arms=[plain_arm(dim), mapped],
-        pairs=pairs,
-        public_images=public,
-        query_attacks=[*_on_plain(dim, budget, context.seed), *_on_mapped(mapped, budget)],
-        decide_securely=functools.partial(_decided, num_resamples=budget.num_resamples),
-        num_victims=budget.num_victims,
-        num_issues=0,
-        fmrs=budget.fmrs,
+        recognisers=[recogniser],
+        systems=[plain, mapped],
+        measures=[
+            Verification(protocols=[pairs], fars=FARS),
+            AccuracyGaps(protocols=[pairs]),
+            SecureDecisions(
+                pairs=pairs, decide=functools.partial(secure_decisions, num_resamples=budget.num_resamples)
+            ),
+            OracleAttacks(
+                pairs=pairs, plans=plans, public_images=public, num_targets=budget.num_targets, fmrs=budget.fmrs
+            ),
+        ],
         num_resamples=budget.num_resamples,
     )
 
@@ -147,23 +162,26 @@ def _by_scores(
     name: str,
     answers: str,
     told: ScoreTelling,
-    budget: QueryBudget,
     *,
-    arm: str = "unprotected",
+    budget: QueryBudget,
+    recogniser: str,
+    system: str = "unprotected",
     probes: Literal["faces", "directions"] = "faces",
     has_faces: bool = True,
-    role: str = "attack",
-) -> QueryAttackPlan:
-    return QueryAttackPlan(
-        name=f"{name}-{arm}",
+    role: AttackRole = "attack",
+) -> OracleAttackPlan:
+    return OracleAttackPlan(
+        name=f"{name}-{system}",
         label="Recovery from scores",
-        arm=arm,
+        system=system,
+        recogniser=recogniser,
+        rule=OracleRule(fmr=budget.fmrs[0]),
         answers=answers,
-        make=functools.partial(ScoreRecovery, simulate=told.simulate, probes=probes, has_faces=has_faces),
+        make=lambda options: ScoreRecovery(simulate=told.simulate, probes=probes, has_faces=has_faces),
         reveal=told.matcher,
         granted=queries_threat(sees="scores", has_public_faces=has_faces),
         budgets=budget.num_scores,
-        num_victims=budget.num_victims,
+        num_targets=budget.num_targets,
         role=role,
     )
 
@@ -172,32 +190,37 @@ def _by_decisions(
     name: str,
     answers: str,
     reveal: Reveal,
-    budget: QueryBudget,
     *,
-    arm: str = "unprotected",
+    budget: QueryBudget,
+    recogniser: str,
+    system: str = "unprotected",
     noise: float = 0.0,
     longest: float = 1.0,
     starts_from: Literal["faces", "photograph"] = "faces",
-    role: str = "attack",
-) -> QueryAttackPlan:
+    role: AttackRole = "attack",
+) -> OracleAttackPlan:
     searches = longest == 1 and starts_from == "faces" and role == "attack"
-    return QueryAttackPlan(
-        name=f"{name}-{arm}",
+    return OracleAttackPlan(
+        name=f"{name}-{system}",
         label="Recovery from decisions",
-        arm=arm,
+        system=system,
+        recogniser=recogniser,
+        rule=OracleRule(fmr=budget.fmrs[0]),
         answers=answers,
-        make=functools.partial(DecisionRecovery, noise=noise, longest=longest),
+        make=lambda options: DecisionRecovery(noise=noise, longest=longest),
         reveal=reveal,
         granted=queries_threat(sees="decisions"),
         budgets=budget.num_decisions if searches else budget.num_started,
-        num_victims=budget.num_by_decisions,
+        num_targets=budget.num_by_decisions,
         starts_from=starts_from,
         role=role,
     )
 
 
-def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]:
+def _on_plain(dim: int, budget: QueryBudget, seed: int, recogniser: str) -> list[OracleAttackPlan]:
     """Every kind of answer, and matchers that tell all and nothing."""
+    by_scores = functools.partial(_by_scores, budget=budget, recogniser=recogniser)
+    by_decisions = functools.partial(_by_decisions, budget=budget, recogniser=recogniser)
     noise = FixedPoint(dim=dim, values="int8").typical_error
     exact, ring = ScoreTelling(), ring_decisions("int8")
     known = ranks_among(_NUM_KNOWN, dim, seed=derive_seed(seed, "known references"))
@@ -205,113 +228,44 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int) -> list[QueryAttackPlan]
     noisy = noisy_scores(_NOISE, seed=derive_seed(seed, "noise of scores"))
     tossed = random_scores(seed=derive_seed(seed, "random scores"))
     coin = random_decisions(seed=derive_seed(seed, "random decisions"))
-    by_parties = _by_decisions(
-        "int8-parties", "int8 decisions by the three parties themselves", party_decisions("int8"), budget, noise=noise
+    by_parties = by_decisions(
+        "int8-parties", "int8 decisions by the three parties themselves", party_decisions("int8"), noise=noise
     )
     by_asker = "decisions on float scores, where the asker sets the threshold"
     photograph = "int8 decisions, starting from a photograph of the person"
-    control = "positive control"
+    control: AttackRole = "positive control"
     return [
-        _by_scores(
-            "exact-axes", "exact scores, principal axes as probes", exact, budget, probes="directions", role=control
-        ),
-        _by_scores("exact-faces", "exact scores, faces as probes", exact, budget),
-        _by_scores(
-            "exact-no-faces", "exact scores, no faces of one's own", exact, budget, probes="directions", has_faces=False
-        ),
-        _by_scores("int8-scores", "int8 scores, faces as probes", fixed_point_scores(dim, "int8"), budget),
-        _by_scores("noisy-scores", f"scores with noise of {_NOISE:g}, faces as probes", noisy, budget),
-        _by_scores("ranks", f"the place in a list with {_NUM_KNOWN} of one's own", known, budget),
-        _by_scores("nearer", "whether it is nearer than one of one's own", one, budget),
-        _by_scores("random-scores", "random numbers", tossed, budget, role="negative control"),
-        _by_decisions("float-decisions", "decisions on float scores", plain_decisions, budget),
-        _by_decisions("int8-decisions", "int8 decisions", ring, budget, noise=noise),
+        by_scores("exact-axes", "exact scores, principal axes as probes", exact, probes="directions", role=control),
+        by_scores("exact-faces", "exact scores, faces as probes", exact),
+        by_scores("exact-no-faces", "exact scores, no faces of one's own", exact, probes="directions", has_faces=False),
+        by_scores("int8-scores", "int8 scores, faces as probes", fixed_point_scores(dim, "int8")),
+        by_scores("noisy-scores", f"scores with noise of {_NOISE:g}, faces as probes", noisy),
+        by_scores("ranks", f"the place in a list with {_NUM_KNOWN} of one's own", known),
+        by_scores("nearer", "whether it is nearer than one of one's own", one),
+        by_scores("random-scores", "random numbers", tossed, role="negative control"),
+        by_decisions("float-decisions", "decisions on float scores", plain_decisions),
+        by_decisions("int8-decisions", "int8 decisions", ring, noise=noise),
         dataclasses.replace(
             by_parties,
-            num_victims=budget.num_by_parties,
+            num_targets=budget.num_by_parties,
             budgets=[number for number in budget.num_decisions if number <= budget.most_by_parties],
         ),
-        _by_decisions("int8-photograph", photograph, ring, budget, noise=noise, starts_from="photograph"),
-        _by_decisions("int8-any-length", _UNCHECKED, ring, budget, noise=noise, longest=_LONGEST),
-        _by_decisions("any-threshold", by_asker, plain_decisions, budget, longest=_ANY_LENGTH),
-        _by_decisions("random-decisions", "yes or no by the toss of a coin", coin, budget, role="negative control"),
+        by_decisions("int8-photograph", photograph, ring, noise=noise, starts_from="photograph"),
+        by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST),
+        by_decisions("any-threshold", by_asker, plain_decisions, longest=_ANY_LENGTH),
+        by_decisions("random-decisions", "yes or no by the toss of a coin", coin, role="negative control"),
     ]
 
 
-def _on_mapped(arm: TemplateArm, budget: QueryBudget) -> list[QueryAttackPlan]:
+def _on_mapped(system: System, budget: QueryBudget) -> list[OracleAttackPlan]:
     """The same where templates are under a key that the adversary does not have: what it gets is the template."""
-    noise = FixedPoint(dim=arm.scheme.out_dim, values="int8").typical_error
-    by_key, by_decisions = "own faces under own keys", functools.partial(_by_decisions, budget=budget, arm=arm.name)
+    assert system.templates is not None
+    noise = FixedPoint(dim=system.templates.scheme.out_dim, values="int8").typical_error
+    shared: dict[str, Any] = {"budget": budget, "recogniser": system.recogniser, "system": system.name}
+    by_key = "own faces under own keys"
     ring = ring_decisions("int8")
     return [
-        _by_scores("exact-faces", f"exact scores, {by_key} as probes", ScoreTelling(), budget, arm=arm.name),
-        by_decisions("int8-decisions", f"int8 decisions, {by_key} first", ring, noise=noise),
-        by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST),
+        _by_scores("exact-faces", f"exact scores, {by_key} as probes", ScoreTelling(), **shared),
+        _by_decisions("int8-decisions", f"int8 decisions, {by_key} first", ring, noise=noise, **shared),
+        _by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST, **shared),
     ]
-
-
-# Decisions under sharing
-
-
-def _decided(
-    pairs: PairProtocol, enrolled_NK: np.ndarray, probes_NK: np.ndarray, seed: int, *, num_resamples: int
-) -> dict[str, Any]:
-    """`compare_secure_pairs` as the record holds it, with what a query costs."""
-    found = compare_secure_pairs(pairs, probes_NK, enrolled_NK, values=_FORMATS, seed=seed, num_resamples=num_resamples)
-    return {
-        "protocol": found["protocol"],
-        "num_pairs": found["num_pairs"],
-        "formats": [_format(name, found, enrolled_NK) for name in _FORMATS],
-    }
-
-
-def _format(name: Literal["int8", "int16"], found: dict[str, Any], enrolled_NK: np.ndarray) -> dict[str, Any]:
-    of_format = found[name]
-    kept = (
-        "scale",
-        "ring_bits",
-        "rms_error",
-        "largest_error",
-        "error_bound",
-        "accuracy",
-        "eer",
-        "accuracy_gap_to_float",
-    )
-    return {
-        "values": name,
-        **{field: of_format[field] for field in kept},
-        "decisions": [
-            {
-                "far": float(far),
-                "threshold": found["thresholds_at_far"][far],
-                "num_differ_from_integers_in_the_clear": decided["differ_from_integers_in_the_clear"],
-                "differ_from_float": decided["differ_from_float"],
-            }
-            for far, decided in of_format["decisions_at_far"].items()
-        ],
-        "queries": _queries(name, enrolled_NK),
-    }
-
-
-def _queries(values: Literal["int8", "int16"], enrolled_NK: np.ndarray) -> list[dict[str, Any]]:
-    """Bytes and rounds of each kind of query: one probe, against one reference or all of them."""
-    probe_1K = enrolled_NK[:1]
-    rows = []
-    with ThreePartyMatcher(enrolled_NK, values=values) as matcher:
-        asked = {
-            "verify": lambda: matcher.verify(probe_1K, [0], threshold=0.5),
-            "any": lambda: matcher.any_at_least(probe_1K, threshold=0.5),
-            "set": lambda: matcher.set_at_least(probe_1K, threshold=0.5),
-            "best": lambda: matcher.best_at_least(probe_1K, threshold=0.5),
-        }
-        for kind, ask in asked.items():
-            ask()
-            rows.append(
-                {
-                    "kind": kind,
-                    "num_references": 1 if kind == "verify" else matcher.num_references,
-                    "bytes_sent": [traffic.bytes_sent for traffic in matcher.traffic],
-                    "num_rounds": matcher.traffic[0].num_rounds,
-                }
-            )
-    return rows

@@ -13,7 +13,7 @@ import numpy as np
 
 from ppfr.assets import data_root
 from ppfr.attacks import MappingInversion, templates_threat
-from ppfr.core import PolynomialKeys, SubjectKey, choose_device, derive_seed
+from ppfr.core import AttackRole, PolynomialKeys, RunOptions, SubjectKey, choose_device, derive_seed
 from ppfr.data import (
     OpenSetProtocol,
     PairProtocol,
@@ -24,13 +24,22 @@ from ppfr.data import (
     training_split_for_lfw,
 )
 from ppfr.evaluation import (
-    Judge,
+    AccuracyGaps,
+    EvaluationRecogniser,
+    Experiment,
+    Identification,
+    InversionRule,
     KeySelection,
-    Knowledge,
-    TemplateArm,
+    Measure,
+    Renewal,
+    System,
     TemplateAttackPlan,
-    TemplateExperiment,
+    TemplateInversion,
+    TemplateProtection,
     Transfer,
+    Unlinkability,
+    Verification,
+    provenance_of,
 )
 from ppfr.experiments._context import RecipeContext, budget_of
 from ppfr.matching import ExactMatcher, KeyedGallery, KeyedMatcher
@@ -42,33 +51,34 @@ from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTempla
 
 RECOGNISER, OTHER = "mobilefacenet-y1", "mobilefacenet-casia"
 _TERMS = 5
+FARS = (1e-2, 1e-3)
 _SELECTED_OVERLAPS = (0, 2, 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TemplateBudget:
-    """How much a preset spends on templates; the same for every arm.
+    """How much a preset spends on templates; the same for every system.
 
     Attributes:
-        num_victims: people attacked.
+        num_targets: people attacked.
         num_starts: of the solver.
         max_iterations: of each start.
-        num_issues: how often everybody is enrolled anew.
-        most_public: faces that the map to another recogniser is fitted on; 0 leaves it out.
+        num_renewals: how often everybody is re-enrolled.
+        max_public: faces that the map to another recogniser is fitted on; 0 leaves it out.
         max_keys: candidates of key selection; 0 leaves it out.
-        most_probes_each: probes of an enrolled identity in 1:N, at most.
+        max_probes_each: probes per enrolled subject in 1:N, at most.
         overlaps: of neighbouring windows.
         num_resamples: behind each interval.
         fmrs: the recogniser's false match rates at which inversion is judged.
     """
 
-    num_victims: int
+    num_targets: int
     num_starts: int = 5
     max_iterations: int = 500
-    num_issues: int = 5
-    most_public: int = 0
+    num_renewals: int = 5
+    max_public: int = 0
     max_keys: int = 0
-    most_probes_each: int = 1
+    max_probes_each: int = 1
     overlaps: Sequence[int] = tuple(range(_TERMS))
     num_resamples: int = 1000
     fmrs: Sequence[float] = (1e-3, 1e-4)
@@ -77,36 +87,49 @@ class TemplateBudget:
 TEMPLATE_BUDGETS: Mapping[str, TemplateBudget] = MappingProxyType(
     {
         "fast-test": TemplateBudget(
-            num_victims=10,
+            num_targets=10,
             num_starts=1,
             max_iterations=60,
-            num_issues=2,
+            num_renewals=2,
             max_keys=2,
             overlaps=(0, 4),
             num_resamples=100,
             fmrs=(1e-1, 1e-2),
         ),
-        "laptop": TemplateBudget(num_victims=100, num_starts=3, max_keys=5),
+        "laptop": TemplateBudget(num_targets=100, num_starts=3, max_keys=5),
         "paper": TemplateBudget(
-            num_victims=1000, max_iterations=2000, num_issues=20, most_public=6000, max_keys=10, most_probes_each=50
+            num_targets=1000, max_iterations=2000, num_renewals=20, max_public=6000, max_keys=10, max_probes_each=50
         ),
     }
 )
 
 
-def mapping(context: RecipeContext) -> TemplateExperiment:
-    """Identity-specific mapping, every overlap: 1:1 with keys kept and stolen, inversion, linkage, re-issues."""
+def mapping(context: RecipeContext) -> Experiment:
+    """Identity-specific mapping, every overlap: 1:1 with genuine and stolen tokens, inversion, linkability, renewal."""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
-    recogniser, people = recogniser_of(context, RECOGNISER), "real"
+    recogniser, people = public_recogniser(context, RECOGNISER), "real"
     transfer = None
     if context.preset == "fast-test":
         pairs: PairProtocol = synthetic_protocol(num_pairs=120)
         people = "synthetic"
     else:
         pairs = read_lfw(data_root(context.data))
-        transfer = None if budget.most_public == 0 else _transfer(context, budget.most_public)
-    arms = _arms(recogniser.embedder.dim, budget, scales=("sqrt(n)", "1"), selects=budget.max_keys > 0)
-    return TemplateExperiment(
+        transfer = None if budget.max_public == 0 else _transfer(context, budget.max_public)
+    systems = _systems(recogniser, budget, scales=("sqrt(n)", "1"), selects=budget.max_keys > 0)
+    measures: list[Measure] = [
+        Verification(protocols=[pairs], fars=FARS),
+        AccuracyGaps(protocols=[pairs]),
+        Unlinkability(pairs=pairs),
+        Renewal(pairs=pairs, num_renewals=budget.num_renewals),
+        TemplateInversion(
+            pairs=pairs,
+            plans=[plan for system in systems for plan in _attacks(system, budget)],
+            num_targets=budget.num_targets,
+            fmrs=budget.fmrs,
+            transfer=None if transfer is None else transfer[1],
+        ),
+    ]
+    return Experiment(
         name="hfcf:mapping",
         title="Identity-specific mapping of embeddings",
         summary=(
@@ -115,30 +138,24 @@ def mapping(context: RecipeContext) -> TemplateExperiment:
             "from a stolen template passes, and whether two templates of one person can be linked."
         ),
         people=people,
-        recogniser=recogniser,
-        arms=arms,
-        pairs=pairs,
-        attacks=[plan for arm in arms for plan in _attacks(arm, budget)],
-        num_victims=budget.num_victims,
-        transfer=transfer,
-        num_issues=budget.num_issues,
-        fmrs=budget.fmrs,
+        recognisers=[recogniser, *([] if transfer is None else [transfer[0]])],
+        systems=systems,
+        measures=measures,
         **_common(context, budget),
     )
 
 
-def one_to_n(context: RecipeContext) -> TemplateExperiment:
+def one_to_n(context: RecipeContext) -> Experiment:
     """Identity-specific mapping in 1:N with distractors: does a key for every identity raise or lower the hit rate?"""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
-    recogniser = recogniser_of(context, RECOGNISER)
+    recogniser = public_recogniser(context, RECOGNISER)
     if context.preset == "fast-test":
         open_set, people = _synthetic_open_set(), "synthetic"
     else:
         images = read_lfw_images(data_root(context.data))
-        open_set = one_reference_each(images, name="lfw-open-set", most_probes_each=budget.most_probes_each)
+        open_set = one_reference_each(images, name="lfw-open-set", most_probes_each=budget.max_probes_each)
         people = "real"
-    arms = _arms(recogniser.embedder.dim, budget, scales=("sqrt(n)", "1"), selects=False)
-    return TemplateExperiment(
+    return Experiment(
         name="hfcf:one_to_n",
         title="Identification under identity-specific keys",
         summary=(
@@ -147,9 +164,9 @@ def one_to_n(context: RecipeContext) -> TemplateExperiment:
             "HFCF claims that the mapping raises 1:N rates; here that is tested against the same embeddings without it."
         ),
         people=people,
-        recogniser=recogniser,
-        arms=arms,
-        open_set=open_set,
+        recognisers=[recogniser],
+        systems=_systems(recogniser, budget, scales=("sqrt(n)", "1"), selects=False),
+        measures=[Identification(protocol=open_set)],
         **_common(context, budget),
     )
 
@@ -164,7 +181,7 @@ def _common(context: RecipeContext, budget: TemplateBudget) -> dict[str, Any]:
     }
 
 
-def recogniser_of(context: RecipeContext, name: str) -> Judge:
+def public_recogniser(context: RecipeContext, name: str) -> EvaluationRecogniser:
     """A public network; in fast-test a random one, whose figures mean nothing."""
     device = choose_device(context.device)
     if context.preset == "fast-test":
@@ -172,22 +189,21 @@ def recogniser_of(context: RecipeContext, name: str) -> Judge:
             in_shape=(3, 112, 112), seed=derive_seed(context.seed, "random network")
         )
         embedder = NetworkEmbedder(for_inference(network.eval()).to(device))
-        return Judge(name="random-network", label="a random network", embedder=embedder)
+        return EvaluationRecogniser(name="random-network", label="a random network", embedder=embedder)
     network, card = load_pretrained(name, weights_dir=context.weights)
-    return Judge(
+    return EvaluationRecogniser(
         name=card.name,
         label=card.name,
         embedder=NetworkEmbedder(for_inference(network).to(device)),
-        knowledge=[Knowledge.of_card(card, used_as="the recogniser" if name == RECOGNISER else "the other recogniser")],
+        provenance=[provenance_of(card, used_as="the recogniser" if name == RECOGNISER else "the other recogniser")],
     )
 
 
-def _transfer(context: RecipeContext, most_public: int) -> Transfer:
+def _transfer(context: RecipeContext, max_public: int) -> tuple[EvaluationRecogniser, Transfer]:
     public = training_split_for_lfw(data_root(context.data))
-    some = np.unique(np.linspace(0, len(public) - 1, min(most_public, len(public))).astype(int)).tolist()
-    return Transfer(
-        judge=recogniser_of(context, OTHER), public_images=public.subset(some, name=f"{public.name}-{len(some)}")
-    )
+    some = np.unique(np.linspace(0, len(public) - 1, min(max_public, len(public))).astype(int)).tolist()
+    images = public.subset(some, name=f"{public.name}-{len(some)}")
+    return public_recogniser(context, OTHER), Transfer(recogniser=OTHER, public_images=images)
 
 
 def _synthetic_open_set() -> OpenSetProtocol:
@@ -196,51 +212,58 @@ def _synthetic_open_set() -> OpenSetProtocol:
     return one_reference_each(images, name="synthetic-open-set")
 
 
-def _arms(dim: int, budget: TemplateBudget, *, scales: Sequence[str], selects: bool) -> list[TemplateArm]:
+def _systems(
+    recogniser: EvaluationRecogniser, budget: TemplateBudget, *, scales: Sequence[str], selects: bool
+) -> list[System]:
+    dim = recogniser.embedder.dim
     constant = ConstantTemplates(dim=dim, out_dim=16)
-    arms = [plain_arm(dim)]
+    systems = [plain_system(recogniser)]
     factors = {"sqrt(n)": math.sqrt(dim), "1": 1.0}
     for words in scales:
         for overlap in budget.overlaps:
             scheme = IdentityMapping(dim=dim, num_terms=_TERMS, overlap=overlap, scale=factors[words])
-            arms.append(
-                keyed_arm(scheme, f"mapping-o{overlap}-scale-{_slug(words)}", f"Mapping, o = {overlap}, scale {words}")
-            )
+            name, label = f"mapping-o{overlap}-scale-{_slug(words)}", f"Mapping, o = {overlap}, scale {words}"
+            systems.append(keyed_system(scheme, name, label, recogniser))
             if selects and words == "sqrt(n)" and overlap in _SELECTED_OVERLAPS:
-                arm = arms[-1]
-                arms.append(
+                protection = systems[-1].templates
+                assert protection is not None
+                systems.append(
                     dataclasses.replace(
-                        arm,
-                        name=f"{arm.name}-selected",
-                        label=f"{arm.label}, keys selected",
-                        selection=_selection(scheme, budget),
+                        systems[-1],
+                        name=f"{name}-selected",
+                        label=f"{label}, keys selected",
+                        templates=dataclasses.replace(protection, selection=_selection(scheme, budget)),
                     )
                 )
-    arms.append(
-        TemplateArm(
+    systems.append(
+        System(
             name="constant",
             label="Constant",
             role="control",
-            scheme=constant,
-            draw_keys=lambda num, rng: [constant.new_key()] * num,
-            is_keyed=False,
+            recogniser=recogniser.name,
+            templates=TemplateProtection(
+                scheme=constant, draw_keys=lambda num, rng: [constant.new_key()] * num, is_keyed=False
+            ),
             baseline="unprotected",
         )
     )
-    return arms
+    return systems
 
 
-def plain_arm(dim: int) -> TemplateArm:
+def plain_system(recogniser: EvaluationRecogniser) -> System:
     """Embeddings as they are."""
-    plain = UnprotectedTemplates(dim=dim)
-    return TemplateArm(
+    plain = UnprotectedTemplates(dim=recogniser.embedder.dim)
+    return System(
         name="unprotected",
         label="Unprotected",
         role="baseline",
-        scheme=plain,
-        draw_keys=lambda num, rng: [plain.new_key()] * num,
-        is_keyed=False,
-        matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),
+        recogniser=recogniser.name,
+        templates=TemplateProtection(
+            scheme=plain,
+            draw_keys=lambda num, rng: [plain.new_key()] * num,
+            is_keyed=False,
+            matcher=lambda rows_MD, _, values: ExactMatcher(rows_MD, values=values),
+        ),
     )
 
 
@@ -248,7 +271,7 @@ def _slug(words: str) -> str:
     return words.replace("(", "-").replace(")", "")
 
 
-def keyed_arm(scheme: IdentityMapping, name: str, label: str) -> TemplateArm:
+def keyed_system(scheme: IdentityMapping, name: str, label: str, recogniser: EvaluationRecogniser) -> System:
     """Templates under keys that come from the run's seed."""
 
     def matcher(
@@ -263,13 +286,14 @@ def keyed_arm(scheme: IdentityMapping, name: str, label: str) -> TemplateArm:
         )
         return KeyedMatcher(gallery)
 
-    return TemplateArm(
+    return System(
         name=name,
         label=label,
         role="protected",
-        scheme=scheme,
-        draw_keys=lambda num, rng: simulated_keys(scheme, num, rng),
-        matcher=matcher,
+        recogniser=recogniser.name,
+        templates=TemplateProtection(
+            scheme=scheme, draw_keys=lambda num, rng: simulated_keys(scheme, num, rng), matcher=matcher
+        ),
         baseline="unprotected",
     )
 
@@ -314,27 +338,38 @@ _SOLVERS: Mapping[str, tuple[str, float | None]] = MappingProxyType(
 )
 
 
-def _attacks(arm: TemplateArm, budget: TemplateBudget) -> list[TemplateAttackPlan]:
+def _attacks(system: System, budget: TemplateBudget) -> list[TemplateAttackPlan]:
     """Both objectives with the keys known; the authors' with the keys unknown too, where there are keys."""
-    role = {"baseline": "positive control", "control": "negative control"}.get(arm.role, "attack")
-    cases = [(name, True) for name in _SOLVERS] + ([("cosine", False)] if arm.is_keyed and not arm.selection else [])
+    roles: Mapping[str, AttackRole] = {"baseline": "positive control", "control": "negative control"}
+    protection = system.templates
+    assert protection is not None
+    cases = [(name, True) for name in _SOLVERS]
+    cases += [("cosine", False)] if protection.is_keyed and not protection.selection else []
     plans: list[TemplateAttackPlan] = []
     for name, knows_keys in cases:
         label, compression = _SOLVERS[name]
         plans.append(
             TemplateAttackPlan(
-                name=f"{name}-{'known' if knows_keys else 'unknown'}-{arm.name}",
+                name=f"{name}-{'known' if knows_keys else 'unknown'}-{system.name}",
                 label=label,
-                arm=arm.name,
-                make=functools.partial(
-                    MappingInversion,
-                    knows_keys=knows_keys,
-                    num_starts=budget.num_starts,
-                    max_iterations=budget.max_iterations,
-                    compression=compression,
-                ),
+                system=system.name,
+                make=functools.partial(_solver, budget, knows_keys, compression),
                 granted=templates_threat(knows_keys=knows_keys),
-                role=role,
+                recogniser=system.recogniser,
+                rule=InversionRule(fmr=budget.fmrs[0]),
+                role=roles.get(system.role, "attack"),
             )
         )
     return plans
+
+
+def _solver(
+    budget: TemplateBudget, knows_keys: bool, compression: float | None, options: RunOptions
+) -> MappingInversion:
+    """The solver; it trains nothing, so it keeps nothing where `options` say."""
+    return MappingInversion(
+        knows_keys=knows_keys,
+        num_starts=budget.num_starts,
+        max_iterations=budget.max_iterations,
+        compression=compression,
+    )

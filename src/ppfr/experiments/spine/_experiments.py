@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import filelock
+import numpy as np
 
 from ppfr.assets import data_root
 from ppfr.core import ImageSet, derive_seed
 from ppfr.data import PairProtocol, StoredImageSet, read_cfp, read_lfw, training_split_for_cfp, training_split_for_lfw
-from ppfr.evaluation import Arm, Experiment, Victims
-from ppfr.experiments._arms import ArmByWay
+from ppfr.evaluation import Experiment, System
 from ppfr.experiments._attack_plans import attack_matrix
 from ppfr.experiments._context import (
     FAST_BUDGET,
@@ -22,9 +22,11 @@ from ppfr.experiments._context import (
     Budget,
     RecipeContext,
     budget_of,
-    judge_of,
+    recogniser_of,
     simulated_secret,
 )
+from ppfr.experiments._measures import image_measures
+from ppfr.experiments._training import StrategyTraining
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.synthetic import SyntheticFaces
@@ -32,7 +34,7 @@ from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.systems._strategies import Adapt, FitOptions, FromScratch, Way
 from ppfr.training import OptimiserSettings
 
-ADAPTED, JUDGE = "mobilefacenet-y1", "mobilefacenet-casia"
+ADAPTED, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"
 
 
 REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
@@ -43,7 +45,7 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
             passes=24,
             attack_passes={"unet": 50, "cgan": 50, "linkage": 24},
             attack_options=WIDE_ATTACKERS,
-            num_victims=1500,
+            num_targets=1500,
         ),
     }
 )
@@ -70,7 +72,7 @@ def _real(
     way = Adapt(
         plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
     )
-    network, card = load_pretrained(JUDGE, weights_dir=context.weights)
+    network, card = load_pretrained(RECOGNISER, weights_dir=context.weights)
     return _experiment(
         context,
         budget,
@@ -82,7 +84,7 @@ def _real(
         ),
         people="real",
         way=way,
-        judge=(network, card),
+        recogniser=(network, card),
         protocols=protocols,
         images=images,
         public=images,
@@ -97,22 +99,23 @@ DEMO_BUDGETS: Mapping[str, Budget] = MappingProxyType(
             passes=4,
             attack_passes={"unet": 1, "cgan": 1, "linkage": 3},
             attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_width": 48, "stem_depth": 1}},
-            num_victims=100,
+            num_targets=100,
             num_resamples=500,
         ),
         "paper": Budget(
             passes=40,
             attack_passes={"unet": 40, "cgan": 40, "linkage": 40},
             attack_options=WIDE_ATTACKERS,
-            num_victims=1000,
+            num_targets=1000,
         ),
     }
 )
-# People are ranges of numbers: recognisers, attackers and judge train on people of their own, tests on others again.
+# People are ranges of numbers. Recognisers, attackers and the evaluation recogniser each train on people of their own,
+# and tests use others again.
 _DEMO_PEOPLE: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"fast-test": (20, 4, 100), "laptop": (240, 12, 1000), "paper": (10_000, 50, 6000)}
 )
-ATTACKERS_FROM, JUDGE_FROM = 300_000, 600_000
+ATTACKERS_FROM, RECOGNISER_FROM = 300_000, 600_000
 _MOST_CACHED = 20_000  # 750 MB
 
 
@@ -140,7 +143,7 @@ def demo(context: RecipeContext) -> Experiment:
         ),
         people="synthetic",
         way=way,
-        judge=synthetic_judge(context, way, synthetic_people(subjects, images_each, first=JUDGE_FROM)),
+        recogniser=synthetic_recogniser(context, way, synthetic_people(subjects, images_each, first=RECOGNISER_FROM)),
         protocols=[synthetic_protocol(num_pairs=num_pairs)],
         images=synthetic_people(subjects, images_each, first=0),
         public=synthetic_people(subjects // 2, images_each, first=ATTACKERS_FROM),
@@ -155,12 +158,12 @@ def synthetic_people(num_subjects: int, images_each: int, *, first: int) -> Stor
     return faces.cached() if len(faces) <= _MOST_CACHED else faces
 
 
-def synthetic_judge(context: RecipeContext, way: Way, images: ImageSet) -> tuple[Backbone, ModelCard]:
+def synthetic_recogniser(context: RecipeContext, way: Way, images: ImageSet) -> tuple[Backbone, ModelCard]:
     """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
-    run_dir = context.out_dir / "judge"
+    run_dir = context.out_dir / "recogniser"
     options = FitOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
     context.out_dir.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(context.out_dir / "judge.lock"):  # whoever works on this run too waits, and loads it
+    with filelock.FileLock(context.out_dir / "recogniser.lock"):  # whoever works on this run too waits, and loads it
         system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
     return system.network, dataclasses.replace(system.card, name="synthetic-judge")
 
@@ -170,16 +173,18 @@ def _experiment(
     budget: Budget,
     *,
     way: Way,
-    judge: tuple[Backbone, ModelCard],
+    recogniser: tuple[Backbone, ModelCard],
     images: ImageSet,
     public: ImageSet,
+    protocols: Sequence[PairProtocol],
+    lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     **fields: Any,
 ) -> Experiment:
     secret = simulated_secret(context)
-    training = ArmByWay(way, secret=secret)
-    arms = [
-        Arm(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
-        Arm(
+    training = StrategyTraining(way, secret=secret)
+    systems = [
+        System(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
+        System(
             name="ppfr-fd",
             label="PPFR-FD",
             role="protected",
@@ -187,19 +192,23 @@ def _experiment(
             training=training,
             baseline="unprotected",
         ),
-        Arm(name="constant", label="Constant", role="control", masker=Constant()),
+        System(name="constant", label="Constant", role="control", masker=Constant()),
     ]
-    network, card = judge
+    network, card = recogniser
     return Experiment(
         preset=context.preset,
         command=context.command,
         seed=context.seed,
-        arms=arms,
+        systems=systems,
+        measures=image_measures(
+            protocols,
+            plans=attack_matrix(systems, budget, teacher=network, teacher_card=card),
+            public=public,
+            num_targets=budget.num_targets,
+            lpips=lpips,
+        ),
+        recognisers=[recogniser_of(context, network, card)],
         training_images=images,
-        judges=[judge_of(context, network, card)],
-        attacks=attack_matrix(arms, budget, teacher=network, teacher_card=card),
-        public_images=public,
-        victims=Victims(num_subjects=budget.num_victims),
         num_resamples=budget.num_resamples,
         **fields,
     )

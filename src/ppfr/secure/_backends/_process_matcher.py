@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.secure import FixedPoint
+from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._answers import Kind
 from ppfr.secure._backends import _dealer, _worker
 from ppfr.secure._backends._certificates import write_certificates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,30 @@ from ppfr.core import (
     ImageSet,
     InvalidInputError,
     Observation,
+    Provenance,
     Record,
+    RunOptions,
     ThreatModel,
 )
 from ppfr.data import ArrayImageSet, PairProtocol
-from ppfr.evaluation import Arm, AttackPlan, Experiment, Judge, Knowledge, RunOptions, TrainedArm, Victims, run
+from ppfr.evaluation import (
+    AccuracyGaps,
+    Cost,
+    EvaluationRecogniser,
+    Experiment,
+    ImageAttackPlan,
+    ImageAttacks,
+    Measure,
+    System,
+    Targets,
+    TrainedSystem,
+    Training,
+    Verification,
+    run,
+)
 from ppfr.masking import Constant, PpfrFd, Unprotected
 
 SIDE = 32
-# What two runs of the same thing may differ in; the checkout can change while tests run.
-TIMING = {"wall_s", "mask_images_per_s", "embed_images_per_s", "peak_memory_bytes", "commit", "is_modified"}
 
 
 def people(num: int, each: int, *, seed: int, name: str, first: int = 0) -> ArrayImageSet:
@@ -78,13 +92,13 @@ class ToyTraining:
     mixes = False
 
     @property
-    def knowledge(self) -> tuple[Knowledge, ...]:
-        return (Knowledge(name=self.network, used_as="body", training_data="toys"),)
+    def provenance(self) -> tuple[Provenance, ...]:
+        return (Provenance(name=self.network, used_as="body", training_data="toys"),)
 
     def public_config(self) -> Mapping[str, Any]:
         return {"noise": self.noise}
 
-    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedArm:
+    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedSystem:
         done = options.run_dir / "done"
         if done.exists():
             assert options.resumes
@@ -95,7 +109,7 @@ class ToyTraining:
                 raise InvalidInputError("the toy broke; mend it at /home/somebody/toys/shop.py")
             done.parent.mkdir(parents=True)
             done.touch()
-        return TrainedArm(embedder=Projection(5, self.noise), fits=[{"steps": 3, "curve": [[0, 1.0], [2, 0.5]]}])
+        return TrainedSystem(embedder=Projection(5, self.noise), fits=[{"steps": 3, "curve": [[0, 1.0], [2, 0.5]]}])
 
 
 def reader(*, knows_secret: bool = False, sees: str = "masked_images") -> ThreatModel:
@@ -133,7 +147,7 @@ class ToyRecovery(Attack):
 
 
 class ToyLinkage(ToyRecovery):
-    """Guesses the judge's embeddings of what `ToyRecovery` gives back."""
+    """Estimates the evaluation recogniser's embeddings of what `ToyRecovery` gives back."""
 
     @property
     def name(self) -> str:
@@ -149,70 +163,107 @@ MASKERS_SEEN: list[tuple[str, ImageMasker]] = []
 SECRET = bytes(range(32))
 
 
-def toy_experiment(
-    *, dies: list[int] | None = None, protected: ToyTraining | None = None, **changes: Any
-) -> Experiment:
+def toy_plan(
+    name: str,
+    system: str,
+    *,
+    role: str = "attack",
+    kind: type[ToyRecovery] = ToyRecovery,
+    granted: ThreatModel | None = None,
+    dies: list[int] | None = None,
+    **changes: Any,
+) -> ImageAttackPlan:
+    threat = granted or reader()
+    settings: dict[str, Any] = {
+        "name": name,
+        "label": kind.__name__,
+        "system": system,
+        "make": lambda options: kind(options, needs=threat, dies=dies),
+        "granted": threat,
+        "recogniser": "recogniser",
+        "role": role,
+    }
+    return ImageAttackPlan(**{**settings, **changes})
+
+
+def toy_plans(dies: list[int] | None = None) -> list[ImageAttackPlan]:
+    """A positive control, an attack without and one with the secret, a negative control."""
+    return [
+        toy_plan("recover-plain", "plain", role="positive control"),
+        toy_plan("recover-fd", "fd", dies=dies),
+        toy_plan("link-fd-known", "fd", kind=ToyLinkage, granted=reader(knows_secret=True)),
+        toy_plan("recover-constant", "constant", role="negative control"),
+    ]
+
+
+def toy_systems(protected: ToyTraining | None = None) -> list[System]:
+    """Plain images, PPFR-FD and a constant."""
     shape = (3, SIDE, SIDE)
-    tested = people(60, 3, seed=1, name="tested")
-    plain, mask = Unprotected(in_shape=shape), PpfrFd(secret=SECRET, in_shape=shape)
+    training = protected or ToyTraining(noise=0.3)
+    fd, nothing = PpfrFd(secret=SECRET, in_shape=shape), Constant(out_shape=(2, 4, 4), in_shape=shape)
+    return [
+        System(
+            name="plain", label="Plain", role="baseline", masker=Unprotected(in_shape=shape), training=ToyTraining()
+        ),
+        System(name="fd", label="FD", role="protected", masker=fd, training=training, baseline="plain"),
+        System(name="constant", label="Constant", role="control", masker=nothing),
+    ]
 
-    def plan(
-        name: str, arm: str, *, role: str = "attack", kind: type[ToyRecovery] = ToyRecovery, **kw: Any
-    ) -> AttackPlan:
-        granted = kw.pop("granted", reader())
-        return AttackPlan(
-            name=name,
-            label=kind.__name__,
-            arm=arm,
-            make=lambda options: kind(options, needs=granted, dies=dies if name == "recover-fd" else None),
-            granted=granted,
-            judge="judge",
-            role=role,
-            **kw,
-        )
 
+def toy_protocol() -> PairProtocol:
+    """60 people."""
+    return pairs(people(60, 3, seed=1, name="tested"), each=3)
+
+
+def toy_measures(
+    *,
+    protocol: PairProtocol | None = None,
+    plans: Sequence[ImageAttackPlan] | None = None,
+    dies: list[int] | None = None,
+    **attack_changes: Any,
+) -> list[Measure]:
+    """Every measure of masked images; attacks are left out with `plans=()`."""
+    protocols = [protocol or toy_protocol()]
+    chosen = toy_plans(dies) if plans is None else list(plans)
+    measures: list[Measure] = [
+        Training(),
+        Verification(protocols=protocols),
+        Cost(),
+        AccuracyGaps(protocols=protocols),
+    ]
+    if chosen:
+        settings: dict[str, Any] = {
+            "plans": chosen,
+            "protocols": protocols,
+            "targets": Targets(num_subjects=30, num_pictured=4),
+            "public_images": people(20, 3, seed=4, name="public"),
+            "lpips": lambda a, b: np.abs(a - b).mean(axis=(1, 2, 3)),
+        }
+        measures.append(ImageAttacks(**{**settings, **attack_changes}))
+    return measures
+
+
+def toy_experiment(
+    *,
+    dies: list[int] | None = None,
+    protected: ToyTraining | None = None,
+    plans: Sequence[ImageAttackPlan] | None = None,
+    **changes: Any,
+) -> Experiment:
     settings: dict[str, Any] = {
         "name": "toy",
         "title": "Toys",
         "command": "ppfr run toy --data /home/ada/faces",
         "seed": 3,
         "people": "synthetic",
-        "arms": (
-            Arm(name="plain", label="Plain", role="baseline", masker=plain, training=ToyTraining()),
-            Arm(
-                name="fd",
-                label="FD",
-                role="protected",
-                masker=mask,
-                training=protected or ToyTraining(noise=0.3),
-                baseline="plain",
-            ),
-            Arm(
-                name="constant", label="Constant", role="control", masker=Constant(out_shape=(2, 4, 4), in_shape=shape)
-            ),
-        ),
+        "systems": toy_systems(protected),
+        "measures": toy_measures(plans=plans, dies=dies),
+        "recognisers": [EvaluationRecogniser(name="recogniser", label="Recogniser", embedder=Projection(9))],
         "training_images": people(20, 3, seed=2, name="train"),
-        "protocols": (pairs(tested, each=3),),
-        "judges": (Judge(name="judge", label="Judge", embedder=Projection(9)),),
-        "attacks": (
-            plan("recover-plain", "plain", role="positive control"),
-            plan("recover-fd", "fd"),
-            plan("link-fd-known", "fd", kind=ToyLinkage, granted=reader(knows_secret=True)),
-            plan("recover-constant", "constant", role="negative control"),
-        ),
-        "public_images": people(20, 3, seed=4, name="public"),
-        "victims": Victims(num_subjects=30, num_pictured=4),
-        "lpips": lambda a, b: np.abs(a - b).mean(axis=(1, 2, 3)),
         "num_resamples": 100,
         "batch_size": 16,
     }
     return Experiment(**{**settings, **changes})
-
-
-def without_timing(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_timing(item) for key, item in value.items() if key not in TIMING}
-    return [without_timing(item) for item in value] if isinstance(value, list) else value
 
 
 def start(experiment: Experiment, folder: Path, **options: Any) -> Record:

@@ -1,4 +1,4 @@
-"""A way of training as the benchmark takes it."""
+"""A training strategy as the training of a system under evaluation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from ppfr.core import ImageMasker, ImageSet, choose_device
-from ppfr.evaluation import Knowledge, RunOptions, TrainedArm
+from ppfr.core import ImageMasker, ImageSet, Provenance, RunOptions, choose_device
+from ppfr.evaluation import TrainedSystem, provenance_of
 from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.systems._mixing import exposed_by
 from ppfr.systems._strategies import FitOptions, Way
@@ -15,8 +15,8 @@ from ppfr.systems._system import save_system
 
 
 @final
-class ArmByWay:
-    """An `ArmTraining` that trains by a `Way` and keeps the trained system in its run directory.
+class StrategyTraining:
+    """A `SystemTraining` that trains by a `Way` and keeps the trained system in its run directory.
 
     Args:
         way: how the recogniser comes about.
@@ -27,9 +27,9 @@ class ArmByWay:
         self._way, self._secret = way, secret
 
     @property
-    def knowledge(self) -> Sequence[Knowledge]:
+    def provenance(self) -> Sequence[Provenance]:
         """The pretrained networks that go in."""
-        return [Knowledge.of_card(card, used_as="body and teacher") for card in self._way.cards()]
+        return [provenance_of(card, used_as="body and teacher") for card in self._way.cards()]
 
     @property
     def mixes(self) -> bool:
@@ -42,8 +42,8 @@ class ArmByWay:
         fields = {key: value for key, value in dataclasses.asdict(self._way).items() if key != "weights"}
         return {"way": type(self._way).__name__, **fields}
 
-    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedArm:
-        """See `ArmTraining.train`."""
+    def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedSystem:
+        """See `SystemTraining.train`."""
         system, record = self._way.train(
             masker,
             images,
@@ -59,7 +59,7 @@ class ArmByWay:
         )
         save_system(options.run_dir / "system", system)
         network = for_inference(system.network).to(choose_device(options.device))
-        return TrainedArm(
+        return TrainedSystem(
             embedder=NetworkEmbedder(network),
             fits=[record.as_dict()],
             exposed=exposed_by(masker, self._way.mixing, record.outcome),

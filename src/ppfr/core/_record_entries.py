@@ -1,0 +1,263 @@
+"""The entries of a result record that are not results: what was run, on what, by which code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+SystemRole = Literal["baseline", "protected", "control"]
+AttackRole = Literal["attack", "positive control", "negative control"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """A pretrained network that goes into a system, and what it may have seen.
+
+    Attributes:
+        name: the network's short name.
+        used_as: its purpose, as in "start of the body".
+        training_data: data sets it was trained on.
+        may_have_seen: known overlaps with test data.
+        licence: terms of the weights.
+        source: where they come from.
+        sha256: checksum of the weights' file, or "".
+        notes: anything else.
+    """
+
+    name: str
+    used_as: str
+    training_data: str
+    may_have_seen: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+    sha256: str = ""
+    notes: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFigure:
+    """A figure that others published, shown beside measured ones and never mixed with them.
+
+    Attributes:
+        measure: what was measured, as in "accuracy on lfw" (accuracies are matched to protocols by that name).
+        value: as a share or a score, not in per cent.
+        source: where it stands, as in "arXiv 2403.10558, table 2".
+    """
+
+    measure: str
+    value: float
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MaskerEntry:
+    """The masker of a system; `value_range` is None where unbounded."""
+
+    name: str
+    config: Mapping[str, Any]
+    in_shape: tuple[int, int, int]
+    out_shape: tuple[int, int, int]
+    value_range: tuple[float | None, float | None]
+    is_stochastic: bool
+    is_keyed: bool
+    is_trainable: bool
+    is_differentiable: bool
+    bytes_per_face: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TemplatesEntry:
+    """The template scheme of a system."""
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+    in_dim: int
+    out_dim: int
+    bytes_per_template: int
+    is_keyed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SystemEntry:
+    """A system under evaluation.
+
+    Attributes:
+        name: unique.
+        label: for tables.
+        role: what it is in the experiment.
+        baseline: the system that its accuracy is compared with.
+        masker: its image protection, or None.
+        templates: its template protection, or None.
+        recogniser: the evaluation recogniser whose embeddings it protects, or None.
+        training: the strategy that its recogniser is trained by, as configuration, or None.
+        provenance: pretrained networks that go in.
+        published: figures of the method's authors.
+    """
+
+    name: str
+    label: str
+    role: SystemRole
+    baseline: str | None
+    masker: MaskerEntry | None
+    templates: TemplatesEntry | None
+    recogniser: str | None
+    training: Mapping[str, Any] | None
+    provenance: Sequence[Provenance]
+    published: Sequence[PublishedFigure]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecogniserEntry:
+    """An evaluation recogniser of plain faces, part of no protected system's training."""
+
+    name: str
+    label: str
+    provenance: Sequence[Provenance]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonEntry:
+    """A paired comparison of two systems, with the question that it answers."""
+
+    name: str
+    text: str
+    system: str
+    against: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ControlEntry:
+    """What a control must show: that the attack wins, or that it stays at the chance level."""
+
+    expects: Literal["win", "chance"]
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AttackEntry:
+    """One attack on one system under one threat model.
+
+    Attributes:
+        name: unique.
+        label: for tables.
+        method: the attack's own name.
+        system: the system that is attacked.
+        role: an attack that counts, or a control.
+        secret: whether the adversary knows the deployment's secret; "none" if there is none.
+        threat_model: the adversary's knowledge, "in_words" among it.
+        config: configuration of the attack.
+        recogniser: the evaluation recogniser that its outcome is measured with.
+        control: the rule, for controls.
+    """
+
+    name: str
+    label: str
+    method: str
+    system: str
+    role: AttackRole
+    secret: Literal["known", "unknown", "none"]
+    threat_model: Mapping[str, Any]
+    config: Mapping[str, Any]
+    recogniser: str
+    control: ControlEntry | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DataEntry:
+    """An image set: its use, counts and fingerprint (SHA-256 over subject ids and some pixels)."""
+
+    role: Literal["training", "public", "protocol"]
+    name: str
+    num_images: int
+    num_subjects: int
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DisjointEntry:
+    """Two sets that were found to share no subject."""
+
+    sets: tuple[str, str]
+    num_shared_subjects: Literal[0] = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StageError:
+    """Why a stage failed."""
+
+    kind: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntry:
+    """State of a stage; skipped: a stage that it depends on failed."""
+
+    name: str
+    title: str
+    status: Literal["done", "failed", "pending", "skipped"]
+    wall_s: float
+    error: StageError | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentEntry:
+    """The experiment, the command that reproduces it, and its resolved configuration without secrets."""
+
+    name: str
+    title: str
+    summary: str
+    preset: str
+    command: str
+    seed: int
+    people: Literal["real", "synthetic"]
+    config_sha256: str
+    config: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SoftwareEntry:
+    """Versions; ppfr's commit if it ran from a checkout, and whether the tree differed from it."""
+
+    ppfr: str
+    commit: str | None
+    is_modified: bool | None
+    python: str
+    packages: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MachineEntry:
+    """What kind of machine it was; no host name, user or path."""
+
+    system: str
+    architecture: str
+    num_cores: int
+    num_threads: int
+    device: str
+    device_name: str
+    memory_bytes: int | None
+    peak_memory_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecordEntries:
+    """A whole record. `results` holds rows by kind, `schemas` the JSON Schema of each kind's rows."""
+
+    schema_version: Literal[2]
+    experiment: ExperimentEntry
+    status: Literal["complete", "failed", "partial"]
+    software: SoftwareEntry
+    machine: MachineEntry
+    wall_s: float
+    data: Sequence[DataEntry]
+    disjointness: Sequence[DisjointEntry]
+    recognisers: Sequence[RecogniserEntry]
+    systems: Sequence[SystemEntry]
+    comparisons: Sequence[ComparisonEntry]
+    attacks: Sequence[AttackEntry]
+    results: Mapping[str, Sequence[Mapping[str, Any]]]
+    schemas: Mapping[str, Mapping[str, Any]]
+    stages: Sequence[StageEntry]

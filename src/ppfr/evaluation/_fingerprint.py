@@ -1,0 +1,106 @@
+"""The run fingerprint: resolved configuration with data fingerprints, and a probe of each masker's secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ppfr.core import DataEntry, ImageMasker, Json, as_json, derive_seed, without_paths
+from ppfr.evaluation._experiment import Experiment, System
+from ppfr.evaluation._workspace import json_sha256
+
+if TYPE_CHECKING:
+    from ppfr.data import OpenSetProtocol, PairProtocol
+
+_NUM_PROJECTIONS = 8
+
+
+def resolved_config(experiment: Experiment, data: Sequence[DataEntry]) -> Json:
+    """JSON of everything that figures depend on, secrets left out; what a resumed run must share with the first."""
+    config = {
+        "name": experiment.name,
+        "preset": experiment.preset,
+        "seed": experiment.seed,
+        "people": experiment.people,
+        "systems": [_system_config(system) for system in experiment.systems],
+        "measures": [
+            {"measure": type(measure).__name__, "config": measure.config()} for measure in experiment.measures
+        ],
+        "recognisers": [
+            {"name": each.name, "provenance": [dataclasses.asdict(p) for p in each.provenance]}
+            for each in experiment.recognisers
+        ],
+        "comparisons": [dataclasses.asdict(comparison) for comparison in experiment.comparisons],
+        "data": {f"{entry.role}/{entry.name}": entry.fingerprint for entry in data},
+        "num_resamples": experiment.num_resamples,
+        "batch_size": experiment.batch_size,
+        "adds_mirrored": experiment.adds_mirrored,
+    }
+    plain: Json = without_paths(as_json(config))
+    return plain
+
+
+def _system_config(system: System) -> Mapping[str, Any]:
+    templates = system.templates
+    return {
+        "name": system.name,
+        "role": system.role,
+        "baseline": system.baseline,
+        "masker": None
+        if system.masker is None
+        else {"name": system.masker.name, "config": system.masker.public_config()},
+        "training": None
+        if system.training is None
+        else {
+            "config": system.training.public_config(),
+            "provenance": [dataclasses.asdict(each) for each in system.training.provenance],
+        },
+        "recogniser": system.recogniser,
+        "templates": None
+        if templates is None
+        else {
+            "scheme": {"name": templates.scheme.scheme_id, "config": dict(templates.scheme.public_config())},
+            "is_keyed": templates.is_keyed,
+            "selection": None
+            if templates.selection is None
+            else {"in_words": templates.selection.in_words, "fmr": templates.selection.fmr},
+        },
+    }
+
+
+def run_fingerprint(experiment: Experiment, config: Json) -> Json:
+    """What `Workspace.claim` holds against an earlier run."""
+    return {
+        "config": config,
+        "config_sha256": json_sha256(config),
+        "probes": {s.name: masker_probe(s.masker) for s in experiment.systems if s.masker is not None},
+    }
+
+
+def masker_probe(masker: ImageMasker) -> list[float]:
+    """A few random projections of one masked noise image: they tell secrets apart and give none away."""
+    rng = torch.Generator().manual_seed(derive_seed(0, "benchmark", "probe"))
+    image_1CHW = torch.rand(1, *masker.spec.in_shape, generator=rng)
+    with torch.no_grad():
+        masked = masker.mask(image_1CHW, rng=rng).detach().cpu().double().numpy().ravel()
+    directions = np.random.default_rng(derive_seed(0, "benchmark", "directions")).normal(
+        size=(_NUM_PROJECTIONS, len(masked))
+    )
+    return [float(value) for value in directions @ masked / math.sqrt(len(masked))]
+
+
+def pairs_digest(protocol: PairProtocol) -> str:
+    """Checksum of who is compared with whom."""
+    arrays = (protocol.first, protocol.second, protocol.is_genuine, protocol.fold)
+    return json_sha256([np.asarray(array).tolist() for array in arrays])
+
+
+def searches_digest(protocol: OpenSetProtocol) -> str:
+    """Checksum of who is searched for among whom."""
+    arrays = (protocol.references, protocol.mated, protocol.unmated)
+    return json_sha256([np.asarray(array).tolist() for array in arrays])

@@ -1,0 +1,87 @@
+"""One sitting of a run: the experiment, its folder, and what this process has already loaded, trained or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ppfr.core import ImageSet, RunOptions, derive_seed
+from ppfr.evaluation._embedding import Embedding
+from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment, System, TrainedSystem
+from ppfr.evaluation._workspace import Workspace
+
+T = TypeVar("T")
+
+
+class Session:
+    """What stages share in one process. Measures keep their own state in it by `once`.
+
+    Args:
+        experiment: what is run.
+        workspace: its folder.
+        device: where maskers, recognisers and attackers run.
+        num_devices: processes side by side that train a recogniser.
+        resumes: take up trainings that were cut short.
+        shows_progress: print the trainings' progress.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workspace: Workspace,
+        *,
+        device: torch.device,
+        num_devices: int = 1,
+        resumes: bool = False,
+        shows_progress: bool = True,
+    ) -> None:
+        self.experiment, self.workspace, self.device = experiment, workspace, device
+        self._num_devices, self._resumes, self._shows_progress = num_devices, resumes, shows_progress
+        self.embedding = Embedding(experiment, device=device)
+        self._trained: dict[str, TrainedSystem] = {}
+        self._plain: dict[tuple[str, str], np.ndarray] = {}
+        self._made: dict[object, object] = {}
+
+    def seed(self, *labels: str | int) -> int:
+        """Root of the draws of one purpose."""
+        return derive_seed(self.experiment.seed, *labels)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, computed once per sitting."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]  # type: ignore[return-value]
+
+    def options(self, kind: str, name: str, *, resumes: bool) -> RunOptions:
+        """Where and how the training of a system or an attack runs."""
+        return RunOptions(
+            run_dir=self.workspace.training_dir(kind, name),
+            # Several devices are of one kind; a single one is named exactly.
+            device=str(self.device) if self._num_devices == 1 else self.device.type,
+            num_devices=self._num_devices if kind == "system" else 1,
+            resumes=resumes,
+            shows_progress=self._shows_progress,
+        )
+
+    def trained(self, system: System, *, again: bool = True) -> TrainedSystem:
+        """The trained system; with `again`, it was trained before and only its end is to be loaded."""
+        if system.name not in self._trained:
+            images = self.experiment.training_images
+            assert system.training is not None and system.masker is not None and images is not None  # checked
+            options = self.options("system", system.name, resumes=again or self._resumes)
+            self._trained[system.name] = system.training.train(
+                system.masker, images, seed=self.seed("train"), options=options
+            )
+        return self._trained[system.name]
+
+    def plain_embeddings(
+        self, recogniser: EvaluationRecogniser, images: ImageSet, indices: Sequence[int], *, name: str = ""
+    ) -> np.ndarray:
+        """(N, D) a recogniser's embeddings of plain images, computed once per sitting and set (`name` if given)."""
+        key = (recogniser.name, name or images.name)
+        if key not in self._plain:
+            self._plain[key] = self.embedding.plain(recogniser.embedder, images, indices)
+        return self._plain[key]

@@ -1,0 +1,258 @@
+"""Templates of the people of one pair protocol: embeddings, simulated subjects' keys, thresholds, target subjects.
+
+Every measure of template protections draws on one study per protocol and sitting. Suffixes: N rows, D embedding,
+K template values, S subjects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppfr.core import ImageSet, SubjectKey
+from ppfr.evaluation._experiment import EvaluationRecogniser, System, TemplateProtection
+from ppfr.evaluation._session import Session
+from ppfr.metrics import far_caveat, threshold_at_far
+
+if TYPE_CHECKING:
+    from ppfr.data import PairProtocol
+
+OWN_FAR = 1e-3
+"""The protected system's own threshold, at which old templates are presented to it, lies at this FAR."""
+_MAX_CROSS_COMPARED = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class People:
+    """The people of a pair protocol; images are positions in `PairProtocol.used()`.
+
+    Attributes:
+        subjects: their ids, sorted.
+        enrolled_S: the image that each is enrolled with, the first.
+        another_S: their second image, or -1.
+        third_S: their third image, or -1.
+        is_claimed_S: they are claimed in a comparison, so that they have a template.
+    """
+
+    subjects: Sequence[str]
+    enrolled_S: np.ndarray
+    another_S: np.ndarray
+    third_S: np.ndarray
+    is_claimed_S: np.ndarray
+
+    def with_two(self) -> np.ndarray:
+        """Indices of those who have another image."""
+        return np.flatnonzero(self.another_S >= 0)
+
+    def attackable(self) -> np.ndarray:
+        """Indices of those who have another image and are claimed in a comparison."""
+        return np.flatnonzero((self.another_S >= 0) & self.is_claimed_S)
+
+
+def people_of(pairs: PairProtocol) -> People:
+    """The people of a pair protocol."""
+    ids = pairs.images.subject_ids
+    images: dict[str, list[int]] = {}
+    for position, index in enumerate(pairs.used().tolist()):
+        images.setdefault(ids[index], []).append(position)
+    subjects = sorted(images)
+    claimed = {ids[index] for index in pairs.first.tolist()}
+    return People(
+        subjects=subjects,
+        enrolled_S=np.array([images[s][0] for s in subjects]),
+        another_S=np.array([images[s][1] if len(images[s]) > 1 else -1 for s in subjects]),
+        third_S=np.array([images[s][2] if len(images[s]) > 2 else -1 for s in subjects]),
+        is_claimed_S=np.array([s in claimed for s in subjects]),
+    )
+
+
+def num_cross_comparisons(num_people: int) -> int:
+    """How many impostor comparisons the recogniser's thresholds rest on: of each person with each other, once."""
+    num = min(num_people, _MAX_CROSS_COMPARED)
+    return num * (num - 1) // 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecogniserThreshold:
+    """A recogniser's threshold on plain embeddings at a false match rate, and what it rests on."""
+
+    fmr: float
+    threshold: float
+    num_impostor: int
+    caveat: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SelectedKeys:
+    """Selected keys: those of target subjects were chosen, the others are as drawn."""
+
+    keys: Sequence[SubjectKey]
+    threshold: float
+    num_people: int
+    mean_tried: float
+    share_below: float
+
+
+class TemplateStudy:
+    """What measures of templates share: made by `study_of`."""
+
+    def __init__(self, session: Session, pairs: PairProtocol) -> None:
+        self._session, self.pairs = session, pairs
+        self.people = people_of(pairs)
+        self._keys: dict[tuple[str, int], Sequence[SubjectKey]] = {}
+        self._selected: dict[str, SelectedKeys] = {}
+        self._thresholds: dict[tuple[str, float], RecogniserThreshold] = {}
+
+    # Embeddings
+
+    def recogniser_of(self, system: System) -> EvaluationRecogniser:
+        """The recogniser whose embeddings a system protects."""
+        return self._session.experiment.recogniser(system.recogniser)
+
+    def rows(self, recogniser: EvaluationRecogniser) -> np.ndarray:
+        """(N, D) embeddings of the protocol's images, by position in `PairProtocol.used()`."""
+        used = self.pairs.used().tolist()
+        return self._session.plain_embeddings(recogniser, self.pairs.images, used, name=f"pairs/{self.pairs.name}")
+
+    def rows_of(self, system: System) -> np.ndarray:
+        """(N, D) embeddings by the recogniser of a system."""
+        return self.rows(self.recogniser_of(system))
+
+    def all_rows(self, recogniser: EvaluationRecogniser, images: ImageSet, indices: Sequence[int]) -> np.ndarray:
+        """(N, D) embeddings of other images."""
+        return self._session.plain_embeddings(recogniser, images, indices)
+
+    def threshold(self, recogniser: EvaluationRecogniser, fmr: float) -> RecogniserThreshold:
+        """The recogniser's threshold on plain embeddings.
+
+        Impostor comparisons are each person's first image with each other person's, of up to 2,000 people.
+        """
+        key = (recogniser.name, fmr)
+        if key not in self._thresholds:
+            people, rows_ND = self.people, self.rows(recogniser)
+            few = np.unique(np.linspace(0, len(people.subjects) - 1, _MAX_CROSS_COMPARED).astype(int))
+            first_SD = rows_ND[people.enrolled_S[few]]
+            impostor = (first_SD @ first_SD.T)[np.triu_indices(len(few), 1)]
+            two = people.with_two()
+            genuine = np.einsum("nd,nd->n", rows_ND[people.enrolled_S[two]], rows_ND[people.another_S[two]])
+            self._thresholds[key] = RecogniserThreshold(
+                fmr=fmr,
+                threshold=float(threshold_at_far(genuine, impostor, fmr)),
+                num_impostor=len(impostor),
+                caveat=far_caveat(fmr, len(impostor), name="FMR"),
+            )
+        return self._thresholds[key]
+
+    # Keys and templates
+
+    def keys(self, system: System, *, renewal: int = 0, num_targets: int = 0) -> Sequence[SubjectKey]:
+        """One key per subject; `renewal` counts how often they were re-enrolled.
+
+        All systems draw from the same stream, so that schemes of one kind differ in nothing but what is compared.
+        """
+        if (system.name, renewal) not in self._keys:
+            kept = {key: keys for key, keys in self._keys.items() if key[0] == system.name}  # one system at a time
+            self._keys = kept
+            chooses = protection_of(system).selection is not None and renewal == 0
+            drawn = self.selected(system, num_targets).keys if chooses else self._drawn(system, renewal)
+            self._keys[system.name, renewal] = drawn
+        return self._keys[system.name, renewal]
+
+    def selected(self, system: System, num_targets: int) -> SelectedKeys:
+        """Chosen keys for the target subjects; the others keep theirs as drawn."""
+        selection = protection_of(system).selection
+        assert selection is not None
+        if system.name not in self._selected:
+            threshold = self.threshold(self.recogniser_of(system), selection.fmr).threshold
+            keys, tried, below = list(self._drawn(system, 0)), [], []
+            for index in self.targets(num_targets):
+                row_D = self.rows_of(system)[self.people.enrolled_S[index]].astype(np.float32)
+                keys[index], num, is_below = selection.choose(row_D, threshold, self._stream("selection", int(index)))
+                tried.append(num)
+                below.append(is_below)
+            self._selected = {
+                system.name: SelectedKeys(
+                    keys=keys,
+                    threshold=threshold,
+                    num_people=len(tried),
+                    mean_tried=float(np.mean(tried)),
+                    share_below=float(np.mean(below)),
+                )
+            }
+        return self._selected[system.name]
+
+    def other_keys(self, system: System, num: int, purpose: str) -> Sequence[SubjectKey]:
+        """Keys of people other than the protocol's, or those that an adversary draws."""
+        return other_keys(self._session, system, num, purpose)
+
+    def targets(self, num: int) -> np.ndarray:
+        """Indices of target subjects: drawn from those with two images who are claimed in a comparison."""
+        return np.sort(self._stream("victims").choice(self.people.attackable(), size=num, replace=False))
+
+    def _drawn(self, system: System, renewal: int) -> Sequence[SubjectKey]:
+        return protection_of(system).draw_keys(len(self.people.subjects), self._stream("keys", renewal))
+
+    def _stream(self, *labels: str | int) -> np.random.Generator:
+        return np.random.default_rng(self._session.seed("templates", *labels))
+
+    # Comparisons
+
+    def compared(self, system: System, *, is_stolen: bool, renewal: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(N, K) enrolled templates, and the probes that they are compared with, of the protocol's pairs.
+
+        The first image is enrolled under its subject's key. The second is mapped under the claimed subject's key
+        (`is_stolen`) or under its own subject's.
+        """
+        rows_ND, keys = self.rows_of(system), self.keys(system, renewal=renewal)
+        used = self.pairs.used()
+        a_N, b_N = np.searchsorted(used, self.pairs.first), np.searchsorted(used, self.pairs.second)
+        ids, place = self.pairs.images.subject_ids, {s: i for i, s in enumerate(self.people.subjects)}
+        claimed = [place[ids[index]] for index in self.pairs.first.tolist()]
+        own = [place[ids[index]] for index in self.pairs.second.tolist()]
+        template_NK = templates_of(system, rows_ND[a_N], [keys[i] for i in claimed])
+        used_keys = claimed if is_stolen else own
+        return template_NK, templates_of(system, rows_ND[b_N], [keys[i] for i in used_keys])
+
+    def scores(self, system: System, *, is_stolen: bool, renewal: int = 0) -> np.ndarray:
+        """(N,) cosines of `compared`."""
+        return cosines(*self.compared(system, is_stolen=is_stolen, renewal=renewal))
+
+    def own_threshold(self, scores_N: np.ndarray) -> float:
+        """Where the protected system accepts, at `OWN_FAR` of the protocol's impostors."""
+        is_genuine_N = self.pairs.is_genuine
+        return float(threshold_at_far(scores_N[is_genuine_N], scores_N[~is_genuine_N], OWN_FAR))
+
+
+def study_of(session: Session, pairs: PairProtocol) -> TemplateStudy:
+    """The study of a protocol, one per sitting."""
+    return session.once(("template study", pairs.name), lambda: TemplateStudy(session, pairs))
+
+
+def other_keys(session: Session, system: System, num: int, purpose: str) -> Sequence[SubjectKey]:
+    """Keys drawn for one purpose, other than the keys of a protocol's people."""
+    rng = np.random.default_rng(session.seed("templates", "other keys", purpose))
+    return protection_of(system).draw_keys(num, rng)
+
+
+def protection_of(system: System) -> TemplateProtection:
+    """The template protection of a system that has one."""
+    assert system.templates is not None  # measures ask only of systems that have one
+    return system.templates
+
+
+def templates_of(system: System, rows_ND: np.ndarray, keys: Sequence[SubjectKey]) -> np.ndarray:
+    """(N, K) templates of norm 1 in double precision: what enrolling row i under key i gives, before it is rounded."""
+    return unit(protection_of(system).scheme.mapping(keys).apply(np.asarray(rows_ND, dtype=np.float64)))
+
+
+def unit(values_NK: np.ndarray) -> np.ndarray:
+    """Rows of norm 1."""
+    return np.asarray(values_NK / np.linalg.norm(values_NK, axis=1, keepdims=True))
+
+
+def cosines(a_NK: np.ndarray, b_NK: np.ndarray) -> np.ndarray:
+    """(N,) cosines of unit rows, within [-1, 1]."""
+    return np.clip(np.einsum("nk,nk->n", a_NK, b_NK), -1.0, 1.0)

@@ -1,0 +1,1 @@
+"""The measures, one file each; nothing else in `evaluation` names one."""

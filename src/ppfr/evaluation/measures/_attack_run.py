@@ -1,0 +1,40 @@
+"""Facts of every attack that ran, whatever it was after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppfr.core import result_row
+
+
+@result_row("attack_training")
+class AttackTrainingRow:
+    """How an attack was trained.
+
+    Attributes:
+        attack: its name.
+        facts: steps, images, losses; "curve", if there, is [step, loss] by step.
+    """
+
+    attack: str
+    facts: Mapping[str, Any]
+
+
+@result_row("attack_run")
+class AttackRunRow:
+    """One attack that was run on target subjects.
+
+    Attributes:
+        attack: its name.
+        num_targets: target subjects.
+        num_images: images or templates of theirs that the adversary saw.
+        is_control_met: whether a control came out as it must; None for attacks that are not controls.
+        notes: facts of the run.
+    """
+
+    attack: str
+    num_targets: int
+    num_images: int
+    is_control_met: bool | None
+    notes: Mapping[str, Any]

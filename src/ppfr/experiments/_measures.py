@@ -1,0 +1,54 @@
+"""The measures that every experiment on masked images asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ppfr.core import ImageSet
+from ppfr.data import PairProtocol
+from ppfr.evaluation import (
+    AccuracyGaps,
+    Cost,
+    ImageAttackPlan,
+    ImageAttacks,
+    Measure,
+    Targets,
+    Training,
+    Verification,
+)
+
+
+def image_measures(
+    protocols: Sequence[PairProtocol],
+    *,
+    plans: Sequence[ImageAttackPlan] = (),
+    public: ImageSet | None = None,
+    num_targets: int = 0,
+    num_pictured: int = 8,
+    lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> list[Measure]:
+    """Training, verification, gaps and cost; with `plans`, also attacks on masked images.
+
+    Args:
+        protocols: what recognition is tested on; target subjects come from the first.
+        plans: the attacks.
+        public: faces that attackers train on; needed with `plans`.
+        num_targets: people attacked.
+        num_pictured: how many of them the report shows.
+        lpips: distance of two batches, or None.
+    """
+    measures: list[Measure] = [
+        Training(),
+        Verification(protocols=protocols),
+        Cost(),
+        AccuracyGaps(protocols=protocols),
+    ]
+    if plans:
+        assert public is not None  # who has plans has faces to train them on
+        targets = Targets(num_subjects=num_targets, num_pictured=num_pictured)
+        measures.append(
+            ImageAttacks(plans=plans, protocols=protocols, targets=targets, public_images=public, lpips=lpips)
+        )
+    return measures
