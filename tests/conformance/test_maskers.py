@@ -77,7 +77,7 @@ MASKERS: dict[str, Callable[[], ImageMasker]] = {
         colour_eps=2.0,
         in_shape=SMALL,
         learned={"rho": np.random.default_rng(5).normal(size=(20, 4, 6))},
-    ).at_rest(),
+    ).frozen(),
     "hfcf-unfused": lambda: Hfcf(
         sensitivities=SMALL_DCTDP,
         front_end="block",

@@ -283,18 +283,18 @@ def test_the_statement_says_in_words_what_is_promised_and_what_not() -> None:
         lambda **g: Dctdp(front_end="block", in_shape=SHAPE, sensitivities=BLOCK_DCTDP, **g),
     ],
 )
-def test_at_rest_it_masks_the_same_and_learns_no_more(make: object) -> None:
+def test_frozen_masks_the_same_and_learns_nothing(make: object) -> None:
     masker = make()  # type: ignore[operator]
     with torch.no_grad():
         masker.budget.rho.normal_(generator=rng(1))
     config = masker.public_config()
     assert config == make().public_config(), "while it learns, its name does not change: a run can be resumed"  # type: ignore[operator]
-    deployed = masker.at_rest()
+    deployed = masker.frozen()
     image = as_images(FACES)
     assert deployed.mask(image, rng=rng(2)).equal(masker.mask(image, rng=rng(2)).detach())
     assert not deployed.spec.is_trainable and not any(p.requires_grad for p in deployed.parameters())
     assert not deployed.mask(image, rng=rng(2)).requires_grad
-    assert deployed.public_config()["learned_sha256"] != make().at_rest().public_config()["learned_sha256"]  # type: ignore[operator]
+    assert deployed.public_config()["learned_sha256"] != make().frozen().public_config()["learned_sha256"]  # type: ignore[operator]
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, array in deployed.public_arrays().items():
         argument, _, part = name.partition(".")

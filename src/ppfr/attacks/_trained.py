@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +31,7 @@ from ppfr.core import (
     choose_device,
     derive_seed,
 )
+from ppfr.data import float_images
 from ppfr.training import Batch, Objective, Plan, check_probe, fit, masked_probe
 
 if TYPE_CHECKING:
@@ -234,17 +234,12 @@ class TrainedAttack(Attack):
         return f"{type(self).__name__}({json.dumps(self.public_config(), default=str)})"
 
 
-def images_to_tensor(images_NHWC: np.ndarray) -> Tensor:
-    """uint8 HWC -> float32 CHW in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images_NHWC)).permute(0, 3, 1, 2).float().div_(255.0)
-
-
 def _sample_images(public: ImageSet, *, seed: int) -> Tensor:
     """Public faces drawn at random, for statistics."""
     order: Sequence[int] = torch.randperm(len(public), generator=_generator(seed, "sample"))[
         :NUM_SAMPLED_FACES
     ].tolist()
-    return images_to_tensor(public.read(order))
+    return float_images(public.read(order))
 
 
 def _masked_sample(masker: ImageMasker, images_NCHW: Tensor, *, rng: Generator) -> Tensor:

@@ -208,7 +208,7 @@ def attack(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Attack masked faces: train the adversary on other people, let it act on the target subjects, and measure what it got.
+    """Attack masked faces: train the adversary on other people and measure what it gets of the target subjects.
 
     ppfr attack --attack linkage --public lfw-train --targets lfw --out runs/linkage --data DIR --weights DIR
 

@@ -67,6 +67,13 @@ class ImageMasker(ABC):
         """
         return None
 
+    def frozen(self) -> Self:
+        """The masker as deployed: the same output, and learned parameters that no training moves.
+
+        Maskers without learned parameters return themselves.
+        """
+        return self
+
     def with_new_secret(self, *, rng: Generator) -> Self:
         """The same method and parameters under another secret, drawn from `rng`.
 

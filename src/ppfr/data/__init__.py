@@ -22,6 +22,7 @@ from ppfr.data._image_sets import EncodedImageSet as EncodedImageSet
 from ppfr.data._image_sets import FileImageSet as FileImageSet
 from ppfr.data._image_sets import StoredImageSet as StoredImageSet
 from ppfr.data._image_sets import concatenate as concatenate
+from ppfr.data._image_sets import float_images as float_images
 from ppfr.data._layout import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ppfr.data._lfw import parse_lfw_pairs as parse_lfw_pairs
 from ppfr.data._lfw import read_lfw as read_lfw

@@ -6,11 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, ShapeError
 from ppfr.data._decoding import read_image
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CROP_SIZE = (112, 112)
 """Height and width of an aligned crop."""
@@ -312,3 +318,19 @@ def _checked_indices(indices: Sequence[int], count: int) -> list[int]:
     if low < 0 or high >= count:
         raise InvalidInputError(f"image indices {low}..{high} were asked for; this set has 0..{count - 1}")
     return [int(number) for number in numbers]
+
+
+def float_images(images_NHWC: NDArray[np.uint8], *, device: torch.device | str | None = None) -> Tensor:
+    """Convert crops as image sets read them to what maskers and recognisers take.
+
+    Args:
+        images_NHWC: (N, H, W, 3) uint8 RGB.
+        device: where the result goes; None for the CPU.
+
+    Returns:
+        (N, 3, H, W) float32 in [0, 1], in the memory layout of the crops (channels last).
+    """
+    import torch
+
+    pixels_NHWC = torch.from_numpy(np.ascontiguousarray(images_NHWC))
+    return pixels_NHWC.to(device or "cpu").permute(0, 3, 1, 2).float().div_(255.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppfr.core import Embedder, ImageMasker, ImageSet, RangeError, ShapeError, derive_seed
+from ppfr.data import float_images
 from ppfr.metrics import Comparisons
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ _MOST_AT_ONCE = 1024
 
 def read_images(images: ImageSet, indices: Sequence[int], *, device: torch.device) -> Tensor:
     """(N, 3, H, W) float32 in [0, 1] on `device`."""
-    pixels_NHWC = torch.from_numpy(np.ascontiguousarray(images.read(list(indices))))
-    return pixels_NHWC.to(device).permute(0, 3, 1, 2).float().div_(255.0).contiguous()
+    return float_images(images.read(list(indices)), device=device).contiguous()
 
 
 def batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:

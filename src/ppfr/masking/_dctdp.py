@@ -49,7 +49,7 @@ class Dctdp(ImageMasker, nn.Module):
         shares: "coefficient", a share for each as in DCTDP's paper; "channel", one for all places of a channel, which a
             short training can learn.
         lr_scale: the shares learn at so many times the rate of the recogniser's optimiser (Adam's kind).
-        learns: whether a training moves the budget. False is the deployed form; `at_rest` makes it.
+        learns: whether a training moves the budget. False is the deployed form; `frozen` makes it.
         learned: what a training left, by name; None for an even budget.
         learned_sha256: refuse another.
         in_shape: (3, H, W) of the aligned crop.
@@ -145,8 +145,8 @@ class Dctdp(ImageMasker, nn.Module):
         """`privacy()` for a record."""
         return self.privacy().as_dict()
 
-    def at_rest(self) -> Self:
-        """The deployed form: the same budget, which no training moves any more."""
+    def frozen(self) -> Self:
+        """The deployed form: the same budget, which no training moves."""
         return type(self)(**{**self._arguments(), **self.budget.deployed()})
 
     def public_config(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError
+from ppfr.data import float_images
 from ppfr.frequency import bdct_upsampled, bdct_upsampled_strongest, empty_large, lowest_channels, strongest_colour
 from ppfr.masking._front_end import FrontEnd, FrontEndName, check_word
 from ppfr.synthetic import SyntheticFaces
@@ -209,7 +210,7 @@ class Sensitivities:
                     "3) uint8, as an image set reads it, or the front end needs another in_shape"
                 )
             digest.update(repr(read_BHWC.shape).encode() + np.ascontiguousarray(read_BHWC).tobytes())
-            image_BCHW = torch.tensor(read_BHWC).permute(0, 3, 1, 2).float() / 255.0
+            image_BCHW = float_images(read_BHWC)
             with torch.no_grad():
                 found_BKPQ = front_end.coefficients(image_BCHW)
             torch.minimum(low_KPQ, found_BKPQ.amin(0), out=low_KPQ)

@@ -4,6 +4,7 @@ from ppfr.systems._catalogue import IMAGE_SETS as IMAGE_SETS
 from ppfr.systems._catalogue import MASKERS as MASKERS
 from ppfr.systems._catalogue import PROTOCOLS as PROTOCOLS
 from ppfr.systems._catalogue import make_masker as make_masker
+from ppfr.systems._catalogue import needs_secret as needs_secret
 from ppfr.systems._catalogue import read_images as read_images
 from ppfr.systems._catalogue import read_protocol as read_protocol
 from ppfr.systems._mixing import AdaptiveMixing as AdaptiveMixing

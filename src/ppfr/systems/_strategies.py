@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppfr.core import ImageMasker, ImageSet, InvalidInputError, derive_seed
-from ppfr.masking import Dctdp, Hfcf
 from ppfr.models import (
     PRETRAINED,
     AdaFace,
@@ -396,5 +395,5 @@ def _system(
         source="trained with ppfr",
         may_have_seen=seen,
     )
-    deployed = masker.at_rest() if isinstance(masker, Dctdp | Hfcf) else masker
+    deployed = masker.frozen()
     return MaskedSystem(masker=deployed, network=network.eval(), card=card)

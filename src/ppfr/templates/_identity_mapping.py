@@ -17,10 +17,11 @@ from ppfr.core import (
     ShapeError,
     SubjectKey,
     UnknownSchemeError,
+    unit_rows,
 )
 from ppfr.templates._polynomial_draws import draw_polynomial_keys
 from ppfr.templates._polynomial_mapping import PolynomialMapping
-from ppfr.templates._recorded import Payload, RecordedScheme, padded, unit_embeddings
+from ppfr.templates._recorded import Payload, RecordedScheme, padded
 from ppfr.templates._records import Record
 
 _PARAMETERS = struct.Struct("<IHHd")
@@ -206,7 +207,7 @@ class IdentityMapping(RecordedScheme):
             rows = slice(start, min(start + _ROWS_AT_ONCE, len(array_ND)))
             part = PolynomialKeys(coefficients_Mm=keys.coefficients_Mm[rows], exponents_Mm=keys.exponents_Mm[rows])
             mapped_NK = PolynomialMapping(self._shape, part, is_deployed=True).apply(
-                unit_embeddings(array_ND[rows], self.in_dim)
+                unit_rows(array_ND[rows], self.in_dim, "embeddings")
             )
             norm_N1 = np.linalg.norm(mapped_NK, axis=1, keepdims=True)
             if not (norm_N1 > 0).all():

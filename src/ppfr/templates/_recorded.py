@@ -20,35 +20,13 @@ from ppfr.core import (
     TemplateScheme,
     UnknownSchemeError,
     WrongKeyError,
+    unit_rows,
 )
 from ppfr.templates._records import PARAMETER_BYTES, Kind, Record, parse_record
 
 Payload = Literal["float32", "float16"]
 
 BINDING_BYTES = 32
-NORM_TOLERANCE = 1e-3
-
-
-def unit_embeddings(embeddings_ND: ArrayLike, dim: int) -> NDArray[np.float64]:
-    """Embeddings in double precision, of norm 1 to the last digit.
-
-    Raises:
-        ShapeError: not (N, dim).
-        RangeError: not finite, or not of norm 1 within a thousandth.
-    """
-    array_ND = np.asarray(embeddings_ND, dtype=np.float64)
-    if array_ND.ndim != 2 or array_ND.shape[1] != dim:
-        raise ShapeError(f"embeddings have shape {array_ND.shape}; this scheme takes (N, {dim})")
-    if not np.isfinite(array_ND).all():
-        raise RangeError("embeddings hold values that are not finite; check the network and its input")
-    norm_N = np.linalg.norm(array_ND, axis=1)
-    num_off = int((np.abs(norm_N - 1) > NORM_TOLERANCE).sum())
-    if num_off:
-        raise RangeError(
-            f"{num_off} of {len(norm_N)} embeddings are not of L2 norm 1 (within {NORM_TOLERANCE}); "
-            "divide each by its norm, or use an Embedder, which does"
-        )
-    return np.asarray(array_ND / norm_N[:, None])
 
 
 class RecordedScheme(TemplateScheme):
@@ -133,7 +111,7 @@ class RecordedScheme(TemplateScheme):
         array = np.asarray(embedding_D)
         if array.ndim != 1:
             raise ShapeError(f"the embedding has shape {array.shape}; this scheme takes ({self.in_dim},)")
-        values_K = self._values(unit_embeddings(array[None], self.in_dim)[0], key.material)
+        values_K = self._values(unit_rows(array[None], self.in_dim, "embeddings")[0], key.material)
         length = float(np.linalg.norm(values_K))
         if length == 0:
             raise RangeError("the embedding is mapped to nothing under this key; draw another key")

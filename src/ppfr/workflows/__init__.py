@@ -10,6 +10,7 @@ from ppfr.workflows._match import match_remove as match_remove
 from ppfr.workflows._match import match_status as match_status
 from ppfr.workflows._match import match_verify as match_verify
 from ppfr.workflows._photos import align_photos as align_photos
+from ppfr.workflows._photos import find_yunet as find_yunet
 from ppfr.workflows._photos import mask_photo as mask_photo
 from ppfr.workflows._run import list_recipes as list_recipes
 from ppfr.workflows._run import run_experiment as run_experiment

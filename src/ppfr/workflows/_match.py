@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, choose_device
-from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, read_image
+from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
 from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.secure import ThreePartyMatcher
@@ -90,8 +90,7 @@ class FaceReader:
         rng = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "little"))
         rows = []
         for start in range(0, len(crops), _AT_ONCE):
-            pixels_NHWC = torch.from_numpy(np.stack(crops[start : start + _AT_ONCE]))
-            image_BCHW = pixels_NHWC.permute(0, 3, 1, 2).contiguous().float() / 255.0
+            image_BCHW = float_images(np.stack(crops[start : start + _AT_ONCE])).contiguous()
             with torch.no_grad():
                 rows.append(embedder.embed(system.masker.mask(image_BCHW.to(where), rng=rng)).cpu().double().numpy())
         row_ND = np.concatenate(rows)

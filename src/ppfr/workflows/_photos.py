@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
 from ppfr.core import MissingAssetError, MissingWeightsError
-from ppfr.data import CROP_SHAPE, Aligner, align_folder, read_image, write_crop
+from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
 from ppfr.masking import visualise, write_masked
 from ppfr.systems._catalogue import make_masker, needs_secret, read_or_create_secret
 from ppfr.systems._system import SECRET_FILE
@@ -81,7 +80,7 @@ def mask_photo(
         path = secret_path or out_dir / SECRET_FILE
         secret, was_drawn = read_or_create_secret(path)
     masker = make_masker(method, secret=secret)
-    image_BCHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1)[None].float() / 255.0
+    image_BCHW = float_images(image_HWC[None])
     rng = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "little"))
     masked = masker.mask(image_BCHW, rng=rng)
     sent, picture = out_dir / f"{photo.stem}.masked.safetensors", out_dir / f"{photo.stem}.masked.png"

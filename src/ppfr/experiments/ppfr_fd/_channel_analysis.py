@@ -16,7 +16,7 @@ import torch
 import ppfr
 from ppfr.assets import write_atomically
 from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, choose_device, derive_seed
-from ppfr.data import StoredImageSet
+from ppfr.data import StoredImageSet, float_images
 from ppfr.masking import FrequencyChannels
 from ppfr.metrics import mean_with_interval
 from ppfr.models import Backbone
@@ -289,7 +289,7 @@ class _Run:
 
 
 def _batch(images: ImageSet, indices: Sequence[int], *, classes: dict[str, int], device: torch.device) -> Batch:
-    pixels = torch.from_numpy(images.read(indices)).permute(0, 3, 1, 2).float() / 255
+    pixels = float_images(images.read(indices))
     labels = torch.tensor([classes[images.subject_ids[index]] for index in indices], dtype=torch.int64)
     return Batch(
         images_BCHW=pixels.to(device), labels_B=labels.to(device), indices_B=torch.tensor(indices, dtype=torch.int64)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._answers import Kind
 from ppfr.secure._backends import _dealer, _worker
 from ppfr.secure._backends._certificates import write_certificates
 from ppfr.secure._backends._libraries import Mpyc, Spu
 from ppfr.secure._backends._processes import Message, Worker, Workers, free_ports
+from ppfr.secure._fixed_point import FixedPoint
 
 _BLOCK_BYTES = 1 << 25
 Route = Callable[[int, int, int], int]

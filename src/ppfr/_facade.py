@@ -1,0 +1,137 @@
+"""The functions that `ppfr` itself exports: three lines from import to a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppfr.core import ImageMasker, InvalidInputError, choose_device
+from ppfr.data import CROP_SHAPE, Aligner, PairProtocol, float_images, read_image
+from ppfr.evaluation import EvaluationSettings, VerificationRow
+from ppfr.evaluation import evaluate as evaluate_masked
+from ppfr.masking import SECRET_BYTES
+from ppfr.models import NetworkEmbedder, for_inference
+from ppfr.systems import MaskedSystem, load_system, make_masker, read_protocol, read_recogniser
+from ppfr.systems import needs_secret as method_needs_secret
+from ppfr.workflows import find_yunet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MaskedFace:
+    """A masked face and what it was masked with.
+
+    Attributes:
+        values_KPQ: (K, P, Q) float32: what leaves the device.
+        masker: the masker, to mask more faces of the same deployment.
+        secret: the deployment's 32-byte secret, which never leaves the device; None for methods without one.
+    """
+
+    values_KPQ: Tensor
+    masker: ImageMasker
+    secret: bytes | None
+
+    def __repr__(self) -> str:
+        shape = tuple(self.values_KPQ.shape)
+        return f"MaskedFace(method={self.masker.name!r}, shape={shape}, values=<redacted>, secret=<redacted>)"
+
+
+def mask(
+    photo: str | Path | NDArray[np.uint8],
+    *,
+    method: str = "ppfr-fd",
+    secret: bytes | None = None,
+    weights: Path | None = None,
+) -> MaskedFace:
+    """Mask the face in a photo.
+
+    Args:
+        photo: path of an image, or (H, W, 3) uint8 RGB. A 112x112 picture is taken as an aligned crop; in any other the
+            face is detected and aligned.
+        method: name of an image protection, as in `ppfr mask --method`.
+        secret: the deployment's 32-byte secret; a new one is drawn from the operating system if a method needs one and
+            none is given.
+        weights: directory with the face detector; None for PPFR_WEIGHTS. Aligned crops do not need it.
+
+    Returns:
+        The masked face, with the masker and the secret.
+
+    Raises:
+        InvalidInputError: unknown method, or a secret of another length.
+        ImageReadError: the photo cannot be read.
+        AlignmentError: no face, or several.
+        MissingWeightsError: the photo must be aligned, and the detector is not there.
+
+    Privacy: as stated for the method in its documentation. Whoever holds the secret can undo what depends on it.
+
+    >>> from ppfr.synthetic import SyntheticFaces
+    >>> masked = mask(SyntheticFaces(1, 1, seed=1).read([0])[0], method="ppfr-fd")
+    >>> tuple(masked.values_KPQ.shape)
+    (36, 28, 28)
+    """
+    image_HWC = read_image(Path(photo)) if isinstance(photo, str | Path) else np.asarray(photo)
+    if image_HWC.ndim != 3 or image_HWC.shape[-1] != 3 or image_HWC.dtype != np.uint8:
+        raise InvalidInputError(
+            f"Expected (H, W, 3) uint8 RGB for `photo`, got {image_HWC.dtype} of shape {image_HWC.shape}. "
+            "Convert it, or give the path of an image."
+        )
+    if image_HWC.shape != CROP_SHAPE:
+        image_HWC = Aligner(find_yunet(weights)).align(image_HWC)
+    needs_secret = method_needs_secret(method)
+    if needs_secret and secret is None:
+        secret = secrets.token_bytes(SECRET_BYTES)
+    masker = make_masker(method, secret=secret if needs_secret else None)
+    image_1CHW = float_images(image_HWC[None])
+    rng = torch.Generator().manual_seed(int.from_bytes(secrets.token_bytes(7), "little"))
+    with torch.no_grad():
+        masked_1KPQ = masker.mask(image_1CHW, rng=rng)
+    return MaskedFace(values_KPQ=masked_1KPQ[0], masker=masker, secret=secret if needs_secret else None)
+
+
+def evaluate(
+    system: str | Path | MaskedSystem,
+    protocol: str | PairProtocol,
+    *,
+    seed: int = 1,
+    device: str = "auto",
+    data: Path | None = None,
+    weights: Path | None = None,
+) -> VerificationRow:
+    """Measure how well a recogniser verifies the pairs of a protocol.
+
+    Args:
+        system: name of a public network, directory of a system that `ppfr train` wrote, or a loaded system.
+        protocol: name of a protocol, as in `ppfr evaluate --protocol`, or a protocol.
+        seed: of the masks' and the bootstrap's draws.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        data: directory of real faces; None for PPFR_DATA.
+        weights: directory of public networks; None for PPFR_WEIGHTS.
+
+    Returns:
+        Accuracy, EER, AUC and TAR at FAR, each with n and a 95 % interval over subjects.
+
+    Raises:
+        InvalidInputError: unknown system or protocol.
+        MissingAssetError: data or weights are not there.
+        DeviceError: the device is not there.
+    """
+    if isinstance(system, Path):
+        system = load_system(system)
+    elif isinstance(system, str):
+        system = read_recogniser(system, weights=weights)
+    where = choose_device(device)
+    return evaluate_masked(
+        system.masker,
+        NetworkEmbedder(for_inference(system.network).to(where)),
+        read_protocol(protocol, data=data) if isinstance(protocol, str) else protocol,
+        settings=EvaluationSettings(seed=seed),
+        device=str(where),
+    )
