@@ -6,3 +6,4 @@ from ppfr.experiments._catalogue import RECIPES as RECIPES
 from ppfr.experiments._context import PRESETS as PRESETS
 from ppfr.experiments._context import Budget as Budget
 from ppfr.experiments._context import RecipeContext as RecipeContext
+from ppfr.experiments._sections import SECTIONS as SECTIONS

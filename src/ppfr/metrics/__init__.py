@@ -4,10 +4,6 @@ from ppfr.metrics._bootstrap import mean_with_interval as mean_with_interval
 from ppfr.metrics._estimate import Estimate as Estimate
 from ppfr.metrics._folds import FoldAccuracy as FoldAccuracy
 from ppfr.metrics._folds import ten_fold_accuracy as ten_fold_accuracy
-from ppfr.metrics._hybrid_scores import HybridScore as HybridScore
-from ppfr.metrics._hybrid_scores import PrivacyMeasures as PrivacyMeasures
-from ppfr.metrics._hybrid_scores import hybrid_scores as hybrid_scores
-from ppfr.metrics._hybrid_scores import min_max_scores as min_max_scores
 from ppfr.metrics._identification import chance_rate as chance_rate
 from ppfr.metrics._identification import cmc as cmc
 from ppfr.metrics._identification import open_set_tpir as open_set_tpir

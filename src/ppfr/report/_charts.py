@@ -88,7 +88,7 @@ class Line:
 
 
 def trade_off_chart(dots: Sequence[Dot], *, x_label: str, title: str, description: str, chance: float | None) -> str:
-    """Accuracy against leakage, with intervals in both directions; `chance` is the leakage that guessing gets."""
+    """Accuracy against leakage, with intervals in both directions; `chance` is the leakage at the chance level."""
     with style.context(["default", _STYLE]):
         axes = _axes(x_label, "Accuracy, %", (0, 98), (100, 100))
         is_crowded = any(dot.number for dot in dots)
@@ -101,34 +101,34 @@ def trade_off_chart(dots: Sequence[Dot], *, x_label: str, title: str, descriptio
         words = []
         if chance is not None:
             axes.axvline(100 * chance, **_CHANCE)
-            words = [axes.annotate("guessing", (100 * chance, axes.get_ylim()[0]), (5, 6), textcoords="offset points")]
+            words = [axes.annotate("chance", (100 * chance, axes.get_ylim()[0]), (5, 6), textcoords="offset points")]
         places = [(dot.number, 100 * dot.x, 100 * dot.y) for dot in dots if dot.number]
         place_numbers(axes, places, colours=_COLOURS, avoiding=words)
         return _chart(axes, title, description)
 
 
-def roc_chart(lines: Sequence[Line], *, low: float, title: str, description: str, least: float = 0.9) -> str:
-    """True accept rates over false accept rates from `low` to 1; what guessing gets is drawn as a thin dotted line.
+def roc_chart(lines: Sequence[Line], *, low: float, title: str, description: str, min_tar: float = 0.9) -> str:
+    """True accept rates over false accept rates from `low` to 1; the chance level is a thin dotted line.
 
-    `least` is a true accept rate that the axis holds, so that charts side by side can be read together.
+    `min_tar` is a true accept rate that the axis includes, so that charts side by side can be read together.
     """
     with style.context(["default", _STYLE]):
-        axes = _axes("False accept rate: strangers let in", "True accept rate, %", (low, 100 * least), (1, 100))
+        axes = _axes("False accept rate", "True accept rate, %", (low, 100 * min_tar), (1, 100))
         axes.set_xscale("log")
         axes.set_xlim(low, 1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         for line in lines:
             axes.plot(line.x, 100 * np.asarray(line.y), gid=_gid(line.label), **_stroke(line.series))
-        guesses = np.geomspace(max(low, axes.get_ylim()[0] / 100), 1, 40)
-        axes.plot(guesses, 100 * guesses, **_CHANCE)
+        chance = np.geomspace(max(low, axes.get_ylim()[0] / 100), 1, 40)
+        axes.plot(chance, 100 * chance, **_CHANCE)
         return _chart(axes, title, description)
 
 
 def queries_chart(lines: Sequence[Line], *, title: str, description: str) -> str:
     """Shares over numbers of queries, which are few and far between: each is marked."""
     with style.context(["default", _STYLE]):
-        axes = _axes("Queries a person", "People passed for, %", (lines[0].x[0], 0), (lines[0].x[-1], 100))
+        axes = _axes("Queries per subject", "Impersonation success rate, %", (lines[0].x[0], 0), (lines[0].x[-1], 100))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.minorticks_off()

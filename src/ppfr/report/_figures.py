@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from ppfr.report._findings import Part
-from ppfr.report._wording import count, number, percent, percent_interval
+from ppfr.report._wording import count, number, percent, percent_interval, points
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A number as shown: `main` large, beneath it `small` (the interval) and `sample` (n); `caveat` on hovering.
+    """The content of a table cell.
 
-    `reported` is what others published, labelled as theirs; beneath all that was measured here.
+    Attributes:
+        main: the number, printed large.
+        small: beneath it, its interval.
+        sample: beneath that, n.
+        notes: more lines beneath, such as the gap to the baseline.
+        caveat: shown when the pointer is on the asterisk that marks the number.
+        published: what others published, marked as theirs.
+        tone: "good", "caution", "bad" or "note" for verdicts; "" for numbers.
+        is_text: `main` is prose, which may break over lines.
     """
 
     main: str
     small: str = ""
     sample: str = ""
+    notes: tuple[str, ...] = ()
     caveat: str = ""
-    reported: str = ""
+    published: str = ""
+    tone: str = ""
+    is_text: bool = False
+
+    def with_note(self, *notes: str) -> Figure:
+        """The same with more lines beneath; empty ones are left out."""
+        return dataclasses.replace(self, notes=(*self.notes, *filter(None, notes)))
 
 
 MISSING = Figure(main="–")
 
 
-def share_figure(estimate: Part | None, digits: int = 1) -> Figure:
+def share_figure(estimate: Mapping[str, Any] | None, digits: int = 1) -> Figure:
     """A share with its interval and n."""
     if estimate is None:
         return MISSING
@@ -37,18 +53,27 @@ def share_figure(estimate: Part | None, digits: int = 1) -> Figure:
     )
 
 
-def plain_figure(estimate: Part | None, digits: int = 3, unit: str = "") -> Figure:
+def plain_figure(estimate: Mapping[str, Any] | None, digits: int = 3) -> Figure:
     """A plain number with its interval and n."""
     if estimate is None:
         return MISSING
-    ends = " to ".join(number(estimate[end], digits) for end in ("low", "high"))
     return Figure(
-        main=number(estimate["value"], digits) + unit,
-        small=ends,
+        main=number(estimate["value"], digits),
+        small=" to ".join(number(estimate[end], digits) for end in ("low", "high")),
         sample=_sample(estimate),
         caveat=estimate["caveat"],
     )
 
 
-def _sample(estimate: Part) -> str:
+def gap_words(gap: Mapping[str, Any] | None) -> str:
+    """A paired gap in percentage points with its interval, as in "−0.42 points (−0.80 to −0.03)"; "" if None."""
+    return "" if gap is None else f"{points(gap['value'])} points ({points(gap['low'])} to {points(gap['high'])})"
+
+
+def text_figure(words: str, *, tone: str = "") -> Figure:
+    """Prose in a table cell."""
+    return Figure(main=words, is_text=True, tone=tone)
+
+
+def _sample(estimate: Mapping[str, Any]) -> str:
     return f"n\u00a0=\u00a0{count(estimate['n'])}"

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 
 from ppfr.assets import read_record, write_atomically
-from ppfr.core import InvalidInputError, Record, kind_of
-from ppfr.report._figures import MISSING
-from ppfr.report._findings import IS_BROKEN_AT, RECOGNISES_FROM
+from ppfr.core import InvalidInputError, PpfrError, Record
+from ppfr.report._blocks import Block, Drawing, Faces, Finding, Row, Table
+from ppfr.report._figures import MISSING, Figure
 from ppfr.report._pictures import read_grid
-from ppfr.report._template_findings import RULES as TEMPLATE_RULES
-from ppfr.report._template_view import TemplateView, template_view
-from ppfr.report._view import RecordView, record_view
+from ppfr.report._record_view import RecordView
+from ppfr.report._section import Section
 from ppfr.report._wording import count, listed, percent
+from ppfr.report.sections import SECTIONS
 
 _TONES = {"good": "✓ Holds", "caution": "! Mind", "bad": "✗ Fails", "note": "Note"}
+_MAX_FINDINGS = 12
 
-_RULES = (
-    f"A protection “does not hide who is in the picture” where the best adversary names at least "
-    f"{percent(IS_BROKEN_AT)} of the victims, by the lower end of the interval; it “hides only in part” where that end "
-    "lies above what guessing gets, or where one tells pairs of one person from pairs of two with at least "
-    f"{percent(RECOGNISES_FROM)} by that end; otherwise it withstood these attacks, which does not show that it "
-    "withstands others. Recovered faces “pass” where at least half are accepted, and “some” pass where more are than "
-    "of an average face. An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be "
-    "minded. A failed control voids a good verdict."
-)
+Item = TypeVar("Item")
 
 
 def write_report(
-    record_paths: Path | str | Sequence[Path | str], html_path: Path | str, *, with_pictures: bool = True
+    record_paths: Path | str | Sequence[Path | str],
+    html_path: Path | str,
+    *,
+    with_pictures: bool = True,
+    sections: Sequence[Section] = SECTIONS,
 ) -> Path:
     """Write one HTML page that holds everything it needs: styles, charts and pictures are in the file.
 
     Args:
-        record_paths: a `record.json`, or the folder of a run, or several of one kind to be shown side by side.
+        record_paths: a `record.json`, or the folder of a run, or several of them to be shown side by side.
         html_path: where the page goes; written whole or not at all.
         with_pictures: show the faces that lie in `pictures/` beside each record. With real people leave them out of
             whatever is passed on; the page then says that they were left out.
+        sections: what the page is made of; add your own to `SECTIONS`.
 
     Returns:
         `html_path`.
 
     Raises:
         MissingAssetError: a record is not there.
-        InvalidInputError: no record was given, one is damaged, or they are of two kinds.
+        InvalidInputError: no record was given, or one is damaged.
         StorageError: the page cannot be written.
     """
     paths = [record_paths] if isinstance(record_paths, str | Path) else list(record_paths)
@@ -61,71 +59,183 @@ def write_report(
     grids = [
         read_grid(folder, record, with_pictures=with_pictures) for folder, record in zip(folders, records, strict=True)
     ]
-    page = render_report(records, grids=grids)
+    page = render_report(records, grids=grids, sections=sections)
     html_path = Path(html_path)
     with write_atomically(html_path) as temporary:
         temporary.write_text(page, "utf-8")
     return html_path
 
 
-def render_report(records: Sequence[Record], *, grids: Sequence[dict[str, Any]]) -> str:
-    """The page as text; `grids` are the pictures of each record, as `read_grid` gives them."""
-    kinds = {kind_of(record) for record in records}
-    if len(kinds) > 1:
+def render_report(records: Sequence[Record], *, grids: Sequence[Faces], sections: Sequence[Section] = SECTIONS) -> str:
+    """The page as text.
+
+    Args:
+        records: checked records.
+        grids: the pictures of each record, as `read_grid` gives them.
+        sections: what the page is made of; background sections stand last.
+
+    Raises:
+        InvalidInputError: a section cannot render a record's rows.
+    """
+    sections = sorted(sections, key=lambda section: section.is_background)
+    pages = [
+        _record_page(RecordView(record, pictures=grid), sections, suffix=f"-{i}" if len(records) > 1 else "")
+        for i, (record, grid) in enumerate(zip(records, grids, strict=True), 1)
+    ]
+    used = [section for section in sections if any(section in page.shown for page in pages)]
+    titles = list(dict.fromkeys(page.title for page in pages))
+    return _template().render(
+        title=titles[0] if len(titles) == 1 else "Privacy and accuracy, side by side",
+        pages=pages,
+        summary=_summary(pages, used),
+        level=_levels(records),
+        css=_asset("report.css"),
+        tones=_TONES,
+        terms=dict(term for section in used for term in section.terms.items()),
+        rules=list(dict.fromkeys(section.rules for section in used if section.rules)),
+        version=metadata.version("ppfr"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Body:
+    """A section of one record, rendered to blocks."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _RecordPage:
+    """What the page shows of one record; `cells` of each system by section and column."""
+
+    view: RecordView
+    suffix: str
+    shown: Sequence[Section]
+    headline: str
+    findings: Sequence[Finding]
+    folded_findings: Sequence[Finding]
+    facts: Sequence[tuple[str, str]]
+    charts: Sequence[Drawing]
+    columns: Mapping[str, Sequence[str]]
+    rows: Sequence[tuple[Row, Mapping[tuple[str, str], Figure]]]
+    bodies: Sequence[_Body]
+
+    @property
+    def title(self) -> str:
+        """The experiment's."""
+        return str(self.view["experiment"]["title"])
+
+    @property
+    def summary(self) -> str:
+        """The experiment's."""
+        return str(self.view["experiment"]["summary"])
+
+
+def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) -> _RecordPage:
+    shown = [section for section in sections if _ask(section, view, section.is_shown)]
+
+    def gathered(ask: Callable[[Section], Iterable[Item]]) -> list[Item]:
+        return [item for section in shown for item in _ask(section, view, lambda _: list(ask(section)))]
+
+    of_record, of_systems = _sorted_findings(view, gathered(lambda section: section.findings(view)))
+    is_long = len(of_systems) > _MAX_FINDINGS
+    bodies = [
+        _Body(id=f"{section.anchor}{suffix}", title=section.title, blocks=blocks)
+        for section in shown
+        if (blocks := _ask(section, view, lambda v, s=section: list(s.blocks(v))))  # type: ignore[misc]
+    ]
+    return _RecordPage(
+        view=view,
+        suffix=suffix,
+        shown=shown,
+        headline=" ".join(gathered(lambda section: section.headline(view))) or "Nothing has been measured yet.",
+        findings=of_record if is_long else [*of_record, *of_systems],
+        folded_findings=of_systems if is_long else [],
+        facts=gathered(lambda section: section.facts(view)),
+        charts=gathered(lambda section: section.charts(view)),
+        columns={section.anchor: _ask(section, view, section.columns) for section in shown},
+        rows=list(_rows(view, shown)),
+        bodies=bodies,
+    )
+
+
+def _ask(section: Section, view: RecordView, ask: Callable[[RecordView], Item]) -> Item:
+    """What a section says; a damaged record ends in an error that names it and the kinds."""
+    try:
+        return ask(view)
+    except PpfrError:
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, StopIteration) as error:
+        name, kinds = view.record["experiment"]["name"], ", ".join(section.kinds) or "any kind"
         raise InvalidInputError(
-            "records on masked images and on templates have no columns in common; write a report of each kind"
+            f"record {name!r}: the section {section.title!r} cannot render its results of kind {kinds} "
+            f"({type(error).__name__}: {error}). Run the experiment again, or leave the section out."
+        ) from error
+
+
+def _sorted_findings(view: RecordView, findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """On the whole record, gravest first; then system by system."""
+    order = [system["name"] for system in view.systems]
+    of_record = sorted((f for f in findings if not f.system), key=lambda f: ("bad", "caution", f.tone).index(f.tone))
+    of_systems = sorted((f for f in findings if f.system), key=lambda f: order.index(f.system))
+    return of_record, of_systems
+
+
+def _rows(view: RecordView, shown: Sequence[Section]) -> Iterator[tuple[Row, Mapping[tuple[str, str], Figure]]]:
+    for system in view.systems:
+        if system["role"] == "control":
+            continue
+        cells: dict[tuple[str, str], Figure] = {}
+        for section in shown:
+            found = _ask(
+                section,
+                view,
+                lambda v, s=section, e=system: dict(  # type: ignore[misc]
+                    zip(s.columns(v), s.cells(v, e), strict=True)
+                ),
+            )
+            cells.update({(section.anchor, column): figure for column, figure in found.items()})
+        name = system["name"]
+        yield Row(label=view.named(name), key=view.key(name), note=system["role"], cells=()), cells
+
+
+def _summary(pages: Sequence[_RecordPage], sections: Sequence[Section]) -> tuple[Sequence[tuple[str, int]], Table]:
+    """Groups of columns as (section, number), and the one table of all systems of all records."""
+    columns = [
+        (section, column)
+        for section in sections
+        for column in dict.fromkeys(column for page in pages for column in page.columns.get(section.anchor, ()))
+    ]
+    groups = [(section.title, sum(other is section for other, _ in columns)) for section in sections]
+    rows = [
+        dataclasses.replace(
+            row,
+            note=row.note if len(pages) == 1 else f"{row.note} · {page.title}",
+            cells=[cells.get((section.anchor, column), MISSING) for section, column in columns],
         )
-    if kinds == {"templates"}:
-        return _render_templates(records)
-    views = [record_view(record, anchor=f"-{i}" if len(records) > 1 else "") for i, record in enumerate(records, 1)]
-    return _template("report.html.j2").render(
-        title=_title(views),
-        views=views,
-        grids={view.anchor: grid for view, grid in zip(views, grids, strict=True)},
-        protocols=list(dict.fromkeys(name for view in views for name in view.protocols)),
-        level=_levels(records),
-        css=_asset("report.css"),
-        tones=_TONES,
-        missing=MISSING,
-        glossary=_glossary(views),
-        rules=_RULES,
-        version=metadata.version("ppfr"),
-    )
-
-
-def _render_templates(records: Sequence[Record]) -> str:
-    views = [template_view(record, anchor=f"-{i}" if len(records) > 1 else "") for i, record in enumerate(records, 1)]
-    return _template("templates.html.j2").render(
-        title=_title(views),
-        views=views,
-        level=_levels(records),
-        css=_asset("report.css"),
-        tones=_TONES,
-        missing=MISSING,
-        glossary=json.loads(_asset("template-glossary.json")),
-        rules=TEMPLATE_RULES,
-        version=metadata.version("ppfr"),
-    )
+        for page in pages
+        for row, cells in page.rows
+    ]
+    table = Table(first="System", columns=[column for _, column in columns], rows=rows)
+    return [group for group in groups if group[1]], table
 
 
 def _levels(records: Sequence[Record]) -> str:
-    levels = sorted({f"{100 * e['level']:g} %" for record in records for e in _accuracies(record)})
-    return listed(levels) or "95 %"
+    levels = sorted({level for record in records for level in _levels_in(record["results"])})
+    return listed([f"{100 * level:g} %" for level in levels]) or "95 %"
 
 
-def _glossary(views: Sequence[RecordView]) -> list[tuple[str, str]]:
-    """The terms of the page; a third entry names the part of a view without which a term does not occur."""
-    terms = json.loads(_asset("glossary.json"))
-    return [(term, words) for term, words, *part in terms if not part or any(getattr(view, part[0]) for view in views)]
-
-
-def _title(views: Sequence[RecordView] | Sequence[TemplateView]) -> str:
-    titles = list(dict.fromkeys(view.record["experiment"]["title"] for view in views))
-    return titles[0] if len(titles) == 1 else "Privacy and accuracy, side by side"
-
-
-def _accuracies(record: Record) -> list[dict[str, Any]]:
-    return [p["eer"] for arm in record["arms"] for p in arm["protocols"]]
+def _levels_in(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        if {"value", "low", "high", "level"} <= value.keys():
+            yield value["level"]
+        for item in value.values():
+            yield from _levels_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _levels_in(item)
 
 
 def _asset(name: str) -> str:
@@ -133,7 +243,7 @@ def _asset(name: str) -> str:
 
 
 @functools.cache
-def _template(name: str) -> jinja2.Template:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
@@ -141,6 +251,5 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["count_"] = count
-    environment.filters["capitalize_"] = lambda words: words[:1].upper() + words[1:]
-    environment.filters["percent_"] = lambda place: percent(place / 100)
-    return environment.get_template(name)
+    environment.filters["percent_"] = percent
+    return environment.get_template("report.html.j2")

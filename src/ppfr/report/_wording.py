@@ -1,16 +1,18 @@
-"""Figures as words: how the report prints numbers, and nothing is printed more exactly than it was measured."""
+"""Figures as words. No figure is printed more exactly than it was measured."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 ROLE_WORDS = {
     "attack": "attack",
     "positive control": "control: must win",
-    "negative control": "control: must sit at chance",
+    "negative control": "control: must stay at chance",
 }
 SECRET_WORDS = {"known": "secret known", "unknown": "secret unknown", "none": "no secret to know"}
+KEY_WORDS = {"known": "keys known", "unknown": "keys unknown", "none": "no keys"}
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -61,7 +63,7 @@ def count(value: float) -> str:
 
 
 def rate(images_per_s: float) -> str:
-    """Images a second with about three digits.
+    """Images per second with about three digits.
 
     >>> rate(8.4567), rate(1234.5)
     ('8.46', '1\u202f230')
@@ -96,3 +98,24 @@ def listed(words: list[str]) -> str:
     if any("," in word for word in words):
         return f"{'; '.join(words[:-1])}; and {words[-1]}"
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested facts as (name, text) rows; long lists (curves) are left to the charts.
+
+    >>> flat_facts({"steps": 3, "plan": {"batch_size": 8}})
+    [('steps', '3'), ('plan: batch size', '8')]
+    """
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        words = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows.extend(flat_facts(value, f"{words}: "))
+        elif isinstance(value, list):
+            if len(value) <= 8:
+                rows.append((words, json.dumps(value)))
+        elif isinstance(value, float):
+            rows.append((words, f"{value:.4g}"))
+        else:
+            rows.append((words, str(value)))
+    return rows

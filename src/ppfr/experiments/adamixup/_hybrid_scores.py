@@ -7,11 +7,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import InvalidInputError, ProblemsError, RangeError
-from ppfr.metrics._estimate import Floats
-from ppfr.metrics._inputs import finite_scores
+from ppfr.core import InvalidInputError, ProblemsError, RangeError, ShapeError
 
 # Below this part of the largest magnitude a spread is the rounding of the inputs, not a difference of methods.
 _ROUNDING = 1e-9
@@ -128,7 +126,7 @@ def hybrid_scores(
     }
 
 
-def min_max_scores(values: ArrayLike, *, low: float = 0.5, high: float = 1.0) -> Floats:
+def min_max_scores(values: ArrayLike, *, low: float = 0.5, high: float = 1.0) -> NDArray[np.float64]:
     """Values of the methods compared, moved linearly so that the smallest becomes `low` and the largest `high`.
 
     Where all values are equal (but for rounding, a billionth of the largest magnitude) the quotient is 0/0. All of them
@@ -155,7 +153,11 @@ def min_max_scores(values: ArrayLike, *, low: float = 0.5, high: float = 1.0) ->
         >>> min_max_scores([0.5, 0.5]).tolist()
         [1.0, 1.0]
     """
-    values_N = finite_scores(values, "values")
+    values_N = np.asarray(values, dtype=np.float64)
+    if values_N.ndim != 1 or len(values_N) == 0:
+        raise ShapeError(f"values have shape {values_N.shape}; give (N,), N >= 2")
+    if not np.isfinite(values_N).all():
+        raise RangeError("values hold entries that are not finite; measure them anew, or leave the method out")
     if len(values_N) < 2:
         raise InvalidInputError("min-max normalisation of one value says nothing; give those of two methods or more")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -1,14 +1,15 @@
-"""AdaMixUp's measures and scores of the protections that a record holds."""
+"""AdaMixUp's measures and scores of the protected systems of a record."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ppfr.metrics import HybridScore, PrivacyMeasures, hybrid_scores
-from ppfr.report._findings import Part, arms_of, protocol_names, sees_mixed
+from ppfr.experiments.adamixup._hybrid_scores import HybridScore, PrivacyMeasures, hybrid_scores
+from ppfr.report import Entry, RecordView, sees_mixed
 
 MASKED_WEIGHT, RECOVERED_WEIGHT = 0.4, 0.6
+TOTAL_SCORE, PRIVACY_SCORE, ACCURACY_SCORE = "total score", "privacy score", "accuracy score"
 GAN, LINKAGE = "conditional-gan", "identity-linkage"
 
 
@@ -31,26 +32,30 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredArm:
-    """A protection with its measures S1 to S5 and its scores.
+class ScoredSystem:
+    """A protected system with its measures S1 to S5 and its scores.
 
     Attributes:
-        total_ends: what the total (mean) comes to with all measures at the lower, and at the upper ends of their
-            intervals, while the smallest and the largest of the normalisation set stay where they are.
-        judge: name of the recogniser behind S2 and S4.
+        system: its entry in the record.
+        measures: S1 to S5.
+        score: its scores among the systems compared.
+        total_ends: the total (mean) with all measures at the lower, and at the upper ends of their intervals, while the
+            smallest and the largest of the normalisation set stay where they are.
+        recogniser: name of the evaluation recogniser behind S2 and S4.
+        is_mixed: S1 to S4 are of mixed training images.
     """
 
-    arm: Part
+    system: Entry
     measures: Sequence[Measured]
     score: HybridScore
     total_ends: tuple[float, float]
-    judge: str
+    recogniser: str
     is_mixed: bool
 
 
-def scored_arms(record: Part) -> list[ScoredArm]:
-    """Every protection that has all five measures, in the order of the record; none if fewer than two have."""
-    found = {arm["name"]: measured for arm in arms_of(record, "protected") if (measured := _measures(record, arm))}
+def scored_systems(view: RecordView) -> list[ScoredSystem]:
+    """Every protected system that has all five measures, in the order of the record; none if fewer than two have."""
+    found = {s["name"]: measured for s in view.protected if (measured := _measures(view, s)) is not None}
     if len(found) < 2:
         return []
     scores = hybrid_scores(
@@ -58,40 +63,39 @@ def scored_arms(record: Part) -> list[ScoredArm]:
         masked_weight=MASKED_WEIGHT,
         recovered_weight=RECOVERED_WEIGHT,
     )
-    arms = {arm["name"]: arm for arm in record["arms"]}
     spans = _spans([measures for _, measures in found.values()])
     return [
-        ScoredArm(
-            arm=arms[name],
+        ScoredSystem(
+            system=view.system(name),
             measures=measures,
             score=scores[name],
             total_ends=(_total(measures, spans, end=0), _total(measures, spans, end=1)),
-            judge=attack["judge"],
+            recogniser=attack["recogniser"],
             is_mixed=sees_mixed(attack),
         )
         for name, (attack, measures) in found.items()
     ]
 
 
-def chosen_attack(record: Part, arm: Part, method: str) -> Part | None:
-    """The judged attack of a method on an arm: with the secret known if there is such a one, else the only one."""
+def chosen_attack(view: RecordView, kind: str, system: Entry, method: str) -> tuple[Entry, Entry] | None:
+    """(attack, row) of a method's attack on a system: with the secret known if there is one, else the only one."""
     found = [
-        a
-        for a in record["attacks"]
-        if a["arm"] == arm["name"] and a["method"] == method and a["role"] == "attack" and a["outcome"] is not None
+        (attack, row)
+        for attack, row in view.outcomes(kind, system["name"])
+        if attack["method"] == method and attack["role"] == "attack"
     ]
-    with_secret = [a for a in found if a["secret"] == "known"]  # noqa: S105 (a word of the record)
+    with_secret = [pair for pair in found if pair[0]["secret"] == "known"]
     if with_secret:
         return with_secret[0]
     return found[0] if len(found) == 1 else None
 
 
-def _measures(record: Part, arm: Part) -> tuple[Part, list[Measured]] | None:
-    attack, utility = chosen_attack(record, arm, GAN), _accuracy_ratio(record, arm)
-    recovery = None if attack is None else attack["outcome"]["recovery"]
-    if attack is None or utility is None or recovery is None or recovery.get("masked") is None:
+def _measures(view: RecordView, system: Entry) -> tuple[Entry, list[Measured]] | None:
+    chosen, utility = chosen_attack(view, "image_recovery", system, GAN), _accuracy_ratio(view, system)
+    if chosen is None or utility is None or chosen[1]["masked"] is None:
         return None
-    shown, recovered = recovery["masked"], recovery["recovered"]
+    attack, row = chosen
+    shown, recovered = row["masked"], row["recovered"]
     if shown["lpips"] is None or recovered["lpips"] is None:
         return None
     return attack, [
@@ -103,14 +107,17 @@ def _measures(record: Part, arm: Part) -> tuple[Part, list[Measured]] | None:
     ]
 
 
-def _accuracy_ratio(record: Part, arm: Part) -> Measured | None:
+def _accuracy_ratio(view: RecordView, system: Entry) -> Measured | None:
     """S5; its interval is that of the paired gap, over the baseline's accuracy as measured."""
-    first = next(iter(protocol_names(record)), None)
-    found = _protocol(arm, first)
-    baseline = next((_protocol(a, first) for a in record["arms"] if a["name"] == arm["baseline"]), None)
-    if found is None or baseline is None or baseline["accuracy"]["value"] <= 0:
+    if not view.protocols() or system["baseline"] is None:
         return None
-    below, gap = baseline["accuracy"]["value"], found["gap_to_baseline"]
+    protocol = view.protocols()[0]
+    found, baseline = (view.verification(name, *protocol) for name in (system["name"], system["baseline"]))
+    if found is None or baseline is None or found["accuracy"] is None or baseline["accuracy"] is None:
+        return None
+    below, gap = baseline["accuracy"]["value"], view.gap(system["name"], *protocol)
+    if below <= 0:
+        return None
     return Measured(
         value=found["accuracy"]["value"] / below,
         low=None if gap is None else 1 + gap["low"] / below,
@@ -119,15 +126,11 @@ def _accuracy_ratio(record: Part, arm: Part) -> Measured | None:
     )
 
 
-def _protocol(arm: Part, name: str | None) -> Part | None:
-    return next((p for p in arm["protocols"] if p["name"] == name and p["accuracy"] is not None), None)
-
-
-def _as_is(estimate: Part) -> Measured:
+def _as_is(estimate: Entry) -> Measured:
     return Measured(value=estimate["value"], low=estimate["low"], high=estimate["high"], n=estimate["n"])
 
 
-def _one_less(estimate: Part) -> Measured:
+def _one_less(estimate: Entry) -> Measured:
     return Measured(value=1 - estimate["value"], low=1 - estimate["high"], high=1 - estimate["low"], n=estimate["n"])
 
 

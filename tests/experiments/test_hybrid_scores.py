@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, ProblemsError, RangeError, ShapeError
-from ppfr.metrics import HybridScore, PrivacyMeasures, hybrid_scores, min_max_scores
+from ppfr.experiments.adamixup._hybrid_scores import HybridScore, PrivacyMeasures, hybrid_scores, min_max_scores
 
 # Table 2 of arXiv 2403.10558: total, Score_pp, Score_cls, LFW. For k:2-5 the paper prints LFW 98.20; its Score_cls and
 # its text ("0.82 lower than k=2") both say 98.10.

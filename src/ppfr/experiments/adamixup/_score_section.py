@@ -1,0 +1,128 @@
+"""AdaMixUp's composite scores on the page, and in words what each figure is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import final
+
+from ppfr.experiments.adamixup._scores import (
+    ACCURACY_SCORE,
+    LINKAGE,
+    MASKED_WEIGHT,
+    PRIVACY_SCORE,
+    RECOVERED_WEIGHT,
+    TOTAL_SCORE,
+    Measured,
+    ScoredSystem,
+    chosen_attack,
+    scored_systems,
+)
+from ppfr.report import (
+    MISSING,
+    Block,
+    Entry,
+    Figure,
+    Prose,
+    RecordView,
+    Row,
+    Section,
+    Table,
+    count,
+    listed,
+    number,
+    protocol_words,
+    published_words,
+    share_figure,
+)
+
+_COLUMNS = (
+    *("S1", "S2", "S3", "S4", "S5", "Score_pp", "Score_cls", "Total, mean", "Total, product"),
+    "Re-identification rate of identity linkage, rank-1",
+)
+
+
+@final
+class ScoreSection(Section):
+    """S1 to S5 and the scores that rank protected systems by them."""
+
+    kinds = ("image_recovery",)
+    title, anchor = "AdaMixUp's scores", "adamixup-scores"
+    terms = {  # noqa: RUF012
+        "S1 to S5": "Measures of AdaMixUp's authors: how far the masked image is from the face by LPIPS (S1) and by "
+        "identity (S2), the same of the recovered face (S3, S4), and accuracy over the baseline's (S5).",
+        "Score_pp, Score_cls, total": "Privacy (of S1 to S4) and accuracy (of S5) as places between the worst, 0.5, and "
+        "the best, 1, of the methods compared, and the mean or product of the two. They rank within that set and mean "
+        "nothing outside it.",
+    }
+
+    def is_shown(self, view: RecordView) -> bool:
+        """Where two protected systems or more have all measures."""
+        return bool(scored_systems(view))
+
+    def blocks(self, view: RecordView) -> Iterable[Block]:
+        """What the figures are, then the table."""
+        scored = scored_systems(view)
+        yield Prose(text=_words(view, scored), style="small")
+        yield Table(
+            first="System",
+            columns=_COLUMNS,
+            rows=[
+                Row(
+                    label=view.named(row.system["name"]),
+                    key=view.key(row.system["name"]),
+                    note="mixed training images" if row.is_mixed else "",
+                    cells=[*map(_measure, row.measures), *_scores(view, row), _linkage(view, row.system)],
+                )
+                for row in scored
+            ],
+            caption="More is more private (S1 to S4) or more accurate (S5); of the re-identification rate less is more "
+            "private.",
+        )
+
+
+def _measure(measured: Measured) -> Figure:
+    ends = (measured.low, measured.high)
+    interval = "" if None in ends else " to ".join(number(end, 3) for end in ends if end is not None)
+    return Figure(main=number(measured.value, 3), small=interval, sample=f"n\u00a0=\u00a0{count(measured.n)}")
+
+
+def _scores(view: RecordView, row: ScoredSystem) -> list[Figure]:
+    score = row.score
+    return [
+        Figure(main=number(value, 3), published=published_words(view, row.system, measure))
+        for value, measure in (
+            (score.pp, PRIVACY_SCORE),
+            (score.cls, ACCURACY_SCORE),
+            (score.total_mean, TOTAL_SCORE),
+            (score.total_product, ""),
+        )
+    ]
+
+
+def _linkage(view: RecordView, system: Entry) -> Figure:
+    chosen = chosen_attack(view, "re_identification", system, LINKAGE)
+    return MISSING if chosen is None else share_figure(chosen[1]["rank_1"])
+
+
+def _words(view: RecordView, scored: Sequence[ScoredSystem]) -> list[str]:
+    num, num_all = len(scored), len(view.protected)
+    recognisers = listed(list(dict.fromkeys(view.recogniser_label(row.recogniser) for row in scored)))
+    normalised = f"over the {num} protected systems of this record"
+    if num < num_all:
+        normalised = f"over the {num} of this record's {num_all} protected systems that have all five measures"
+    is_mixed = any(row.is_mixed for row in scored)
+    mixed = " Where training images are mixed, S1 to S4 are of the mixed images." if is_mixed else ""
+    return [
+        "S1 is LPIPS between a face and the picture of its masked image, S2 is 1 less their identity cosine; S3 and S4 "
+        "are the same two of what the conditional GAN recovers. S5 is the accuracy on "
+        f"{protocol_words(*view.protocols()[0])} over the baseline's; its interval is that of the paired gap, with the "
+        "baseline's accuracy taken as measured.",
+        f"Score_pp is {MASKED_WEIGHT:g} (S1 + S2) + {RECOVERED_WEIGHT:g} (S3 + S4), Score_cls is S5, each min-max "
+        f"normalised to 0.5 to 1 {normalised}; another set gives other scores. The authors' table prints the mean of "
+        "the two as the total, their text names the product (arXiv 2403.10558, equations 9 to 11).",
+        "The picture of a masked image is the image itself where it has one or three channels in [0, 1], else the mean "
+        f"of its channels as a grey picture.{mixed} Identity is measured with {recognisers}, which stands for the "
+        "authors' recogniser trained on plain faces (f_orig).",
+        "Re-identification is no part of the scores: they measure how pictures look, and do not contain whether an "
+        "adversary who learns to re-identify people from masked images can.",
+    ]

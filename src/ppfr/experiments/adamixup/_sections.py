@@ -1,0 +1,11 @@
+"""AdaMixUp's own sections of the report."""
+
+from __future__ import annotations
+
+from ppfr.experiments.adamixup._agreement_section import AgreementSection
+from ppfr.experiments.adamixup._score_section import ScoreSection
+from ppfr.experiments.adamixup._shares_section import SharesSection
+from ppfr.report import Section
+
+SECTIONS: tuple[Section, ...] = (ScoreSection(), SharesSection(), AgreementSection())
+"""Shown where a record has what they need: composite scores, shares of the strategy, agreement with published orders."""

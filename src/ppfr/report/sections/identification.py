@@ -1,0 +1,139 @@
+"""Identification, 1:N, with distractors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import final
+
+from ppfr.core import ALL_KEYS, GENUINE_TOKEN, STOLEN_TOKEN
+from ppfr.report._blocks import Block, Finding, Prose, Row, Table
+from ppfr.report._figures import MISSING, Figure, gap_words, share_figure
+from ppfr.report._record_view import Entry, RecordView
+from ppfr.report._section import Section
+from ppfr.report._wording import count, percent, percent_interval, points
+from ppfr.report.sections.verification import KEEPS_WITHIN
+
+_KIND = "identification"
+_SUMMARY = (ALL_KEYS, GENUINE_TOKEN)
+
+
+@final
+class Identification(Section):
+    """Rank-1 and FNIR of each system, by scenario."""
+
+    kinds = (_KIND,)
+    title, anchor = "Identification, 1:N", "identification"
+    terms = {  # noqa: RUF012
+        "Matcher holds all keys": "In 1:N the probe is mapped under every subject's own key before it is compared with "
+        "that subject's template.",
+        "Rank-1": "Share of searches with a mate in the gallery whose best candidate is the mate.",
+        "FNIR at FPIR": "False negative identification rate: share of searches with a mate that do not return it, at the "
+        "threshold where a search without a mate returns somebody at the stated rate.",
+    }
+    rules = (
+        "In 1:N recognition is kept where the paired interval of rank-1 rules out a loss above "
+        f"{100 * KEEPS_WITHIN:g} point; a loss above 5 points fails."
+    )
+
+    def headline(self, view: RecordView) -> Iterable[str]:
+        """Ranges of rank-1, and in how many systems it falls."""
+        plain = [row for system in view.of_role("baseline") if (row := _search(view, system)) is not None]
+        found = [(system, row) for system in view.protected if (row := _search(view, system)) is not None]
+        if not found or not plain:
+            return
+        gaps = [row["gap_to_baseline"]["rank_1"] for _, row in found if row["gap_to_baseline"] is not None]
+        yield (
+            f"Where the matcher holds all keys, rank-1 is {_span(found)}; without protection "
+            f"{percent(plain[0]['rank']['1']['value'], 2)}. The protection lowers rank-1 beyond the paired interval in "
+            f"{sum(gap['high'] < 0 for gap in gaps)} of {len(gaps)} systems and raises it in "
+            f"{sum(gap['low'] > 0 for gap in gaps)}."
+        )
+        kept = [(system, row) for system, _ in found if (row := _search(view, system, GENUINE_TOKEN)) is not None]
+        if kept:
+            yield f"In the genuine-token scenario rank-1 is {_span(kept)}."
+
+    def findings(self, view: RecordView) -> Iterable[Finding]:
+        """One per protected system."""
+        for system in view.protected:
+            row = _search(view, system)
+            if row is not None and row["gap_to_baseline"] is not None:
+                yield _finding(view, system, row)
+
+    def facts(self, view: RecordView) -> Iterable[tuple[str, str]]:
+        """Numbers of subjects and searches."""
+        for row in view.rows(_KIND)[:1]:
+            words = f"{count(row['num_references'])} subjects, {count(row['num_mated'])} searches with a mate"
+            yield "1:N", f"{words}, {count(row['num_unmated'])} without"
+
+    def columns(self, view: RecordView) -> Sequence[str]:
+        """Rank-1 in two scenarios."""
+        return [f"Rank-1, {scenario}" for scenario in _SUMMARY]
+
+    def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
+        """With the gap to the baseline."""
+        rows = [_search(view, system, scenario) for scenario in _SUMMARY]
+        return [MISSING if row is None else _rank_1(row) for row in rows]
+
+    def blocks(self, view: RecordView) -> Iterable[Block]:
+        """All figures."""
+        yield Prose(text=["A probe with a mate in the gallery must find it; a probe without one must find nobody."])
+        rows = [row for system in view.systems for row in view.rows(_KIND, system=system["name"])]
+        fpirs = list(dict.fromkeys(fpir for row in rows for fpir in row["fnir_at_fpir"]))
+        yield Table(
+            first="System",
+            columns=["Rank-1", *(f"FNIR at FPIR {fpir}" for fpir in fpirs), "Rank-5", "Rank-20"],
+            rows=[
+                Row(
+                    label=view.named(row["system"]),
+                    key=view.key(row["system"]),
+                    note=f"{row['scenario']}, {row['values']}",
+                    cells=[
+                        _rank_1(row),
+                        *(_fnir(row, fpir) for fpir in fpirs),
+                        *(Figure(main=percent(row["cmc"][min(k, len(row["cmc"])) - 1], 2)) for k in (5, 20)),
+                    ],
+                )
+                for row in rows
+            ],
+            caption="Under n the paired gap to the unprotected baseline: of rank-1 less is worse, of FNIR more is worse.",
+        )
+
+
+def _search(view: RecordView, system: Entry, scenario: str = ALL_KEYS) -> Entry | None:
+    return view.row(_KIND, system=system["name"], scenario=scenario, values="float32")
+
+
+def _rank_1(row: Entry) -> Figure:
+    gap = row["gap_to_baseline"]
+    return share_figure(row["rank"]["1"], 2).with_note(gap_words(None if gap is None else gap["rank_1"]))
+
+
+def _fnir(row: Entry, fpir: str) -> Figure:
+    gap = row["gap_to_baseline"]
+    words = gap_words(None if gap is None else gap["fnir_at_fpir"].get(fpir))
+    return share_figure(row["fnir_at_fpir"].get(fpir), 2).with_note(words)
+
+
+def _span(found: Sequence[tuple[Entry, Entry]]) -> str:
+    rows = [(row["rank"]["1"]["value"], system["label"]) for system, row in found]
+    (low, worst), (high, best) = min(rows), max(rows)
+    return f"{percent(low, 2)} ({worst}) to {percent(high, 2)} ({best})"
+
+
+def _finding(view: RecordView, system: Entry, row: Entry) -> Finding:
+    gap, rank = row["gap_to_baseline"]["rank_1"], row["rank"]["1"]
+    tone = "good" if gap["low"] >= -KEEPS_WITHIN else "caution" if gap["value"] > -0.05 else "bad"
+    text = (
+        f"Among {count(row['num_references'])} subjects, with the matcher holding all keys, rank-1 is "
+        f"{percent(rank['value'], 2)} (interval {percent_interval(rank, 2)}), {points(gap['value'])} points against the "
+        f"baseline ({points(gap['low'])} to {points(gap['high'])})."
+    )
+    for scenario, words in (
+        (GENUINE_TOKEN, "each probe under its own key"),
+        (STOLEN_TOKEN, "distractors under stolen keys"),
+    ):
+        found = _search(view, system, scenario)
+        if found is not None:
+            rates = "; ".join(f"{percent(e['value'])} at FPIR {fpir}" for fpir, e in found["fnir_at_fpir"].items())
+            text += f" With {words}: rank-1 {percent(found['rank']['1']['value'], 2)}, FNIR {rates}."
+    return Finding(tone=tone, title=f"{system['label']} in 1:N", text=text, system=system["name"])

@@ -1,0 +1,246 @@
+"""Re-identification: who is in a masked image, and do two images show one person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import final
+
+from ppfr.report import _charts as charts
+from ppfr.report._blocks import Bar, Bars, Block, Drawing, Finding, Mark
+from ppfr.report._drawings import trade_offs
+from ppfr.report._figures import MISSING, Figure, share_figure
+from ppfr.report._record_view import MAX_SENTENCES, Entry, RecordView, sees_mixed
+from ppfr.report._section import Section
+from ppfr.report._wording import count, listed, percent, percent_interval
+from ppfr.report.sections.verification import RECOGNISES_FROM, is_plain
+
+IS_BROKEN_AT = 0.5
+"""A protection whose target subjects are re-identified at least this often (lower end) does not prevent it."""
+
+_KIND = "re_identification"
+_MIXED = "Where a row says so, the adversary has an image of the mixed training set in place of a masked one."
+_WITHSTOOD = ("good", "withstood these attacks: none re-identified target subjects above the chance level")
+
+
+@final
+class ReIdentification(Section):
+    """Rates of the adversaries between the chance level and the upper bound."""
+
+    kinds = (_KIND,)
+    title, anchor = "Re-identification", "re-identification"
+    terms = {  # noqa: RUF012
+        "Secret": "Parameters of the protection that a deployment keeps to itself, such as the order of its channels. "
+        "Recognition works without the server knowing them, so identity survives them.",
+        "Target subject": "A person whose masked image or template the adversary has.",
+        "Re-identification rate, rank-1": "Share of masked images that the adversary assigns to the right person in a "
+        "gallery of plain photographs; rank-5: among the first five.",
+        "Chance level": "What an adversary who has seen nothing achieves: one in the gallery's size.",
+        "Upper bound": "What plain images achieve in place of protected ones.",
+        "Mixed training image": "A masked image summed with those of other people before a recogniser learns from it. "
+        "Mixing is for training sets: the image that is sent to be recognised is masked alone.",
+    }
+    rules = (
+        "A protection “does not prevent re-identification” where the best adversary re-identifies at least "
+        f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval; it “prevents it only in "
+        "part” where that end is above the chance level, or where an adversary distinguishes pairs of one person from "
+        f"pairs of two with at least {percent(RECOGNISES_FROM)} accuracy by that end; otherwise it withstood these "
+        "attacks, which does not show that it withstands others. A failed control voids a good verdict."
+    )
+
+    def is_shown(self, view: RecordView) -> bool:
+        """Where masked images are attacked, or are to be."""
+        return bool(_attacks(view))
+
+    def headline(self, view: RecordView) -> Iterable[str]:
+        """Who shares a verdict."""
+        verdicts: dict[str, list[str]] = {}
+        for system in view.protected:
+            verdicts.setdefault(verdict(view, system)[1], []).append(system["label"])
+        for words, labels in verdicts.items():
+            if len(view.protected) <= MAX_SENTENCES:
+                yield from (f"{label} {words}." for label in labels)
+            else:
+                who = f"All {len(labels)}" if len(labels) == len(view.protected) else listed(labels)
+                yield f"{who} {_plural(words) if len(labels) > 1 else words}."
+
+    def findings(self, view: RecordView) -> Iterable[Finding]:
+        """One per protected system."""
+        return [_finding(view, system) for system in view.protected]
+
+    def columns(self, view: RecordView) -> Sequence[str]:
+        """The rate of the best adversary."""
+        return ["Re-identification rate, rank-1"] if view.rows(_KIND) else []
+
+    def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
+        """With who achieved it."""
+        if not view.rows(_KIND):
+            return []
+        worst = _worst(view, system["name"])
+        return [MISSING if worst is None else share_figure(worst[1]["rank_1"]).with_note(adversary_words(view, worst[0]))]
+
+    def charts(self, view: RecordView) -> Iterable[Drawing]:
+        """Accuracy against the rate."""
+        rows = view.rows(_KIND)
+        if not rows:
+            return []
+
+        def rank_1(system: str) -> Entry | None:
+            worst = _worst(view, system)
+            return None if worst is None else worst[1]["rank_1"]
+
+        chance = min(row["chance_rank_1"] for row in rows)
+        label = "Re-identification rate of the best adversary, rank-1, %"
+        return trade_offs(view, rank_1, title="Re-identification", label=label, chance=chance)
+
+    def blocks(self, view: RecordView) -> Iterable[Block]:
+        """Bars of the rates, and of the accuracy on pairs."""
+        mixed = f" {_MIXED}" if any(sees_mixed(attack) for attack, _ in view.outcomes(_KIND)) else ""
+        rates = [
+            attack_bar(
+                view,
+                attack,
+                row["rank_1"],
+                f"{count(row['gallery_size'])} people; rank-5 {percent(row['rank_5']['value'])}",
+                chance=row["chance_rank_1"],
+                bound=row["plain_rank_1"]["value"],
+            )
+            for attack, row in view.outcomes(_KIND)
+        ]
+        if rates:
+            text = "The adversary compares its estimate with one plain photograph of each person in the gallery; rank-1."
+            yield Bars(title="Who is in the masked image?", text=text + mixed, bars=rates)
+        pairs = [
+            attack_bar(view, attack, row["accuracy"], row["protocol"], chance=0.5)
+            for system in view.systems
+            for attack, row in _pairs(view, system["name"])
+        ]
+        if pairs:
+            text = "Accuracy on the protocol's own pairs: one side as the server sees it, the other a plain photograph."
+            yield Bars(title="Do two images show one person? Masked against plain", text=text + mixed, bars=pairs)
+
+
+def attack_bar(
+    view: RecordView, attack: Entry, estimate: Entry, note: str, *, chance: float, bound: float | None = None
+) -> Bar:
+    """A share that an attack achieved on a system, between its chance level and upper bound."""
+    kind = view.role_words(attack) + (" · mixed training images" if sees_mixed(attack) else "")
+    marks = [Mark(value=chance, words="chance", is_dotted=True)]
+    return Bar(
+        group=attack["system"],
+        label=f"{attack['label']} on {view.label(attack['system'])}",
+        note=f"{kind} · {note}",
+        figure=share_figure(estimate),
+        colour=charts.colour_of(view.series(attack["system"])),
+        value=estimate["value"],
+        low=estimate["low"],
+        high=estimate["high"],
+        marks=marks if bound is None else [*marks, Mark(value=bound, words="upper bound")],
+    )
+
+
+def adversary_words(view: RecordView, attack: Entry) -> str:
+    """As in "U-Net recovery, secret known"."""
+    words = f"{attack['label']}, {view.knowledge_words(attack)}"
+    return f"{words}, mixed training images" if sees_mixed(attack) else words
+
+
+def verdict(view: RecordView, system: Entry) -> tuple[str, str]:
+    """(tone, words) on whether a system prevents re-identification."""
+    attacks = [a for a in _attacks(view) if a["system"] == system["name"] and a["role"] == "attack"]
+    done = {attack["name"] for attack, _ in view.outcomes(_KIND, system["name"])}
+    if not any(attack["name"] in done for attack in attacks):
+        return "note", "has not been attacked yet" if attacks else "is not attacked in this record"
+    worst = _worst(view, system["name"])
+    assert worst is not None
+    attack, row = worst
+    where = " from its mixed training images" if sees_mixed(attack) else ""
+    if row["rank_1"]["low"] >= IS_BROKEN_AT:
+        return "bad", f"does not prevent re-identification{where}"
+    if row["rank_1"]["low"] > row["chance_rank_1"]:
+        return "caution", f"prevents re-identification{where} only in part"
+    told = _best_at_pairs(view, system["name"])
+    if told is not None and told[1]["accuracy"]["low"] >= RECOGNISES_FROM:
+        why = "no attack re-identifies target subjects above the chance level, but one distinguishes pairs of one person"
+        return "caution", f"prevents re-identification{where} only in part: {why}"
+    if view.failed_controls(_attacks(view)):
+        return "note", "was not tested validly: a control failed"
+    if any(a["name"] not in done for a in _attacks(view) if a["system"] == system["name"]):
+        return "note", "has no verdict yet: some attacks on it have not run"
+    return _WITHSTOOD
+
+
+def _attacks(view: RecordView) -> list[Entry]:
+    return view.attacks_that_see("masked_images", "mixed_images")
+
+
+def _worst(view: RecordView, system: str) -> tuple[Entry, Entry] | None:
+    return view.worst_attack(_KIND, system, lambda row: float(row["rank_1"]["value"]))
+
+
+def _pairs(view: RecordView, system: str) -> Iterator[tuple[Entry, Entry]]:
+    for attack in view.attacks(system=system):
+        for row in view.rows("verification", source="attack", name=attack["name"]):
+            if row["accuracy"] is not None:
+                yield attack, row
+
+
+def _best_at_pairs(view: RecordView, system: str) -> tuple[Entry, Entry] | None:
+    return max(_pairs(view, system), key=lambda pair: pair[1]["accuracy"]["low"], default=None)
+
+
+def _plural(words: str) -> str:
+    first, _, rest = words.partition(" ")
+    verbs = {"does": "do", "prevents": "prevent", "has": "have", "was": "were", "is": "are"}
+    return f"{verbs.get(first, first)} {rest.replace('its ', 'their ').replace('on it ', 'on them ')}"
+
+
+def _finding(view: RecordView, system: Entry) -> Finding:
+    name, worst = system["name"], _worst(view, system["name"])
+    tone, words = verdict(view, system)
+    title = f"{system['label']} {words}"
+    if worst is None or tone == "note":
+        return Finding(tone="note", title=title, text="No re-identification rate can be given.", system=name)
+    attack, row = worst
+    with_secret = {
+        "known": "holding the deployment's secret",
+        "unknown": "without the deployment's secret",
+        "none": "knowing the method",
+    }[attack["secret"]]
+    text = (
+        f"From one {'mixed training' if sees_mixed(attack) else 'masked'} image, an adversary {with_secret} "
+        f"({attack['label']}) re-identifies {percent(row['rank_1']['value'])} of the target subjects among "
+        f"{count(row['gallery_size'])} people (interval {percent_interval(row['rank_1'])}; chance level "
+        f"{percent(row['chance_rank_1'], 2)}, plain images {percent(row['plain_rank_1']['value'])})."
+    )
+    without = [
+        other["rank_1"]
+        for each, other in view.outcomes(_KIND, name)
+        if each["role"] == "attack" and not each["threat_model"]["knows_secret"]
+    ]
+    if attack["threat_model"]["knows_secret"] and without:
+        best = max(without, key=lambda estimate: estimate["value"])
+        text += f" Without the secret the best of them achieves {percent(best['value'])} ({percent_interval(best)})."
+    told = _best_at_pairs(view, name)
+    if told is not None:
+        accuracy = told[1]["accuracy"]
+        text += (
+            f" {told[0]['label']} decides {percent(accuracy['value'])} of the pairs of {told[1]['protocol']} correctly "
+            f"(interval {percent_interval(accuracy)}; chance level one half)."
+        )
+    if sees_mixed(attack):
+        text += f" {_what_is_sent(view, system)}"
+    return Finding(tone=tone, title=title, text=text, system=name)
+
+
+def _what_is_sent(view: RecordView, system: Entry) -> str:
+    """Where the leakage stands of what a device sends, which is not mixed."""
+    if is_plain(system):
+        return "When somebody is recognised, a device sends the plain face: nothing is hidden then."
+    same = [
+        other["label"]
+        for other in view.protected
+        if other["masker"] == system["masker"]
+        and any(a["role"] == "attack" and not sees_mixed(a) for a, _ in view.outcomes(_KIND, other["name"]))
+    ]
+    found = f" stands under {listed(same)}" if same else " is not measured in this record"
+    return f"When somebody is recognised, a device sends a masked image that is not mixed; what that leaks{found}."
