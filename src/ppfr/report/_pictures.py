@@ -41,7 +41,9 @@ def read_grid(run_folder: Path, record: Record, *, with_pictures: bool) -> Faces
             f"the list of pictures {FOLDER}/{INDEX} is damaged ({type(error).__name__}); "
             "make the report without pictures"
         ) from error
-    note = "What the server sees is drawn by channel, each scaled to its own range, since it is not a picture of a face."
+    note = (
+        "What the server sees is drawn by channel, each scaled to its own range, since it is not a picture of a face."
+    )
     return Faces(rows=rows, note=note)
 
 

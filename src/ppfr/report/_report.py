@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,17 +135,21 @@ class _RecordPage:
 
 
 def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) -> _RecordPage:
-    shown = [section for section in sections if _ask(section, view, section.is_shown)]
+    shown = [section for section in sections if _is_shown(section, view)]
 
     def gathered(ask: Callable[[Section], Iterable[Item]]) -> list[Item]:
-        return [item for section in shown for item in _ask(section, view, lambda _: list(ask(section)))]
+        found: list[Item] = []
+        for section in shown:
+            with _damage_named(section, view):
+                found += ask(section)
+        return found
 
     of_record, of_systems = _sorted_findings(view, gathered(lambda section: section.findings(view)))
     is_long = len(of_systems) > _MAX_FINDINGS
     bodies = [
         _Body(id=f"{section.anchor}{suffix}", title=section.title, blocks=blocks)
         for section in shown
-        if (blocks := _ask(section, view, lambda v, s=section: list(s.blocks(v))))  # type: ignore[misc]
+        if (blocks := _blocks(section, view))
     ]
     return _RecordPage(
         view=view,
@@ -155,24 +160,40 @@ def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) 
         folded_findings=of_systems if is_long else [],
         facts=gathered(lambda section: section.facts(view)),
         charts=gathered(lambda section: section.charts(view)),
-        columns={section.anchor: _ask(section, view, section.columns) for section in shown},
+        columns={section.anchor: _columns(section, view) for section in shown},
         rows=list(_rows(view, shown)),
         bodies=bodies,
     )
 
 
-def _ask(section: Section, view: RecordView, ask: Callable[[RecordView], Item]) -> Item:
-    """What a section says; a damaged record ends in an error that names it and the kinds."""
+@contextlib.contextmanager
+def _damage_named(section: Section, view: RecordView) -> Iterator[None]:
+    """End in an error that names the record and the kinds where a section meets rows that it cannot read."""
     try:
-        return ask(view)
+        yield
     except PpfrError:
         raise
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, StopIteration, RuntimeError) as error:
         name, kinds = view.record["experiment"]["name"], ", ".join(section.kinds) or "any kind"
         raise InvalidInputError(
             f"record {name!r}: the section {section.title!r} cannot render its results of kind {kinds} "
             f"({type(error).__name__}: {error}). Run the experiment again, or leave the section out."
         ) from error
+
+
+def _is_shown(section: Section, view: RecordView) -> bool:
+    with _damage_named(section, view):
+        return section.is_shown(view)
+
+
+def _blocks(section: Section, view: RecordView) -> list[Block]:
+    with _damage_named(section, view):
+        return list(section.blocks(view))
+
+
+def _columns(section: Section, view: RecordView) -> Sequence[str]:
+    with _damage_named(section, view):
+        return section.columns(view)
 
 
 def _sorted_findings(view: RecordView, findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -189,14 +210,9 @@ def _rows(view: RecordView, shown: Sequence[Section]) -> Iterator[tuple[Row, Map
             continue
         cells: dict[tuple[str, str], Figure] = {}
         for section in shown:
-            found = _ask(
-                section,
-                view,
-                lambda v, s=section, e=system: dict(  # type: ignore[misc]
-                    zip(s.columns(v), s.cells(v, e), strict=True)
-                ),
-            )
-            cells.update({(section.anchor, column): figure for column, figure in found.items()})
+            with _damage_named(section, view):
+                found = zip(section.columns(view), section.cells(view, system), strict=True)
+                cells.update({(section.anchor, column): figure for column, figure in found})
         name = system["name"]
         yield Row(label=view.named(name), key=view.key(name), note=system["role"], cells=()), cells
 

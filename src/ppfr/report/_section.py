@@ -14,7 +14,8 @@ from ppfr.report._record_view import RecordView
 class Section(ABC):
     """Renders some kinds of result rows; several sections may read the same kind.
 
-    A section that meets damaged rows may raise KeyError, TypeError and the like: the page names the record and the kinds.
+    A section that meets damaged rows may raise KeyError, TypeError and the like: the error that ends the report names
+    the record and the kinds.
 
     Attributes:
         kinds: kinds of result rows that it renders.

@@ -29,8 +29,8 @@ from ppfr.report import (
 _MAX_SHOWN = 8
 _MIN_ROWS = 3  # two rows agree or do not; a coefficient of them says no more
 _ACCURACY_RULE = (
-    "A protected system and its own baseline are distinguished by the paired interval of their gap; any other two where their "
-    "intervals do not overlap, which is the stricter rule."
+    "A protected system and its own baseline are distinguished by the paired interval of their gap; any other two "
+    "where their intervals do not overlap, which is the stricter rule."
 )
 _TOTAL_RULE = (
     "Totals (means) are distinguished where their ranges do not overlap. A range is the total with all of "

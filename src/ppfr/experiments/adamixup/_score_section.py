@@ -50,9 +50,9 @@ class ScoreSection(Section):
     terms = {  # noqa: RUF012
         "S1 to S5": "Measures of AdaMixUp's authors: how far the masked image is from the face by LPIPS (S1) and by "
         "identity (S2), the same of the recovered face (S3, S4), and accuracy over the baseline's (S5).",
-        "Score_pp, Score_cls, total": "Privacy (of S1 to S4) and accuracy (of S5) as places between the worst, 0.5, and "
-        "the best, 1, of the methods compared, and the mean or product of the two. They rank within that set and mean "
-        "nothing outside it.",
+        "Score_pp, Score_cls, total": "Privacy (of S1 to S4) and accuracy (of S5) as places between the worst, 0.5, "
+        "and the best, 1, of the methods compared, and the mean or product of the two. They rank within that set and "
+        "mean nothing outside it.",
     }
 
     def is_shown(self, view: RecordView) -> bool:

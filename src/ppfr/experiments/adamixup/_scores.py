@@ -84,7 +84,7 @@ def chosen_attack(view: RecordView, kind: str, system: Entry, method: str) -> tu
         for attack, row in view.outcomes(kind, system["name"])
         if attack["method"] == method and attack["role"] == "attack"
     ]
-    with_secret = [pair for pair in found if pair[0]["secret"] == "known"]
+    with_secret = [pair for pair in found if pair[0]["secret"] == "known"]  # noqa: S105 (a word of the record)
     if with_secret:
         return with_secret[0]
     return found[0] if len(found) == 1 else None

@@ -8,4 +8,4 @@ from ppfr.experiments.adamixup._shares_section import SharesSection
 from ppfr.report import Section
 
 SECTIONS: tuple[Section, ...] = (ScoreSection(), SharesSection(), AgreementSection())
-"""Shown where a record has what they need: composite scores, shares of the strategy, agreement with published orders."""
+"""Composite scores, shares of the strategy, agreement with published orders; each where a record has what it needs."""

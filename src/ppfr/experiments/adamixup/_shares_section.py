@@ -49,7 +49,8 @@ class SharesSection(Section):
         colours = {name: 1 + index for index, name in enumerate(columns)}
         yield Prose(
             text=[
-                "A strategy network chose for each batch how many images k to mix. A dash: k was not among its candidates."
+                "A strategy network chose for each batch how many images k to mix. A dash: k was not among its "
+                "candidates."
             ]
         )
         yield Table(

@@ -60,9 +60,9 @@ class Controls(Section):
             return
         yield Prose(
             text=[
-                "An attack that cannot win against an unprotected system proves nothing about a protected one; an attack "
-                "that beats chance where nothing is to be seen is measured wrongly. So each kind of attack is tried on "
-                "both."
+                "An attack that cannot win against an unprotected system proves nothing about a protected one; an "
+                "attack that beats chance where nothing is to be seen is measured wrongly. So each kind of attack is "
+                "tried on both."
             ]
         )
         yield Table(

@@ -46,7 +46,9 @@ class Cost(Section):
             templates = system["templates"]
             bytes_figure = MISSING
             if templates is not None:
-                bytes_figure = Figure(main=size(templates["bytes_per_template"]), small=f"{templates['out_dim']} values")
+                bytes_figure = Figure(
+                    main=size(templates["bytes_per_template"]), small=f"{templates['out_dim']} values"
+                )
             cells.append(bytes_figure)
         return cells
 

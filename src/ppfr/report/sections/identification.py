@@ -27,8 +27,8 @@ class Identification(Section):
         "Matcher holds all keys": "In 1:N the probe is mapped under every subject's own key before it is compared with "
         "that subject's template.",
         "Rank-1": "Share of searches with a mate in the gallery whose best candidate is the mate.",
-        "FNIR at FPIR": "False negative identification rate: share of searches with a mate that do not return it, at the "
-        "threshold where a search without a mate returns somebody at the stated rate.",
+        "FNIR at FPIR": "False negative identification rate: share of searches with a mate that do not return it, at "
+        "the threshold where a search without a mate returns somebody at the stated rate.",
     }
     rules = (
         "In 1:N recognition is kept where the paired interval of rank-1 rules out a loss above "
@@ -95,7 +95,8 @@ class Identification(Section):
                 )
                 for row in rows
             ],
-            caption="Under n the paired gap to the unprotected baseline: of rank-1 less is worse, of FNIR more is worse.",
+            caption="Under n the paired gap to the unprotected baseline: of rank-1 less is worse, of FNIR more is "
+            "worse.",
         )
 
 
@@ -125,8 +126,8 @@ def _finding(view: RecordView, system: Entry, row: Entry) -> Finding:
     tone = "good" if gap["low"] >= -KEEPS_WITHIN else "caution" if gap["value"] > -0.05 else "bad"
     text = (
         f"Among {count(row['num_references'])} subjects, with the matcher holding all keys, rank-1 is "
-        f"{percent(rank['value'], 2)} (interval {percent_interval(rank, 2)}), {points(gap['value'])} points against the "
-        f"baseline ({points(gap['low'])} to {points(gap['high'])})."
+        f"{percent(rank['value'], 2)} (interval {percent_interval(rank, 2)}), {points(gap['value'])} points against "
+        f"the baseline ({points(gap['low'])} to {points(gap['high'])})."
     )
     for scenario, words in (
         (GENUINE_TOKEN, "each probe under its own key"),

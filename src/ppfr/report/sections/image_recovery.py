@@ -27,14 +27,14 @@ class ImageRecovery(Section):
     title, anchor = "Image recovery", "image-recovery"
     terms = {  # noqa: RUF012
         "Recovered face": "A picture that the adversary makes from a masked image.",
-        _SUCCESS: "Share of target subjects as whom the evaluation recogniser accepts what was recovered, compared with "
-        "another image of the person, at the stated false accept or false match rate.",
+        _SUCCESS: "Share of target subjects as whom the evaluation recogniser accepts what was recovered, compared "
+        "with another image of the person, at the stated false accept or false match rate.",
         "SSIM, PSNR, LPIPS": "How alike two pictures are: by local structure (1 is identical), by pixels (dB, more is "
         "more alike), and by a network's features (0 is identical). They say little about identity.",
         "Identity cosine": "Cosine between the evaluation recogniser's embeddings of the recovered face and of the "
         "attacked image.",
-        "Average face": "The mean of the adversary's own faces, shown for everyone: what is recovered without looking at "
-        "the target subject.",
+        "Average face": "The mean of the adversary's own faces, shown for everyone: what is recovered without looking "
+        "at the target subject.",
     }
     rules = (
         "Recovered faces “pass” where at least half are accepted as the person, and “some” pass where more are than of "

@@ -41,7 +41,7 @@ class OracleAttacks(Section):
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """How many queries pass as half of the target subjects, by the first score-oracle and decision-oracle attack."""
+        """Queries that pass as half of the target subjects, by the first score-oracle and decision-oracle attack."""
         plain = {system["name"] for system in view.of_role("baseline")}
         for sees, words in (("scores", "returns scores"), ("decisions", "returns decisions alone")):
             found = [
@@ -61,8 +61,8 @@ class OracleAttacks(Section):
         outcomes = view.outcomes(_KIND)
         yield Prose(
             text=[
-                "A client presents probes of its own making and recovers the enrolled template from the answers. It has "
-                "no key, and claims any subject."
+                "A client presents probes of its own making and recovers the enrolled template from the answers. It "
+                "has no key, and claims any subject."
             ]
         )
         yield Table(
@@ -74,9 +74,9 @@ class OracleAttacks(Section):
                 "A photograph passes",
             ],
             rows=[_budget_row(view, *outcome) for outcome in outcomes if outcome[0]["role"] != "negative control"],
-            caption="The smallest measured number of queries per subject from which what is recovered passes for so many "
-            "of the target subjects, against another image at the first false match rate; a dash: not within the largest "
-            "budget. An operator's budget belongs below the first column.",
+            caption="The smallest measured number of queries per subject from which what is recovered passes for so "
+            "many of the target subjects, against another image at the first false match rate; a dash: not within the "
+            "largest budget. An operator's budget belongs below the first column.",
         )
         groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
         for attack, row in outcomes:
@@ -120,9 +120,10 @@ def _finding(view: RecordView, attack: Entry, row: Entry) -> Finding:
         title=f"{view.label(attack['system'])}: {row['answers']}",
         text=(
             f"With {count(last['num_queries'])} queries per subject, what is recovered passes against another image of "
-            f"the subject (FMR {fmr:g}) for {percent(share['value'])} of {targets} (interval {percent_interval(share)}); "
-            f"without a query {percent(unasked['value'])} ({percent_interval(unasked)}).{half} Mean cosine to the "
-            f"enrolled template {number(last['cosine']['value'], 2)}."
+            f"the subject (FMR {fmr:g}) for {percent(share['value'])} of {targets} (interval "
+            f"{percent_interval(share)}); without a query {percent(unasked['value'])} "
+            f"({percent_interval(unasked)}).{half} Mean cosine to the enrolled template "
+            f"{number(last['cosine']['value'], 2)}."
         ),
         system=attack["system"],
     )
@@ -173,7 +174,9 @@ def _group(view: RecordView, heading: str, budgets: Sequence[int], group: Sequen
         "Passes against another image of the subject, at the first false match rate. No query: the most often accepted "
         "of the adversary's own faces and their mean.",
     )
-    folded = [("another", place, f"Passes against another image at FMR {at['fmr']:g}") for place, at in enumerate(at_fmr)]
+    folded = [
+        ("another", place, f"Passes against another image at FMR {at['fmr']:g}") for place, at in enumerate(at_fmr)
+    ]
     folded = folded[1:]
     folded += [
         ("enrolled", place, f"Accepted as the enrolled template at FMR {at['fmr']:g}")

@@ -28,8 +28,8 @@ class ProvenanceAndData(Section):
     title, anchor = "How it was made", "provenance"
     is_background = True
     terms = {  # noqa: RUF012
-        "System, baseline": "What is evaluated: a chain of masker, recogniser, template scheme and matcher, as far as it "
-        "has them; the system without protection that it is compared with.",
+        "System, baseline": "What is evaluated: a chain of masker, recogniser, template scheme and matcher, as far as "
+        "it has them; the system without protection that it is compared with.",
         "Interval": "Where the figure may lie for people other than those tested: 95 of 100 such intervals hold the "
         "truth. Made by drawing people, not images, anew. Keys are not drawn anew.",
         "n": "How many comparisons, searches, images or people a figure rests on.",
@@ -78,7 +78,9 @@ class ProvenanceAndData(Section):
         yield from _pretraining(view)
         yield from _data(view)
         yield _stages(view)
-        facts = [(name.replace("_", " "), "unknown" if value is None else str(value)) for name, value in machine.items()]
+        facts = [
+            (name.replace("_", " "), "unknown" if value is None else str(value)) for name, value in machine.items()
+        ]
         facts += [("python", view["software"]["python"]), *view["software"]["packages"].items()]
         config = json.dumps(experiment["config"], indent=1, ensure_ascii=False)
         yield Details(

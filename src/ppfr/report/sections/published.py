@@ -18,8 +18,8 @@ class Published(Section):
 
     title, anchor = "Published results", "published"
     terms = {  # noqa: RUF012
-        "Published result": "What a method's authors published, on their data and with their training; shown beside our "
-        "figures and never among them.",
+        "Published result": "What a method's authors published, on their data and with their training; shown beside "
+        "our figures and never among them.",
     }
 
     def is_shown(self, view: RecordView) -> bool:

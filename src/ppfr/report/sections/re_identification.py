@@ -76,7 +76,9 @@ class ReIdentification(Section):
         if not view.rows(_KIND):
             return []
         worst = _worst(view, system["name"])
-        return [MISSING if worst is None else share_figure(worst[1]["rank_1"]).with_note(adversary_words(view, worst[0]))]
+        return [
+            MISSING if worst is None else share_figure(worst[1]["rank_1"]).with_note(adversary_words(view, worst[0]))
+        ]
 
     def charts(self, view: RecordView) -> Iterable[Drawing]:
         """Accuracy against the rate."""
@@ -107,7 +109,9 @@ class ReIdentification(Section):
             for attack, row in view.outcomes(_KIND)
         ]
         if rates:
-            text = "The adversary compares its estimate with one plain photograph of each person in the gallery; rank-1."
+            text = (
+                "The adversary compares its estimate with one plain photograph of each person in the gallery; rank-1."
+            )
             yield Bars(title="Who is in the masked image?", text=text + mixed, bars=rates)
         pairs = [
             attack_bar(view, attack, row["accuracy"], row["protocol"], chance=0.5)
@@ -150,6 +154,17 @@ def verdict(view: RecordView, system: Entry) -> tuple[str, str]:
     done = {attack["name"] for attack, _ in view.outcomes(_KIND, system["name"])}
     if not any(attack["name"] in done for attack in attacks):
         return "note", "has not been attacked yet" if attacks else "is not attacked in this record"
+    found = _leak(view, system)
+    if found is not None:
+        return found
+    if view.failed_controls(_attacks(view)):
+        return "note", "was not tested validly: a control failed"
+    if any(a["name"] not in done for a in _attacks(view) if a["system"] == system["name"]):
+        return "note", "has no verdict yet: some attacks on it have not run"
+    return _WITHSTOOD
+
+
+def _leak(view: RecordView, system: Entry) -> tuple[str, str] | None:
     worst = _worst(view, system["name"])
     assert worst is not None
     attack, row = worst
@@ -160,13 +175,9 @@ def verdict(view: RecordView, system: Entry) -> tuple[str, str]:
         return "caution", f"prevents re-identification{where} only in part"
     told = _best_at_pairs(view, system["name"])
     if told is not None and told[1]["accuracy"]["low"] >= RECOGNISES_FROM:
-        why = "no attack re-identifies target subjects above the chance level, but one distinguishes pairs of one person"
+        why = "no attack re-identifies anybody above the chance level, but one distinguishes pairs of one person"
         return "caution", f"prevents re-identification{where} only in part: {why}"
-    if view.failed_controls(_attacks(view)):
-        return "note", "was not tested validly: a control failed"
-    if any(a["name"] not in done for a in _attacks(view) if a["system"] == system["name"]):
-        return "note", "has no verdict yet: some attacks on it have not run"
-    return _WITHSTOOD
+    return None
 
 
 def _attacks(view: RecordView) -> list[Entry]:

@@ -21,8 +21,8 @@ class SecureDecisions(Section):
     kinds = (_KIND,)
     title, anchor = "Decisions under secret sharing", "secure-decisions"
     terms = {  # noqa: RUF012
-        "Under secret sharing": "By parties of which none holds more than random-looking shares of templates and probes, "
-        "and which reconstruct nothing but the decision.",
+        "Under secret sharing": "By parties of which none holds more than random-looking shares of templates and "
+        "probes, and which reconstruct nothing but the decision.",
     }
     rules = "Secure decisions must be those of the same integers in the clear; they may differ from float scores."
 
@@ -170,8 +170,8 @@ def _traffic(view: RecordView) -> Table:
         first="System",
         columns=columns,
         rows=rows,
-        caption="Sent by the busiest party for one probe, and rounds; the probe itself and the answers to the client are "
-        "not counted.",
+        caption="Sent by the busiest party for one probe, and rounds; the probe itself and the answers to the client "
+        "are not counted.",
     )
 
 

@@ -24,10 +24,10 @@ class TemplateInversion(Section):
     kinds = (_KIND, "key_selection")
     title, anchor = "Irreversibility", "irreversibility"
     terms = {  # noqa: RUF012
-        "Subject key": "Drawn for each subject and each enrolment; the mapping depends on it. It is kept apart from the "
-        "template.",
-        "Passes at FMR": "An embedding recovered from a template is accepted against another image of the person, at the "
-        "recogniser's threshold for that false match rate on plain embeddings.",
+        "Subject key": "Drawn for each subject and each enrolment; the mapping depends on it. It is kept apart from "
+        "the template.",
+        "Passes at FMR": "An embedding recovered from a template is accepted against another image of the person, at "
+        "the recogniser's threshold for that false match rate on plain embeddings.",
         "If solved": "The same where templates that the solver did not fit count as failures, as is common in the "
         "literature. It can be far too low: see the column before.",
     }
@@ -46,8 +46,8 @@ class TemplateInversion(Section):
             (low, worst), (high, best) = min(rows), max(rows)
             yield (
                 "With template and key, a solver recovers an embedding that passes as the person (FMR "
-                f"{found[0][1][1]['at_fmr'][0]['fmr']:g}) for {percent(low, 2)} ({worst}) to {percent(high, 2)} ({best}) "
-                "of the target subjects."
+                f"{found[0][1][1]['at_fmr'][0]['fmr']:g}) for {percent(low, 2)} ({worst}) to {percent(high, 2)} "
+                f"({best}) of the target subjects."
             )
         both = [
             (system, gap["low"] >= -KEEPS_WITHIN and _tone(view, *worst) == "good")
@@ -59,7 +59,8 @@ class TemplateInversion(Section):
             yield f"{', '.join(good)} keeps recognition within 1 point and withstood the solvers."
         elif both:
             yield (
-                "No system both keeps recognition within 1 point in the stolen-token scenario and withstands the solvers."
+                "No system both keeps recognition within 1 point in the stolen-token scenario and withstands the "
+                "solvers."
             )
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
@@ -79,9 +80,7 @@ class TemplateInversion(Section):
             return []
         worst = _worst(view, system, ("known", "none"))
         return [
-            MISSING
-            if worst is None
-            else share_figure(worst[1]["at_fmr"][0]["success"]).with_note(worst[0]["label"])
+            MISSING if worst is None else share_figure(worst[1]["at_fmr"][0]["success"]).with_note(worst[0]["label"])
         ]
 
     def blocks(self, view: RecordView) -> Iterable[Block]:

@@ -25,13 +25,13 @@ class Unlinkability(Section):
     kinds = ("unlinkability", "renewal")
     title, anchor = "Unlinkability and renewability", "unlinkability"
     terms = {  # noqa: RUF012
-        "D_sys": "How well two templates of one person under two keys are distinguished from templates of two people: 0 "
-        "not at all, 1 always. Its value depends on the bins, so its chance level with them stands beside it.",
+        "D_sys": "How well two templates of one person under two keys are distinguished from templates of two people: "
+        "0 not at all, 1 always. Its value depends on the bins, so its chance level with them stands beside it.",
         "Renewal": "The subject is re-enrolled under a fresh key, as after a theft.",
     }
     rules = (
-        f"Templates can be linked where the lower end of D_sys is more than {LINKS_FROM:g} above the chance level of its "
-        "bins."
+        f"Templates can be linked where the lower end of D_sys is more than {LINKS_FROM:g} above the chance level of "
+        "its bins."
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:

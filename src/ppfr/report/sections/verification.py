@@ -34,20 +34,20 @@ class Verification(Section):
         "Mated (genuine), non-mated (impostor)": "A comparison of two images of one person, or of two people.",
         "TAR at FAR": "True accept rate, the share of mated comparisons accepted, at the threshold where the false "
         "accept rate, the share of non-mated comparisons accepted, has the stated value.",
-        "Equal error rate": "The error rate at the threshold where mated comparisons are rejected as often as non-mated "
-        "ones are accepted.",
+        "Equal error rate": "The error rate at the threshold where mated comparisons are rejected as often as "
+        "non-mated ones are accepted.",
         "Gap to baseline": "Difference in accuracy to the same recogniser without protection, in percentage points, on "
         "the same comparisons and resamples.",
-        "Evaluation recogniser": "A recogniser that took no part in any protected system; outcomes are measured with it. "
-        "Its own accuracy on plain images is listed, since a weak recogniser sees no leak.",
-        "Stolen-token scenario": "Everybody who claims an identity, impostors too, uses that subject's key. This is what "
-        "remains when keys leak, and what a server that holds all keys does.",
+        "Evaluation recogniser": "A recogniser that took no part in any protected system; outcomes are measured with "
+        "it. Its own accuracy on plain images is listed, since a weak recogniser sees no leak.",
+        "Stolen-token scenario": "Everybody who claims an identity, impostors too, uses that subject's key. This is "
+        "what remains when keys leak, and what a server that holds all keys does.",
         "Genuine-token scenario": "An impostor has only a key of their own. The gain over the stolen-token scenario is "
         "that of a second factor, not of the face.",
     }
     rules = (
-        "An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be minded. Recognition "
-        f"is kept where the paired interval rules out a loss above {100 * KEEPS_WITHIN:g} point. Below "
+        "An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be minded. "
+        f"Recognition is kept where the paired interval rules out a loss above {100 * KEEPS_WITHIN:g} point. Below "
         f"{percent(RECOGNISES_FROM)}, by the lower end of the interval, a system does not recognise."
     )
 
@@ -255,6 +255,7 @@ def _table(view: RecordView, fars: Sequence[str]) -> Iterator[Row]:
     for source, note, holder in holders:
         for row in view.rows("verification", source=source, name=holder["name"]):
             std = row["accuracy_std_over_folds"]
+            gap = gap_words(_gap(view, row)) if source == "system" else ""
             spread = "" if std is None else f"± {100 * std:.2f} over {row['num_folds']} folds"
             yield Row(
                 label=holder["label"],
@@ -262,7 +263,7 @@ def _table(view: RecordView, fars: Sequence[str]) -> Iterator[Row]:
                 key=view.key(holder["name"]) if source == "system" else "",
                 cells=[
                     Figure(main=protocol_words(row["protocol"], row["scenario"]), is_text=True),
-                    _accuracy(view, holder, row["protocol"], row).with_note(spread),
+                    _accuracy(view, holder, row["protocol"], row).with_note(spread, gap),
                     share_figure(row["eer"], 2),
                     *(share_figure(row["tar_at_far"].get(far)) for far in fars),
                 ],
