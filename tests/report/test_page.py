@@ -5,20 +5,19 @@ from __future__ import annotations
 import copy
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import pytest
 
 from ppfr.assets import write_record
-from ppfr.core import InvalidInputError, MissingAssetError, ShapeError
+from ppfr.core import InvalidInputError, MissingAssetError
 from ppfr.evaluation._picture_files import write_index, write_strip
-from ppfr.report import _charts, write_report
+from ppfr.report import MISSING, SECTIONS, Block, Entry, Figure, Prose, RecordView, Section, _charts, write_report
 
 Json = dict[str, Any]
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "rect", "circle", "path", "polygon"}
@@ -66,7 +65,7 @@ def run_folder(made_record: Json, tmp_path: Path) -> Path:
     for kind, label in (("original", "Original"), ("seen", "What the server sees"), ("recovered", "U-Net recovery")):
         write_strip(rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8), tmp_path / "pictures" / f"{kind}.png")
         rows.append({"file": f"{kind}.png", "label": label, "note": "PPFR-FD", "kind": kind})
-    write_index(tmp_path / "pictures", num_faces=3, rows=rows)
+    write_index(tmp_path / "pictures", rows=rows)
     return tmp_path
 
 
@@ -92,7 +91,7 @@ def test_page_is_well_formed_and_accessible(run_folder: Path) -> None:
     assert len(ids) == len(set(ids))
     for tag, attrs in page.tags:
         if tag == "img":
-            assert "3 victims" in attrs["alt"]
+            assert "of the target subjects" in attrs["alt"]
         if tag == "th":
             assert "scope" in attrs
         if tag == "a":
@@ -138,7 +137,7 @@ def test_charts_take_the_page_s_colours_and_nothing_from_the_caller_s_settings(
             assert f"{name}:" in css[1]
     assert not {tag for tag, _ in page.tags} & {"clippath", "defs", "font", "metadata"}
     assert [tag for tag, _ in page.tags].count("style") == 1
-    assert "Victims named by the best adversary, %" in page.text  # text stays text
+    assert "Re-identification rate of the best adversary, rank-1, %" in page.text  # text stays text
     for name, value in (("lines.linewidth", 9.0), ("font.size", 30.0), ("svg.fonttype", "path"), ("axes.grid", False)):
         monkeypatch.setitem(matplotlib.rcParams, name, value)
     before = dict(matplotlib.rcParams)
@@ -206,20 +205,23 @@ def test_roc_chart_shows_its_curve_where_it_is() -> None:
 def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json, run_folder: Path) -> None:
     _, page = page_of(run_folder)
     shown = page.text.replace("\u00a0", " ")
-    rates = [p[key] for a in made_record["arms"] for p in a["protocols"] for key in ("accuracy", "eer")]
-    rates += [e for a in made_record["arms"] for p in a["protocols"] for e in p["tar_at_far"].values()]
-    rates += [a["outcome"]["linkage"]["top1"] for a in made_record["attacks"]]
-    assert len(rates) == 2 * 2 + 2 * 3 + 7
+    results = made_record["results"]
+    verified = [row for row in results["verification"] if row["source"] != "attack"]
+    rates = [row[key] for row in verified for key in ("accuracy", "eer")]
+    rates += [e for row in verified for e in row["tar_at_far"].values()]
+    rates += [row["rank_1"] for row in results["re_identification"]]
+    assert len(rates) == 3 * 2 + 3 * 3 + 7
     for rate in rates:
         digits = [f"{100 * rate['value']:.{d}f} %" for d in (1, 2)]
         intervals = [f"{100 * rate['low']:.{d}f} to {100 * rate['high']:.{d}f}" for d in (1, 2)]
         assert any(text in shown for text in digits), digits
         assert any(text in shown for text in intervals), intervals
-    for attack in made_record["attacks"]:
-        for estimate in estimates(attack["outcome"]["recovery"]):
+    for row in results["image_recovery"]:
+        for estimate in estimates(row):
             assert any(f"{estimate['value'] * k:.{d}f}" in shown for k in (1, 100) for d in (1, 2, 3)) or (
                 estimate["value"] in (0, 1)
             )
+    for attack in made_record["attacks"]:
         assert attack["threat_model"]["in_words"] in shown
     for words in (
         made_record["experiment"]["command"],
@@ -234,8 +236,8 @@ def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json,
 def test_names_in_a_record_cannot_break_out_of_the_page(made_record: Json, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     made_record["experiment"]["title"] = evil
-    for arm in made_record["arms"]:
-        arm["label"] = evil
+    for system in made_record["systems"]:
+        system["label"] = evil
     for attack in made_record["attacks"]:
         attack["label"] = evil
     write_record(made_record, tmp_path / "record.json")
@@ -261,7 +263,7 @@ def test_damaged_pictures_are_refused(run_folder: Path) -> None:
     whole = index.read_text()
     for bad, told in (
         (whole.replace("seen.png", "../record.png"), "PNG files in pictures/ itself"),
-        (whole.replace('"num_faces"', '"faces"'), "is damaged"),
+        (whole.replace('"rows"', '"strips"'), "is damaged"),
         ("{", "is damaged"),
     ):
         index.write_text(bad)
@@ -273,33 +275,21 @@ def test_damaged_pictures_are_refused(run_folder: Path) -> None:
         page_of(run_folder)
 
 
-def test_strip_holds_the_faces_unchanged(tmp_path: Path) -> None:
-    faces = np.random.default_rng(1).integers(0, 255, (2, 8, 6, 3), dtype=np.uint8)
-    write_strip(faces, tmp_path / "strip.png")
-    strip = cv2.imread(str(tmp_path / "strip.png"), cv2.IMREAD_UNCHANGED)
-    assert strip is not None
-    assert strip.shape == (8, 16, 4)
-    np.testing.assert_array_equal(strip[:, :6, 2::-1], faces[0])
-    np.testing.assert_array_equal(strip[:, 10:, 2::-1], faces[1])
-    assert (strip[:, 6:10, 3] == 0).all()
-    with pytest.raises(ShapeError, match="uint8"):
-        write_strip(faces.astype(np.float32), tmp_path / "other.png")
-
-
 def test_partial_and_failed_records_are_shown_as_such(made_record: Json, tmp_path: Path) -> None:
     partial = copy.deepcopy(made_record)
     partial["status"] = "partial"
     partial["stages"][1]["status"] = "pending"
-    for attack in partial["attacks"]:
-        attack["outcome"] = attack["fit"] = None
-        if attack["control"]:
-            attack["control"]["is_met"] = None
-    partial["arms"][1].update(protocols=[], cost=None, training=None)
+    results = partial["results"]
+    partial["results"] = {
+        kind: [row for row in results[kind] if row.get("name", row.get("system")) == "unprotected"]
+        for kind in ("verification", "training", "cost")
+    }
     write_record(partial, tmp_path / "record.json")
     _, page = page_of(tmp_path)
     assert "This run is not finished" in page.text
     assert "has not been attacked yet" in page.text
-    assert "not judged yet" in page.text
+    assert "PPFR-FD is not measured yet." in page.text
+    assert "Not measured yet." in page.text
     partial["status"] = "failed"
     partial["stages"][1].update(status="failed", error={"kind": "RangeError", "message": "loss is not finite"})
     write_record(partial, tmp_path / "record.json")
@@ -324,3 +314,46 @@ def test_several_records_side_by_side(made_record: Json, tmp_path: Path) -> None
     with pytest.raises(MissingAssetError):
         write_report(tmp_path / "c" / "record.json", tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
+
+
+class _Own(Section):
+    """A section of a caller's."""
+
+    kinds = ("colour",)
+    title, anchor = "Colour", "colour"
+    terms = {"Hue": "An angle."}  # noqa: RUF012
+
+    def columns(self, view: RecordView) -> Sequence[str]:
+        return ["Hue of a system"]
+
+    def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
+        row = view.row("colour", system=system["name"])
+        return [MISSING if row is None else Figure(main=f"{row['hue']} degrees")]
+
+    def blocks(self, view: RecordView) -> Iterator[Block]:
+        yield Prose(text=["Measured by eye."])
+
+
+def test_a_caller_adds_sections_without_an_edit_of_the_report(made_record: Json, tmp_path: Path) -> None:
+    sections = (*SECTIONS, _Own())
+    write_record(made_record, tmp_path / "record.json")
+    assert 'id="colour"' not in page_of(tmp_path, sections=sections)[0]
+    made_record["results"]["colour"] = [{"system": "ppfr-fd", "hue": 211}]
+    made_record["schemas"]["colour"] = {}
+    write_record(made_record, tmp_path / "record.json")
+    text, page = page_of(tmp_path, sections=sections)
+    for words in ("211 degrees", "Hue of a system", "Measured by eye.", "An angle."):
+        assert words in page.text
+    assert text.index('id="colour"') < text.index('id="provenance"')
+    assert 'id="colour"' not in page_of(tmp_path)[0]
+
+
+def test_a_damaged_row_ends_in_an_error_that_names_record_and_kind(made_record: Json, tmp_path: Path) -> None:
+    sections = {"cost": "mask_images_per_s", "re_identification": "rank_1", "verification": "eer", "training": "fits"}
+    for kind, field in sections.items():
+        record = copy.deepcopy(made_record)
+        del record["results"][kind][0][field]
+        write_record(record, tmp_path / "record.json")
+        with pytest.raises(InvalidInputError, match=f"made:test.*{kind}.*{field}"):
+            page_of(tmp_path)
+    assert not (tmp_path / "report.html").exists()
