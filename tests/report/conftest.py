@@ -87,7 +87,13 @@ def provenance(name: str, used_as: str) -> Json:
 
 def fit_facts(start: float, end: float) -> Json:
     curve = [[s, end + (start - end) * math.exp(-s / 90) * (1 + 0.06 * math.sin(s))] for s in range(0, 600, 6)]
-    return {"steps": 600, "images_seen": 38400, "wall_s": 700.0, "plan": {"batch_size": 64, "epochs": 3}, "curve": curve}
+    return {
+        "steps": 600,
+        "images_seen": 38400,
+        "wall_s": 700.0,
+        "plan": {"batch_size": 64, "epochs": 3},
+        "curve": curve,
+    }
 
 
 class Builder:

@@ -8,8 +8,12 @@ from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, Record, choose_device
 from ppfr.evaluation import Experiment, run
-from ppfr.experiments import PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import PRESETS, RECIPES, SECTIONS, RecipeContext
+from ppfr.report import SECTIONS as REPORT_SECTIONS
 from ppfr.report import write_report
+
+ALL_SECTIONS = (*REPORT_SECTIONS, *SECTIONS)
+"""Those of every record, and those that papers add."""
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
 _TRACES = ("run.json", RECORD_FILE, "recogniser")
@@ -96,7 +100,7 @@ def run_experiment(
         "wall_s", and the paths "record" and "report".
     """
     record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
-    report = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE)
+    page = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE, sections=ALL_SECTIONS)
     controls = failed_controls(record)
     return {
         "is_sound": record["status"] == "complete" and not controls,
@@ -106,7 +110,7 @@ def run_experiment(
         "accuracy": accuracies(record),
         "wall_s": round(record["wall_s"], 1),
         "record": str(out_dir / RECORD_FILE),
-        "report": str(report),
+        "report": str(page),
     }
 
 
@@ -143,4 +147,7 @@ def accuracies(record: Record) -> dict[str, Any]:
 
 def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
     """Write the report of one or several records again; see `ppfr.report.write_report`."""
-    return {"report": str(write_report(list(records), out_path, with_pictures=with_pictures)), "records": len(records)}
+    return {
+        "report": str(write_report(list(records), out_path, with_pictures=with_pictures, sections=ALL_SECTIONS)),
+        "records": len(records),
+    }

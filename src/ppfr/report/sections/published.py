@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import final
 
 from ppfr.report._blocks import Block, Prose, Row, Table
-from ppfr.report._figures import Figure
+from ppfr.report._figures import text_figure
 from ppfr.report._published import ACCURACY, accuracy_measure, value_words
 from ppfr.report._record_view import Entry, RecordView
 from ppfr.report._section import Section
@@ -49,7 +49,7 @@ class Published(Section):
                 Row(
                     label=view.named(name),
                     key=view.key(name),
-                    cells=[Figure(main=_cell(figures, name, measure)) for measure in measures],
+                    cells=[text_figure(_cell(figures, name, measure)) for measure in measures],
                 )
                 for name in dict.fromkeys(system["name"] for system, _ in figures)
             ],

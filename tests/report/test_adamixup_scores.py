@@ -1,0 +1,119 @@
+"""AdaMixUp's scores from a record: which figures they are made of, and when there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppfr.experiments.adamixup._score_section import ScoreSection
+from ppfr.experiments.adamixup._scores import chosen_attack, scored_systems
+from ppfr.report import Prose, RecordView, Row, Table
+
+Json = dict[str, Any]
+
+
+def _scored(record: Json) -> Any:
+    return scored_systems(RecordView(record))
+
+
+def _row(record: Json, kind: str, attack: str) -> Any:
+    return next(row for row in record["results"][kind] if row["attack"] == attack)
+
+
+def _drop(record: Json, kind: str, **where: Any) -> None:
+    rows = record["results"][kind]
+    record["results"][kind] = [row for row in rows if any(row[name] != value for name, value in where.items())]
+
+
+def _table(record: Json) -> Table:
+    blocks = ScoreSection().blocks(RecordView(record))
+    return next(block for block in blocks if isinstance(block, Table))
+
+
+def _cells(rows: Sequence[Row]) -> list[Any]:
+    return [list(row.cells) for row in rows]
+
+
+def test_scores_are_those_of_the_equations(mixing_record: Json, read: Any) -> None:
+    rows = _scored(mixing_record)
+    protected = [system["name"] for system in mixing_record["systems"] if system["role"] == "protected"]
+    assert [row.system["name"] for row in rows] == protected
+    accuracy = lambda name: read.row(mixing_record, "verification", name=name)["accuracy"]["value"]  # noqa: E731
+    fused, utility = [], []
+    for name in protected:
+        recovery = _row(mixing_record, "image_recovery", f"gan-{name}")
+        shown, recovered = recovery["masked"], recovery["recovered"]
+        s1, s3 = (part["lpips"]["value"] for part in (shown, recovered))
+        s2, s4 = (1 - part["identity_cosine"]["value"] for part in (shown, recovered))
+        fused.append(0.4 * (s1 + s2) + 0.6 * (s3 + s4))
+        utility.append(accuracy(name) / accuracy("unprotected"))
+    pp, cls = ((np.array(v) - min(v)) / (max(v) - min(v)) / 2 + 0.5 for v in (fused, utility))
+    for row, privacy, kept in zip(rows, pp, cls, strict=True):
+        assert row.score.total_mean == pytest.approx((privacy + kept) / 2)
+        assert row.score.total_product == pytest.approx(privacy * kept)
+        low, high = row.total_ends
+        assert low < row.score.total_mean < high
+
+
+def test_measures_keep_their_intervals_the_right_way_round(mixing_record: Json, read: Any) -> None:
+    row = _scored(mixing_record)[0]
+    cosine = _row(mixing_record, "image_recovery", f"gan-{row.system['name']}")["recovered"]["identity_cosine"]
+    gap = read.row(mixing_record, "accuracy_gap", system=row.system["name"])["gap"]
+    s4, s5 = row.measures[3], row.measures[4]
+    assert (s4.low, s4.value, s4.high) == (1 - cosine["high"], 1 - cosine["value"], 1 - cosine["low"])
+    assert s5.low == pytest.approx(1 + gap["low"] / 0.9882)
+    assert s5.low < s5.value < s5.high
+
+
+def test_attack_with_the_secret_counts_and_of_several_without_none(mixing_record: Json) -> None:
+    known = next(attack for attack in mixing_record["attacks"] if attack["name"] == "gan-masking")
+    without = {**known, "name": "gan-masking-unknown", "secret": "unknown"}
+    mixing_record["attacks"].insert(0, without)
+    rows = mixing_record["results"]["image_recovery"]
+    rows.append({**_row(mixing_record, "image_recovery", "gan-masking"), "attack": "gan-masking-unknown"})
+
+    def chosen(method: str = "conditional-gan") -> Any:
+        view = RecordView(mixing_record)
+        found = chosen_attack(view, "image_recovery", view.system("masking"), method)
+        return None if found is None else found[0]
+
+    assert chosen() is known
+    known["secret"] = "none"
+    assert chosen() is None
+    mixing_record["attacks"].remove(known)
+    assert chosen() is without
+    assert chosen("another") is None
+
+
+def test_system_without_all_measures_leaves_the_set_and_the_page_says_so(mixing_record: Json) -> None:
+    lost = ["adaptive-2-6", "mixup-2", "noise"]
+    _row(mixing_record, "image_recovery", f"gan-{lost[0]}")["masked"]["lpips"] = None
+    _row(mixing_record, "image_recovery", f"gan-{lost[1]}")["masked"] = None
+    _drop(mixing_record, "verification", source="system", name=lost[2])
+    rows = _scored(mixing_record)
+    assert len(rows) == 9
+    names = [row.system["name"] for row in rows]
+    assert not set(lost) & set(names)
+    assert rows[0].score.compared == tuple(names)
+    prose = next(block for block in ScoreSection().blocks(RecordView(mixing_record)) if isinstance(block, Prose))
+    assert "over the 9 of this record's 12 protected systems" in " ".join(prose.text)
+
+
+def test_one_system_has_no_scores(mixing_record: Json) -> None:
+    rows = mixing_record["results"]["image_recovery"]
+    mixing_record["results"]["image_recovery"] = [row for row in rows if row["attack"] in ("gan-plain", "gan-masking")]
+    assert _scored(mixing_record) == []
+    assert not ScoreSection().is_shown(RecordView(mixing_record))
+
+
+def test_re_identification_stands_beside_the_scores_and_not_in_them(mixing_record: Json) -> None:
+    before = _table(mixing_record)
+    _row(mixing_record, "re_identification", "link-masking")["rank_1"].update(value=0.01, low=0.0, high=0.02)
+    after = _table(mixing_record)
+    assert after.columns[-1].startswith("Re-identification rate")
+    for old, new in zip(_cells(before.rows), _cells(after.rows), strict=True):
+        assert old[:-1] == new[:-1]
+    assert _cells(before.rows)[9][-1].main != _cells(after.rows)[9][-1].main
