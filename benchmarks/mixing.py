@@ -28,12 +28,12 @@ from torch import Tensor
 from ppfr.masking import MixUp, PpfrFd
 from ppfr.models import ArcFace, MobileFaceNet, StrategyNetwork
 from ppfr.training import (
-    AdaptiveMixingObjective,
+    AdaptiveMixingTask,
     Batch,
-    MarginObjective,
-    Objective,
-    OptimiserSettings,
+    MarginTask,
+    OptimizerSettings,
     StrategySettings,
+    TrainingTask,
 )
 
 BATCH_SIZE, NUM_CLASSES, CANDIDATES = 64, 1000, (2, 3, 4, 5)
@@ -55,44 +55,44 @@ def straightforward(masked_BKPQ: Tensor, num_images: int, max_weight: float, rng
 
 
 class Trainer:
-    """The steps of the loop without the loop: a turn for each player that has one."""
+    """The steps of the training loop without the loop: one update per optimizer group that is due."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective.train()
-        self.players = objective.players()
-        self.optimisers = {player.name: player.make_optimiser() for player in self.players}
+    def __init__(self, task: TrainingTask) -> None:
+        self.task = task.train()
+        self.groups = task.optimizer_groups()
+        self.optimizers = {group.name: group.make_optimizer() for group in self.groups}
         self.steps = 0
 
     def step(self, batch: Batch) -> None:
         rng = torch.Generator().manual_seed(self.steps)
-        self.objective.begin_step(self.steps, 0.5)
-        for player in self.players:
-            if self.steps % player.every_steps:
+        self.task.begin_step(self.steps, 0.5)
+        for group in self.groups:
+            if self.steps % group.every_steps:
                 continue
-            others = [p for o in self.players if o is not player for p in o.all_parameters()]
+            others = [p for o in self.groups if o is not group for p in o.all_parameters()]
             for parameter in others:
                 parameter.requires_grad_(False)
-            loss = self.objective.loss(player.name, batch, rng=rng, progress=0.5)["loss"]
-            self.optimisers[player.name].zero_grad(set_to_none=True)
+            loss = self.task.loss(group.name, batch, rng=rng, progress=0.5)["loss"]
+            self.optimizers[group.name].zero_grad(set_to_none=True)
             loss.backward()
             for parameter in others:
                 parameter.requires_grad_(True)
-            self.optimisers[player.name].step()
-        self.objective.end_step(self.steps, 0.5)
+            self.optimizers[group.name].step()
+        self.task.end_step(self.steps, 0.5)
         self.steps += 1
 
 
-def recogniser(masker: PpfrFd, *, mixer: MixUp | None) -> MarginObjective:
+def recogniser(masker: PpfrFd, *, mixer: MixUp | None) -> MarginTask:
     network = MobileFaceNet(in_shape=masker.spec.out_shape, dim=128, seed=1)
     head = ArcFace(NUM_CLASSES, 128, seed=1)
-    return MarginObjective(masker, network, head, mixer=mixer, optimiser=OptimiserSettings(lr=0.01))
+    return MarginTask(masker, network, head, mixer=mixer, optimizer=OptimizerSettings(lr=0.01))
 
 
-def adaptive(masker: PpfrFd, *, width: int) -> AdaptiveMixingObjective:
+def adaptive(masker: PpfrFd, *, width: int) -> AdaptiveMixingTask:
     strategy = StrategyNetwork(masker.spec.out_shape, len(CANDIDATES), width=width, seed=1)
     mixers = [MixUp(num_images=k) for k in CANDIDATES]
     settings = StrategySettings(every_steps=4)
-    return AdaptiveMixingObjective(recogniser(masker, mixer=None), mixers, strategy, settings=settings)
+    return AdaptiveMixingTask(recogniser(masker, mixer=None), mixers, strategy, settings=settings)
 
 
 def timed(action: Callable[[], object]) -> float:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ppfr.models import ArcFace, Backbone, MobileFaceNet, Restemmed, conv_stem, for_inference, ir18
+from ppfr.models import ArcFace, Backbone, MobileFaceNet, StemAdapter, conv_stem, for_inference, ir18
 from ppfr.models._prelu import PReLU
 
 NUM_CLASSES = 1000
@@ -32,7 +32,7 @@ def networks() -> dict[str, Backbone]:
     return {
         "MobileFaceNet y1, 3x112x112": y1,
         "MobileFaceNet small, 3x112x112": MobileFaceNet(variant="small", seed=0),
-        "y1 restemmed, 36x28x28": Restemmed(conv_stem((36, 28, 28), (64, 28, 28), seed=0), y1, "down28"),
+        "y1 restemmed, 36x28x28": StemAdapter(conv_stem((36, 28, 28), (64, 28, 28), seed=0), y1, "down28"),
         "IR-18, 3x112x112": ir18(seed=0),
     }
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import ImageMasker, MaskSpec, RunOptions
 from ppfr.models import ArcFace, Backbone, MobileFaceNet
-from ppfr.training import MarginObjective, OptimiserSettings, Plan, fit
+from ppfr.training import MarginTask, OptimizerSettings, Plan, fit
 
 BATCH_SIZE, SHAPE = 32, (3, 112, 112)
 
@@ -76,9 +76,9 @@ class Tiny(Backbone):
         return {}
 
 
-def _objective(network: Backbone) -> MarginObjective:
-    settings = OptimiserSettings(optimiser="sgd", lr=0.01)
-    return MarginObjective(Plain(), network, ArcFace(10, network.dim, seed=1), optimiser=settings)
+def _objective(network: Backbone) -> MarginTask:
+    settings = OptimizerSettings(optimizer="sgd", lr=0.01)
+    return MarginTask(Plain(), network, ArcFace(10, network.dim, seed=1), optimizer=settings)
 
 
 def bare_loop(images: Noise, network: Backbone) -> None:
@@ -97,8 +97,8 @@ def bare_loop(images: Noise, network: Backbone) -> None:
 
 def our_loop(images: Noise, network: Backbone) -> None:
     """`fit` with mirroring and logging, without the checkpoint that each run ends with."""
-    plan = Plan(passes=1, batch_size=BATCH_SIZE)
-    fit(_objective(network), images, plan=plan, seed=1, run_dir=None, device="cpu", progress=False)
+    plan = Plan(epochs=1, batch_size=BATCH_SIZE)
+    fit(_objective(network), images, plan=plan, seed=1, options=RunOptions(device="cpu", shows_progress=False))
 
 
 def _cpu_s(loop, images: Noise, network: Backbone) -> float:

@@ -23,7 +23,7 @@ from ppfr.core import (
 from ppfr.masking import PpfrFd, Unprotected
 from ppfr.training import Plan
 
-PLAN = Plan(passes=1, batch_size=8, max_steps=2, num_prefetch=0)
+PLAN = Plan(epochs=1, batch_size=8, max_steps=2, num_prefetch=0)
 SMALL = {"width": 4, "max_width": 8, "num_blocks": 0}
 
 

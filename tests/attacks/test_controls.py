@@ -22,7 +22,7 @@ ATTACKS = {
 
 
 def _plan(passes: int) -> Plan:
-    return Plan(passes=passes, batch_size=16, clip_norm=1.0, num_prefetch=0, flip=0.0)
+    return Plan(epochs=passes, batch_size=16, clip_norm=1.0, num_prefetch=0, flip=0.0)
 
 
 def _mean_ssim(recovered_NCHW, faces) -> float:

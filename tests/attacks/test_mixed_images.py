@@ -23,7 +23,7 @@ def _rng(seed: int = 0) -> torch.Generator:
 
 
 def _recovery(*, ignores_signs: bool, steps: int | None = None, **options) -> UNetRecovery:
-    plan = Plan(passes=1, batch_size=16, clip_norm=1.0, num_prefetch=0, flip=0.0, max_steps=steps)
+    plan = Plan(epochs=1, batch_size=16, clip_norm=1.0, num_prefetch=0, flip=0.0, max_steps=steps)
     return UNetRecovery(
         width=8,
         max_width=32,

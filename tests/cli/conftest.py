@@ -56,6 +56,6 @@ def crop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system that was trained for two steps by `ppfr train`, its secret beside it."""
     out = tmp_path_factory.mktemp("system") / "system"
-    arguments = f"train --images synthetic:6x4 --way scratch --network mobilefacenet-small --passes 1 --out {out}"
+    arguments = f"train --images synthetic:6x4 --strategy scratch --network mobilefacenet-small --epochs 1 --out {out}"
     assert run([*arguments.split(), "--batch-size", "12", "--json"]) == 0
     return out

@@ -14,7 +14,7 @@ from ppfr.data import read_image
 
 Ppfr = Callable[..., Any]  # the fixture of conftest
 
-FACES = ["--images", "synthetic:6x4", "--way", "scratch", "--network", "mobilefacenet-small"]
+FACES = ["--images", "synthetic:6x4", "--strategy", "scratch", "--network", "mobilefacenet-small"]
 
 
 @pytest.fixture
@@ -93,21 +93,21 @@ def test_no_face_and_several_faces(
     [
         ("mask good.png --out out --method blur", ["'blur'", "ppfr-fd", "unprotected"]),
         ("mask good.png --out out --secret short.key", ["31 bytes", "32"]),
-        ("mask good.png --out out --secret photos", ["photos is no file"]),
+        ("mask good.png --out out --secret photos", ["photos is not a file"]),
         ("train --out out --images lfw-train --method unprotected", ["--data", "PPFR_DATA", "ppfr data fetch lfw"]),
         ("train --out out --images nonsense", ["'nonsense'", "lfw-train", "synthetic:SUBJECTSxIMAGES"]),
         ("train --out out --images synthetic:0x3", ["synthetic:0x3", "whole numbers"]),
         ("train --out out --images nothing", ["nothing"]),
-        ("train --out out --images synthetic:6x4 --way magic", ["'magic'", "scratch", "distil", "adapt"]),
+        ("train --out out --images synthetic:6x4 --strategy magic", ["'magic'", "scratch", "distill", "finetune"]),
         ("train --out out --images synthetic:6x4 --method blur", ["'blur'", "ppfr-fd"]),
         ("train --out out --images synthetic:6x4 --network vgg", ["'vgg'", "mobilefacenet-small"]),
         ("train --out out --images synthetic:6x4 --head softmax", ["'softmax'", "arcface"]),
         ("train --out out --images synthetic:6x4 --teacher me", ["'me'", "mobilefacenet-y1"]),
         ("train --out out --images synthetic:6x4 --device tpu", ["'tpu'", "cpu", "cuda"]),
         ("train --out out --images synthetic:6x4 --device cuda:99", ["cuda:99", "use cpu or auto"]),
-        ("train --out out --images synthetic:6x4 --passes 0", ["passes"]),
+        ("train --out out --images synthetic:6x4 --epochs 0", ["epochs"]),
         ("train --out out --images synthetic:6x4 --precision 8", ["precision", "32-true"]),
-        ("train --out out --images synthetic:6x4 --way scratch --secret short.key", ["31 bytes", "32"]),
+        ("train --out out --images synthetic:6x4 --strategy scratch --secret short.key", ["31 bytes", "32"]),
         ("evaluate --model nobody", ["'nobody'", "mobilefacenet-y1", "ppfr train --out"]),
         ("evaluate --model nothing", ["masker.json", "ppfr train --out"]),
         ("evaluate --model mobilefacenet-y1", ["mobilefacenet_y1_ms1m.safetensors", "sha256", "--weights"]),

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
 
-from ppfr.cli import app, run
+from ppfr.cli import _choices, app, run
 from ppfr.core import InvalidInputError
+from ppfr.experiments.ppfr_fd import ANALYSIS_PRESETS
+from ppfr.systems import HEADS, NETWORKS
+from ppfr.training._plan import PRECISIONS
 
+CHOICES = [
+    (_choices.Network, NETWORKS),
+    (_choices.Head, HEADS),
+    (_choices.Precision, PRECISIONS),
+    (_choices.AnalysisPreset, ANALYSIS_PRESETS),
+]
 OPTIONS = Path(__file__).with_name("options.json")
 
 
@@ -60,6 +69,11 @@ def test_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFixture[s
     assert text.count(name) > 1, "an example command line"
 
 
+@pytest.mark.parametrize(("choices", "registry"), CHOICES)
+def test_choices_of_options_equal_the_registries(choices: Any, registry: Collection[str]) -> None:
+    assert set(get_args(choices)) == set(registry)
+
+
 def test_every_command_speaks_json() -> None:
     assert [name for name, command in commands() if "--json" not in map(words, parameters(command))] == []
 
@@ -88,7 +102,7 @@ def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.Capt
         (["mask", "--nonsense"], ["--nonsense", "ppfr mask --help"]),
         (["mask"], ["Missing", "ppfr mask --help"]),
         (["nonsense"], ["nonsense", "ppfr --help"]),
-        (["train", "--out", "x", "--images", "y", "--passes", "many"], ["--passes", "ppfr train --help"]),
+        (["train", "--out", "x", "--images", "y", "--epochs", "many"], ["--epochs", "ppfr train --help"]),
     ],
 )
 def test_usage_errors_name_the_help(arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +179,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
                 "train",
             },
         ),
-        ("ppfr train --way ", {"scratch", "distil", "adapt"}),
+        ("ppfr train --strategy ", {"scratch", "distill", "finetune"}),
         ("ppfr mask --method p", {"ppfr-fd", "peep"}),
         ("ppfr run s", {"spine:demo", "spine:lfw", "spine:cfp"}),
         ("ppfr run spine:lfw --preset l", {"laptop"}),

@@ -169,7 +169,7 @@ def test_without_the_key_the_mapped_template_is_recovered(finished: Record) -> N
 
 def test_only_the_measures_of_the_experiment_run(finished: Record) -> None:
     kinds = {name.split("/")[0] for name in stage_states(finished)}
-    assert kinds == {"recogniser", "evaluate", "compare", "decide", "ask"}
+    assert kinds == {"recogniser", "threshold", "evaluate", "compare", "decide", "ask"}
     assert {found["system"] for found in rows(finished, "secure_decisions")} == {"plain", "mapping"}
     assert "renewal" not in finished["results"] and "unlinkability" not in finished["results"]
 

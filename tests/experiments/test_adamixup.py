@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-
-from ppfr.core import InvalidInputError, MissingAssetError, check_record
-from ppfr.evaluation import Arm, Experiment, RunOptions
 from ppfr.evaluation._attack_stages import AttackSession
 from ppfr.evaluation._stages import Session
+
+from ppfr.core import InvalidInputError, MissingAssetError, RunOptions, check_record
+from ppfr.evaluation import Arm, Experiment
 from ppfr.evaluation._workspace import Workspace
 from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.adamixup._tables import BUDGETS
@@ -289,7 +289,7 @@ def test_table_1_runs_from_end_to_end(tmp_path: Path) -> None:
     for name, accuracy in TABLE_1.items():
         (figure,) = arms[name]["reported"]
         assert figure["value"] == pytest.approx(accuracy / 100)
-        assert arms[name]["training"]["fits"][0]["objective"]["mixer"]["name"] == MIXERS[name][0]
-    assert arms["arcface"]["training"]["fits"][0]["objective"]["mixer"] is None
+        assert arms[name]["training"]["fits"][0]["task"]["mixer"]["name"] == MIXERS[name][0]
+    assert arms["arcface"]["training"]["fits"][0]["task"]["mixer"] is None
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

@@ -105,7 +105,7 @@ def test_the_laptop_s_way_works_with_the_public_network(
 ) -> None:
     """The teacher's embedding as the task, from an adapted start; two steps of each on synthetic faces."""
     laptop = job.analysis_budget("laptop", weights=weights_root)
-    two_steps = Plan(passes=1, batch_size=8, max_steps=2)
+    two_steps = Plan(epochs=1, batch_size=8, max_steps=2)
     small = dataclasses.replace(
         laptop,
         images="synthetic:6x4",
@@ -121,4 +121,4 @@ def test_the_laptop_s_way_works_with_the_public_network(
     assert record["command"].endswith("--penalty-weight 0.1")
     (row,) = record["rows"]
     assert 0 < row["task_loss"]["value"] < 2
-    assert row["training"]["objective"]["gate_lr_scale"] == laptop.gate_lr_scale
+    assert row["training"]["task"]["gate_lr_scale"] == laptop.gate_lr_scale

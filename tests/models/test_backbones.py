@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.models import IResNet, MobileFaceNet, Restemmed, conv_stem, ir18, ir50, ir_se50
+from ppfr.models import IResNet, MobileFaceNet, StemAdapter, conv_stem, ir18, ir50, ir_se50
 
 NARROW = {"widths": (8, 8, 16, 16), "dim": 24}
 
@@ -23,8 +23,10 @@ BUILDERS = {
     "masked": lambda: _small(in_shape=(36, 28, 28), dim=64),
     "ir": lambda: IResNet((3, 112, 112), has_se=True, seed=0, **NARROW),
     "ir masked": lambda: IResNet((64, 14, 14), seed=0, **NARROW),
-    "restemmed": lambda: Restemmed(conv_stem((36, 28, 28), (32, 28, 28), width=8, depth=1, seed=1), _small(), "down28"),
-    "restemmed late": lambda: Restemmed(
+    "stem adapter": lambda: StemAdapter(
+        conv_stem((36, 28, 28), (32, 28, 28), width=8, depth=1, seed=1), _small(), "down28"
+    ),
+    "late stem adapter": lambda: StemAdapter(
         conv_stem((192, 14, 14), (64, 14, 14), width=8, depth=1, seed=1), _small(), "stage14"
     ),
 }

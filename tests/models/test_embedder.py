@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ppfr.core import Embedder, InvalidInputError, RangeError, ShapeError
-from ppfr.models import IResNet, MobileFaceNet, NetworkEmbedder, Restemmed, conv_stem, for_inference
+from ppfr.models import IResNet, MobileFaceNet, NetworkEmbedder, StemAdapter, conv_stem, for_inference
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_folded_network_computes_the_same(noisy, channels_last):
     networks = [
         MobileFaceNet((3, 28, 28), seed=0),
         IResNet((6, 14, 14), widths=(4, 4, 8, 8), dim=16, has_se=True, seed=0),
-        Restemmed(conv_stem((36, 28, 28), (32, 28, 28), width=8, depth=2, seed=0), body, "down28"),
+        StemAdapter(conv_stem((36, 28, 28), (32, 28, 28), width=8, depth=2, seed=0), body, "down28"),
     ]
     for network in networks:
         exact = noisy(network).double()

@@ -121,12 +121,12 @@ def test_margin_makes_the_loss_larger_and_training_makes_it_smaller(make):
     )
     head = make(5, 8, seed=0)
     free = torch.nn.Parameter(embedding.clone())
-    optimiser = torch.optim.Adam([free, *head.parameters()], lr=0.1)
+    optimizer = torch.optim.Adam([free, *head.parameters()], lr=0.1)
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = head.loss(free, labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert float(loss.detach()) < 0.5
     assert torch.equal(head.cosines(free.detach()).argmax(dim=1), labels[:, 0])
 

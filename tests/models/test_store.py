@@ -14,7 +14,7 @@ from ppfr.models import (
     IResNet,
     MobileFaceNet,
     ModelCard,
-    Restemmed,
+    StemAdapter,
     build_network,
     card_for,
     conv_stem,
@@ -30,15 +30,15 @@ def _small():
     return MobileFaceNet((6, 14, 14), 32, "small", seed=3)
 
 
-def _restemmed():
+def _stem_adapter():
     stem = conv_stem((9, 28, 28), (32, 28, 28), width=8, depth=1, seed=3)
-    return Restemmed(stem, MobileFaceNet(variant="small", seed=3), "down28")
+    return StemAdapter(stem, MobileFaceNet(variant="small", seed=3), "down28")
 
 
 BUILDERS = [
     _small,
     lambda: IResNet((6, 14, 14), 16, (1, 1, 2, 1), widths=(4, 4, 8, 8), has_se=True, dropout=0.1, seed=3),
-    _restemmed,
+    _stem_adapter,
 ]
 
 
@@ -66,9 +66,9 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, noisy, build):
         assert torch.equal(loaded(x), network(x))
 
 
-def test_a_restemmed_body_may_be_restemmed_itself(tmp_path):
-    inner = Restemmed(conv_stem((9, 28, 28), (9, 28, 28), width=4, depth=0, seed=1), _nine(), "stem")
-    outer = Restemmed(conv_stem((5, 14, 14), (9, 28, 28), width=4, depth=0, seed=1), inner, "stage1").eval()
+def test_a_stem_adapter_body_may_be_stem_adapter_itself(tmp_path):
+    inner = StemAdapter(conv_stem((9, 28, 28), (9, 28, 28), width=4, depth=0, seed=1), _nine(), "stem")
+    outer = StemAdapter(conv_stem((5, 14, 14), (9, 28, 28), width=4, depth=0, seed=1), inner, "stage1").eval()
     path = tmp_path / "net.safetensors"
     save_model(path, outer, card_for(outer, name="mine", **FACTS))
     x = torch.rand(1, 5, 14, 14)
@@ -162,13 +162,13 @@ def test_cards_are_json_of_a_known_format():
 
 def test_a_stem_of_unknown_arguments_cannot_be_saved():
     body = MobileFaceNet(variant="small", seed=0)
-    network = Restemmed(torch.nn.Conv2d(3, 32, 1), body, "down28", in_shape=(3, 28, 28))
+    network = StemAdapter(torch.nn.Conv2d(3, 32, 1), body, "down28", in_shape=(3, 28, 28))
     with pytest.raises(InvalidInputError, match="make it with conv_stem"):
         card_for(network, name="mine", **FACTS)
 
 
 def test_architectures_are_built_from_their_cards():
-    network = _restemmed()
-    again = build_network("Restemmed", json.loads(json.dumps(network.config())), seed=3)
+    network = _stem_adapter()
+    again = build_network("StemAdapter", json.loads(json.dumps(network.config())), seed=3)
     assert again.config() == network.config()
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}

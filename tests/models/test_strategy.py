@@ -83,10 +83,10 @@ def test_it_starts_uniform_and_depends_on_the_batch_later():
 
 def test_the_first_step_moves_the_last_layer_and_then_gradients_reach_everything():
     network = _network(is_uniform=True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     x = _batch((5, 14, 14))
     for is_first in (True, False):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-network(x)[2]).backward()
         without = [name for name, p in network.named_parameters() if not bool(p.grad.abs().sum() > 0)]
         if is_first:
@@ -94,7 +94,7 @@ def test_the_first_step_moves_the_last_layer_and_then_gradients_reach_everything
         else:
             assert without == []
         before = float(network.log_probabilities(x)[2])
-        optimiser.step()
+        optimizer.step()
         assert float(network.log_probabilities(x)[2]) > before, "a rewarded choice must become likelier"
 
 

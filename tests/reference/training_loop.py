@@ -1,4 +1,4 @@
-"""The loop without anything around it: what `fit` computes for one player in full precision."""
+"""A plain training loop: the computation of `fit` for one optimizer group in full precision."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ppfr.core import derive_seed
 from ppfr.training import Batch
 
 
-def train_plainly(objective, images, *, passes, batch_size, warmup_steps, clip_norm, flip, seed):
+def train_plainly(task, images, *, epochs, batch_size, warmup_steps, clip_norm, flip, seed):
     subjects = sorted(set(images.subject_ids))
     labels = torch.tensor([subjects.index(s) for s in images.subject_ids])
-    objective.train()
-    (player,) = objective.players()
-    decayed = [p for p in player.parameters if p.ndim >= 2]
-    plain = [p for p in player.parameters if p.ndim < 2]
-    optimiser = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": player.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=player.lr,
-        momentum=player.momentum,
+    task.train()
+    (settings,) = task.optimizer_groups()
+    decayed = [p for p in settings.parameters if p.ndim >= 2]
+    plain = [p for p in settings.parameters if p.ndim < 2]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=settings.lr,
+        momentum=settings.momentum,
     )
-    steps_a_pass = len(images) // batch_size
-    num_steps = passes * steps_a_pass
+    steps_per_epoch = len(images) // batch_size
+    num_steps = epochs * steps_per_epoch
     for step in range(num_steps):
         if step < warmup_steps:
-            rate = player.lr * (step + 1) / warmup_steps
+            rate = settings.lr * (step + 1) / warmup_steps
         else:
-            rate = player.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (num_steps - warmup_steps)))
-        for group in optimiser.param_groups:
+            rate = settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (num_steps - warmup_steps)))
+        for group in optimizer.param_groups:
             group["lr"] = rate
-        order = torch.Generator().manual_seed(derive_seed(seed, "pass", step // steps_a_pass))
-        place = step % steps_a_pass
+        order = torch.Generator().manual_seed(derive_seed(seed, "pass", step // steps_per_epoch))
+        place = step % steps_per_epoch
         chosen = torch.randperm(len(images), generator=order)[place * batch_size : (place + 1) * batch_size]
         step_seed = derive_seed(seed, "step", step, 0)
         rng = torch.Generator().manual_seed(step_seed)
@@ -45,9 +45,9 @@ def train_plainly(objective, images, *, passes, batch_size, warmup_steps, clip_n
             pixels.append(image[:, ::-1] if is_mirrored else image)
         values = torch.from_numpy(np.stack(pixels).astype(np.float32)).permute(0, 3, 1, 2).contiguous() / 255
         batch = Batch(images_BCHW=values, labels_B=labels[chosen], indices_B=chosen)
-        objective.begin_step(step, step / num_steps)
-        optimiser.zero_grad()
-        objective.loss(player.name, batch, rng=rng, progress=step / num_steps)["loss"].backward()
+        task.begin_step(step, step / num_steps)
+        optimizer.zero_grad()
+        task.loss(settings.name, batch, rng=rng, progress=step / num_steps)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(decayed + plain, clip_norm)
-        optimiser.step()
-    objective.eval()
+        optimizer.step()
+    task.eval()

@@ -1,4 +1,4 @@
-"""Words become objects: maskers, image sets, protocols, secrets."""
+"""The catalogue: maskers, image sets, protocols and secrets by name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ppfr.synthetic import SyntheticFaces
 from ppfr.systems import MASKERS, _catalogue, make_masker, read_images, read_protocol
 
 
-def test_every_masker_that_is_exported_can_be_named() -> None:
+def test_catalogue_has_every_exported_masker() -> None:
     exported = {kind for kind in vars(masking).values() if isinstance(kind, type) and issubclass(kind, ImageMasker)}
-    made_of_others = {masking.MixedMasker}  # no word can name its parts
-    assert set(MASKERS.values()) == exported - made_of_others
+    composite = {masking.MixedMasker}  # needs another masker as an argument
+    assert set(MASKERS.values()) == exported - composite
     assert {"ppfr-fd", "unprotected", "constant"} <= set(MASKERS)
 
 
 @final
 class Newcomer(ImageMasker):
-    """A masker that no list of ours names."""
+    """A masker that is in no list."""
 
     name = "newcomer"
 
@@ -44,13 +44,13 @@ class Newcomer(ImageMasker):
         return {"strength": self._strength}
 
 
-def test_a_new_masker_is_found_without_an_edit_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_masker_is_discovered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "Newcomer", Newcomer, raising=False)
     assert _catalogue._discover()["newcomer"] is Newcomer
 
 
 @pytest.mark.parametrize("name", sorted(MASKERS))
-def test_a_masker_is_made_again_from_its_public_config(name: str) -> None:
+def test_make_masker_restores_a_masker_from_its_public_config(name: str) -> None:
     secret = bytes(range(32))
     masker = make_masker(name, secret=secret)
     again = make_masker(name, secret=secret, config=masker.public_config())
@@ -59,18 +59,18 @@ def test_a_masker_is_made_again_from_its_public_config(name: str) -> None:
     assert first.equal(second)
 
 
-def test_which_maskers_need_a_secret() -> None:
+def test_needs_secret_depends_on_masker_and_config() -> None:
     assert _catalogue.needs_secret("ppfr-fd")
     assert not _catalogue.needs_secret("ppfr-fd", {"permutation": "per_image"})
     assert not _catalogue.needs_secret("unprotected")
     for call in (lambda: make_masker("blur", secret=None), lambda: _catalogue.needs_secret("blur")):
-        with pytest.raises(InvalidInputError, match=r"'blur'; there are .*ppfr-fd"):
+        with pytest.raises(InvalidInputError, match=r"'blur'; available: .*ppfr-fd"):
             call()
-    with pytest.raises(InvalidInputError, match="ppfr-fd does not take these arguments"):
+    with pytest.raises(InvalidInputError, match="ppfr-fd does not accept these arguments"):
         make_masker("ppfr-fd", secret=bytes(32), config={"sigma": 3})
 
 
-def test_a_secret_is_drawn_once_for_its_owner_alone(tmp_path: Path) -> None:
+def test_secret_is_created_once_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "secret.key"
     secret, was_drawn = _catalogue.read_or_create_secret(path)
     assert was_drawn and len(secret) == 32 and path.read_bytes() == secret
@@ -78,20 +78,20 @@ def test_a_secret_is_drawn_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert _catalogue.read_or_create_secret(path) == (secret, False)
     assert _catalogue.read_or_create_secret(tmp_path / "other.key")[0] != secret
     path.write_bytes(bytes(33))
-    with pytest.raises(InvalidInputError, match="33 bytes, a secret has 32"):
+    with pytest.raises(InvalidInputError, match="33 bytes, but a secret has 32"):
         _catalogue.read_or_create_secret(path)
 
 
-def test_synthetic_words() -> None:
+def test_synthetic_names() -> None:
     images = read_images("synthetic:5x3")
     assert len(images) == 15 and len(set(images.subject_ids)) == 5
     protocol = read_protocol("synthetic:60")
     assert len(protocol) == 60 and protocol.num_folds == 10
-    assert not set(protocol.subjects()) & set(images.subject_ids), "tests and training share nobody"
+    assert not set(protocol.subjects()) & set(images.subject_ids), "protocols and training sets share no subject"
     assert len(read_protocol("synthetic")) == 1000
 
 
-def test_folders_are_read_by_path(tmp_path: Path) -> None:
+def test_read_images_accepts_folders(tmp_path: Path) -> None:
     faces = SyntheticFaces(2, 2, seed=1).read(range(4))
     for number, face_HWC in enumerate(faces):
         write_crop(face_HWC, tmp_path / f"person-{number // 2}" / f"{number}.png")
@@ -101,10 +101,10 @@ def test_folders_are_read_by_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_real_words(data_root: Path) -> None:
+def test_names_of_real_data(data_root: Path) -> None:
     assert len(read_protocol("lfw", data=data_root)) == 6000
     assert len(read_protocol("cfp-fp", data=data_root)) == 7000
     for training, protocols in (("lfw-train", ["lfw"]), ("cfp-train", ["cfp-ff", "cfp-fp"])):
-        people = set(read_images(training, data=data_root).subject_ids)
+        subjects = set(read_images(training, data=data_root).subject_ids)
         for protocol in protocols:
-            assert not people & set(read_protocol(protocol, data=data_root).subjects())
+            assert not subjects & set(read_protocol(protocol, data=data_root).subjects())

@@ -1,4 +1,4 @@
-"""Mixing by words: what it builds, what it leaves exposed, and what a mixed training leaves behind."""
+"""Mixing configurations: parsing, the tasks they build, the exposed training set, and training with them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Generator
 
-from ppfr.core import CheckpointError, InvalidInputError, RangeError
+from ppfr.core import CheckpointError, InvalidInputError, RangeError, RunOptions
 from ppfr.masking import InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems import AdaptiveMixing, FitOptions, FixedMixing, FromScratch, load_system, save_system
+from ppfr.systems import AdaptiveMixing, FixedMixing, FromScratch, load_system, save_system
 from ppfr.systems._mixing import Mixing, check_batch, exposed_by, read_mixing
-from ppfr.training import AdaptiveMixingObjective, MarginObjective, Plan, StrategySettings
+from ppfr.training import AdaptiveMixingTask, MarginTask, Plan, StrategySettings
 from ppfr.workflows import TrainingRequest, train_system
 
 SECRET = bytes(range(32))
 NARROW = AdaptiveMixing(candidates=(2, 3), strategy_width=2, settings=StrategySettings(every_steps=2))
-WAY = FromScratch(
-    plan=Plan(passes=2, batch_size=8, channels_last=False, checkpoint_every_steps=2),
+STRATEGY = FromScratch(
+    plan=Plan(epochs=2, batch_size=8, channels_last=False, checkpoint_every_steps=2),
     network="mobilefacenet-small",
     dim=16,
     scale=16.0,
@@ -28,11 +28,11 @@ WAY = FromScratch(
 REQUEST = TrainingRequest(
     images="synthetic:6x4",
     method="ppfr-fd",
-    way="scratch",
+    strategy="scratch",
     teacher="mobilefacenet-y1",
     network="mobilefacenet-small",
     head="cosface",
-    passes=1,
+    epochs=1,
     batch_size=8,
     precision="32-true",
     seed=1,
@@ -43,29 +43,26 @@ def rng(seed: int = 1) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def way(mixing: Mixing | None) -> FromScratch:
-    return dataclasses.replace(WAY, mixing=mixing)
+def strategy(mixing: Mixing | None) -> FromScratch:
+    return dataclasses.replace(STRATEGY, mixing=mixing)
 
 
-def train_by_words(out_dir: Path, **changes: object) -> dict[str, object]:
+def train_request(out_dir: Path, **changes: object) -> dict[str, object]:
     return train_system(
         dataclasses.replace(REQUEST, **changes),  # type: ignore[arg-type]
-        out_dir=out_dir,
+        options=RunOptions(run_dir=out_dir, device="cpu"),
         secret_path=None,
         data=None,
         weights=None,
-        device="cpu",
-        num_devices=1,
-        resumes=False,
         with_tensorboard=False,
     )
 
 
-# Words
+# Parsing
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("word", "expected"),
     [
         (None, None),
         ("mixup:2", FixedMixing(method="mixup", num_images=2)),
@@ -74,18 +71,18 @@ def train_by_words(out_dir: Path, **changes: object) -> dict[str, object]:
         ("adamixup:3-6", AdaptiveMixing(candidates=(3, 4, 5, 6))),
     ],
 )
-def test_a_word_names_a_mixing(word: str | None, wanted: Mixing | None) -> None:
-    assert read_mixing(word) == wanted
+def test_read_mixing_parses_valid_words(word: str | None, expected: Mixing | None) -> None:
+    assert read_mixing(word) == expected
 
 
 @pytest.mark.parametrize("word", ["cutmix:2", "mixup", "mixup:", "mixup:-2", "mixup:2.5", "adamixup:3", "", "mixup:2 "])
-def test_a_word_that_names_nothing_is_refused_with_those_that_do(word: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"no mixing is named.*mixup:K, instahide:K .*adamixup:LOW-HIGH"):
+def test_read_mixing_rejects_unknown_words_and_lists_valid_ones(word: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"unknown mixing.*mixup:K, instahide:K .*adamixup:LOW-HIGH"):
         read_mixing(word)
 
 
 @pytest.mark.parametrize(
-    ("word", "words"),
+    ("word", "message"),
     [
         ("mixup:1", "2 images or more"),
         ("mixup:0", "2 images or more"),
@@ -93,81 +90,79 @@ def test_a_word_that_names_nothing_is_refused_with_those_that_do(word: str) -> N
         ("adamixup:1-3", "2 images or more"),
     ],
 )
-def test_numbers_that_cannot_be_mixed_are_refused(word: str, words: str) -> None:
-    with pytest.raises(RangeError, match=words):
+def test_read_mixing_rejects_invalid_numbers(word: str, message: str) -> None:
+    with pytest.raises(RangeError, match=message):
         read_mixing(word)
 
 
 @pytest.mark.parametrize("word", ["adamixup:3-3", "adamixup:5-2"])
-def test_a_candidate_set_of_one_is_sent_to_fixed_mixing(word: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"no range of two numbers or more; say mixup:\d"):
+def test_read_mixing_rejects_empty_range_and_suggests_fixed_mixing(word: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"use mixup:\d"):
         read_mixing(word)
 
 
-# Values
+# Configurations
 
 
-def test_fixed_mixing_has_one_mixer_with_the_method_s_own_cap() -> None:
+def test_fixed_mixing_uses_the_default_cap_of_the_method() -> None:
     (mixup,) = FixedMixing(method="mixup", num_images=3).mixers()
     (instahide,) = FixedMixing(method="instahide", num_images=2).mixers()
     (capped,) = FixedMixing(method="mixup", num_images=2, max_weight=0.9).mixers()
     assert isinstance(mixup, MixUp) and mixup.public_config() == {"num_images": 3, "max_weight": 0.55}
     assert isinstance(instahide, InstaHide) and instahide.public_config() == {"num_images": 2, "max_weight": 0.65}
     assert capped.public_config()["max_weight"] == 0.9
-    with pytest.raises(InvalidInputError, match="'cutmix'; there are mixup, instahide"):
+    with pytest.raises(InvalidInputError, match=r"'cutmix'.*mixup, instahide"):
         FixedMixing(method="cutmix").mixers()
     with pytest.raises(RangeError, match=r"cap from 0\.5 to 1"):
         FixedMixing(method="mixup", num_images=2, max_weight=0.4).mixers()
 
 
-def test_adaptive_mixing_has_a_mixer_for_each_candidate_in_order() -> None:
+def test_adaptive_mixing_has_one_mixer_per_candidate_in_order() -> None:
     assert [mixer.name for mixer in AdaptiveMixing(candidates=(5, 2)).mixers()] == ["mixup-5", "mixup-2"]
     with pytest.raises(InvalidInputError, match="each number of images once"):
         AdaptiveMixing(candidates=(2, 3, 2)).mixers()
 
 
-# What they build
+# Tasks
 
 
-def test_no_mixing_and_fixed_mixing_are_the_objective_with_its_mixer() -> None:
+def test_fixed_mixing_sets_the_mixer_of_the_task() -> None:
     masker = PpfrFd(secret=SECRET)
-    plain = way(None).build(masker, num_classes=4, seed=3)[0]
-    fixed = way(FixedMixing(method="instahide", num_images=3)).build(masker, num_classes=4, seed=3)[0]
-    assert isinstance(plain, MarginObjective) and plain.mixer is None
-    assert isinstance(fixed, MarginObjective) and fixed.mixer is not None and fixed.mixer.name == "instahide-3"
+    plain = strategy(None).build(masker, num_classes=4, seed=3)[0]
+    fixed = strategy(FixedMixing(method="instahide", num_images=3)).build(masker, num_classes=4, seed=3)[0]
+    assert isinstance(plain, MarginTask) and plain.mixer is None
+    assert isinstance(fixed, MarginTask) and fixed.mixer is not None and fixed.mixer.name == "instahide-3"
 
 
-def test_adaptive_mixing_puts_a_strategy_around_the_very_recogniser_that_would_train_without() -> None:
+def test_adaptive_mixing_wraps_an_identical_recogniser_task() -> None:
     masker = PpfrFd(secret=SECRET)
-    plain = way(None).build(masker, num_classes=4, seed=3)[0]
-    objective, network = way(NARROW).build(masker, num_classes=4, seed=3)
-    assert isinstance(objective, AdaptiveMixingObjective)
-    assert [mixer.num_images for mixer in objective.mixers] == [2, 3]
-    assert objective.settings == NARROW.settings
-    assert (objective.strategy.in_shape, objective.strategy.num_choices) == ((36, 28, 28), 2)
-    assert objective.strategy.width == 2
-    assert objective.recogniser.mixer is None and any(network is part for part in objective.recogniser.modules())
-    alone, under = plain.state_dict(), objective.recogniser.state_dict()
-    assert alone.keys() == under.keys() and all(torch.equal(alone[name], under[name]) for name in alone)
-    again = way(NARROW).build(masker, num_classes=4, seed=3)[0].state_dict()
-    assert all(
-        torch.equal(again[name], value) for name, value in objective.state_dict().items() if "baseline" not in name
-    )
+    plain = strategy(None).build(masker, num_classes=4, seed=3)[0]
+    task, network = strategy(NARROW).build(masker, num_classes=4, seed=3)
+    assert isinstance(task, AdaptiveMixingTask)
+    assert [mixer.num_images for mixer in task.mixers] == [2, 3]
+    assert task.settings == NARROW.settings
+    assert (task.strategy.in_shape, task.strategy.num_choices) == ((36, 28, 28), 2)
+    assert task.strategy.width == 2
+    assert task.recogniser.mixer is None and any(network is part for part in task.recogniser.modules())
+    alone, wrapped = plain.state_dict(), task.recogniser.state_dict()
+    assert alone.keys() == wrapped.keys() and all(torch.equal(alone[name], wrapped[name]) for name in alone)
+    again = strategy(NARROW).build(masker, num_classes=4, seed=3)[0].state_dict()
+    assert all(torch.equal(again[name], value) for name, value in task.state_dict().items() if "baseline" not in name)
 
 
-def test_a_strategy_of_one_candidate_is_refused() -> None:
+def test_adaptive_mixing_rejects_single_candidate() -> None:
     with pytest.raises(InvalidInputError, match="mix with a fixed number of images"):
-        way(AdaptiveMixing(candidates=(3,))).build(PpfrFd(secret=SECRET), num_classes=4, seed=3)
+        strategy(AdaptiveMixing(candidates=(3,))).build(PpfrFd(secret=SECRET), num_classes=4, seed=3)
 
 
-# What is exposed
+# The exposed training set
 
 
-def test_nothing_mixed_leaves_nothing_but_the_masked_images() -> None:
+def test_no_mixing_exposes_no_mixed_images() -> None:
     assert exposed_by(Unprotected(), None, {"shares": [1.0]}) is None
 
 
-def test_the_exposed_set_is_mixed_with_the_shares_that_were_realised() -> None:
+def test_exposed_set_uses_the_shares_of_the_training() -> None:
     exposed = exposed_by(Unprotected(), NARROW, {"shares": [0.2, 0.8]})
     assert isinstance(exposed, MixedMasker)
     config = exposed.public_config()
@@ -178,7 +173,7 @@ def test_the_exposed_set_is_mixed_with_the_shares_that_were_realised() -> None:
     assert fixed.spec.value_range == (-1.0, 1.0)
 
 
-# What training leaves
+# Training
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +181,15 @@ def images() -> SyntheticFaces:
     return SyntheticFaces(4, 4, seed=1)
 
 
-def test_a_mixed_training_is_logged_saved_and_resumed_by_the_same_candidates_alone(
+def test_adaptive_mixing_trains_saves_and_resumes_only_with_same_candidates(
     images: SyntheticFaces, tmp_path: Path
 ) -> None:
-    options = FitOptions(run_dir=tmp_path / "run", device="cpu", shows_progress=False)
+    options = RunOptions(run_dir=tmp_path / "run", device="cpu", shows_progress=False)
     masker = PpfrFd(secret=SECRET)
-    system, record = way(NARROW).train(masker, images, seed=1, options=options)
+    system, record = strategy(NARROW).train(masker, images, seed=1, options=options)
     assert record.steps == 4
     assert record.outcome["candidates"] == ["mixup-2", "mixup-3"]
-    # Every step is one choice: shares are quarters.
+    # There are four steps with one choice each, so shares are quarters.
     assert sum(record.outcome["shares"]) == pytest.approx(1)
     assert all(share * 4 == pytest.approx(round(share * 4)) for share in record.outcome["shares"])
     assert {"strategy/reward_1", "strategy/reward_2", "recogniser/num_images"} <= set(record.losses)
@@ -206,10 +201,10 @@ def test_a_mixed_training_is_logged_saved_and_resumed_by_the_same_candidates_alo
     with torch.no_grad():
         wanted = system.network(masker.mask(image_BCHW, rng=rng()))
         assert loaded.network(loaded.masker.mask(image_BCHW, rng=rng())).equal(wanted)
-    assert loaded.masker.name == "ppfr-fd", "an image to be recognised is masked, not mixed"
+    assert loaded.masker.name == "ppfr-fd", "probes are masked, not mixed"
 
     resumed = dataclasses.replace(options, resumes=True)
-    assert way(NARROW).train(masker, images, seed=1, options=resumed)[1].outcome == record.outcome
+    assert strategy(NARROW).train(masker, images, seed=1, options=resumed)[1].outcome == record.outcome
     for other in (
         dataclasses.replace(NARROW, candidates=(2, 4)),
         dataclasses.replace(NARROW, candidates=(2, 3, 4)),
@@ -218,38 +213,38 @@ def test_a_mixed_training_is_logged_saved_and_resumed_by_the_same_candidates_alo
         None,
     ):
         with pytest.raises(CheckpointError, match="mixer"):
-            way(other).train(masker, images, seed=1, options=resumed)
+            strategy(other).train(masker, images, seed=1, options=resumed)
 
 
-def test_mixing_changes_what_is_learned_and_the_seed_repeats_it(images: SyntheticFaces) -> None:
-    options = FitOptions(run_dir=None, device="cpu", shows_progress=False)
+def test_mixing_changes_the_weights_reproducibly(images: SyntheticFaces) -> None:
+    options = RunOptions(run_dir=None, device="cpu", shows_progress=False)
     mixings = (NARROW, NARROW, FixedMixing(method="mixup", num_images=2), FixedMixing(method="instahide", num_images=2))
     weights = []
     for mixing in mixings:
-        short = dataclasses.replace(way(mixing), plan=dataclasses.replace(WAY.plan, max_steps=2))
+        short = dataclasses.replace(strategy(mixing), plan=dataclasses.replace(STRATEGY.plan, max_steps=2))
         system, _ = short.train(Unprotected(), images, seed=1, options=options)
         weights.append(torch.cat([value.flatten().double() for value in system.network.state_dict().values()]))
     assert torch.equal(weights[0], weights[1])
     assert len({float(value.sum()) for value in weights}) == 3
 
 
-def test_the_command_line_s_word_trains_and_tells_what_the_strategy_chose(tmp_path: Path) -> None:
-    told = train_by_words(tmp_path / "run", mix="adamixup:2-3")
-    outcome = told["outcome"]
+def test_train_system_reports_the_choices_of_adaptive_mixing(tmp_path: Path) -> None:
+    facts = train_request(tmp_path / "run", mix="adamixup:2-3")
+    outcome = facts["outcome"]
     assert isinstance(outcome, dict) and outcome["num_images"] == [2, 3] and sum(outcome["shares"]) == pytest.approx(1)
-    assert "outcome" not in train_by_words(tmp_path / "plain")
+    assert "outcome" not in train_request(tmp_path / "plain")
 
 
-def test_a_wrong_word_is_refused_before_a_secret_is_drawn(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no mixing is named"):
-        train_by_words(tmp_path / "run", mix="blend:2")
+def test_unknown_mixing_is_rejected_before_a_secret_is_created(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="unknown mixing"):
+        train_request(tmp_path / "run", mix="blend:2")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("word", "batch_size"), [("mixup:6", 5), ("adamixup:2-6", 5), ("instahide:2", 1)])
-def test_a_batch_too_small_is_refused_before_a_secret_is_drawn(word, batch_size, tmp_path):
+def test_small_batch_is_rejected_before_a_secret_is_created(word, batch_size, tmp_path):
     with pytest.raises(InvalidInputError, match="larger batch_size"):
         check_batch(read_mixing(word), batch_size)
     with pytest.raises(InvalidInputError, match="larger batch_size"):
-        train_by_words(tmp_path / "run", mix=word, batch_size=batch_size)
+        train_request(tmp_path / "run", mix=word, batch_size=batch_size)
     assert not (tmp_path / "run").exists()

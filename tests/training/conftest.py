@@ -1,4 +1,4 @@
-"""Makes the small objectives importable by name, here and in processes that the tests start."""
+"""Makes `toy_training` importable by name, here and in processes that the tests start."""
 
 from __future__ import annotations
 

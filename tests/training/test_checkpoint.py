@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or absent, checked, two kept; a full disk leaves the earlier ones."""
+"""Checkpoint files: atomic writes, checksums, two kept, and a full disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TENSORS = {
 }
 
 
-def test_it_comes_back_as_it_was_and_two_are_kept(tmp_path):
+def test_checkpoint_round_trip_keeps_two_files(tmp_path):
     tied = {**TENSORS, "model/tied": TENSORS["model/a"]}
     for step in (1, 2, 3):
         path = save_checkpoint(tmp_path, step=step, tensors=tied, facts={"rate": 0.1, "step": step})
@@ -31,7 +31,7 @@ def test_it_comes_back_as_it_was_and_two_are_kept(tmp_path):
     assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in tied.items())
 
 
-def test_damage_anywhere_is_noticed_and_the_remedy_named(tmp_path):
+def test_damaged_checkpoint_is_rejected_with_remedy(tmp_path):
     save_checkpoint(tmp_path, step=1, tensors=TENSORS, facts={})
     path = save_checkpoint(tmp_path, step=2, tensors=TENSORS, facts={})
     good = path.read_bytes()
@@ -40,17 +40,17 @@ def test_damage_anywhere_is_noticed_and_the_remedy_named(tmp_path):
         with pytest.raises(CheckpointError):
             load_checkpoint(path)
     path.write_bytes(good[:-3])
-    with pytest.raises(CheckpointError, match=r"is damaged .*delete it to go on from step-000000001"):
+    with pytest.raises(CheckpointError, match=r"is damaged .*delete it to resume from step-000000001"):
         load_checkpoint(path)
     path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="is damaged"):
         load_checkpoint(path)
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="no training checkpoint"):
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
         load_checkpoint(path)
 
 
-def _write_where_little_fits(directory, results):
+def _write_with_file_size_limit(directory, results):
     save_checkpoint(directory, step=1, tensors=TENSORS, facts={})
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     try:
@@ -59,10 +59,10 @@ def _write_where_little_fits(directory, results):
         results.put(str(error))
 
 
-def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path):
+def test_failed_write_keeps_only_the_earlier_checkpoint(tmp_path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    process = context.Process(target=_write_where_little_fits, args=(tmp_path, results))
+    process = context.Process(target=_write_with_file_size_limit, args=(tmp_path, results))
     process.start()
     text = results.get(timeout=60)
     process.join(60)
@@ -72,7 +72,7 @@ def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_p
     load_checkpoint(tmp_path / "step-000000001.safetensors")
 
 
-def test_the_rest_of_a_killed_write_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_write_are_removed(tmp_path):
     (tmp_path / ".step-000000001.safetensors.x1.safetensors").write_bytes(b"half")
     save_checkpoint(tmp_path, step=2, tensors=TENSORS, facts={})
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000002.safetensors"]

@@ -1,4 +1,4 @@
-"""The schedule in closed form; bad plans refused whole."""
+"""Training plans: the schedule in closed form, and rejected values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import ProblemsError
-from ppfr.training import OptimiserSettings, Plan
+from ppfr.training import OptimizerSettings, Plan
 
 
-def test_cosine_with_warm_up_and_floor():
-    plan = Plan(passes=4, batch_size=10, warmup_steps=5, end_factor=0.1)
+def test_cosine_schedule_with_warmup_and_end_factor():
+    plan = Plan(epochs=4, batch_size=10, warmup_steps=5, end_factor=0.1)
     assert plan.num_steps(259) == 100
     factors = [plan.rate_factor(step, num_images=259) for step in range(100)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -21,15 +21,15 @@ def test_cosine_with_warm_up_and_floor():
         assert factors[step] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * (step - 5) / 95)) / 2)
 
 
-def test_steps_at_passes_as_in_the_papers():
-    plan = Plan(passes=24, batch_size=64, schedule="step", milestones=(10, 18, 22))
-    at = {p: plan.rate_factor(p * 10, num_images=640) for p in (0, 9, 10, 17, 18, 22, 23)}
+def test_step_schedule_at_epochs():
+    plan = Plan(epochs=24, batch_size=64, schedule="step", milestones=(10, 18, 22))
+    at = {epoch: plan.rate_factor(epoch * 10, num_images=640) for epoch in (0, 9, 10, 17, 18, 22, 23)}
     assert at == pytest.approx({0: 1, 9: 1, 10: 0.1, 17: 0.1, 18: 0.01, 22: 0.001, 23: 0.001})
     assert plan.rate_factor(10 * 10 - 1, num_images=640) == 1
 
 
-def test_max_steps_shortens_the_run_and_fits_the_schedule_to_it():
-    plan = Plan(passes=100, batch_size=10, max_steps=20)
+def test_max_steps_shortens_run_and_schedule():
+    plan = Plan(epochs=100, batch_size=10, max_steps=20)
     assert plan.num_steps(1000) == 20
     assert plan.rate_factor(10, num_images=1000) == pytest.approx(0.5)
 
@@ -38,24 +38,24 @@ def test_max_steps_shortens_the_run_and_fits_the_schedule_to_it():
 @given(
     schedule=st.sampled_from(["cosine", "constant"]),
     warmup=st.integers(0, 40),
-    passes=st.integers(1, 5),
+    epochs=st.integers(1, 5),
     num_images=st.integers(8, 200),
 )
-def test_the_factor_stays_in_the_unit_interval_and_falls_after_the_warm_up(schedule, warmup, passes, num_images):
-    plan = Plan(passes=passes, batch_size=8, schedule=schedule, warmup_steps=warmup)
+def test_rate_factor_is_in_unit_interval_and_decreases_after_warmup(schedule, warmup, epochs, num_images):
+    plan = Plan(epochs=epochs, batch_size=8, schedule=schedule, warmup_steps=warmup)
     factors = [plan.rate_factor(step, num_images=num_images) for step in range(plan.num_steps(num_images))]
     assert all(0 < factor <= 1 for factor in factors)
     assert factors[:warmup] == sorted(factors[:warmup])
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
 
 
-def test_all_problems_of_a_plan_are_named_at_once():
+def test_plan_reports_all_problems_at_once():
     with pytest.raises(ProblemsError) as caught:
-        Plan(passes=0, batch_size=0, schedule="linear", precision="8-bit", clip_norm=-1.0, flip=1.5, milestones=(3, 2))
+        Plan(epochs=0, batch_size=0, schedule="linear", precision="8-bit", clip_norm=-1.0, flip=1.5, milestones=(3, 2))
     text = str(caught.value)
-    for part in ("passes=0", "batch_size=0", "'linear'", "'8-bit'", "clip_norm=-1.0", "flip=1.5", "milestones=(3, 2)"):
+    for part in ("epochs=0", "batch_size=0", "'linear'", "'8-bit'", "clip_norm=-1.0", "flip=1.5", "milestones=(3, 2)"):
         assert part in text
-    with pytest.raises(ProblemsError, match="'step' needs them"):
-        Plan(passes=2, batch_size=4, schedule="step")
-    with pytest.raises(ProblemsError, match="optimiser='lion'"):
-        OptimiserSettings(optimiser="lion", lr=0)
+    with pytest.raises(ProblemsError, match=r"milestones=.*schedule='step'"):
+        Plan(epochs=2, batch_size=4, schedule="step")
+    with pytest.raises(ProblemsError, match="optimizer='lion'"):
+        OptimizerSettings(optimizer="lion", lr=0)

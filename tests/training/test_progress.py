@@ -1,49 +1,49 @@
-"""What is shown and logged."""
+"""Progress output and logs."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from toy_training import ToyImages, ToyObjective
+from toy_training import ToyTask, run_fit
 
-from ppfr.training import Plan, fit
+from ppfr.training import Plan
 
-PLAN = Plan(passes=3, batch_size=8, checkpoint_every_steps=5, log_every_steps=2)
-
-
-def _fit(objective, run_dir, **options):
-    return fit(objective, ToyImages(), plan=PLAN, seed=1, run_dir=run_dir, device="cpu", **options)
+PLAN = Plan(epochs=3, batch_size=8, checkpoint_every_steps=5, log_every_steps=2)
 
 
-def test_without_a_terminal_plain_lines_are_shown_and_none_if_not_wanted(capfd):
-    _fit(ToyObjective(), None)
+def _fit(task, run_dir, *, shows_progress=True, **options):
+    return run_fit(task, run_dir, plan=PLAN, shows_progress=shows_progress, **options)
+
+
+def test_without_terminal_progress_is_plain_lines_or_nothing(capfd):
+    _fit(ToyTask(), None)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "training on toy: step 12/12" in captured.err
     assert "images/s" in captured.err
     assert "net/loss" in captured.err
     assert "\x1b" not in captured.err
-    _fit(ToyObjective(), None, progress=False)
+    _fit(ToyTask(), None, shows_progress=False)
     assert capfd.readouterr() == ("", "")
 
 
-def test_on_a_terminal_a_bar_is_shown(capfd, monkeypatch):
+def test_on_terminal_progress_is_a_bar(capfd, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    _fit(ToyObjective(), None)
+    _fit(ToyTask(), None)
     text = capfd.readouterr().err
     assert "12/12 steps" in text
     assert "images/s" in text
 
 
-def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path):
-    _fit(ToyObjective(), tmp_path / "whole", progress=False)
+def test_log_of_resumed_run_equals_log_of_uninterrupted_run(tmp_path):
+    _fit(ToyTask(), tmp_path / "whole", shows_progress=False)
     with pytest.raises(KeyboardInterrupt):
-        _fit(ToyObjective(raises_at=9), tmp_path / "halves", progress=False)
+        _fit(ToyTask(raises_at=9), tmp_path / "halves", shows_progress=False)
     with (tmp_path / "halves" / "log.jsonl").open("a") as file:
         file.write('{"step": 9, "net/l')
-    _fit(ToyObjective(), tmp_path / "halves", progress=False, resume=True)
+    _fit(ToyTask(), tmp_path / "halves", shows_progress=False, resumes=True)
     whole = (tmp_path / "whole" / "log.jsonl").read_text()
     assert (tmp_path / "halves" / "log.jsonl").read_text() == whole
     rows = [json.loads(line) for line in whole.splitlines()]
@@ -51,8 +51,8 @@ def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path):
     assert set(rows[0]) == {"step", "net/loss", "net/rate"}
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    _fit(ToyObjective(), tmp_path, progress=False, tensorboard=True)
+def test_tensorboard_scalars_equal_the_log(tmp_path):
+    _fit(ToyTask(), tmp_path, shows_progress=False, with_tensorboard=True)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("net/loss")

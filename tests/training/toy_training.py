@@ -1,24 +1,26 @@
-"""Small objectives, networks and image sets for the training tests; imported by tests and by processes they start."""
+"""Small tasks, networks and image sets for the training tests; imported by tests and by the processes they start."""
 
 from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import ImageMasker, MaskSpec, RunOptions
 from ppfr.models import Backbone
-from ppfr.training import Objective, OptimiserSettings, ParameterGroup, Player
+from ppfr.training import FitRecord, OptimizerGroup, OptimizerSettings, ParameterGroup, Plan, TrainingTask, fit
 
 SIZE = 16
 
 
 class ToyImages:
-    """Each subject has a colour pattern; each image adds noise of its own."""
+    """Each subject has a colour pattern, and each image adds its own noise."""
 
     def __init__(self, num_subjects: int = 4, num_each: int = 8, size: int = SIZE, name: str = "toy") -> None:
         rng = np.random.default_rng(5)
@@ -88,14 +90,14 @@ class ToyBackbone(Backbone):
         return dict(self._config)
 
 
-class ToyObjective(Objective):
-    """Classifies images with dropout, BatchNorm and noise from `rng`: every kind of draw; or with none of them.
+class ToyTask(TrainingTask):
+    """Classifies images, by default with every kind of random draw: dropout, BatchNorm and noise from `rng`.
 
-    It can die at a step: by an exception, or by a signal that no process survives.
+    It can fail at a step, by an exception or by SIGKILL.
     """
 
     def __init__(
-        self, *, optimiser="sgd", has_draws=True, raises_at=-1, killed_at=-1, lr=None, raised=KeyboardInterrupt
+        self, *, optimizer="sgd", has_draws=True, raises_at=-1, killed_at=-1, lr=None, raised=KeyboardInterrupt
     ):
         super().__init__()
         with torch.random.fork_rng():
@@ -108,21 +110,21 @@ class ToyObjective(Objective):
                 nn.Dropout(0.3 if has_draws else 0.0),
                 nn.Linear(8 * (SIZE // 2) ** 2, 4),
             )
-        self.settings = OptimiserSettings(optimiser=optimiser, lr=lr or (0.05 if optimiser == "sgd" else 1e-3))
+        self.settings = OptimizerSettings(optimizer=optimizer, lr=lr or (0.05 if optimizer == "sgd" else 1e-3))
         self.has_draws, self.raises_at, self.killed_at, self.raised = has_draws, raises_at, killed_at, raised
         self._step = -1
 
-    def players(self):
-        return (Player(name="net", parameters=list(self.network.parameters()), **self.settings.settings()),)
+    def optimizer_groups(self):
+        return (OptimizerGroup(name="net", parameters=list(self.network.parameters()), **self.settings.settings()),)
 
     def begin_step(self, step, progress):
         self._step = step
 
-    def loss(self, player, batch, *, rng, progress):
+    def loss(self, group, batch, *, rng, progress):
         noise = torch.randn(batch.images_BCHW.shape, generator=rng) if self.has_draws else 0.0
         logits = self.network(batch.images_BCHW + 0.05 * noise)
         if self._step == self.raises_at:
-            raise self.raised("asked for by the test")
+            raise self.raised("requested by the test")
         if self._step == self.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"loss": functional.cross_entropy(logits, batch.labels_B)}
@@ -131,19 +133,19 @@ class ToyObjective(Objective):
         return {"kind": "toy", "settings": self.settings.settings()}
 
 
-class KeyedObjective(ToyObjective):
-    """Refuses pickling, as an objective with a secret does."""
+class KeyedTask(ToyTask):
+    """Cannot be pickled, like a task with a secret."""
 
     def __reduce__(self):
         raise TypeError("holds a secret")
 
 
-def build_keyed() -> KeyedObjective:
-    return KeyedObjective(has_draws=False)
+def build_keyed() -> KeyedTask:
+    return KeyedTask(has_draws=False)
 
 
-class ToyGan(Objective):
-    """A generator that repaints images and a discriminator that tells them from real ones; keeps what it saw."""
+class ToyGan(TrainingTask):
+    """A generator that repaints images and a discriminator for real images. Records the gradients that it saw."""
 
     def __init__(self, *, killed_at: tuple[int, str] | None = None) -> None:
         super().__init__()
@@ -154,25 +156,26 @@ class ToyGan(Objective):
         self.killed_at, self._step = killed_at, -1
         self.grads_seen: list[tuple[str, bool, bool]] = []
 
-    def players(self):
+    def optimizer_groups(self):
+        painter = list(self.painter.parameters())
         return (
-            Player(name="critic", parameters=list(self.critic.parameters()), optimiser="adam", lr=1e-3),
-            Player(name="painter", parameters=[ParameterGroup(parameters=list(self.painter.parameters()))], lr=0.01),
+            OptimizerGroup(name="critic", parameters=list(self.critic.parameters()), optimizer="adam", lr=1e-3),
+            OptimizerGroup(name="painter", parameters=[ParameterGroup(parameters=painter)], lr=0.01),
         )
 
     def begin_step(self, step, progress):
         self._step = step
 
-    def loss(self, player, batch, *, rng, progress):
-        if self.killed_at == (self._step, player):
+    def loss(self, group, batch, *, rng, progress):
+        if self.killed_at == (self._step, group):
             raise KeyboardInterrupt
         self.grads_seen.append(
-            (player, _has_grads(self.painter), any(p.requires_grad for p in self.painter.parameters()))
+            (group, _has_grads(self.painter), any(p.requires_grad for p in self.painter.parameters()))
         )
         painted = self.painter(batch.images_BCHW)
         verdict = self.critic(painted)
         ones = torch.ones_like(verdict)
-        if player == "painter":
+        if group == "painter":
             fooled = functional.binary_cross_entropy_with_logits(verdict, ones)
             return {"loss": fooled, "likeness": (painted - batch.images_BCHW).abs().mean()}
         real = functional.binary_cross_entropy_with_logits(self.critic(batch.images_BCHW), ones)
@@ -184,6 +187,32 @@ class ToyGan(Objective):
 
 def _has_grads(module: nn.Module) -> bool:
     return any(p.grad is not None for p in module.parameters())
+
+
+def run_fit(
+    task: TrainingTask,
+    run_dir: Path | None = None,
+    *,
+    plan: Plan,
+    images: ToyImages | None = None,
+    seed: int = 1,
+    device: str = "cpu",
+    num_devices: int = 1,
+    resumes: bool = False,
+    shows_progress: bool = False,
+    **options: Any,
+) -> FitRecord:
+    """`fit` on toy images with short names for its options."""
+    return fit(
+        task,
+        ToyImages() if images is None else images,
+        plan=plan,
+        seed=seed,
+        options=RunOptions(
+            run_dir=run_dir, device=device, num_devices=num_devices, resumes=resumes, shows_progress=shows_progress
+        ),
+        **options,
+    )
 
 
 def weights(module: nn.Module) -> torch.Tensor:

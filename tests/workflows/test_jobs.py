@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from ppfr.core import CheckpointError, InvalidInputError, OverlapError
+from ppfr.core import CheckpointError, InvalidInputError, OverlapError, RunOptions
 from ppfr.workflows import AttackRequest, TrainingRequest, attack_method, evaluate_model, train_system, write_reports
 
 TRAINING = TrainingRequest(
     images="synthetic:6x4",
     method="ppfr-fd",
-    way="scratch",
+    strategy="scratch",
     teacher="mobilefacenet-y1",
     network="mobilefacenet-small",
     head="cosface",
-    passes=1,
+    epochs=1,
     batch_size=12,
     precision="32-true",
     seed=1,
@@ -31,7 +31,7 @@ ATTACK = AttackRequest(
     victims="synthetic:100",
     knows_secret=True,
     teacher="",
-    passes=1,
+    epochs=1,
     batch_size=16,
     num_victims=10,
     seed=1,
@@ -39,15 +39,15 @@ ATTACK = AttackRequest(
 
 
 def train(out_dir: Path, **changes: Any) -> dict[str, Any]:
-    options = {name: changes.pop(name) for name in ("resumes", "secret_path", "with_tensorboard") if name in changes}
+    resumes, secret_path = changes.pop("resumes", False), changes.pop("secret_path", None)
+    with_tensorboard = changes.pop("with_tensorboard", False)
     return train_system(
         dataclasses.replace(TRAINING, **changes),
-        out_dir=out_dir,
+        options=RunOptions(run_dir=out_dir, device="cpu", resumes=resumes),
+        secret_path=secret_path,
         data=None,
         weights=None,
-        device="cpu",
-        num_devices=1,
-        **({"resumes": False, "secret_path": None, "with_tensorboard": False} | options),
+        with_tensorboard=with_tensorboard,
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, num_parameters, weights_drawn_from
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, derive_seed
-from ppfr.training import Batch, Player
+from ppfr.training import Batch, OptimizerGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class ConditionalGan(TrainedAttack):
         num_blocks: residual blocks for each generator level from 28x28 down.
         discriminator_width: channels after the discriminator's first convolution (64 in pix2pix).
         l1_weight: weight of the mean absolute error beside the adversarial loss (100 in pix2pix).
-        lr: learning rate of both players' Adam (2e-4 in pix2pix), with betas (0.5, 0.999).
+        lr: learning rate of both groups' Adam (2e-4 in pix2pix), with betas (0.5, 0.999).
         num_noise_channels: channels of Gaussian noise joined to the mask.
         dropout: rate in the generator's decoder while training, pix2pix's other source of noise.
         options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
@@ -83,7 +83,7 @@ class ConditionalGan(TrainedAttack):
             **self._shared_config(),
             "network": {**self.network, "dropout": self.dropout, "discriminator_width": self.discriminator_width},
             "loss": f"GAN (cross-entropy on patches) + {self.l1_weight:g} * L1",
-            "optimiser": "adam, betas (0.5, 0.999)",
+            "optimizer": "adam, betas (0.5, 0.999)",
             "lr": self.lr,
         }
 
@@ -105,7 +105,7 @@ class ConditionalGan(TrainedAttack):
 
 
 class GanObjective(AttackObjective):
-    """Two players: the discriminator learns to tell real pairs from made ones, the generator to make real ones."""
+    """Two optimizer groups: the discriminator learns to tell real pairs from made ones, the generator to make them."""
 
     def __init__(
         self,
@@ -121,13 +121,13 @@ class GanObjective(AttackObjective):
         self.l1_weight, self.lr = l1_weight, lr
         self._masked: Tensor | None = None
 
-    def players(self) -> tuple[Player, ...]:
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
         """Discriminator first, generator second, as in pix2pix."""
         return tuple(
-            Player(
+            OptimizerGroup(
                 name=name,
                 parameters=list(network.parameters()),
-                optimiser="adam",
+                optimizer="adam",
                 lr=self.lr,
                 weight_decay=0.0,
                 betas=(0.5, 0.999),
@@ -136,7 +136,7 @@ class GanObjective(AttackObjective):
         )
 
     def begin_step(self, step: int, progress: float) -> None:
-        """The batch is masked once a step: both players see it under the same secret and noise."""
+        """The batch is masked once a step: both groups see it under the same secret and noise."""
         self._masked = None
 
     def end_step(self, step: int, progress: float) -> None:
@@ -149,12 +149,12 @@ class GanObjective(AttackObjective):
         noise = torch.randn(shape, generator=rng).to(masked_BKPQ.device) if shape[1] else None
         return self.generator(masked_BKPQ, noise)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy on patches for either player; the generator's L1 beside it."""
+    def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy on patches for either group; the generator's L1 beside it."""
         if self._masked is None:
             self._masked = self.masked(batch, rng=rng)
         masked, real = self._masked, batch.images_BCHW
-        if player == DISCRIMINATOR:
+        if group == DISCRIMINATOR:
             with torch.no_grad():
                 made = self.generate(masked, rng=rng)
             on_real = _cross_entropy(self.discriminator(masked, real), is_real=True)

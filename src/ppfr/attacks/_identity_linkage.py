@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, ShapeError, derive_seed
-from ppfr.models import Backbone, MobileFaceNet, ModelCard, Restemmed, conv_stem
-from ppfr.training import AdaptationObjective, Batch, DistillationObjective, Objective, OptimiserSettings, Player
+from ppfr.models import Backbone, MobileFaceNet, ModelCard, StemAdapter, conv_stem
+from ppfr.training import Batch, DistillationTask, FineTuningTask, OptimizerGroup, OptimizerSettings, TrainingTask
 
 if TYPE_CHECKING:
     import torch
@@ -103,27 +103,27 @@ class IdentityLinkage(TrainedAttack):
             "student": self.student,
             **(restemmed if self.student == "restemmed" else {}),
             "loss": "1 - cos" + (" + feature map" if self.student == "restemmed" and self.feature_weight else ""),
-            "optimiser": "adamw",
+            "optimizer": "adamw",
             "lr": self.lr,
         }
 
     def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
-        optimiser = OptimiserSettings(optimiser="adamw", lr=self.lr)
+        optimiser = OptimizerSettings(optimizer="adamw", lr=self.lr)
         seed = derive_seed(seed, self.name, "weights")
         shape = masker.spec.out_shape
-        inner: Objective
+        inner: TrainingTask
         network: Backbone
         if self.student == "scratch":
             network = MobileFaceNet(shape, self.teacher.dim, takes_image=False, seed=seed)
-            inner = DistillationObjective(
-                masker, network, self.teacher, teacher_card=self.teacher_card, optimiser=optimiser, seed=seed
+            inner = DistillationTask(
+                masker, network, self.teacher, teacher_card=self.teacher_card, optimizer=optimiser, seed=seed
             )
         else:
             tap = self.tap or _entry_tap(self.teacher, shape)
             out_shape = self.teacher.tap_shapes[tap]
             stem = conv_stem(shape, out_shape, width=self.stem_width, depth=self.stem_depth, seed=seed)
-            network = Restemmed(stem, self.teacher, tap)
-            inner = AdaptationObjective(
+            network = StemAdapter(stem, self.teacher, tap)
+            inner = FineTuningTask(
                 masker,
                 network,
                 self.teacher,
@@ -131,7 +131,7 @@ class IdentityLinkage(TrainedAttack):
                 feature_weight=self.feature_weight,
                 embedding_from=self.embedding_from,
                 body_unfrozen_from=self.body_unfrozen_from,
-                optimiser=optimiser,
+                optimizer=optimiser,
             )
         return LinkageObjective(masker, inner, network)
 
@@ -148,7 +148,7 @@ class LinkageObjective(AttackObjective):
 
     frozen = ("inner.teacher",)
 
-    def __init__(self, masker: ImageMasker, inner: Objective, student: Backbone) -> None:
+    def __init__(self, masker: ImageMasker, inner: TrainingTask, student: Backbone) -> None:
         super().__init__(masker)
         self.inner = inner
         self._student = (student,)  # in a tuple, so that it is registered once, in `inner`
@@ -158,9 +158,9 @@ class LinkageObjective(AttackObjective):
         """The network from masked image to embedding."""
         return self._student[0]
 
-    def players(self) -> tuple[Player, ...]:
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
         """The inner objective's."""
-        return self.inner.players()
+        return self.inner.optimizer_groups()
 
     def begin_step(self, step: int, progress: float) -> None:
         """Passed on."""
@@ -170,9 +170,9 @@ class LinkageObjective(AttackObjective):
         """Passed on."""
         self.inner.end_step(step, progress)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
         """The inner objective's."""
-        return self.inner.loss(player, batch, rng=rng, progress=progress)
+        return self.inner.loss(group, batch, rng=rng, progress=progress)
 
     def describe(self) -> dict[str, Any]:
         """The inner objective's, under the attack's name."""

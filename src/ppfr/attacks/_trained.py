@@ -26,13 +26,14 @@ from ppfr.core import (
     InvalidInputError,
     Observation,
     PpfrError,
+    RunOptions,
     ShapeError,
     ThreatModel,
     choose_device,
     derive_seed,
 )
 from ppfr.data import float_images
-from ppfr.training import Batch, Objective, Plan, check_probe, fit, masked_probe
+from ppfr.training import Batch, Plan, TrainingTask, check_probe, fit, masked_probe
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 NUM_SAMPLED_FACES = 512
 
 
-class AttackObjective(Objective):
+class AttackObjective(TrainingTask):
     """An objective whose first act is to mask the batch, as its adversary sees it.
 
     Attributes:
@@ -174,10 +175,12 @@ class TrainedAttack(Attack):
             public,
             plan=self.plan,
             seed=derive_seed(seed, self.name),
-            run_dir=self.run_dir,
-            device=self.device,
-            resume=self.run_dir is not None,
-            progress=self.progress,
+            options=RunOptions(
+                run_dir=self.run_dir,
+                device=self.device,
+                resumes=self.run_dir is not None,
+                shows_progress=self.progress,
+            ),
         )
         self._trained = objective
         self._facts = {

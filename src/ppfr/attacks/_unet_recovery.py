@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from ppfr.attacks._networks import RecoveryUNet, num_parameters, weights_drawn_from
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, derive_seed
-from ppfr.training import Batch, Player
+from ppfr.training import Batch, OptimizerGroup
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class UNetRecovery(TrainedAttack):
             **self._shared_config(),
             "network": dict(self.network),
             "loss": "L1",
-            "optimiser": "adam",
+            "optimizer": "adam",
             "lr": self.lr,
         }
 
@@ -92,12 +92,12 @@ class RecoveryObjective(AttackObjective):
         super().__init__(masker)
         self.network, self.lr = network, lr
 
-    def players(self) -> tuple[Player, ...]:
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
         """One: the U-Net, under Adam."""
         parameters = list(self.network.parameters())
-        return (Player(name="recovery", parameters=parameters, optimiser="adam", lr=self.lr, weight_decay=0.0),)
+        return (OptimizerGroup(name="recovery", parameters=parameters, optimizer="adam", lr=self.lr, weight_decay=0.0),)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
         """L1 between the recovered and the plain face."""
         recovered_BCHW = self.network(self.masked(batch, rng=rng))
         return {"loss": (recovered_BCHW - batch.images_BCHW).abs().mean()}

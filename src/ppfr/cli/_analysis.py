@@ -1,4 +1,4 @@
-"""`ppfr analyse-channels`: which frequency channels show a face and which identify it."""
+"""`ppfr analyse-channels`: which frequency channels make a face visible and which identify it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from typing import Annotated
 import typer
 
 from ppfr.cli._app import Data, Device, Json, Resume, Seed, Weights, app, emit
-from ppfr.cli._completion import analysis_presets, offering
+from ppfr.cli._choices import AnalysisPreset
 
 
 @app.command("analyse-channels")
 def analyse_channels(
     preset: Annotated[
-        str,
-        typer.Option(
-            help="fast-test (synthetic faces, seconds, figures mean nothing) or laptop (lfw-train, two cores).",
-            autocompletion=offering(analysis_presets),
-        ),
+        AnalysisPreset,
+        typer.Option(help="fast-test: synthetic faces, seconds, meaningless results. laptop: lfw-train, two cores."),
     ] = "laptop",
     penalty_weight: Annotated[
         list[float] | None,
         typer.Option(
-            help="What showing costs, in units of the task's loss; again for each row. Default: the preset's.",
+            help="Weight of the visibility penalty relative to the task loss; repeat for several rows. Default: set by "
+            "the preset.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory for the run. Default: runs/ppfr-fd-analysis-PRESET.", show_default=False),
+        typer.Option(help="Directory of the run. Default: runs/ppfr-fd-analysis-PRESET.", show_default=False),
     ] = None,
     data: Data = None,
     weights: Weights = None,
@@ -38,12 +36,12 @@ def analyse_channels(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Find the frequency channels that PPFR-FD can drop: gates that are charged for what a channel shows.
+    """Find the frequency channels that PPFR-FD can drop, with gates that are penalised for visible channels.
 
     ppfr analyse-channels --preset laptop --data DIR --weights DIR
 
-    Writes OUT/channels.json: for each penalty weight the channels kept and dropped, the share of energy kept and the
-    recogniser's loss on held-out images.
+    Writes OUT/channels.json: for each penalty weight, the channels kept and dropped, the share of energy kept, and the
+    task loss on held-out images.
     """
     from ppfr.experiments.ppfr_fd import analyse_channels as analyse
 

@@ -1,15 +1,17 @@
-"""What the tab key offers. Registries are asked when the key is pressed, so that a new method is offered unasked."""
+"""Shell completion of option values that are open-ended or that a registry defines.
+
+Registries are read when the tab key is pressed, so a new method appears without an edit here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def offering(get_names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
-    """A completion that offers the names that begin with what was typed."""
+    """A completion function that returns the names with the typed prefix."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in get_names() if name.startswith(incomplete)]
@@ -25,24 +27,17 @@ def methods() -> tuple[str, ...]:
 
 
 def recipes() -> tuple[str, ...]:
-    """Recipes, and the word that lists them."""
+    """Recipes, and "list", which lists them."""
     from ppfr.experiments import RECIPES
 
     return (*RECIPES, "list")
 
 
 def presets() -> tuple[str, ...]:
-    """Presets that every recipe has."""
+    """Presets of every recipe."""
     from ppfr.experiments import PRESETS
 
     return PRESETS
-
-
-def analysis_presets() -> tuple[str, ...]:
-    """Presets of the channel analysis."""
-    from ppfr.experiments.ppfr_fd import ANALYSIS_PRESETS
-
-    return ANALYSIS_PRESETS
 
 
 def attacks() -> tuple[str, ...]:
@@ -60,7 +55,7 @@ def protocols() -> tuple[str, ...]:
 
 
 def image_sets() -> tuple[str, ...]:
-    """Image sets that have a name."""
+    """Named image sets."""
     from ppfr.systems import IMAGE_SETS
 
     return IMAGE_SETS
@@ -71,24 +66,3 @@ def public_networks() -> tuple[str, ...]:
     from ppfr.models import PRETRAINED
 
     return tuple(PRETRAINED)
-
-
-def ways() -> tuple[str, ...]:
-    """Ways of training."""
-    from ppfr.workflows import WAYS
-
-    return WAYS
-
-
-def networks() -> tuple[str, ...]:
-    """Networks to train from nothing."""
-    from ppfr.systems import NETWORKS
-
-    return tuple(NETWORKS)
-
-
-def heads() -> tuple[str, ...]:
-    """Margin heads."""
-    from ppfr.systems import HEADS
-
-    return tuple(HEADS)

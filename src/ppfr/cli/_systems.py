@@ -1,4 +1,4 @@
-"""`ppfr train`, `ppfr evaluate` and `ppfr attack`: the parts of an experiment, one at a time."""
+"""`ppfr train`, `ppfr evaluate` and `ppfr attack`: the stages of an experiment, one at a time."""
 
 from __future__ import annotations
 
@@ -8,36 +8,28 @@ from typing import Annotated
 import typer
 
 from ppfr.cli._app import Data, Device, Json, Out, Resume, Seed, Weights, app, emit
-from ppfr.cli._completion import (
-    PRECISIONS,
-    attacks,
-    heads,
-    image_sets,
-    methods,
-    networks,
-    offering,
-    protocols,
-    public_networks,
-    ways,
-)
+from ppfr.cli._choices import Head, Network, Precision, Strategy
+from ppfr.cli._completion import attacks, image_sets, methods, offering, protocols, public_networks
 from ppfr.cli._runs import finish
 
 Method = Annotated[
     str,
     typer.Option(
-        help="A protection, such as ppfr-fd, or a control: unprotected, constant.", autocompletion=offering(methods)
+        help="A protection such as ppfr-fd, or a control: unprotected, constant.", autocompletion=offering(methods)
     ),
 ]
 Images = Annotated[
     str,
     typer.Option(
-        help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar.",
+        help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with one folder per subject, .rec or .tar.",
         autocompletion=offering(image_sets),
     ),
 ]
 DrawnSecret = Annotated[
     Path | None,
-    typer.Option(help="The deployment's secret. Default: OUT/secret.key, drawn if absent.", show_default=False),
+    typer.Option(
+        help="File of the secret of the deployment. Default: OUT/secret.key, created if absent.", show_default=False
+    ),
 ]
 
 
@@ -46,45 +38,33 @@ def train(
     out: Out,
     images: Images,
     method: Method = "ppfr-fd",
-    way: Annotated[
-        str,
+    strategy: Annotated[
+        Strategy,
         typer.Option(
-            help="scratch (margin head), distil (from a frozen teacher) or adapt (pretrained body, new stem: what to "
-            "take with little data).",
-            autocompletion=offering(ways),
+            help="scratch: train a new network with a margin head. distill: train a new network on the embeddings of a "
+            "frozen teacher. finetune: give a pretrained network a new stem; suits small training sets."
         ),
-    ] = "adapt",
+    ] = "finetune",
     teacher: Annotated[
         str,
-        typer.Option(help="Public network, for distil and adapt.", autocompletion=offering(public_networks)),
+        typer.Option(help="Pretrained network, for distill and finetune.", autocompletion=offering(public_networks)),
     ] = "mobilefacenet-y1",
-    network: Annotated[
-        str,
-        typer.Option(
-            help="For scratch and distil: mobilefacenet-small, mobilefacenet, ir18, ir50, ir_se50.",
-            autocompletion=offering(networks),
-        ),
-    ] = "mobilefacenet",
-    head: Annotated[
-        str, typer.Option(help="For scratch: arcface, cosface or adaface.", autocompletion=offering(heads))
-    ] = "arcface",
+    network: Annotated[Network, typer.Option(help="Architecture, for scratch and distill.")] = "mobilefacenet",
+    head: Annotated[Head, typer.Option(help="Margin head, for scratch.")] = "arcface",
     mix: Annotated[
         str | None,
         typer.Option(
-            help="Mix training images with each other: mixup:K, instahide:K, adamixup:LOW-HIGH (as in adamixup:2-5).",
+            help="Mix training images with each other: mixup:K, instahide:K or adamixup:LOW-HIGH (adamixup:2-5).",
             show_default=False,
         ),
     ] = None,
-    passes: Annotated[int, typer.Option(help="Times every image is seen.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Images a step, over all devices together.")] = 64,
-    precision: Annotated[
-        str,
-        typer.Option(help="32-true, bf16-mixed or 16-mixed (GPU).", autocompletion=offering(lambda: PRECISIONS)),
-    ] = "32-true",
-    num_devices: Annotated[int, typer.Option(help="Processes side by side (DDP).")] = 1,
+    epochs: Annotated[int, typer.Option(help="Number of times that every image is used.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images per step, over all devices together.")] = 64,
+    precision: Annotated[Precision, typer.Option(help="Numeric precision; 16-mixed needs a GPU.")] = "32-true",
+    num_devices: Annotated[int, typer.Option(help="Number of processes that train in parallel.")] = 1,
     secret: DrawnSecret = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars under OUT/training/tensorboard.")
+        bool, typer.Option("--tensorboard", help="Write scalars to OUT/training/tensorboard.")
     ] = False,
     data: Data = None,
     weights: Weights = None,
@@ -95,37 +75,35 @@ def train(
 ) -> None:
     """Train a recogniser that sees only masked faces.
 
-    ppfr train --images lfw-train --method ppfr-fd --way adapt --out runs/fd --data DIR --weights DIR
+    ppfr train --images lfw-train --method ppfr-fd --strategy finetune --out runs/fd --data DIR --weights DIR
 
-    ppfr train --images synthetic:200x10 --way scratch --network mobilefacenet-small --out runs/fd
+    ppfr train --images synthetic:200x10 --strategy scratch --network mobilefacenet-small --out runs/fd
 
-    Writes OUT/network.safetensors (with its model card) and OUT/masker.json; the secret is a file of its own. A killed
-    run goes on with --resume and ends bit-identical (on a CPU).
+    Writes OUT/network.safetensors (with its model card) and OUT/masker.json. The secret is a separate file. An
+    interrupted run continues with --resume; on a CPU the result is bit-identical.
     """
+    from ppfr.core import RunOptions
     from ppfr.workflows import TrainingRequest, train_system
 
     request = TrainingRequest(
         images=images,
         method=method,
-        way=way,
+        strategy=strategy,
         teacher=teacher,
         network=network,
         head=head,
         mix=mix,
-        passes=passes,
+        epochs=epochs,
         batch_size=batch_size,
         precision=precision,
         seed=seed,
     )
     result = train_system(
         request,
-        out_dir=out,
+        options=RunOptions(run_dir=out, device=device, num_devices=num_devices, resumes=resume),
         secret_path=secret,
         data=data,
         weights=weights,
-        device=device,
-        num_devices=num_devices,
-        resumes=resume,
         with_tensorboard=tensorboard,
     )
     emit(result, as_json=json, title="trained")
@@ -136,7 +114,7 @@ def evaluate(
     model: Annotated[
         str,
         typer.Option(
-            help="A public network's name, or the directory of a trained system.",
+            help="Name of a pretrained network, or directory of a trained system.",
             autocompletion=offering(public_networks),
         ),
     ],
@@ -148,7 +126,8 @@ def evaluate(
         ),
     ] = "lfw",
     secret: Annotated[
-        Path | None, typer.Option(help="The system's secret. Default: MODEL/secret.key.", show_default=False)
+        Path | None,
+        typer.Option(help="File of the secret of the system. Default: MODEL/secret.key.", show_default=False),
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the embedding of the mirrored face.")] = False,
     data: Data = None,
@@ -157,7 +136,7 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Verify the pairs of a protocol: 10-fold accuracy, EER, TAR at FAR, each with n and an interval.
+    """Verify the pairs of a protocol: 10-fold accuracy, EER and TAR at FAR, each with n and a confidence interval.
 
     ppfr evaluate --model mobilefacenet-y1 --protocol lfw --data DIR --weights DIR --json
     """
@@ -176,31 +155,31 @@ def attack(
     public: Annotated[
         str,
         typer.Option(
-            help="The adversary's own faces; the same names as `ppfr train --images`.",
+            help="Training faces of the adversary; same names as for `ppfr train --images`.",
             autocompletion=offering(image_sets),
         ),
     ],
     targets: Annotated[
         str,
         typer.Option(
-            help="Protocol whose people are attacked; the same names as `ppfr evaluate --protocol`.",
+            help="Protocol with the target subjects; same names as for `ppfr evaluate --protocol`.",
             autocompletion=offering(protocols),
         ),
     ],
     method: Method = "ppfr-fd",
     secret: DrawnSecret = None,
-    knows_secret: Annotated[bool, typer.Option(help="Whether the adversary knows (or can use) the secret.")] = True,
+    knows_secret: Annotated[bool, typer.Option(help="Whether the adversary knows, or can use, the secret.")] = True,
     teacher: Annotated[
         str,
         typer.Option(
-            help="The adversary's recogniser of plain faces, for linkage and for judging: a public network's name, or "
-            "the directory of a system trained with --method unprotected.",
+            help="Recogniser of plain faces, as teacher for linkage and as evaluation recogniser: name of a pretrained "
+            "network, or directory of a system trained with --method unprotected.",
             autocompletion=offering(public_networks),
         ),
     ] = "mobilefacenet-casia",
-    passes: Annotated[int, typer.Option(help="Times the adversary sees each of its images.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="The adversary's images a step.")] = 64,
-    num_targets: Annotated[int, typer.Option(help="People attacked, two images each.")] = 200,
+    epochs: Annotated[int, typer.Option(help="Number of times that the adversary uses every training image.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images per training step of the adversary.")] = 64,
+    num_targets: Annotated[int, typer.Option(help="Number of target subjects, with two images each.")] = 200,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -208,12 +187,12 @@ def attack(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Attack masked faces: train the adversary on other people and measure what it gets of the target subjects.
+    """Attack masked faces: train the adversary on other subjects, run it on the target subjects, evaluate the result.
 
     ppfr attack --attack linkage --public lfw-train --targets lfw --out runs/linkage --data DIR --weights DIR
 
     Writes OUT/record.json and OUT/report.html. With --no-knows-secret the adversary simulates the protection under
-    secrets of its own and matches them to what it sees.
+    secrets of its own and aligns them with the masked images that it observes.
     """
     from ppfr.workflows import AttackRequest, attack_method
 
@@ -224,7 +203,7 @@ def attack(
         targets=targets,
         knows_secret=knows_secret,
         teacher=teacher,
-        passes=passes,
+        epochs=epochs,
         batch_size=batch_size,
         num_targets=num_targets,
         seed=seed,

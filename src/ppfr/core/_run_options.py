@@ -1,4 +1,4 @@
-"""Where and on what a training or a run executes."""
+"""Options of a run that no result depends on."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Where and on what one training runs; no figure depends on these.
+    """Where a training runs and what it keeps on disk.
+
+    On one device, no result depends on these options.
 
     Attributes:
-        run_dir: for checkpoints and logs, kept between sessions.
+        run_dir: directory for checkpoints and logs. None keeps nothing, so the run cannot be resumed.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side that train a recogniser.
-        resumes: take up what lies in `run_dir`, be it complete or cut short.
-        shows_progress: print progress.
+        num_devices: number of processes that train in parallel.
+        resumes: continue from the last checkpoint in `run_dir`, if there is one. Otherwise an earlier run in `run_dir`
+            is an error.
+        shows_progress: print progress to stderr.
     """
 
-    run_dir: Path
+    run_dir: Path | None = None
     device: str = "auto"
     num_devices: int = 1
     resumes: bool = False

@@ -86,7 +86,7 @@ def _maker(
 ) -> Callable[[RunOptions], Attack]:
     def make(options: RunOptions) -> Attack:
         shared = {
-            "plan": budget.plan(budget.attack_passes[kind], warmup_steps=20, clip_norm=5.0),
+            "plan": budget.plan(budget.attack_epochs[kind], warmup_steps=20, clip_norm=5.0),
             "knows_secret": knows_secret,
             "sees": sees,
             "ignores_signs": ignores_signs,

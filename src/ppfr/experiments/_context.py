@@ -50,8 +50,8 @@ class Budget:
     """How much of everything a preset spends; the same for every system, and for an attack on every system.
 
     Attributes:
-        passes: of the recogniser's training.
-        attack_passes: by attack.
+        epochs: of the recogniser's training.
+        attack_epochs: by attack.
         attack_options: by attack: widths and depths of its networks.
         num_targets: people attacked.
         num_resamples: behind each interval.
@@ -60,8 +60,8 @@ class Budget:
         precision: of every training.
     """
 
-    passes: int
-    attack_passes: Mapping[str, int]
+    epochs: int
+    attack_epochs: Mapping[str, int]
     attack_options: Mapping[str, Mapping[str, Any]]
     num_targets: int
     num_resamples: int = 1000
@@ -69,10 +69,10 @@ class Budget:
     max_steps: int | None = None
     precision: str = "32-true"
 
-    def plan(self, passes: int, **options: Any) -> Plan:
-        """A training of so many passes within this budget."""
+    def plan(self, epochs: int, **options: Any) -> Plan:
+        """A training of so many epochs within this budget."""
         return Plan(
-            passes=passes,
+            epochs=epochs,
             batch_size=self.batch_size,
             max_steps=self.max_steps,
             precision=self.precision,
@@ -89,15 +89,15 @@ WIDE_ATTACKERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 LAPTOP_BUDGET = Budget(
-    passes=3,
-    attack_passes={"unet": 2, "cgan": 2, "linkage": 2},
+    epochs=3,
+    attack_epochs={"unet": 2, "cgan": 2, "linkage": 2},
     attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
     num_targets=500,
     precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
 )
 FAST_BUDGET = Budget(
-    passes=1,
-    attack_passes={"unet": 1, "cgan": 1, "linkage": 1},
+    epochs=1,
+    attack_epochs={"unet": 1, "cgan": 1, "linkage": 1},
     attack_options={
         "unet": {"width": 8, "max_width": 32, "num_deployments": 1},
         "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},

@@ -20,8 +20,8 @@ from ppfr.experiments.spine._experiments import (
 )
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.systems._catalogue import synthetic_protocol
-from ppfr.systems._strategies import FromScratch, Way
-from ppfr.training import OptimiserSettings
+from ppfr.systems._strategies import FromScratch, TrainingStrategy
+from ppfr.training import OptimizerSettings
 
 _PACKAGE_SETS = {"lfw": "lfw", "cfp_fp": "cfp-fp", "agedb_30": "agedb-30", "calfw": "calfw"}
 _FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
@@ -66,7 +66,7 @@ def lfw_testbed(context: RecipeContext) -> Testbed:
     )
 
 
-def fast_testbed(context: RecipeContext, way: Way) -> Testbed:
+def fast_testbed(context: RecipeContext, way: TrainingStrategy) -> Testbed:
     """A few synthetic people, and a recogniser that `way` trains: whatever runs, runs in seconds and means nothing."""
     return Testbed(
         people="synthetic",
@@ -83,12 +83,12 @@ def fast_testbed(context: RecipeContext, way: Way) -> Testbed:
 def small_way(budget: Budget) -> FromScratch:
     """A small network from scratch, for synthetic people."""
     return FromScratch(
-        plan=budget.plan(budget.passes, log_every_steps=1),
+        plan=budget.plan(budget.epochs, log_every_steps=1),
         network="mobilefacenet-small",
         head="cosface",
         scale=32.0,
         margin=0.2,
-        optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+        optimizer=OptimizerSettings(optimizer="adamw", lr=4e-3, weight_decay=1e-2),
     )
 
 

@@ -19,9 +19,9 @@ from ppfr.models._onnx import export_onnx as export_onnx
 from ppfr.models._pretrained import PRETRAINED as PRETRAINED
 from ppfr.models._pretrained import Pretrained as Pretrained
 from ppfr.models._pretrained import load_pretrained as load_pretrained
-from ppfr.models._restemmed import ConvStem as ConvStem
-from ppfr.models._restemmed import Restemmed as Restemmed
-from ppfr.models._restemmed import conv_stem as conv_stem
+from ppfr.models._stem_adapter import ConvStem as ConvStem
+from ppfr.models._stem_adapter import StemAdapter as StemAdapter
+from ppfr.models._stem_adapter import conv_stem as conv_stem
 from ppfr.models._store import build_network as build_network
 from ppfr.models._store import card_for as card_for
 from ppfr.models._store import load_model as load_model

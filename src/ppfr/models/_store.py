@@ -20,7 +20,7 @@ from ppfr.models._cards import ModelCard
 from ppfr.models._foreign import shown
 from ppfr.models._iresnet import IResNet
 from ppfr.models._mobilefacenet import MobileFaceNet
-from ppfr.models._restemmed import Restemmed, conv_stem
+from ppfr.models._stem_adapter import StemAdapter, conv_stem
 
 _CARD_KEY = "ppfr_card"
 
@@ -174,16 +174,16 @@ def _check_exists(path: Path) -> None:
         )
 
 
-def _build_restemmed(config: dict[str, Any], seed: int) -> Backbone:
+def _build_stem_adapter(config: dict[str, Any], seed: int) -> Backbone:
     stem = conv_stem(**config["stem"], seed=seed)
     body = build_network(config["body"]["architecture"], config["body"]["config"], seed=seed)
-    return Restemmed(stem, body, config["tap"], takes_image=config["takes_image"])
+    return StemAdapter(stem, body, config["tap"], takes_image=config["takes_image"])
 
 
 _ARCHITECTURES: Mapping[str, Callable[[dict[str, Any], int], Backbone]] = MappingProxyType(
     {
         "MobileFaceNet": lambda config, seed: MobileFaceNet(**config, seed=seed),
         "IResNet": lambda config, seed: IResNet(**config, seed=seed),
-        "Restemmed": _build_restemmed,
+        "StemAdapter": _build_stem_adapter,
     }
 )

@@ -11,11 +11,10 @@ from ppfr.systems._mixing import AdaptiveMixing as AdaptiveMixing
 from ppfr.systems._mixing import FixedMixing as FixedMixing
 from ppfr.systems._strategies import HEADS as HEADS
 from ppfr.systems._strategies import NETWORKS as NETWORKS
-from ppfr.systems._strategies import Adapt as Adapt
-from ppfr.systems._strategies import Distil as Distil
-from ppfr.systems._strategies import FitOptions as FitOptions
+from ppfr.systems._strategies import Distillation as Distillation
+from ppfr.systems._strategies import FineTuning as FineTuning
 from ppfr.systems._strategies import FromScratch as FromScratch
-from ppfr.systems._strategies import Way as Way
+from ppfr.systems._strategies import TrainingStrategy as TrainingStrategy
 from ppfr.systems._system import MaskedSystem as MaskedSystem
 from ppfr.systems._system import load_system as load_system
 from ppfr.systems._system import read_recogniser as read_recogniser

@@ -1,4 +1,4 @@
-"""What the command line can name: maskers, image sets, protocols. The one place where words become objects."""
+"""The catalogue of maskers, image sets and protocols: creates objects from their names on the command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _takes_secret(kind: Callable[..., ImageMasker]) -> bool:
 
 
 def _discover() -> dict[str, Callable[..., ImageMasker]]:
-    """Every masker that `ppfr.masking` exports and that its arguments' defaults describe, under its own name."""
+    """Every masker that `ppfr.masking` exports and that needs no argument but a secret, by name."""
     found: dict[str, Callable[..., ImageMasker]] = {}
     for exported in vars(masking).values():
         if not (isinstance(exported, type) and issubclass(exported, ImageMasker)) or inspect.isabstract(exported):
@@ -52,7 +52,7 @@ def _discover() -> dict[str, Callable[..., ImageMasker]]:
 
 
 MASKERS: Mapping[str, Callable[..., ImageMasker]] = MappingProxyType(_discover())
-"""Name -> class of each masker; one that `ppfr.masking` exports is in here without being listed."""
+"""Name -> class of each masker that `ppfr.masking` exports. New maskers need no entry here."""
 
 
 def make_masker(
@@ -62,41 +62,41 @@ def make_masker(
     config: Mapping[str, Any] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> ImageMasker:
-    """A masker by name.
+    """Create a masker by name.
 
     Args:
         name: a key of `MASKERS`.
-        secret: the deployment's 32 bytes, for the keyed maskers; the others ignore it.
-        config: keyword arguments of its constructor, as `public_config()` gives them.
-        arrays: those that are too large for JSON, as `public_arrays()` gives them.
+        secret: the 32-byte secret of the deployment, for keyed maskers; other maskers ignore it.
+        config: keyword arguments of the constructor, as returned by `public_config()`.
+        arrays: arguments that are too large for JSON, as returned by `public_arrays()`.
 
     Raises:
-        InvalidInputError: unknown name, or arguments that the masker does not take.
+        InvalidInputError: the name is unknown, or the masker does not accept the arguments.
     """
     kind = masker_class(name)
     keyed = {"secret": secret} if _takes_secret(kind) else {}
     try:
         return kind(**keyed, **_arguments(config), **_arrays_by_argument(arrays))
     except TypeError as error:
-        raise InvalidInputError(f"{name} does not take these arguments: {error}") from error
+        raise InvalidInputError(f"{name} does not accept these arguments: {error}") from error
 
 
 def masker_class(name: str) -> Callable[..., ImageMasker]:
     """The class of a masker.
 
     Raises:
-        InvalidInputError: unknown name.
+        InvalidInputError: the name is unknown.
     """
     if name not in MASKERS:
-        raise InvalidInputError(f"no protection is named {name!r}; there are {', '.join(MASKERS)}")
+        raise InvalidInputError(f"unknown protection {name!r}; available: {', '.join(MASKERS)}")
     return MASKERS[name]
 
 
 def needs_secret(name: str, config: Mapping[str, Any] | None = None) -> bool:
-    """Whether the masker of that name, with these arguments, is configured by a secret.
+    """Whether the masker of this name, with these arguments, has a secret.
 
     Raises:
-        InvalidInputError: unknown name.
+        InvalidInputError: the name is unknown.
     """
     kind = masker_class(name)
     if not _takes_secret(kind):
@@ -104,7 +104,7 @@ def needs_secret(name: str, config: Mapping[str, Any] | None = None) -> bool:
     try:
         return kind(secret=bytes(masking.SECRET_BYTES), **_arguments(config)).spec.is_keyed
     except (InvalidInputError, TypeError):
-        return False  # these arguments go with no secret, or not at all; making it without one tells which
+        return False  # either valid only without a secret, or invalid: creating the masker without one decides
 
 
 def _arguments(config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _arguments(config: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _arrays_by_argument(arrays: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
-    """Constructor arguments from arrays: one by its name, or a mapping of those named "argument.part"."""
+    """Constructor arguments from arrays: "argument", or a mapping for arrays named "argument.part"."""
     found: dict[str, Any] = {}
     for name, array in (arrays or {}).items():
         argument, _, part = name.partition(".")
@@ -125,23 +125,25 @@ def _arrays_by_argument(arrays: Mapping[str, np.ndarray] | None) -> dict[str, An
 
 
 def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
-    """The 32-byte secret in `path`; drawn from the operating system and written (mode 0600) if there is none.
+    """Read the 32-byte secret in `path`. If the file does not exist, draw a secret and write it with mode 0600.
 
     Returns:
-        The secret, and whether it was created now.
+        The secret, and whether it was created.
 
     Raises:
-        InvalidInputError: the file holds something else.
-        StorageError: it cannot be written.
+        InvalidInputError: the file does not hold a secret.
+        StorageError: the file cannot be written.
     """
     if path.exists():
         if not path.is_file():
-            raise InvalidInputError(f"{path} is no file; name the file that holds the secret, or a new one")
+            raise InvalidInputError(
+                f"{path} is not a file; give the file of the secret, or a new file name to create one"
+            )
         secret = path.read_bytes()
         if len(secret) != masking.SECRET_BYTES:
             raise InvalidInputError(
-                f"{path} holds {len(secret)} bytes, a secret has {masking.SECRET_BYTES}; "
-                "name another file, or a new one to draw a secret"
+                f"{path} has {len(secret)} bytes, but a secret has {masking.SECRET_BYTES}; "
+                "give another file, or a new file name to create a secret"
             )
         return secret, False
     secret = secrets.token_bytes(masking.SECRET_BYTES)
@@ -152,11 +154,15 @@ def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
 
 
 def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
-    """A verification protocol: lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or the path of a .bin set.
+    """A verification protocol by name.
+
+    Args:
+        name: lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or the path of a .bin set.
+        data: directory of the real data; by default the one in PPFR_DATA.
 
     Raises:
-        InvalidInputError: unknown name.
-        MissingAssetError: its data is not there.
+        InvalidInputError: the name is unknown.
+        MissingAssetError: the data is not available.
     """
     if name == "lfw":
         return read_lfw(data_root(data))
@@ -168,13 +174,12 @@ def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
     if name.endswith(".bin"):
         return read_insightface_bin(Path(name))
     raise InvalidInputError(
-        f"no protocol is named {name!r}; there are lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM, "
-        "and paths of .bin sets"
+        f"unknown protocol {name!r}; use lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM, or the path of a .bin set"
     )
 
 
 def synthetic_protocol(*, num_pairs: int) -> PairProtocol:
-    """Pairs of synthetic people (numbered from a million up, so that no training range reaches them)."""
+    """Pairs of synthetic subjects. Their numbers start at a million, so that no training set contains them."""
     num_subjects = max(40, num_pairs // 10)
     people = SyntheticFaces(num_subjects, 6, seed=SYNTHETIC_SEED, first_subject=1_000_000).cached()
     return synthetic_pairs(people, num_pairs=num_pairs, num_folds=10, seed=SYNTHETIC_SEED)
@@ -184,13 +189,13 @@ def read_images(name: str, *, data: Path | None = None) -> StoredImageSet | Synt
     """Training or public images by name.
 
     Args:
-        name: lfw-train (everybody of CFP and LFW who is in no LFW pair), cfp-train (LFW less CFP's people),
-            synthetic:SUBJECTSxIMAGES, or a path: a folder with a folder per subject, a .rec file, a .tar shard.
+        name: lfw-train (subjects of CFP and LFW that are in no LFW pair), cfp-train (LFW without the subjects of CFP),
+            synthetic:SUBJECTSxIMAGES, or a path: a folder with one folder per subject, a .rec file or a .tar shard.
         data: directory of the real data; by default the one in PPFR_DATA.
 
     Raises:
-        InvalidInputError: unknown name.
-        MissingAssetError: the data is not there.
+        InvalidInputError: the name is unknown.
+        MissingAssetError: the data is not available.
     """
     if name == "lfw-train":
         return training_split_for_lfw(data_root(data))
@@ -207,12 +212,12 @@ def read_images(name: str, *, data: Path | None = None) -> StoredImageSet | Synt
     if path.suffix == ".tar":
         return read_shards([path], name=path.stem)
     raise InvalidInputError(
-        f"no images are named {name!r}; there are lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, and paths of a "
-        "folder with a folder per subject, a .rec file or a .tar shard"
+        f"unknown images {name!r}; use lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, or the path of a folder with "
+        "one folder per subject, a .rec file or a .tar shard"
     )
 
 
 def _whole_number(text: str, name: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise InvalidInputError(f"{name!r} needs whole numbers from 1, as in synthetic:1000 or synthetic:500x20")
+        raise InvalidInputError(f"{name!r} needs positive whole numbers, such as synthetic:1000 or synthetic:500x20")
     return int(text)

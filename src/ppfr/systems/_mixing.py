@@ -1,4 +1,4 @@
-"""Mixing as a value that can be named in an experiment, on the command line and in a record."""
+"""Configurations of image mixing, for experiments, the command line and records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, derive_seed
 from ppfr.masking import InstaHide, MixedMasker, MixUp
 from ppfr.models import StrategyNetwork
-from ppfr.training import AdaptiveMixingObjective, Objective, RecogniserObjective, StrategySettings
+from ppfr.training import AdaptiveMixingTask, RecogniserTask, StrategySettings, TrainingTask
 
 _MIXERS: Mapping[str, type[MixUp] | type[InstaHide]] = {"mixup": MixUp, "instahide": InstaHide}
 _WORDS = "mixup:K, instahide:K (as in mixup:2) and adamixup:LOW-HIGH (as in adamixup:2-5)"
@@ -18,12 +18,12 @@ _WORDS = "mixup:K, instahide:K (as in mixup:2) and adamixup:LOW-HIGH (as in adam
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FixedMixing:
-    """The same number of images for every batch.
+    """Mix the same number of images in every batch.
 
     Attributes:
         method: "mixup" or "instahide".
-        num_images: k.
-        max_weight: cap of a weight; None for the method's own.
+        num_images: k, the number of images per mixture.
+        max_weight: maximum weight of an image; None for the default of the method.
     """
 
     method: str
@@ -31,9 +31,9 @@ class FixedMixing:
     max_weight: float | None = None
 
     def mixers(self) -> tuple[BatchMixer, ...]:
-        """The one mixer."""
+        """The mixer, as a tuple of one."""
         if self.method not in _MIXERS:
-            raise InvalidInputError(f"no mixing is named {self.method!r}; there are {', '.join(_MIXERS)}")
+            raise InvalidInputError(f"unknown mixing method {self.method!r}; available: {', '.join(_MIXERS)}")
         cap = {} if self.max_weight is None else {"max_weight": self.max_weight}
         return (_MIXERS[self.method](num_images=self.num_images, **cap),)
 
@@ -43,10 +43,10 @@ class AdaptiveMixing:
     """AdaMixUp: a strategy network chooses the number of images for each batch.
 
     Attributes:
-        candidates: the numbers to choose from.
-        max_weight: cap of a weight.
-        strategy_width: channels of the strategy network's first stage; 64 is ResNet-18.
-        settings: how it learns.
+        candidates: the numbers of images to choose from.
+        max_weight: maximum weight of an image.
+        strategy_width: channels of the first stage of the strategy network; 64 is ResNet-18.
+        settings: how the strategy network is trained.
     """
 
     candidates: tuple[int, ...] = (2, 3, 4, 5)
@@ -55,13 +55,13 @@ class AdaptiveMixing:
     settings: StrategySettings = StrategySettings()  # noqa: RUF009
 
     def mixers(self) -> tuple[BatchMixer, ...]:
-        """One for each candidate.
+        """One mixer per candidate.
 
         Raises:
-            InvalidInputError: the same number twice.
+            InvalidInputError: a candidate appears twice.
         """
         if len(set(self.candidates)) != len(self.candidates):
-            raise InvalidInputError(f"candidates are {self.candidates}; name each number of images once")
+            raise InvalidInputError(f"candidates={self.candidates}; give each number of images once")
         return tuple(MixUp(num_images=k, max_weight=self.max_weight) for k in self.candidates)
 
 
@@ -69,10 +69,10 @@ Mixing = FixedMixing | AdaptiveMixing
 
 
 def read_mixing(word: str | None) -> Mixing | None:
-    """Mixing by the word that a person gives.
+    """Parse a mixing configuration.
 
     Args:
-        word: mixup:K, instahide:K, adamixup:LOW-HIGH; or None for none.
+        word: mixup:K, instahide:K or adamixup:LOW-HIGH; None for no mixing.
 
     Raises:
         InvalidInputError: anything else.
@@ -91,55 +91,58 @@ def read_mixing(word: str | None) -> Mixing | None:
     else:
         adaptive = re.fullmatch(r"adamixup:(\d{1,3})-(\d{1,3})", word)
         if not adaptive:
-            raise InvalidInputError(f"no mixing is named {word!r}; there are {_WORDS}")
+            raise InvalidInputError(f"unknown mixing {word!r}; use {_WORDS}")
         low, high = int(adaptive[1]), int(adaptive[2])
         if low >= high:
-            raise InvalidInputError(f"{word!r} names no range of two numbers or more; say mixup:{low}, or adamixup:2-5")
+            raise InvalidInputError(
+                f"{word!r} is not a range of at least two numbers; use mixup:{low}, or a range such as adamixup:2-5"
+            )
         found = AdaptiveMixing(candidates=tuple(range(low, high + 1)))
-    found.mixers()  # refuses numbers that cannot be mixed
+    found.mixers()  # raises for invalid numbers of images
     return found
 
 
 def check_batch(mixing: Mixing | None, num_images: int) -> None:
-    """Refuse batches that cannot be mixed, before anything is trained.
+    """Check that a batch has enough images to mix.
 
     Args:
-        mixing: as it was asked for.
-        num_images: images that one process has at a step.
+        mixing: the mixing configuration, or None.
+        num_images: images per step and process.
 
     Raises:
-        InvalidInputError: fewer images than the largest mixture takes.
+        InvalidInputError: the batch has fewer images than the largest mixture.
     """
-    most = 1 if mixing is None else max(mixer.num_images for mixer in mixing.mixers())
-    if num_images < most:
+    largest = 1 if mixing is None else max(mixer.num_images for mixer in mixing.mixers())
+    if num_images < largest:
         raise InvalidInputError(
-            f"{num_images} images at a time cannot be mixed {most} at a time; use a larger batch_size (each of several "
-            "devices has its share of it), or mix fewer"
+            f"a batch of {num_images} images per device is too small for mixtures of {largest}; use a larger "
+            "batch_size, "
+            "or mix fewer images"
         )
 
 
 def fixed_mixer(mixing: Mixing | None) -> BatchMixer | None:
-    """What an objective is given as its mixer; adaptive mixing goes around the objective instead."""
+    """The mixer of a recogniser task; None for adaptive mixing, which wraps the task instead."""
     return mixing.mixers()[0] if isinstance(mixing, FixedMixing) else None
 
 
-def with_strategy(
-    objective: RecogniserObjective, mixing: Mixing | None, masker: ImageMasker, *, seed: int
-) -> Objective:
-    """The objective itself, or under a strategy that chooses its mixtures."""
+def with_adaptive_mixing(
+    task: RecogniserTask, mixing: Mixing | None, masker: ImageMasker, *, seed: int
+) -> TrainingTask:
+    """The task itself, or wrapped by adaptive mixing."""
     if not isinstance(mixing, AdaptiveMixing):
-        return objective
+        return task
     strategy = StrategyNetwork(
         masker.spec.out_shape,
         len(mixing.candidates),
         width=mixing.strategy_width,
         seed=derive_seed(seed, "strategy"),
     )
-    return AdaptiveMixingObjective(objective, mixing.mixers(), strategy, settings=mixing.settings)
+    return AdaptiveMixingTask(task, mixing.mixers(), strategy, settings=mixing.settings)
 
 
 def exposed_by(masker: ImageMasker, mixing: Mixing | None, outcome: Mapping[str, Any]) -> ImageMasker | None:
-    """The training set as it was trained on; adaptive mixing with the shares that the training realised."""
+    """The masker and mixers of the training set; adaptive mixing uses the shares of choices of the training."""
     if mixing is None:
         return None
     shares = outcome.get("shares") if isinstance(mixing, AdaptiveMixing) else None

@@ -1,4 +1,7 @@
-"""Three ways to a recogniser of masked faces, each as a value that can be named in an experiment and a record."""
+"""The three training strategies of a masked recogniser: from scratch, distillation and fine-tuning.
+
+A strategy is a frozen dataclass, so that experiments and records can name its complete configuration.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ppfr.core import ImageMasker, ImageSet, InvalidInputError, derive_seed
+from ppfr.core import ImageMasker, ImageSet, InvalidInputError, RunOptions, derive_seed
 from ppfr.models import (
     PRETRAINED,
     AdaFace,
@@ -21,7 +24,7 @@ from ppfr.models import (
     MarginHead,
     MobileFaceNet,
     ModelCard,
-    Restemmed,
+    StemAdapter,
     card_for,
     conv_stem,
     ir18,
@@ -30,17 +33,17 @@ from ppfr.models import (
     load_pretrained,
 )
 from ppfr.systems._catalogue import make_masker
-from ppfr.systems._mixing import Mixing, check_batch, fixed_mixer, with_strategy
+from ppfr.systems._mixing import Mixing, check_batch, fixed_mixer, with_adaptive_mixing
 from ppfr.systems._system import MaskedSystem
 from ppfr.training import (
-    AdaptationObjective,
-    AdaptiveMixingObjective,
-    DistillationObjective,
+    AdaptiveMixingTask,
+    DistillationTask,
+    FineTuningTask,
     FitRecord,
-    MarginObjective,
-    Objective,
-    OptimiserSettings,
+    MarginTask,
+    OptimizerSettings,
     Plan,
+    TrainingTask,
     class_centres,
     fit,
 )
@@ -59,70 +62,70 @@ HEADS: Mapping[str, Callable[..., MarginHead]] = MappingProxyType(
 _OWN_LICENCE = "as the training data and the pretrained parts allow: see training_data"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """Where and on what a training runs; no figure depends on these, on one device.
-
-    Attributes:
-        run_dir: checkpoints and logs; a run found there is an error unless `resumes`.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side.
-        resumes: go on from the last checkpoint in `run_dir`.
-        shows_progress: a progress bar.
-        with_tensorboard: scalars under `run_dir`/tensorboard.
-        secret: the masker's, which several processes need to make it anew.
-    """
-
-    run_dir: Path | None
-    device: str = "auto"
-    num_devices: int = 1
-    resumes: bool = False
-    shows_progress: bool = True
-    with_tensorboard: bool = False
-    secret: bytes | None = dataclasses.field(default=None, repr=False)
-
-
-class Way(Protocol):
-    """A way of training: masker and images in, a masked recogniser out."""
+class TrainingStrategy(Protocol):
+    """Trains a recogniser of masked images."""
 
     @property
     def plan(self) -> Plan:
-        """Length and schedule."""
+        """Epochs, schedule and precision."""
         ...
 
     @property
     def mixing(self) -> Mixing | None:
-        """Whether and how images are mixed with each other."""
+        """How images are mixed with each other, or None."""
         ...
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Cards of the pretrained networks that go in, known before anything is trained."""
+        """Cards of the pretrained networks that the strategy uses, available before training."""
         ...
 
-    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
-        """The objective, and the network in it that will recognise; the same for the same arguments."""
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[TrainingTask, Backbone]:
+        """The training task and its recognition network. Deterministic in the arguments."""
         ...
 
     def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+        self,
+        masker: ImageMasker,
+        images: ImageSet,
+        *,
+        seed: int,
+        options: RunOptions,
+        secret: bytes | None = None,
+        with_tensorboard: bool = False,
     ) -> tuple[MaskedSystem, FitRecord]:
-        """Train a recogniser that sees only what `masker` lets through."""
+        """Train a recogniser on masked images.
+
+        Args:
+            masker: masks the training images; it becomes part of the system.
+            images: plain aligned crops.
+            seed: seeds every random draw.
+            options: run directory, devices, resuming and progress.
+            secret: secret of the masker. It is needed only by a keyed masker on several devices, where each process
+                builds the masker again.
+            with_tensorboard: write scalars to `tensorboard/` in the run directory.
+
+        Returns:
+            The system and the record of the run.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FromScratch:
-    """A new network with a margin head, on labels alone.
+    """Train a new network with a margin head on labels.
 
     Attributes:
-        plan: length and schedule.
+        plan: epochs, schedule and precision.
         network: a key of `NETWORKS`.
         dim: embedding length.
         head: a key of `HEADS`.
-        scale: the head's s; smaller for few classes.
-        margin: the head's m; None for the usual one of the head.
-        optimiser: of network and head.
-        mixing: of the masked batch and its labels.
+        scale: scale s of the head; use a smaller one for few classes.
+        margin: margin m of the head; None for its default.
+        optimizer: optimizer of network and head.
+        mixing: how the masked batch and its labels are mixed, or None.
+
+    Raises:
+        InvalidInputError: a name is unknown; lists the available names.
     """
 
     plan: Plan
@@ -131,39 +134,62 @@ class FromScratch:
     head: str = "arcface"
     scale: float = 64.0
     margin: float | None = None
-    optimiser: OptimiserSettings = OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=5e-4)  # noqa: RUF009
+    optimizer: OptimizerSettings = OptimizerSettings(optimizer="sgd", lr=0.1, weight_decay=5e-4)  # noqa: RUF009
     mixing: Mixing | None = None
 
+    def __post_init__(self) -> None:
+        _check_name(NETWORKS, self.network, "network")
+        _check_name(HEADS, self.head, "head")
+
     def cards(self) -> tuple[ModelCard, ...]:
-        """None: nothing is known beforehand."""
+        """Empty: the network is not pretrained."""
         return ()
 
-    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
-        """See `Way`."""
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[TrainingTask, Backbone]:
+        """See `TrainingStrategy`."""
         network = _new_network(self.network, masker, dim=self.dim, seed=derive_seed(seed, "network"))
         head = _new_head(self.head, num_classes, self.dim, scale=self.scale, margin=self.margin, seed=seed)
-        objective = MarginObjective(masker, network, head, mixer=fixed_mixer(self.mixing), optimiser=self.optimiser)
-        return with_strategy(objective, self.mixing, masker, seed=seed), network
+        task = MarginTask(masker, network, head, mixer=fixed_mixer(self.mixing), optimizer=self.optimizer)
+        return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
     def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+        self,
+        masker: ImageMasker,
+        images: ImageSet,
+        *,
+        seed: int,
+        options: RunOptions,
+        secret: bytes | None = None,
+        with_tensorboard: bool = False,
     ) -> tuple[MaskedSystem, FitRecord]:
-        """See `Way`."""
-        return _train(self, masker, images, seed=seed, options=options, words="trained from scratch")
+        """See `TrainingStrategy`."""
+        return _train(
+            self,
+            masker,
+            images,
+            seed=seed,
+            options=options,
+            secret=secret,
+            with_tensorboard=with_tensorboard,
+            description="trained from scratch",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distil:
-    """A new network that learns the embeddings (and features) of a frozen public recogniser.
+class Distillation:
+    """Train a new network on the embeddings, and optionally features, of a frozen pretrained recogniser.
 
     Attributes:
-        plan: length and schedule.
-        teacher: name of a public network.
-        weights: directory of the public networks; None for PPFR_WEIGHTS.
+        plan: epochs, schedule and precision.
+        teacher: name of a pretrained network.
+        weights: directory of the pretrained networks; None for PPFR_WEIGHTS.
         network: a key of `NETWORKS`.
-        taps: student tap -> teacher tap whose feature maps are compared.
-        optimiser: of the student.
-        mixing: of the masked batch, and of the teacher's side alike.
+        taps: student tap -> teacher tap, whose feature maps are compared.
+        optimizer: optimizer of the student.
+        mixing: how the masked batch and the targets of the teacher are mixed, or None.
+
+    Raises:
+        InvalidInputError: a name is unknown; lists the available names.
     """
 
     plan: Plan
@@ -171,59 +197,84 @@ class Distil:
     weights: Path | None = None
     network: str = "mobilefacenet"
     taps: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2)  # noqa: RUF009
+    optimizer: OptimizerSettings = OptimizerSettings(optimizer="adamw", lr=2e-3, weight_decay=1e-2)  # noqa: RUF009
     mixing: Mixing | None = None
 
-    def cards(self) -> tuple[ModelCard, ...]:
-        """The teacher's."""
-        return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
+    def __post_init__(self) -> None:
+        _check_name(PRETRAINED, self.teacher, "pretrained network")
+        _check_name(NETWORKS, self.network, "network")
 
-    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
-        """See `Way`."""
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The card of the teacher."""
+        return (PRETRAINED[self.teacher].card,)
+
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[TrainingTask, Backbone]:
+        """See `TrainingStrategy`."""
         teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
         network = _new_network(self.network, masker, dim=teacher.dim, seed=derive_seed(seed, "network"))
-        objective = DistillationObjective(
+        task = DistillationTask(
             masker,
             network,
             teacher,
             teacher_card=card,
             taps=self.taps,
             mixer=fixed_mixer(self.mixing),
-            optimiser=self.optimiser,
+            optimizer=self.optimizer,
             seed=derive_seed(seed, "projections"),
         )
-        return with_strategy(objective, self.mixing, masker, seed=seed), network
+        return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
     def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+        self,
+        masker: ImageMasker,
+        images: ImageSet,
+        *,
+        seed: int,
+        options: RunOptions,
+        secret: bytes | None = None,
+        with_tensorboard: bool = False,
     ) -> tuple[MaskedSystem, FitRecord]:
-        """See `Way`."""
-        return _train(self, masker, images, seed=seed, options=options, words=f"distilled from {self.teacher}")
+        """See `TrainingStrategy`."""
+        return _train(
+            self,
+            masker,
+            images,
+            seed=seed,
+            options=options,
+            secret=secret,
+            with_tensorboard=with_tensorboard,
+            description=f"distilled from {self.teacher}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adapt:
-    """A public recogniser keeps its body and gets a new stem for the masked input: the way for little data.
+class FineTuning:
+    """Give a pretrained recogniser a new stem for masked images, then train stem and body.
+
+    This strategy suits small training sets.
 
     Attributes:
-        plan: length and schedule.
-        teacher: name of the public network: both the body that is kept and the teacher on plain crops.
-        weights: directory of the public networks; None for PPFR_WEIGHTS.
-        tap: where the new stem ends.
-        stem_width: channels of the stem's residual units.
-        stem_depth: residual units of the stem.
-        body_unfrozen_from: share of the run after which the body learns along.
-        body_lr_scale: its rate as a share of the stem's.
-        embedding_from: share of the run after which the embedding's error joins that of the feature map.
-        feature_weight: of the feature map at `tap`.
-        embedding_weight: of the embedding.
-        head: a key of `HEADS`, to learn from labels too; its centres start at the teacher's mean embedding of each
-            subject. None learns from the teacher alone.
-        head_weight: of the head's loss.
-        scale: the head's s.
-        margin: the head's m; None for the usual one of the head.
-        optimiser: of stem and body.
-        mixing: of the masked batch, and of labels and the teacher's side alike.
+        plan: epochs, schedule and precision.
+        teacher: name of the pretrained network. It provides the body, and is the teacher on plain crops.
+        weights: directory of the pretrained networks; None for PPFR_WEIGHTS.
+        tap: feature map that the new stem produces.
+        stem_width: channels of the residual units of the stem.
+        stem_depth: number of residual units of the stem.
+        body_unfrozen_from: share of the run after which the body is trained too.
+        body_lr_scale: learning rate of the body as a share of that of the stem.
+        embedding_from: share of the run after which the embedding is part of the loss, in addition to the feature map.
+        feature_weight: weight of the feature map at `tap`.
+        embedding_weight: weight of the embedding.
+        head: a key of `HEADS`, to learn from labels too. Its class centres are initialised with the mean embedding of
+            each subject by the teacher. None learns only from the teacher.
+        head_weight: weight of the loss of the head.
+        scale: scale s of the head.
+        margin: margin m of the head; None for its default.
+        optimizer: optimizer of stem and body.
+        mixing: how the masked batch, its labels and the targets of the teacher are mixed, or None.
+
+    Raises:
+        InvalidInputError: a name is unknown; lists the available names.
     """
 
     plan: Plan
@@ -241,15 +292,20 @@ class Adapt:
     head_weight: float = 0.1
     scale: float = 64.0
     margin: float | None = None
-    optimiser: OptimiserSettings = OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-4)  # noqa: RUF009
+    optimizer: OptimizerSettings = OptimizerSettings(optimizer="adamw", lr=2e-3, weight_decay=1e-4)  # noqa: RUF009
     mixing: Mixing | None = None
 
-    def cards(self) -> tuple[ModelCard, ...]:
-        """The teacher's."""
-        return (PRETRAINED[self.teacher].card,) if self.teacher in PRETRAINED else ()
+    def __post_init__(self) -> None:
+        _check_name(PRETRAINED, self.teacher, "pretrained network")
+        if self.head is not None:
+            _check_name(HEADS, self.head, "head")
 
-    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[Objective, Backbone]:
-        """See `Way`."""
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The card of the teacher."""
+        return (PRETRAINED[self.teacher].card,)
+
+    def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[TrainingTask, Backbone]:
+        """See `TrainingStrategy`."""
         teacher, card = load_pretrained(self.teacher, weights_dir=self.weights)
         stem = conv_stem(
             masker.spec.out_shape,
@@ -258,11 +314,11 @@ class Adapt:
             depth=self.stem_depth,
             seed=derive_seed(seed, "stem"),
         )
-        network = Restemmed(stem, teacher, self.tap)
+        network = StemAdapter(stem, teacher, self.tap)
         head = None
         if self.head is not None:
             head = _new_head(self.head, num_classes, network.dim, scale=self.scale, margin=self.margin, seed=seed)
-        objective = AdaptationObjective(
+        task = FineTuningTask(
             masker,
             network,
             teacher,
@@ -275,100 +331,101 @@ class Adapt:
             head=head,
             head_weight=self.head_weight,
             mixer=fixed_mixer(self.mixing),
-            optimiser=self.optimiser,
+            optimizer=self.optimizer,
         )
-        return with_strategy(objective, self.mixing, masker, seed=seed), network
+        return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
     def train(
-        self, masker: ImageMasker, images: ImageSet, *, seed: int, options: FitOptions
+        self,
+        masker: ImageMasker,
+        images: ImageSet,
+        *,
+        seed: int,
+        options: RunOptions,
+        secret: bytes | None = None,
+        with_tensorboard: bool = False,
     ) -> tuple[MaskedSystem, FitRecord]:
-        """See `Way`."""
+        """See `TrainingStrategy`."""
 
-        def start_head(objective: Objective) -> None:
-            inner = objective.recogniser if isinstance(objective, AdaptiveMixingObjective) else objective
-            assert isinstance(inner, AdaptationObjective)
+        def initialise_head(task: TrainingTask) -> None:
+            inner = task.recogniser if isinstance(task, AdaptiveMixingTask) else task
+            assert isinstance(inner, FineTuningTask)
             if inner.head is not None:
                 inner.head.weight_CD.data.copy_(class_centres(inner.teacher, images))
 
-        words = f"adapted from {self.teacher}"
-        return _train(self, masker, images, seed=seed, options=options, words=words, prepare=start_head)
+        description = f"fine-tuned from {self.teacher}"
+        return _train(
+            self,
+            masker,
+            images,
+            seed=seed,
+            options=options,
+            secret=secret,
+            with_tensorboard=with_tensorboard,
+            description=description,
+            prepare=initialise_head,
+        )
 
 
-def check_names(*, network: str, head: str, teacher: str) -> None:
-    """Refuse words that name nothing, before anything is read or drawn.
-
-    Raises:
-        InvalidInputError: unknown network, head or teacher; lists those that there are.
-    """
-    _named(NETWORKS, network, "network")
-    _named(HEADS, head, "head")
-    _named(PRETRAINED, teacher, "pretrained network")
-
-
-def _named(catalogue: Mapping[str, Any], name: str, what: str) -> Any:
+def _check_name(catalogue: Mapping[str, Any], name: str, what: str) -> None:
     if name not in catalogue:
-        raise InvalidInputError(f"no {what} is named {name!r}; there are {', '.join(catalogue)}")
-    return catalogue[name]
+        raise InvalidInputError(f"unknown {what} {name!r}; available: {', '.join(catalogue)}")
 
 
 def _new_network(name: str, masker: ImageMasker, *, dim: int, seed: int) -> Backbone:
-    network: Backbone = _named(NETWORKS, name, "network")(in_shape=masker.spec.out_shape, dim=dim, seed=seed)
+    network: Backbone = NETWORKS[name](in_shape=masker.spec.out_shape, dim=dim, seed=seed)
     return network
 
 
 def _new_head(name: str, num_classes: int, dim: int, *, scale: float, margin: float | None, seed: int) -> MarginHead:
     options = {} if margin is None else {"margin": margin}
-    head: MarginHead = _named(HEADS, name, "head")(
-        num_classes, dim, scale=scale, seed=derive_seed(seed, "head"), **options
-    )
+    head: MarginHead = HEADS[name](num_classes, dim, scale=scale, seed=derive_seed(seed, "head"), **options)
     return head
 
 
 def _train(
-    way: Way,
+    strategy: TrainingStrategy,
     masker: ImageMasker,
     images: ImageSet,
     *,
     seed: int,
-    options: FitOptions,
-    words: str,
-    prepare: Callable[[Objective], None] | None = None,
+    options: RunOptions,
+    secret: bytes | None,
+    with_tensorboard: bool,
+    description: str,
+    prepare: Callable[[TrainingTask], None] | None = None,
 ) -> tuple[MaskedSystem, FitRecord]:
-    check_batch(way.mixing, way.plan.batch_size // max(1, options.num_devices))
+    check_batch(strategy.mixing, strategy.plan.batch_size // max(1, options.num_devices))
     num_classes = len(set(images.subject_ids))
-    objective, network = way.build(masker, num_classes=num_classes, seed=seed)
+    task, network = strategy.build(masker, num_classes=num_classes, seed=seed)
     rebuild = None
     if options.num_devices > 1 and masker.spec.is_keyed:
-        # A keyed masker refuses pickling, so each process makes its own; only the pipe to it carries the secret.
+        # A keyed masker cannot be pickled, so each process builds its own. The secret is sent only through the pipe.
         rebuild = functools.partial(
             _rebuild,
-            way,
+            strategy,
             name=masker.name,
             config=dict(masker.public_config()),
             arrays=dict(masker.public_arrays()),
-            secret=options.secret,
+            secret=secret,
             num_classes=num_classes,
             seed=seed,
         )
     record = fit(
-        objective,
+        task,
         images,
-        plan=way.plan,
+        plan=strategy.plan,
         seed=derive_seed(seed, "fit"),
-        run_dir=options.run_dir,
-        device=options.device,
-        num_devices=options.num_devices,
-        resume=options.resumes,
-        progress=options.shows_progress,
-        tensorboard=options.with_tensorboard,
+        options=options,
+        with_tensorboard=with_tensorboard,
         rebuild=rebuild,
-        prepare=None if prepare is None else functools.partial(prepare, objective),
+        prepare=None if prepare is None else functools.partial(prepare, task),
     )
-    return _system(masker, network, images, way=words, learnt_from=way.cards()), record
+    return _system(masker, network, images, description=description, pretrained=strategy.cards()), record
 
 
 def _rebuild(
-    way: Way,
+    strategy: TrainingStrategy,
     *,
     name: str,
     config: Mapping[str, Any],
@@ -376,22 +433,22 @@ def _rebuild(
     secret: bytes | None,
     num_classes: int,
     seed: int,
-) -> Objective:
-    """The objective again, in another process."""
+) -> TrainingTask:
+    """Build the task again, in another process."""
     masker = make_masker(name, secret=secret, config=config, arrays=arrays)
-    return way.build(masker, num_classes=num_classes, seed=seed)[0]
+    return strategy.build(masker, num_classes=num_classes, seed=seed)[0]
 
 
 def _system(
-    masker: ImageMasker, network: Backbone, images: ImageSet, *, way: str, learnt_from: tuple[ModelCard, ...]
+    masker: ImageMasker, network: Backbone, images: ImageSet, *, description: str, pretrained: tuple[ModelCard, ...]
 ) -> MaskedSystem:
-    sources = [images.name, *(f"{card.name}: {card.training_data}" for card in learnt_from)]
-    seen = tuple(dict.fromkeys(entry for card in learnt_from for entry in card.may_have_seen))
+    sources = [images.name, *(f"{card.name}: {card.training_data}" for card in pretrained)]
+    seen = tuple(dict.fromkeys(entry for card in pretrained for entry in card.may_have_seen))
     card = card_for(
         network,
-        name=f"{masker.name} {way}",
+        name=f"{masker.name} {description}",
         training_data="; ".join(sources),
-        licence="; ".join(dict.fromkeys(card.licence for card in learnt_from)) or _OWN_LICENCE,
+        licence="; ".join(dict.fromkeys(card.licence for card in pretrained)) or _OWN_LICENCE,
         source="trained with ppfr",
         may_have_seen=seen,
     )

@@ -1,4 +1,4 @@
-"""A trained masked recogniser on disk: network and card, the masker's public parameters, and apart the secret."""
+"""A trained masked recogniser on disk: network with model card, public masker parameters, and a separate secret."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class MaskedSystem:
     """A masker and the network trained on its output.
 
     Attributes:
-        masker: the client's side.
-        network: the server's side: masked image -> embedding.
-        card: what the network is and what it learnt from.
+        masker: runs on the client.
+        network: runs on the server; masked image -> embedding.
+        card: architecture and training data of the network.
     """
 
     masker: ImageMasker
@@ -39,10 +39,10 @@ class MaskedSystem:
 
 
 def save_system(directory: Path, system: MaskedSystem) -> ModelCard:
-    """Write network, card and the masker's public parameters; the secret is not written here.
+    """Write the network, its card and the public parameters of the masker. The secret is not written.
 
     Raises:
-        StorageError: the directory cannot be written.
+        StorageError: the directory is not writable.
     """
     card = save_model(directory / NETWORK_FILE, system.network, system.card)
     facts = {"format": _FORMAT, "name": system.masker.name, "config": dict(system.masker.public_config())}
@@ -57,64 +57,67 @@ def save_system(directory: Path, system: MaskedSystem) -> ModelCard:
 
 
 def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSystem:
-    """Read what `save_system` wrote, with the secret from its own file.
+    """Load a system that `save_system` wrote, with the secret from its own file.
 
     Args:
         directory: where the system was saved.
-        secret_path: the deployment's secret; by default `directory`/secret.key.
+        secret_path: file of the secret of the deployment; by default `directory`/secret.key.
 
     Raises:
-        MissingWeightsError: no network, masker or secret there.
+        MissingWeightsError: the file of the network, masker or secret is missing.
         CheckpointError: the files are damaged or do not belong together.
     """
     path = directory / MASKER_FILE
     if not path.is_file():
         raise MissingWeightsError(
-            MASKER_FILE, looked_in=[str(directory)], remedy="Name the directory that `ppfr train --out` wrote."
+            MASKER_FILE, looked_in=[str(directory)], remedy="Give the directory that `ppfr train --out` wrote."
         )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         name, config, arrays_sha256 = facts["name"], facts["config"], facts.get("arrays_sha256")
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); train again or restore it") from error
+        raise CheckpointError(f"{path} is damaged ({error}); restore it, or train again") from error
     arrays = None if arrays_sha256 is None else _read_arrays(directory / ARRAYS_FILE, arrays_sha256)
     try:
         is_keyed = needs_secret(name, config)
     except InvalidInputError as error:
-        raise CheckpointError(f"{path} names no masker that this version has: {error}") from error
+        raise CheckpointError(f"{path} names a masker that this version does not have: {error}") from error
     secret = None
     if is_keyed:
         where = secret_path or directory / SECRET_FILE
         if not where.is_file():
             raise MissingWeightsError(
-                where.name, looked_in=[str(where.parent)], remedy="Give --secret FILE, the deployment's secret."
+                where.name,
+                looked_in=[str(where.parent)],
+                remedy="Give the secret of the deployment with --secret FILE.",
             )
         secret, _ = read_or_create_secret(where)
     try:
         masker = make_masker(name, secret=secret, config=config, arrays=arrays)
     except InvalidInputError as error:
-        raise CheckpointError(f"{path} describes no masker that can be made: {error}") from error
+        raise CheckpointError(f"{path} does not describe a valid masker: {error}") from error
     network, card = load_model(directory / NETWORK_FILE)
     if tuple(network.in_shape) != tuple(masker.spec.out_shape):
         raise CheckpointError(
-            f"the network takes {tuple(network.in_shape)}, the masker gives {tuple(masker.spec.out_shape)}: "
-            "the files of two systems are mixed up"
+            f"the network takes {tuple(network.in_shape)}, but the output of the masker is "
+            f"{tuple(masker.spec.out_shape)}: "
+            f"the files of two systems are mixed up; restore the files in {directory}"
         )
     return MaskedSystem(masker=masker, network=network, card=card)
 
 
 def _read_arrays(path: Path, sha256: Any) -> Mapping[str, np.ndarray]:
-    """The masker's arrays.
+    """The arrays of the masker.
 
     Raises:
-        CheckpointError: not there, damaged, or another system's.
+        CheckpointError: the file is missing, damaged, or belongs to another system.
     """
-    remedy = "restore it from where the system was copied from, or train again"
+    remedy = "restore it from the original system, or train again"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing, and {MASKER_FILE} says that the masker needs it; {remedy}")
+        raise CheckpointError(f"{path} is missing, but {MASKER_FILE} requires it; {remedy}")
     if sha256_of(path) != sha256:
         raise CheckpointError(
-            f"{path} is damaged or another system's: its sha256 is not that of {MASKER_FILE}; {remedy}"
+            f"{path} is damaged or belongs to another system: its sha256 differs from that in {MASKER_FILE}; {remedy}"
         )
     try:
         arrays: dict[str, np.ndarray] = load_file(path)
@@ -124,12 +127,12 @@ def _read_arrays(path: Path, sha256: Any) -> Mapping[str, np.ndarray]:
 
 
 def read_recogniser(model: str, *, secret_path: Path | None = None, weights: Path | None = None) -> MaskedSystem:
-    """A recogniser by the word that a person gives: a public network of plain faces, or the directory of a system.
+    """Load a recogniser: a pretrained network of plain faces by name, or a trained system by directory.
 
     Raises:
-        InvalidInputError: neither.
-        MissingWeightsError: its files are not there.
-        CheckpointError: they are damaged or do not belong together.
+        InvalidInputError: `model` is neither.
+        MissingWeightsError: its files are missing.
+        CheckpointError: its files are damaged or do not belong together.
     """
     if model in PRETRAINED:
         network, card = load_pretrained(model, weights_dir=weights)
@@ -137,5 +140,6 @@ def read_recogniser(model: str, *, secret_path: Path | None = None, weights: Pat
     if Path(model).is_dir():
         return load_system(Path(model), secret_path=secret_path)
     raise InvalidInputError(
-        f"{model!r} is no public network ({', '.join(PRETRAINED)}) and no directory that `ppfr train --out` wrote"
+        f"{model!r} is neither a pretrained network ({', '.join(PRETRAINED)}) nor a directory that `ppfr train "
+        "--out` wrote"
     )

@@ -1,6 +1,6 @@
-"""Adaptive mixing: a strategy network chooses how many images are mixed, against the recogniser that learns from them.
+"""Adaptive mixing: a strategy network chooses the mixture and maximises the loss that the recogniser minimises.
 
-Shapes: `B` batch, `k` mixed images a row, `K P Q` masked image, `A` candidates, `W` windows of the run.
+Shapes: `B` batch, `k` images per mixture, `K P Q` masked image, `A` candidates, `W` windows of the run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ppfr.core import BatchMixer, InvalidInputError, MixedBatch, ProblemsError, RangeError, ShapeError
+from ppfr.core import BatchMixer, InvalidInputError, MixedBatch, ProblemsError, RangeError, ShapeError, as_json
 from ppfr.models import StrategyNetwork
 from ppfr.training._masked_input import describe_module, mask_images
-from ppfr.training._objective import Batch, Objective, OptimiserSettings, Player, as_json
-from ppfr.training._recogniser import RecogniserObjective, describe_mixer
+from ppfr.training._recogniser import RecogniserTask, describe_mixer
+from ppfr.training._task import Batch, OptimizerGroup, OptimizerSettings, TrainingTask
 
 STRATEGY = "strategy"
 _NUM_WINDOWS = 50
@@ -26,20 +26,21 @@ _NUM_WINDOWS = 50
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StrategySettings:
-    """How the strategy learns (REINFORCE).
+    """How the strategy network is trained (REINFORCE).
 
     Attributes:
-        every_steps: the strategy learns at each such step; at the others it only chooses.
-        reward_weights: lambda_1 of the recogniser's loss on the mixture, lambda_2 of its loss after one step on it.
-        look_ahead_lr: eta of that one step of gradient descent, which is thrown away.
-        look_ahead_clip_norm: largest norm of its gradient; None does not clip.
-        baseline_decay: the reward less a moving average of it, of this decay, is what counts; None is the paper's
-            plain form.
-        entropy_weight: a bonus for being undecided; 0 is the paper's plain form.
-        optimiser: of the strategy network.
+        every_steps: steps between updates of the strategy network. It chooses a mixer at every step.
+        reward_weights: lambda_1, the weight of the recogniser loss on the mixture, and lambda_2, the weight of its loss
+            after one gradient step on the mixture.
+        look_ahead_lr: eta, the learning rate of that gradient step, which is discarded afterwards.
+        look_ahead_clip_norm: maximum norm of its gradient; None does not clip.
+        baseline_decay: decay of a moving average that is subtracted from the reward; None uses the reward itself, as
+            the paper does.
+        entropy_weight: weight of an entropy bonus; the paper has none (0).
+        optimizer: optimizer of the strategy network.
 
     Raises:
-        ProblemsError: fields out of range, all of them at once.
+        ProblemsError: fields are out of range; lists all of them.
     """
 
     every_steps: int = 4
@@ -48,49 +49,49 @@ class StrategySettings:
     look_ahead_clip_norm: float | None = 5.0
     baseline_decay: float | None = None
     entropy_weight: float = 0.0
-    optimiser: OptimiserSettings = OptimiserSettings(optimiser="adam", lr=1e-4, weight_decay=0.0)  # noqa: RUF009
+    optimizer: OptimizerSettings = OptimizerSettings(optimizer="adam", lr=1e-4, weight_decay=0.0)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         decay, clip = self.baseline_decay, self.look_ahead_clip_norm
         weights = self.reward_weights
         requirements = [
-            (self.every_steps >= 1, f"every_steps={self.every_steps}; allowed is 1 or more"),
+            (self.every_steps >= 1, f"every_steps={self.every_steps}; must be 1 or more"),
             (
                 len(weights) == 2 and all(0 <= w < math.inf for w in weights) and any(weights),
-                f"reward_weights={weights}; allowed are two numbers of 0 or more, one of them positive",
+                f"reward_weights={weights}; must be two numbers of 0 or more, at least one of them positive",
             ),
-            (0 < self.look_ahead_lr < math.inf, f"look_ahead_lr={self.look_ahead_lr}; allowed is a positive number"),
-            (clip is None or 0 < clip < math.inf, f"look_ahead_clip_norm={clip}; allowed is None or a positive number"),
-            (decay is None or 0 <= decay < 1, f"baseline_decay={decay}; allowed is None, or 0 <= decay < 1"),
-            (0 <= self.entropy_weight < math.inf, f"entropy_weight={self.entropy_weight}; allowed is 0 or more"),
+            (0 < self.look_ahead_lr < math.inf, f"look_ahead_lr={self.look_ahead_lr}; must be positive and finite"),
+            (clip is None or 0 < clip < math.inf, f"look_ahead_clip_norm={clip}; must be None or a positive number"),
+            (decay is None or 0 <= decay < 1, f"baseline_decay={decay}; must be None or satisfy 0 <= decay < 1"),
+            (0 <= self.entropy_weight < math.inf, f"entropy_weight={self.entropy_weight}; must be 0 or more"),
         ]
         problems = [text for holds, text in requirements if not holds]
         if problems:
-            raise ProblemsError("the strategy's settings cannot be used", problems)
+            raise ProblemsError("invalid strategy settings", problems)
 
 
-class AdaptiveMixingObjective(Objective):
-    """Two players: the recogniser lowers its loss on mixtures, the strategy chooses the mixer that raises it.
+class AdaptiveMixingTask(TrainingTask):
+    """Trains a recogniser on mixtures against a strategy network that chooses the mixer.
 
-    At every step the strategy looks at the masked batch and draws one mixer, for the whole batch. The recogniser learns
-    from that mixture. Every few steps the strategy learns too, by REINFORCE: its reward is the recogniser's loss on the
-    mixture (reward 1) and the loss that would be left after one step of gradient descent on it (reward 2). That step is
-    taken on copies: weights, optimiser and running statistics of the recogniser stay untouched.
+    At every step the strategy network reads the masked batch and draws one mixer for the whole batch. The recogniser is
+    trained on that mixture. Every few steps the strategy network is updated by REINFORCE. Its reward is the loss of the
+    recogniser on the mixture (reward 1) plus the loss that would remain after one gradient step on it (reward 2). That
+    step uses copies, so weights, optimizer and running statistics of the recogniser are unchanged.
 
     Args:
-        recogniser: any way to a recogniser, without a mixer of its own.
-        mixers: the candidates, two or more, as MixUp of 2, 3, 4 and 5 images.
-        strategy: takes `masker.spec.out_shape`, with a choice for each candidate.
-        settings: how the strategy learns.
+        recogniser: a recogniser task without a mixer of its own.
+        mixers: at least two candidates, for example MixUp of 2, 3, 4 and 5 images.
+        strategy: takes inputs of shape `masker.spec.out_shape` and has one choice per candidate.
+        settings: how the strategy network is trained.
 
     Raises:
-        InvalidInputError: fewer than two candidates, a recogniser that mixes already, or a masker that is trained.
-        ShapeError: a strategy for another masked image or another number of candidates.
+        InvalidInputError: there are fewer than two candidates, the recogniser has a mixer, or the masker is trainable.
+        ShapeError: the strategy network has another input shape or number of choices.
 
     References:
         AdaMixUp (arXiv 2403.10558), equations 2 to 8. There the recogniser minimises L0 + lambda_1 L1 + lambda_2 L2
-        with the strategy fixed; L0 and L1 are the same number on the same mixture, and the look-ahead's network is
-        discarded, so here it minimises L0. See docs/methods/adamixup.md for each guess.
+        with the strategy fixed. L0 and L1 are equal on the same mixture, and the network after the look-ahead step is
+        discarded, so this implementation minimises L0. See docs/methods/adamixup.md for every assumption.
     """
 
     chosen_WA: Tensor
@@ -98,7 +99,7 @@ class AdaptiveMixingObjective(Objective):
 
     def __init__(
         self,
-        recogniser: RecogniserObjective,
+        recogniser: RecogniserTask,
         mixers: Sequence[BatchMixer],
         strategy: StrategyNetwork,
         *,
@@ -107,65 +108,66 @@ class AdaptiveMixingObjective(Objective):
         super().__init__()
         if len(mixers) < 2:
             raise InvalidInputError(
-                f"{len(mixers)} candidate leaves nothing to choose; give two mixers or more, or train with mixer=..."
+                f"{len(mixers)} candidate(s) given; give at least two mixers, or use mixer=... of the recogniser task"
             )
         if recogniser.mixer is not None:
             raise InvalidInputError(
-                f"the recogniser mixes already ({recogniser.mixer.name}); build it without, the strategy chooses"
+                f"the recogniser task has a mixer ({recogniser.mixer.name}); build it with mixer=None"
             )
         if recogniser.masker.spec.is_trainable:
             raise InvalidInputError(
-                f"{recogniser.masker.name} is trained with the recogniser, and a strategy beside it has no equations; "
-                "train the masker first, or train without a strategy"
+                f"{recogniser.masker.name} is trained with the recogniser, which adaptive mixing does not define; "
+                "train the masker first, or train without adaptive mixing"
             )
         shape, num = tuple(recogniser.masker.spec.out_shape), len(mixers)
         if tuple(strategy.in_shape) != shape or strategy.num_choices != num:
             raise ShapeError(
-                f"the strategy takes {tuple(strategy.in_shape)} and chooses among {strategy.num_choices}; the masker "
-                f"gives {shape} and there are {num} candidates: build it to fit"
+                f"the strategy network takes {tuple(strategy.in_shape)} and has {strategy.num_choices} choices, "
+                f"but the masked images are {shape} and there are {num} candidates; build it with "
+                f"StrategyNetwork({shape}, {num})"
             )
         self.recogniser, self.strategy = recogniser, strategy
         self.mixers, self.settings = tuple(mixers), settings or StrategySettings()
         self.frozen = tuple(f"recogniser.{name}" for name in recogniser.frozen)
         self.register_buffer("chosen_WA", torch.zeros(_NUM_WINDOWS, len(mixers)))
         self.register_buffer("baseline", torch.tensor(float("nan")))
-        self._learning: tuple[str, ...] = ()
+        self._trainable: tuple[str, ...] = ()
         self._mixed: tuple[int, MixedBatch] | None = None
 
-    def players(self) -> tuple[Player, ...]:
-        """The strategy first: it acts on the recogniser as it is before the step."""
-        strategy = Player(
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
+        """The strategy network, then the recogniser. The strategy is updated before the recogniser changes."""
+        strategy = OptimizerGroup(
             name=STRATEGY,
             parameters=list(self.strategy.parameters()),
             every_steps=self.settings.every_steps,
             is_charted=False,
-            **self.settings.optimiser.settings(),
+            **self.settings.optimizer.settings(),
         )
-        return (strategy, *self.recogniser.players())
+        return (strategy, *self.recogniser.optimizer_groups())
 
     def check_data(self, *, num_classes: int) -> None:
-        """What the recogniser asks."""
+        """See the recogniser task."""
         self.recogniser.check_data(num_classes=num_classes)
 
     def check_restored(self) -> None:
-        """What the recogniser asks."""
+        """See the recogniser task."""
         self.recogniser.check_restored()
 
     def begin_step(self, step: int, progress: float) -> None:
-        """The recogniser's phase; nothing is drawn yet."""
+        """Begin the step of the recogniser. No mixer is drawn yet."""
         self.recogniser.begin_step(step, progress)
-        # In the strategy's turn nobody else requires a gradient: remember who learns.
-        self._learning = tuple(name for name, p in self.recogniser.named_parameters() if p.requires_grad)
+        # While the strategy is updated, no parameter of the recogniser requires gradients. Remember which ones do.
+        self._trainable = tuple(name for name, p in self.recogniser.named_parameters() if p.requires_grad)
         self._mixed = None
 
     def end_step(self, step: int, progress: float) -> None:
-        """Nothing of the batch is kept."""
+        """Discard the mixture of the step."""
         self.recogniser.end_step(step, progress)
         self._mixed = None
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """REINFORCE for the strategy; for the recogniser its own loss on the mixture that was chosen."""
-        if player == STRATEGY:
+    def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """The REINFORCE loss of the strategy, or the loss of the recogniser on the chosen mixture."""
+        if group == STRATEGY:
             return self._reinforce(batch, rng=rng, progress=progress)
         if self._mixed is None:
             masked_BKPQ = mask_images(self.recogniser.masker, batch.images_BCHW, rng=rng)
@@ -186,7 +188,7 @@ class AdaptiveMixingObjective(Objective):
     ) -> None:
         probabilities_A = log_probabilities_A.detach().float().exp().cpu()
         if not bool(probabilities_A.isfinite().all()):
-            raise RangeError("the strategy's probabilities are not finite; lower its learning rate")
+            raise RangeError("the probabilities of the strategy network are not finite; lower its learning rate")
         choice = int(torch.multinomial(probabilities_A, 1, generator=rng))
         self.chosen_WA[min(int(progress * _NUM_WINDOWS), _NUM_WINDOWS - 1), choice] += 1
         self._mixed = choice, self.mixers[choice].mix(masked_BKPQ, batch.labels_B, rng=rng)
@@ -202,13 +204,14 @@ class AdaptiveMixingObjective(Objective):
         reward = first * rewards[0] + second * rewards[1]
         if not bool(reward.isfinite()):
             raise RangeError(
-                f"the strategy's reward is not finite with {self.mixers[choice].name}; lower look_ahead_lr (now "
-                f"{self.settings.look_ahead_lr:g}) or the recogniser's rate. Earlier checkpoints are good"
+                f"the reward of the strategy is not finite with {self.mixers[choice].name}; lower look_ahead_lr (now "
+                f"{self.settings.look_ahead_lr:g}) or the learning rate of the recogniser. Earlier checkpoints "
+                "are valid"
             )
         entropy = -(log_probabilities_A.exp() * log_probabilities_A).sum()
         gain = self._advantage(reward) * log_probabilities_A[choice] + self.settings.entropy_weight * entropy
         return {
-            "loss": -gain,  # ascended
+            "loss": -gain,  # the gain is maximised
             "reward": reward,
             "reward_1": rewards[0],
             "reward_2": rewards[1],
@@ -216,7 +219,7 @@ class AdaptiveMixingObjective(Objective):
         }
 
     def _advantage(self, reward: Tensor) -> Tensor:
-        """The reward, or how far it is above what it has been."""
+        """The reward, minus its moving average if there is a baseline."""
         decay = self.settings.baseline_decay
         if decay is None:
             return reward
@@ -225,10 +228,10 @@ class AdaptiveMixingObjective(Objective):
         return reward - before
 
     def _rewards(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> tuple[Tensor, Tensor]:
-        """The recogniser's loss on a mixture, and what would be left of it after one step of gradient descent."""
+        """The loss of the recogniser on a mixture, before and after one gradient step."""
         module, settings = self.recogniser, self.settings
         own = dict(module.named_parameters())
-        weights = {name: own[name].detach().requires_grad_(True) for name in self._learning}
+        weights = {name: own[name].detach().requires_grad_(True) for name in self._trainable}
         buffers = {name: b.clone() for name, b in module.named_buffers() if not module._is_frozen(name)}
         with torch.enable_grad():
             loss = functional_call(module, (weights, buffers), (mixed, batch, progress))["loss"]
@@ -246,7 +249,7 @@ class AdaptiveMixingObjective(Objective):
         return loss.detach(), left.detach()
 
     def outcome(self) -> dict[str, Any]:
-        """How often each candidate was chosen: over the run, and in each fiftieth of it."""
+        """Share of choices per candidate: over the run, and over each of 50 windows of it."""
         total = self.chosen_WA.sum().clamp_min(1)
         windows = [row for row in self.chosen_WA.cpu() if float(row.sum()) > 0]
         return {
@@ -258,7 +261,7 @@ class AdaptiveMixingObjective(Objective):
         }
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """See `TrainingTask.describe`."""
         recogniser = self.recogniser.describe()
         return {
             **recogniser,

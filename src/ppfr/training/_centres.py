@@ -1,28 +1,28 @@
-"""Where a margin head starts that is to go on from a pretrained recogniser."""
+"""Initial class centres of a margin head from a pretrained recogniser."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ppfr.core import ImageSet
+from ppfr.data import float_images
 from ppfr.models import Backbone
 from ppfr.training._batches import class_labels
 
 
 @torch.no_grad()
 def class_centres(teacher: Backbone, images: ImageSet, *, batch_size: int = 64) -> Tensor:
-    """The mean unit embedding of each subject's plain images: centres that a pretrained network already agrees with.
+    """The mean unit embedding of the plain images of each subject.
 
-    With a few images of a person a head that starts from random centres has to find them first; from these it starts
-    where the network's embeddings are.
+    With few images per subject, a head with random centres has to find them first. These centres match the embeddings
+    of the pretrained network from the start.
 
     Args:
-        teacher: takes plain crops; used in evaluation mode, where it is.
+        teacher: takes plain crops. It is used in evaluation mode, on its current device.
         images: the training set.
-        batch_size: images at a time.
+        batch_size: images per forward pass.
 
     Returns:
         (C, D) float32 unit rows on the CPU, in the order of the classes: sorted subjects.
@@ -34,8 +34,7 @@ def class_centres(teacher: Backbone, images: ImageSet, *, batch_size: int = 64) 
     sums_CD = torch.zeros(int(labels_N.max()) + 1, teacher.dim)
     for start in range(0, len(images), batch_size):
         rows = range(start, min(start + batch_size, len(images)))
-        pixels_BHWC = torch.from_numpy(np.ascontiguousarray(images.read(rows))).to(device)
-        image_BCHW = pixels_BHWC.permute(0, 3, 1, 2).float() / 255.0
+        image_BCHW = float_images(images.read(rows), device=device)
         embedding_BD = functional.normalize(teacher(image_BCHW).float(), dim=1)
         sums_CD.index_add_(0, labels_N[rows.start : rows.stop], embedding_BD.cpu())
     teacher.train(was_training)

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, whole or absent, tied to the run's configuration, checksummed."""
+"""Checkpoints: one checksummed safetensors file each, written atomically, with the configuration of the run."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _NUM_KEPT = 2
 
 
 def save_checkpoint(directory: Path, *, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-    """Write the state after `step` steps; keep this file and the one before, remove older ones.
+    """Write the state after `step` steps. Keep this file and the previous one, and remove older files.
 
     Args:
-        directory: made if absent.
-        step: steps that are done.
-        tensors: any devices and layouts.
+        directory: created if absent.
+        step: number of completed steps.
+        tensors: on any device, in any memory format.
         facts: JSON-ready.
 
     Raises:
-        StorageError: the disk is full or the directory cannot be written; earlier checkpoints are untouched.
+        StorageError: the disk is full or the directory is not writable. Earlier checkpoints are not changed.
     """
-    # Own copies: safetensors refuses tensors that share storage, as tied weights do.
+    # Copy the tensors: safetensors rejects tensors that share storage, such as tied weights.
     plain = {name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for name, value in tensors.items()}
     text = json.dumps(dict(facts))
     metadata = {"format": _FORMAT, "facts": text, "sha256": _digest(plain, text)}
     path = Path(directory) / f"step-{step:09d}.safetensors"
     with write_atomically(path) as temporary:
-        # As bytes through Python: a failing write is an OSError with a reason, which the file writer inside the
-        # safetensors library hides.
+        # Write the bytes from Python: a failing write raises an OSError with a reason, which the writer of safetensors
+        # hides.
         temporary.write_bytes(safetensors.torch.save(plain, metadata=metadata))
-    unfinished = Path(directory).glob(".step-*")  # of a run that was killed while it wrote
+    unfinished = Path(directory).glob(".step-*")  # left by a run that was killed while writing
     for old in [*find_checkpoints(directory)[:-_NUM_KEPT], *unfinished]:
         old.unlink(missing_ok=True)
     return path
@@ -56,7 +56,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of one checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged, or is not a checkpoint of this program.
+        CheckpointError: the file is damaged, or is not a checkpoint of ppfr.
     """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
@@ -65,23 +65,25 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(path) from error
     if metadata.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file, but no training checkpoint; choose another run directory")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not a training checkpoint; choose another run directory"
+        )
     if metadata.get("sha256") != _digest(tensors, metadata.get("facts", "")):
         raise _damaged(path)
     return tensors, json.loads(metadata["facts"])
 
 
 def check_configuration(now: Mapping[str, Any], then: Mapping[str, Any], *, path: Path) -> None:
-    """Refuse to go on from a checkpoint of another configuration.
+    """Check that a checkpoint has the current configuration.
 
     Raises:
-        CheckpointError: names every entry that differs, with both values.
+        CheckpointError: it differs; lists every difference with both values.
     """
     differences = list(_differences(json.loads(json.dumps(dict(now))), dict(then), ""))
     if differences:
         lines = "\n".join(f"  - {line}" for line in differences[:20])
         raise CheckpointError(
-            f"{path} belongs to another configuration; go back to it, or choose another run directory:\n{lines}"
+            f"{path} has another configuration. Restore that configuration, or choose another run directory:\n{lines}"
         )
 
 
@@ -110,11 +112,11 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def state_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Checksum of named tensors, for knowing whether two networks hold the same weights."""
+    """Checksum of named tensors, to compare the weights of two networks."""
     return _digest({name: value.detach().cpu() for name, value in tensors.items()}, "")
 
 
 def _damaged(path: Path) -> CheckpointError:
     earlier = [p for p in find_checkpoints(path.parent) if p < path]
-    remedy = f"delete it to go on from {earlier[-1].name}" if earlier else "delete it to begin again"
+    remedy = f"delete it to resume from {earlier[-1].name}" if earlier else "delete it to start again"
     return CheckpointError(f"{path} is damaged (truncated or altered); {remedy}")

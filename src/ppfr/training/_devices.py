@@ -1,4 +1,4 @@
-"""A Fabric for the device that was asked for, deterministic kernels, and what the device says of itself."""
+"""Device set-up through Fabric, deterministic kernels, and facts about the device."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from ppfr.training._plan import Plan
 
 
 def make_fabric(*, device: str, num_devices: int, plan: Plan) -> Fabric:
-    """The device(s) and precision, or an error; never another device than was asked for.
+    """A Fabric for exactly the requested devices and precision.
 
     Raises:
-        DeviceError: the device, or so many of them, is not there; or cannot compute in the plan's precision.
-        InvalidInputError: an unknown device word, or settings that contradict each other.
+        DeviceError: the devices are not available, or do not support the precision of the plan.
+        InvalidInputError: the device name is unknown, or settings contradict each other.
     """
     chosen = choose_device(device)
     if num_devices < 1 or plan.batch_size % num_devices:
         raise InvalidInputError(
-            f"num_devices={num_devices} with batch_size={plan.batch_size}; allowed is 1 or more that divides the batch"
+            f"num_devices={num_devices} with batch_size={plan.batch_size}; num_devices must be positive and "
+            "divide batch_size"
         )
     if plan.precision == "16-mixed" and chosen.type == "cpu":
-        raise DeviceError("precision '16-mixed' needs a GPU and the device is cpu; use bf16-mixed or 32-true")
+        raise DeviceError("precision '16-mixed' requires a GPU, but the device is cpu; use bf16-mixed or 32-true")
     if plan.sync_batchnorm and (chosen.type != "cuda" or num_devices == 1):
         raise InvalidInputError(
-            f"sync_batchnorm needs several CUDA devices; the run has {num_devices} of {chosen.type}: turn it off"
+            f"sync_batchnorm requires several CUDA devices, but the run has {num_devices} of type {chosen.type}; "
+            "use sync_batchnorm=False"
         )
-    with fabric_notes_unheard():
+    with ignored_fabric_warnings():
         if num_devices == 1:
             devices: Any = [chosen.index or 0] if chosen.type == "cuda" else 1
             return Fabric(accelerator=chosen.type, devices=devices, precision=plan.precision)  # type: ignore[arg-type]
@@ -51,42 +53,40 @@ def make_fabric(*, device: str, num_devices: int, plan: Plan) -> Fabric:
         )
 
 
-def _check_several(chosen: torch.device, asked: str, num_devices: int) -> None:
-    if chosen.type == "mps" or (chosen.type == "cuda" and ":" in asked):
+def _check_several(chosen: torch.device, requested: str, num_devices: int) -> None:
+    if chosen.type == "mps" or (chosen.type == "cuda" and ":" in requested):
         raise InvalidInputError(
-            f"device {asked!r} names one device and num_devices={num_devices}; use cuda or cpu, or num_devices=1"
+            f"device {requested!r} is a single device, but num_devices={num_devices}; use cuda or cpu, or num_devices=1"
         )
     if chosen.type == "cuda" and torch.cuda.device_count() < num_devices:
-        raise DeviceError(
-            f"num_devices={num_devices} were asked for, but this machine has {torch.cuda.device_count()} CUDA device(s)"
-        )
+        raise DeviceError(f"num_devices={num_devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
 
 
 @contextlib.contextmanager
-def fabric_notes_unheard() -> Iterator[None]:
-    """Fabric's remarks on the machine (an unused accelerator, a batch system on the path) are not ours to pass on."""
+def ignored_fabric_warnings() -> Iterator[None]:
+    """Suppress the warnings of Fabric about the machine, such as unused accelerators or batch systems on the path."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"lightning\.fabric")
         yield
 
 
 @contextlib.contextmanager
-def deterministic_kernels(is_wanted: bool) -> Iterator[None]:
-    """Deterministic kernels within the block; the process's settings are as before afterwards.
+def deterministic_kernels(is_enabled: bool) -> Iterator[None]:
+    """Use deterministic kernels within the block, and restore the previous settings afterwards.
 
-    An operation that has no deterministic kernel still runs, and torch warns of it by name.
+    An operation without a deterministic kernel still runs, and torch warns about it.
     """
-    if not is_wanted:
+    if not is_enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     benchmark = torch.backends.cudnn.benchmark
-    # Read by cuBLAS when it starts; without it, deterministic matrix products are refused.
+    # cuBLAS reads this variable when it starts. Without it, deterministic matrix products raise an error.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling every fresh tensor guards against reading what was never written; it costs time and makes no result.
+    # Filling new tensors only helps to find reads of uninitialised memory. It costs time and does not change results.
     memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     try:
@@ -98,14 +98,14 @@ def deterministic_kernels(is_wanted: bool) -> Iterator[None]:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """The name of the hardware."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """CUDA: most bytes that torch allocated; else the process's largest resident size so far (0 where unknown)."""
+    """On CUDA the maximum that torch allocated; otherwise the maximum resident size of the process (0 if unknown)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Distillation: a new network on masked images learns the embeddings and features of a frozen teacher on plain ones.
+"""Distillation: a new network on masked images learns the embeddings and features of a frozen teacher on plain images.
 
 Shapes: `B` batch, `D` embedding, `C P Q` feature map.
 """
@@ -12,52 +12,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch
+from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch, as_json
 from ppfr.models import Backbone, MarginHead, ModelCard
 from ppfr.training._masked_input import (
     check_head,
     check_input,
     check_teacher,
     check_weights,
-    describe_knowledge,
     describe_masker,
     describe_module,
+    describe_provenance,
     embedding_error,
     feature_error,
     frozen_masker,
     masker_parameters,
 )
-from ppfr.training._objective import Batch, OptimiserSettings, Player, as_json
-from ppfr.training._recogniser import RecogniserObjective, describe_mixer, mixed_embeddings, mixed_rows
+from ppfr.training._recogniser import RecogniserTask, describe_mixer, mixed_embeddings, mixed_rows
+from ppfr.training._task import Batch, OptimizerGroup, OptimizerSettings
 
 
-class DistillationObjective(RecogniserObjective):
-    """The student sees the masked image, the teacher the plain one (mirrored alike), and the student imitates it.
+class DistillationTask(RecogniserTask):
+    """The student sees the masked image, the teacher the plain image; both are mirrored alike.
 
     loss = embedding_weight * mean(1 - cos) + feature_weight * mean over taps of the normalised squared error
-    (1 = the teacher's channel means) + head_weight * the head's loss.
+    (see `feature_error`; 1 is the error of the channel means) + head_weight * loss of the head.
 
-    On mixtures the teacher's side is mixed alike: the weighted sum of its feature maps, and of its unit embeddings.
+    On mixtures, the targets are the same weighted sums of the feature maps and unit embeddings of the teacher.
 
     Args:
-        masker: its output is all that the student sees; drawn afresh for every image and pass.
-        student: takes `masker.spec.out_shape`.
-        teacher: takes plain crops; frozen, in evaluation mode, not stored in checkpoints.
-        teacher_card: what the teacher learned from; named in every result.
-        taps: student tap -> teacher tap. A 1x1 convolution, trained along and thrown away, translates where channels
-            differ; where grids differ the teacher's map is averaged or stretched to the student's grid.
-        embedding_weight: a linear map translates the student's embedding where lengths differ.
-        feature_weight: of the taps together; unused without taps.
-        head: also learn from the labels; as many classes as the training set has subjects.
-        head_weight: its weight.
-        mixer: mixes the masked batch and its labels; None trains on the images one by one.
-        optimiser: AdamW at 1e-3 by default.
-        knowledge: cards of whatever pretrained weights the student starts from.
-        seed: of the translating layers' first weights.
+        masker: masks the images; the student sees only its output. Randomness is drawn anew for every image and epoch.
+        student: takes inputs of shape `masker.spec.out_shape`.
+        teacher: takes plain crops. It is frozen, in evaluation mode, and not stored in checkpoints.
+        teacher_card: training data of the teacher; part of every result.
+        taps: student tap -> teacher tap. If the channels differ, a 1x1 convolution maps between them; it is trained
+            along and discarded. If the grids differ, the feature map of the teacher is averaged or interpolated to the
+            grid of the student.
+        embedding_weight: weight of the embedding. If the lengths differ, a linear layer maps the embedding of the
+            student.
+        feature_weight: weight of all taps together; unused without taps.
+        head: optional margin head, to learn from labels too. It has one class per subject of the training set.
+        head_weight: weight of the head.
+        mixer: mixes the masked batch and its labels; None trains on single images.
+        optimizer: by default AdamW with lr=1e-3.
+        provenance: cards of the pretrained weights that the student starts from.
+        seed: seeds the initial weights of the mapping layers.
 
     Raises:
-        ShapeError: masker, networks and head do not fit together.
-        InvalidInputError: unknown taps, weights that are negative or all zero.
+        ShapeError: the shapes of masker, networks and head do not match.
+        InvalidInputError: taps are unknown, or weights are negative or all zero.
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class DistillationObjective(RecogniserObjective):
         head: MarginHead | None = None,
         head_weight: float = 0.1,
         mixer: BatchMixer | None = None,
-        optimiser: OptimiserSettings | None = None,
-        knowledge: Sequence[ModelCard] = (),
+        optimizer: OptimizerSettings | None = None,
+        provenance: Sequence[ModelCard] = (),
         seed: int,
     ) -> None:
         super().__init__()
@@ -90,8 +92,8 @@ class DistillationObjective(RecogniserObjective):
         _check_taps(self.taps, student, teacher)
         self.masker, self.student, self.teacher, self.head = masker, student, teacher, head
         self.embedding_weight, self.feature_weight, self.head_weight = embedding_weight, feature_weight, head_weight
-        self.teacher_card, self.knowledge, self.mixer = teacher_card, tuple(knowledge), mixer
-        self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
+        self.teacher_card, self.provenance, self.mixer = teacher_card, tuple(provenance), mixer
+        self.optimizer = optimizer or OptimizerSettings(optimizer="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
         self.remember_secret()
         with torch.random.fork_rng(devices=[]):
@@ -106,18 +108,18 @@ class DistillationObjective(RecogniserObjective):
             is_same = student.dim == teacher.dim
             self.projection: nn.Module = nn.Identity() if is_same else nn.Linear(student.dim, teacher.dim)
 
-    def players(self) -> tuple[Player, ...]:
-        """One: the student with its translating layers."""
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
+        """One group: student, mapping layers, head, and a masker that is trained."""
         parts = [self.student, self.projections, self.projection, *([] if self.head is None else [self.head])]
         parameters = [p for part in parts for p in part.parameters()] + masker_parameters(self.masker)
-        return (Player(name="student", parameters=parameters, **self.optimiser.settings()),)
+        return (OptimizerGroup(name="student", parameters=parameters, **self.optimizer.settings()),)
 
     def check_data(self, *, num_classes: int) -> None:
-        """A head must have as many classes as the set has subjects."""
+        """Check that the head, if any, has one class per subject."""
         check_head(self.head, self.student, num_classes=num_classes)
 
     def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
-        """The weighted sum, and its terms under their names."""
+        """The weighted sum as "loss", and its terms."""
         with torch.no_grad():
             wanted_BD, wanted = self.teacher.forward_taps(batch.images_BCHW, tuple(self.taps.values()))
         embedding_BD, features = self.student.forward_taps(mixed.values_BKPQ, tuple(self.taps))
@@ -142,7 +144,7 @@ class DistillationObjective(RecogniserObjective):
         return feature_error(features_BCPQ, _on_grid(wanted_BCPQ, (features_BCPQ.shape[2], features_BCPQ.shape[3])))
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """See `TrainingTask.describe`."""
         return {
             "kind": "distillation",
             "masker": describe_masker(self.masker),
@@ -154,23 +156,23 @@ class DistillationObjective(RecogniserObjective):
             "head": None if self.head is None else describe_module(self.head),
             "head_weight": 0.0 if self.head is None else self.head_weight,
             "mixer": describe_mixer(self.mixer),
-            "optimiser": as_json(self.optimiser.settings()),
-            "knowledge": describe_knowledge({"teacher": [self.teacher_card], "initial weights": self.knowledge}),
+            "optimizer": as_json(self.optimizer.settings()),
+            "provenance": describe_provenance({"teacher": [self.teacher_card], "initial weights": self.provenance}),
         }
 
 
 def _check_taps(taps: Mapping[str, str], student: Backbone, teacher: Backbone) -> None:
-    problems = [f"student has no {name}" for name in taps if name not in student.tap_shapes]
-    problems += [f"teacher has no {name}" for name in taps.values() if name not in teacher.tap_shapes]
+    problems = [f"the student has no tap {name!r}" for name in taps if name not in student.tap_shapes]
+    problems += [f"the teacher has no tap {name!r}" for name in taps.values() if name not in teacher.tap_shapes]
     if problems:
         raise InvalidInputError(
-            f"taps={dict(taps)}: {', '.join(problems)}; the student has {', '.join(student.tap_shapes)}, "
-            f"the teacher {', '.join(teacher.tap_shapes)}"
+            f"taps={dict(taps)}: {', '.join(problems)}. Taps of the student: {', '.join(student.tap_shapes)}; "
+            f"taps of the teacher: {', '.join(teacher.tap_shapes)}"
         )
 
 
 def _on_grid(wanted_BCPQ: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The teacher's map on the student's grid: averaged where it is finer, stretched where it is coarser."""
+    """The feature map of the teacher on the grid of the student: averaged if it is finer, interpolated if coarser."""
     if tuple(wanted_BCPQ.shape[2:]) == grid:
         return wanted_BCPQ
     if wanted_BCPQ.shape[2] >= grid[0] and wanted_BCPQ.shape[3] >= grid[1]:

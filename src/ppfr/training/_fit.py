@@ -1,4 +1,4 @@
-"""`fit`: checks, devices and processes around the loop."""
+"""`fit`: checks its arguments, then runs the training loop in this process or in one process per device."""
 
 from __future__ import annotations
 
@@ -10,119 +10,113 @@ from typing import Any
 
 from lightning.fabric import Fabric
 
-from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError
+from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, RunOptions, as_json
 from ppfr.training._batches import describe_images
 from ppfr.training._checkpoint import find_checkpoints, state_digest
 from ppfr.training._devices import make_fabric
 from ppfr.training._loop import Job, run_loop
-from ppfr.training._objective import Objective, as_json
 from ppfr.training._plan import Plan
 from ppfr.training._processes import fit_in_processes
 from ppfr.training._record import FitRecord
+from ppfr.training._task import TrainingTask
+
+_DEFAULT_OPTIONS = RunOptions()
 
 
 def fit(
-    objective: Objective,
+    task: TrainingTask,
     images: ImageSet,
     *,
     plan: Plan,
     seed: int,
-    run_dir: Path | str | None,
-    device: str = "auto",
-    num_devices: int = 1,
-    resume: bool = False,
-    progress: bool = True,
-    tensorboard: bool = False,
-    rebuild: Callable[[], Objective] | None = None,
+    options: RunOptions = _DEFAULT_OPTIONS,
+    with_tensorboard: bool = False,
+    rebuild: Callable[[], TrainingTask] | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> FitRecord:
-    """Train an objective on an image set.
+    """Train a task on an image set.
 
-    Afterwards the objective holds the trained weights, in evaluation mode, on the device that it was on before.
+    Afterwards the task holds the trained weights. It is in evaluation mode, on the device that it was on before.
 
     Args:
-        objective: what is trained; its parameters are changed in place.
-        images: plain aligned crops; masking is the objective's business.
-        plan: length, schedule, precision and so on.
-        seed: root of every draw: order, mirroring, masking, dropout.
-        run_dir: gets `checkpoints/`, `log.jsonl` and `tensorboard/`; None keeps nothing, so cannot resume.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side, each with its equal slice of every batch; the objective and the image set
-            are pickled to them, and a script needs the usual `if __name__ == "__main__":`.
-        resume: go on from the last checkpoint in `run_dir`, if there is one.
-        progress: a bar on a terminal, else a line on stderr each 30 s; False is quiet.
-        tensorboard: write scalars under `run_dir`/tensorboard.
-        rebuild: for several devices and an objective that refuses pickling, as one with a keyed masker does: a function
-            of some module that builds such an objective (with the same secret) in each process; it then receives the
-            weights of `objective`.
-        prepare: gives `objective` its first weights from the data, where that takes time: called before the first step,
-            and not where a checkpoint is taken up.
+        task: the networks and losses to train. Its parameters are changed in place.
+        images: plain aligned crops. The task masks them itself.
+        plan: epochs, batch size, schedule, precision and so on.
+        seed: seeds every random draw: order, mirroring, masking, dropout.
+        options: run directory, devices, resuming and progress. The run directory gets `checkpoints/`, `log.jsonl` and
+            `tensorboard/`. With several devices, each process trains on an equal slice of every batch. The task and the
+            image set are pickled to the processes, and a script needs `if __name__ == "__main__":`.
+        with_tensorboard: write scalars to `tensorboard/` in the run directory.
+        rebuild: required with several devices if the task cannot be pickled, for example because its masker has a
+            secret. A module-level function that builds an equal task, with the same secret, in each process. The new
+            task receives the weights of `task`.
+        prepare: sets the initial weights of `task` from the data, where that takes time. It is called before the first
+            step, and not if the run continues from a checkpoint.
 
     Returns:
-        The facts of the run.
+        The record of the run.
 
     Raises:
-        CheckpointError: `run_dir` holds an earlier run and `resume` is false; or its checkpoint is damaged, or belongs
-            to another configuration (the message names what differs).
+        CheckpointError: the run directory holds an earlier run and `options.resumes` is False; or its checkpoint is
+            damaged or has another configuration (the message lists the differences).
         DatasetError: the images do not fill one batch.
-        DeviceError: the device is not there.
-        InvalidInputError: settings that contradict each other.
+        DeviceError: the device is not available.
+        InvalidInputError: settings contradict each other.
         RangeError: a loss is not finite.
         StorageError: the disk is full.
     """
-    fabric = make_fabric(device=device, num_devices=num_devices, plan=plan)
-    data = _checked_data(objective, images, plan=plan)
+    fabric = make_fabric(device=options.device, num_devices=options.num_devices, plan=plan)
+    data = _checked_data(task, images, plan=plan)
     job = Job(
         images=images,
         plan=plan,
         seed=seed,
-        run_dir=None if run_dir is None else Path(run_dir),
-        is_resumed=resume,
-        shows_progress=progress,
-        with_tensorboard=tensorboard,
-        configuration=_configuration(objective, plan=plan, seed=seed, data=data, num_devices=num_devices),
+        options=options,
+        with_tensorboard=with_tensorboard,
+        configuration=_configuration(task, plan=plan, seed=seed, data=data, num_devices=options.num_devices),
         data=data,
     )
     _check_run_dir(job)
-    if prepare is not None and not (resume and job.checkpoints is not None and find_checkpoints(job.checkpoints)):
+    if prepare is not None and not (options.resumes and job.checkpoints and find_checkpoints(job.checkpoints)):
         prepare()
-    return _run(fabric, objective, job, rebuild=rebuild)
+    return _run(fabric, task, job, rebuild=rebuild)
 
 
-def _run(fabric: Fabric, objective: Objective, job: Job, *, rebuild: Callable[[], Objective] | None) -> FitRecord:
-    """Here, or in processes of their own."""
-    if job.configuration["num_devices"] > 1:
-        if job.run_dir is not None:
-            return fit_in_processes(fabric, objective, job, rebuild=rebuild)
-        # Processes hand their result over as a file.
+def _run(fabric: Fabric, task: TrainingTask, job: Job, *, rebuild: Callable[[], TrainingTask] | None) -> FitRecord:
+    """Run the loop in this process, or in one process per device."""
+    if job.options.num_devices > 1:
+        if job.options.run_dir is not None:
+            return fit_in_processes(fabric, task, job, rebuild=rebuild)
+        # The processes return their result as a file.
         with tempfile.TemporaryDirectory() as folder:
-            return fit_in_processes(fabric, objective, dataclasses.replace(job, run_dir=Path(folder)), rebuild=rebuild)
-    home = next(objective.parameters()).device
+            options = dataclasses.replace(job.options, run_dir=Path(folder))
+            return fit_in_processes(fabric, task, dataclasses.replace(job, options=options), rebuild=rebuild)
+    home = next(task.parameters()).device
     try:
-        return run_loop(fabric, objective, job)
+        return run_loop(fabric, task, job)
     finally:
-        objective.eval().to(home)
+        task.eval().to(home)
 
 
-def _checked_data(objective: Objective, images: ImageSet, *, plan: Plan) -> dict[str, Any]:
-    """Facts of the images, which fill one batch at least and fit the objective."""
+def _checked_data(task: TrainingTask, images: ImageSet, *, plan: Plan) -> dict[str, Any]:
+    """Name, counts and checksums of the images, after checking that they fit the plan and the task."""
     data = describe_images(images)
     if plan.num_steps(len(images)) == 0:
         raise DatasetError(
             f"{images.name!r} has {len(images)} images and a batch has {plan.batch_size}; use a smaller batch_size"
         )
-    objective.check_data(num_classes=data["num_subjects"])
+    task.check_data(num_classes=data["num_subjects"])
     return data
 
 
 def _configuration(
-    objective: Objective, *, plan: Plan, seed: int, data: dict[str, Any], num_devices: int
+    task: TrainingTask, *, plan: Plan, seed: int, data: dict[str, Any], num_devices: int
 ) -> dict[str, Any]:
-    """What a run and its resumption must agree on."""
+    """The settings that a run and its resumption must share."""
     return {
-        "objective": as_json(objective.describe()),
-        "frozen_weights_sha256": state_digest(objective.frozen_state()),
-        "plan": plan.identity(),
+        "task": as_json(task.describe()),
+        "frozen_weights_sha256": state_digest(task.frozen_state()),
+        "plan": plan.fingerprint(),
         "seed": seed,
         "data": data,
         "num_devices": num_devices,
@@ -131,11 +125,12 @@ def _configuration(
 
 def _check_run_dir(job: Job) -> None:
     if job.checkpoints is None:
-        if job.is_resumed:
-            raise CheckpointError("resume=True needs a run_dir to find the checkpoints in, and run_dir is None")
+        if job.options.resumes:
+            raise CheckpointError("resumes=True needs the run_dir of the earlier run, and run_dir is None")
         if job.with_tensorboard:
-            raise InvalidInputError("tensorboard=True needs a run_dir to write to, and run_dir is None")
-    elif not job.is_resumed and find_checkpoints(job.checkpoints):
+            raise InvalidInputError("with_tensorboard=True needs a run_dir to write to, and run_dir is None")
+    elif not job.options.resumes and find_checkpoints(job.checkpoints):
         raise CheckpointError(
-            f"{job.checkpoints} holds checkpoints of an earlier run; resume it, or choose another run directory"
+            f"{job.checkpoints} holds checkpoints of an earlier run; resume it with resumes=True, or choose another "
+            "run directory"
         )

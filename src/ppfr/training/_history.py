@@ -1,4 +1,4 @@
-"""The losses of a run: checked for being finite, thinned to a curve, averaged at the end, kept for resuming."""
+"""The loss history of a run: finiteness check, loss curve, final averages, and state for resuming."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from ppfr.training._plan import Plan
 
 _NUM_CURVE_POINTS = 200
 _NUM_LAST_STEPS = 50
-# The fp16 scaler halves its scale at each overflow: from 2**16, twenty-five in a row mean that scale is not the cause.
+# The fp16 scaler starts at 2**16 and halves its scale at each overflow. After 25 overflows in a row, the scale cannot
+# be the cause.
 _MAX_OVERFLOWS_IN_A_ROW = 25
 
 
 class LossHistory:
     """Losses by step.
 
-    On a GPU reading a loss waits for the step to finish, so losses are held as tensors and read `read_every` at a time.
+    Reading a loss from a GPU waits for the step to finish. Losses are therefore kept as tensors and read `read_every`
+    at a time.
     """
 
     def __init__(
@@ -36,18 +38,18 @@ class LossHistory:
         self._last: list[dict[str, float]] = []
 
     def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
-        """Take in the losses of one step, named "player/term"."""
+        """Add the losses of one step, named "group/term"."""
         self._unread.append((step, list(losses), torch.stack([value.detach().float() for value in losses.values()])))
 
     def is_due(self) -> bool:
-        """Enough steps are unread."""
+        """Whether enough steps are unread."""
         return len(self._unread) >= self._read_every
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
-        """The unread steps' losses as numbers.
+        """The losses of the unread steps as numbers.
 
         Raises:
-            RangeError: a loss is not finite; names the player, the step and the remedies.
+            RangeError: a loss is not finite; names the optimizer group, the step and the remedies.
         """
         rows: list[tuple[int, dict[str, float]]] = []
         for step, names, values in self._unread:
@@ -64,19 +66,19 @@ class LossHistory:
     def _check(self, step: int, row: Mapping[str, float]) -> None:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         self._num_overflows = self._num_overflows + 1 if bad else 0
-        is_patient = self._plan.precision == "16-mixed" and self._num_overflows < _MAX_OVERFLOWS_IN_A_ROW
-        if not bad or is_patient:
+        is_tolerated = self._plan.precision == "16-mixed" and self._num_overflows < _MAX_OVERFLOWS_IN_A_ROW
+        if not bad or is_tolerated:
             return
-        player = bad[0].split("/")[0]
+        group = bad[0].split("/")[0]
         clip = "no clipping" if self._plan.clip_norm is None else f"clip_norm {self._plan.clip_norm}"
         raise RangeError(
-            f"{', '.join(bad)} is not finite at step {step}; lower the rate of player {player!r} (now "
-            f"{self._rates[player]:g}), lengthen the warm-up (now {self._plan.warmup_steps} steps), clip gradients "
-            f"(now {clip}), or compute in 32-true (now {self._plan.precision}). Earlier checkpoints are good"
+            f"{', '.join(bad)} is not finite at step {step}. Lower the learning rate of optimizer group {group!r} (now "
+            f"{self._rates[group]:g}), lengthen the warm-up (now {self._plan.warmup_steps} steps), clip gradients "
+            f"(now {clip}), or use precision 32-true (now {self._plan.precision}). Earlier checkpoints are valid"
         )
 
     def final(self) -> dict[str, float]:
-        """Mean of each loss over those of the last steps that have it: not every player has a turn at every step."""
+        """Mean of each loss over those of the last steps that have it; some groups are not updated at every step."""
         rows = [row for row in self._last if all(math.isfinite(v) for v in row.values())] or self._last
         found: dict[str, list[float]] = {}
         for row in rows:
@@ -85,14 +87,14 @@ class LossHistory:
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def curve(self) -> list[list[float]]:
-        """[step, sum of the charted players' losses], at most 200 points."""
+        """[step, sum of the losses of the charted optimizer groups], at most 200 points."""
         return [list(point) for point in self._curve]
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state; nothing may be unread."""
+        """JSON-ready state. All steps must have been read."""
         assert not self._unread
         return {"curve": self.curve(), "last": self._last}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore what `state` returned."""
         self._curve, self._last = [list(p) for p in state["curve"]], [dict(row) for row in state["last"]]

@@ -1,4 +1,4 @@
-"""What the objectives share: masking a batch, comparing with a teacher, and saying what went in.
+"""Functions that several tasks use: masking a batch, distances to a teacher, checks, and descriptions for records.
 
 Shapes: `B` batch, `C H W` plain image, `K P Q` masked image, `C P Q` feature map, `D` embedding.
 """
@@ -14,56 +14,58 @@ from torch.nn import functional
 
 from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, ShapeError, derive_seed
 from ppfr.models import Backbone, MarginHead, ModelCard
-from ppfr.training._objective import as_json
+from ppfr.training._task import as_json
 
 
 def mask_images(masker: ImageMasker, images_BCHW: Tensor, *, rng: torch.Generator) -> Tensor:
-    """Mask in float32, with gradient only if the masker is trained."""
+    """Mask in float32, with gradients only if the masker is trained."""
     has_gradient = masker.spec.is_trainable and torch.is_grad_enabled()
     with torch.autocast(images_BCHW.device.type, enabled=False), torch.set_grad_enabled(has_gradient):
         return masker.mask(images_BCHW.contiguous(), rng=rng)
 
 
 def masked_probe(masker: ImageMasker) -> Tensor:
-    """(K, P, Q): one fixed noise image, masked with a fixed `rng`: it tells two secrets apart."""
+    """One fixed noise image, masked with a fixed `rng`, (K, P, Q). It differs between two secrets."""
     rng = torch.Generator().manual_seed(derive_seed(0, "training", "probe"))
     with torch.no_grad():
         return masker.mask(torch.rand(1, *masker.spec.in_shape, generator=rng), rng=rng)[0]
 
 
 def check_probe(probe_KPQ: Tensor, masker: ImageMasker) -> None:
-    """Refuse weights that were trained under another secret than `masker` has now.
+    """Reject weights that were trained under another secret than that of `masker`.
 
     Raises:
-        CheckpointError: they were.
+        CheckpointError: the secret differs.
     """
     if not torch.allclose(probe_KPQ.cpu(), masked_probe(masker), rtol=1e-3, atol=1e-3):
         raise CheckpointError(
-            f"the checkpoint was trained under another secret of {masker.name!r} than the one given now; choose "
-            "another run directory, or give the masker its earlier secret"
+            f"the checkpoint was trained under another secret of {masker.name!r}; use that secret, or choose "
+            "another run "
+            "directory"
         )
 
 
 def masker_parameters(masker: ImageMasker) -> list[nn.Parameter]:
-    """The parameters of a masker that is trained with the recogniser."""
+    """The parameters of a masker that is trained with the recogniser; otherwise empty."""
     return list(masker.parameters()) if isinstance(masker, nn.Module) and masker.spec.is_trainable else []
 
 
 def frozen_masker(masker: ImageMasker) -> tuple[str, ...]:
-    """("masker",) if it is a module that is not trained."""
+    """("masker",) if the masker is a module that is not trained; otherwise empty."""
     return ("masker",) if isinstance(masker, nn.Module) and not masker.spec.is_trainable else ()
 
 
 def embedding_error(embedding_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Mean of 1 - cosine, float32."""
+    """Mean of 1 - cosine similarity, float32."""
     with torch.autocast(embedding_BD.device.type, enabled=False):
         return (1 - functional.cosine_similarity(embedding_BD.float(), teacher_BD.float())).mean()
 
 
 def feature_error(features_BCPQ: Tensor, teacher_BCPQ: Tensor) -> Tensor:
-    """Mean squared error over the teacher's variance within its channels, float32.
+    """Mean squared error divided by the variance of the teacher within its channels, float32.
 
-    1 is what each channel's mean would get, 0 is perfect; so one weight serves every tap and network.
+    0 is a perfect match; 1 is the error of predicting the mean of each channel. The scale does not depend on the tap or
+    the network, so one weight serves all of them.
     """
     with torch.autocast(features_BCPQ.device.type, enabled=False):
         wanted = teacher_BCPQ.float()
@@ -72,58 +74,61 @@ def feature_error(features_BCPQ: Tensor, teacher_BCPQ: Tensor) -> Tensor:
 
 
 def check_input(masker: ImageMasker, network: Backbone) -> None:
-    """The network takes what the masker gives.
+    """Check that the network takes the output of the masker.
 
     Raises:
-        ShapeError: it does not.
+        ShapeError: the shapes differ.
     """
     if tuple(network.in_shape) != tuple(masker.spec.out_shape):
         raise ShapeError(
-            f"the network takes {tuple(network.in_shape)} and the masker {masker.name} gives "
+            f"the network takes inputs of shape {tuple(network.in_shape)}, but the output of masker {masker.name} is "
             f"{tuple(masker.spec.out_shape)}; build the network with in_shape=masker.spec.out_shape"
         )
 
 
 def check_teacher(masker: ImageMasker, teacher: Backbone) -> None:
-    """The teacher takes the plain crops that the masker takes.
+    """Check that the teacher takes the same plain crops as the masker.
 
     Raises:
-        ShapeError: it does not.
+        ShapeError: the shapes differ.
     """
     if tuple(teacher.in_shape) != tuple(masker.spec.in_shape):
         raise ShapeError(
-            f"the teacher takes {tuple(teacher.in_shape)} and the masker's crops are {tuple(masker.spec.in_shape)}; "
-            "use a teacher for the same plain crops"
+            f"the teacher takes crops of shape {tuple(teacher.in_shape)}, but the masker takes "
+            f"{tuple(masker.spec.in_shape)}; use a teacher that takes the same plain crops"
         )
 
 
 def check_head(head: MarginHead | None, network: Backbone, *, num_classes: int | None = None) -> None:
-    """The head fits the network, and the data if `num_classes` is given.
+    """Check that the head fits the network, and the data if `num_classes` is given.
 
     Raises:
-        ShapeError: another embedding length.
-        InvalidInputError: another number of classes.
+        ShapeError: the embedding lengths differ.
+        InvalidInputError: the numbers of classes differ.
     """
     if head is None:
         return
     if head.dim != network.dim:
-        raise ShapeError(f"the head takes embeddings of {head.dim}, the network gives {network.dim}; make them agree")
+        raise ShapeError(
+            f"the head takes embeddings of length {head.dim}, but the network outputs length {network.dim}; build the "
+            f"head with dim={network.dim}"
+        )
     if num_classes is not None and head.num_classes != num_classes:
         raise InvalidInputError(
-            f"the head has {head.num_classes} classes and the training set {num_classes} subjects; "
-            f"make the head with num_classes={num_classes}"
+            f"the head has {head.num_classes} classes, but the training set has {num_classes} subjects; "
+            f"build the head with num_classes={num_classes}"
         )
 
 
 def check_weights(**weights: float) -> None:
-    """Weights of loss terms: none negative, one positive at least.
+    """Check that no loss weight is negative and at least one is positive.
 
     Raises:
         InvalidInputError: otherwise.
     """
     if any(not 0 <= value < float("inf") for value in weights.values()) or not any(weights.values()):
         given = ", ".join(f"{name}={value}" for name, value in weights.items())
-        raise InvalidInputError(f"{given}; allowed are numbers of 0 or more, one of them positive")
+        raise InvalidInputError(f"{given}; weights must be finite and 0 or more, and at least one must be positive")
 
 
 def describe_masker(masker: ImageMasker) -> dict[str, Any]:
@@ -132,13 +137,13 @@ def describe_masker(masker: ImageMasker) -> dict[str, Any]:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Kind, constructor arguments where the module can state them, size."""
+    """Class name, constructor arguments if the module knows them, and shapes."""
     facts: dict[str, Any] = {"kind": type(module).__name__}
     if isinstance(module, Backbone):
         try:
             facts["config"] = as_json(module.config())
         except InvalidInputError:
-            # A network around a module of the user's own; its weights' names and shapes are checked on resuming.
+            # A network around a custom module. The names and shapes of its weights are checked on resuming.
             facts["config"] = "not stated"
         facts |= {"in_shape": list(module.in_shape), "dim": module.dim}
     else:
@@ -147,6 +152,6 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
     return facts
 
 
-def describe_knowledge(cards: Mapping[str, Sequence[ModelCard]]) -> list[dict[str, Any]]:
-    """Pretrained networks that went in, by role: what they learned from and whom they may have seen."""
+def describe_provenance(cards: Mapping[str, Sequence[ModelCard]]) -> list[dict[str, Any]]:
+    """The pretrained networks by role, with their training data and known overlaps with test data."""
     return [{"role": role, **as_json(card)} for role, found in cards.items() for card in found]

@@ -1,4 +1,4 @@
-"""Training on several devices: one spawned process each, and getting the result and any error back from them."""
+"""Training on several devices: one spawned process per device, which returns its result or error."""
 
 from __future__ import annotations
 
@@ -18,81 +18,83 @@ from torch import Tensor
 import ppfr.core
 from ppfr.core import InvalidInputError, PpfrError
 from ppfr.training._checkpoint import find_checkpoints, load_checkpoint
-from ppfr.training._devices import fabric_notes_unheard
+from ppfr.training._devices import ignored_fabric_warnings
 from ppfr.training._loop import Job, load_learned_state, run_loop
-from ppfr.training._objective import Objective
 from ppfr.training._record import FitRecord
+from ppfr.training._task import TrainingTask
 
 
 class _Parcel:
-    """What each process gets besides the objective.
+    """The inputs of each process other than the task.
 
-    A plain class: Fabric walks through dataclasses and containers among its arguments and would take them apart.
+    This is a plain class because Fabric traverses dataclasses and containers among its arguments.
     """
 
-    def __init__(self, job: Job, rebuild: Callable[[], Objective] | None, state: dict[str, Tensor]) -> None:
+    def __init__(self, job: Job, rebuild: Callable[[], TrainingTask] | None, state: dict[str, Tensor]) -> None:
         self.job, self.rebuild, self.state = job, rebuild, state
 
 
 def fit_in_processes(
-    fabric: Fabric, objective: Objective, job: Job, *, rebuild: Callable[[], Objective] | None
+    fabric: Fabric, task: TrainingTask, job: Job, *, rebuild: Callable[[], TrainingTask] | None
 ) -> FitRecord:
-    """Run the loop in as many processes as the fabric has devices; put the trained weights into `objective`.
+    """Run the loop in one process per device of the fabric, and load the trained weights into `task`.
 
     Raises:
-        InvalidInputError: something cannot be handed to another process.
-        PpfrError: what one of the processes raised, of the class it was raised with.
+        InvalidInputError: an argument cannot be pickled.
+        PpfrError: the error of one of the processes, with the same class.
     """
     assert job.checkpoints is not None
-    home = next(objective.parameters()).device
-    # CUDA tensors are shared with spawned processes, not copied; each process moves its own copy to its device.
-    objective.to("cpu")
+    home = next(task.parameters()).device
+    # CUDA tensors would be shared with spawned processes. On the CPU, each process moves a copy to its device.
+    task.to("cpu")
     try:
         if rebuild is None:
-            _check_can_travel(objective, "the objective", "give rebuild=, a function that builds it in each process")
-            parcel, sent = _Parcel(job, None, {}), objective
+            _check_can_be_pickled(task, "the task", "give rebuild=, a function that builds it in each process")
+            parcel, sent = _Parcel(job, None, {}), task
         else:
-            _check_can_travel(rebuild, "rebuild", "define it at the top of a module")
-            parcel, sent = _Parcel(job, rebuild, objective.state_dict()), None
-        _check_can_travel(job.images, f"the image set {job.images.name!r}", "use one that is read from files")
+            _check_can_be_pickled(rebuild, "rebuild", "define it at module level")
+            parcel, sent = _Parcel(job, rebuild, task.state_dict()), None
+        _check_can_be_pickled(
+            job.images, f"the image set {job.images.name!r}", "use an image set that reads its images from files"
+        )
         launch: Callable[..., str] = fabric.launch
-        with fabric_notes_unheard():
+        with ignored_fabric_warnings():
             facts = json.loads(launch(_run_rank, sent, parcel))
         path = find_checkpoints(job.checkpoints)[-1]
-        load_learned_state(objective, load_checkpoint(path)[0], path=path)
+        load_learned_state(task, load_checkpoint(path)[0], path=path)
     except torch.multiprocessing.ProcessRaisedException as error:
         raise _own_error(str(error)) from error
     finally:
-        objective.eval().to(home)
+        task.eval().to(home)
     return FitRecord(**facts)
 
 
-def _run_rank(fabric: Fabric, sent: Objective | None, parcel: _Parcel) -> str:
-    """One process; its result goes back as text, which every way of starting processes can carry."""
-    objective = sent
-    if objective is None:
+def _run_rank(fabric: Fabric, sent: TrainingTask | None, parcel: _Parcel) -> str:
+    """Run one process. It returns text, which every start method can transfer."""
+    task = sent
+    if task is None:
         assert parcel.rebuild is not None
-        objective = parcel.rebuild()
-        objective.load_state_dict(parcel.state)
-    return json.dumps(run_loop(fabric, objective, parcel.job).as_dict())
+        task = parcel.rebuild()
+        task.load_state_dict(parcel.state)
+    return json.dumps(run_loop(fabric, task, parcel.job).as_dict())
 
 
 class _Probe(pickle.Pickler):
-    """Pickles all but the numbers, to learn whether an object can be pickled without doing the work."""
+    """Pickles everything except tensors and arrays, to check cheaply whether an object can be pickled."""
 
     def persistent_id(self, obj: Any) -> str | None:
         return "numbers" if isinstance(obj, Tensor | np.ndarray) else None
 
 
-def _check_can_travel(thing: object, what: str, remedy: str) -> None:
+def _check_can_be_pickled(thing: object, what: str, remedy: str) -> None:
     try:
         _Probe(io.BytesIO()).dump(thing)
-    except Exception as error:  # pickling raises whatever an object's own hooks raise
-        raise InvalidInputError(f"{what} cannot be handed to another process ({error}); {remedy}") from error
+    except Exception as error:  # the hooks of an object may raise anything
+        raise InvalidInputError(f"{what} cannot be passed to another process ({error}); {remedy}") from error
 
 
 def _own_error(report: str) -> PpfrError:
-    """The error that a process raised, from its traceback's last line."""
+    """The error of a process, parsed from the last line of its traceback."""
     found = re.search(r"^ppfr\.core\._errors\.(\w+): (.*)", report, flags=re.MULTILINE | re.DOTALL)
     kind = getattr(ppfr.core, found.group(1), None) if found else None
     if found and kind is not None and not any("__init__" in vars(c) for c in kind.__mro__ if issubclass(c, PpfrError)):

@@ -1,4 +1,4 @@
-"""What a person sees of a running training, and what stays on disk: a bar or plain lines, `log.jsonl`, TensorBoard."""
+"""Progress of a training run: progress bar or plain lines on stderr, `log.jsonl`, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN_LINE_EVERY_S = 30.0
 
 
 class ProgressReport:
-    """Images/s, time to go and losses on stderr: a bar on a terminal, else a line now and then; or nothing."""
+    """Images per second, remaining time and losses on stderr: a bar on a terminal, otherwise a line every 30 s."""
 
     def __init__(self, *, is_shown: bool, num_steps: int, done: int, batch_size: int, label: str) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -51,7 +51,7 @@ class ProgressReport:
             self._bar.stop()
 
     def update(self, done: int, losses: Mapping[str, float]) -> None:
-        """`done` steps are over; `losses` are those of the last one."""
+        """Report that `done` steps are complete. `losses` are those of the last step."""
         if not self._is_shown:
             return
         now = time.perf_counter()
@@ -67,12 +67,12 @@ class ProgressReport:
         self._last_line = now
         left_s = (self._num_steps - done) * self._batch_size / max(rate, 1e-9)
         self._console.print(
-            f"{self._label}: step {done}/{self._num_steps}  {facts}  {_clock(left_s)} to go", soft_wrap=True
+            f"{self._label}: step {done}/{self._num_steps}  {facts}  {_clock(left_s)} left", soft_wrap=True
         )
 
 
 class LossLog:
-    """`log.jsonl` (and, if asked for, TensorBoard scalars) of a run directory; resuming drops what is to come again."""
+    """`log.jsonl` and optional TensorBoard scalars of a run directory. Resuming drops the steps that are repeated."""
 
     def __init__(self, run_dir: Path, *, first_step: int, every_steps: int, with_tensorboard: bool) -> None:
         self._every = every_steps
@@ -85,12 +85,12 @@ class LossLog:
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
 
     def _reopened(self, first_step: int) -> IO[str]:
-        """The log with its lines before `first_step`, open for more."""
+        """The log, opened for appending, with only its lines before `first_step`."""
         kept: list[str] = []
         try:
             if self._path.exists():
                 for line in self._path.read_text(encoding="utf-8").splitlines():
-                    # A killed run can leave half a line at the end.
+                    # A killed run can leave an incomplete last line.
                     if line.endswith("}") and json.loads(line)["step"] < first_step:
                         kept.append(line + "\n")
             with write_atomically(self._path) as temporary:
@@ -100,7 +100,7 @@ class LossLog:
             raise _log_failure(self._path, error) from error
 
     def write(self, step: int, losses: Mapping[str, float], *, rates: Mapping[str, float]) -> None:
-        """One line each `every_steps` steps.
+        """Write one line per `every_steps` steps.
 
         Raises:
             StorageError: the disk is full.
@@ -120,7 +120,7 @@ class LossLog:
                     self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Close the files."""
         self._file.close()
         if self._writer is not None:
             self._writer.close()

@@ -1,7 +1,7 @@
-"""Keeping several processes in step: gradients and running statistics are averaged over ranks.
+"""Data-parallel training: gradients and running statistics are averaged over ranks.
 
-The averaging is the loop's own, in a few flat buffers, since the wrapper of torch's DistributedDataParallel fixes the
-set of trained parameters at the start: it can neither unfreeze a body half-way nor tell two players apart.
+torch's DistributedDataParallel fixes the set of trained parameters at the start. It supports neither unfreezing a body
+during the run nor several optimizer groups, so the loop averages by itself, in a few flat buffers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> Non
 
 
 def average_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Replace each floating-point buffer (running statistics) by its mean over ranks, in parts that learn."""
+    """Replace each floating-point buffer (running statistics) of the parts in training mode by its mean over ranks."""
     if fabric.world_size > 1:
-        # Parts at rest are equal on all ranks, and the mean of equal numbers need not be that number.
+        # Frozen parts are equal on all ranks, and the floating-point mean of equal numbers may differ from them.
         learning = [part for part in module.modules() if part.training]
         _average(fabric, [b for part in learning for b in part.buffers(recurse=False) if b.is_floating_point()])
 
@@ -39,7 +39,7 @@ def _average(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Runs of tensors of one dtype, of bounded size."""
+    """Consecutive tensors of one dtype, up to a maximum size."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         is_full = sum(t.numel() for t in bucket) >= _BUCKET_ELEMENTS

@@ -1,6 +1,6 @@
-"""What the three ways to a recogniser share: mask the batch, perhaps mix it, then a loss on what came of it.
+"""The common base of the recogniser tasks: mask the batch, optionally mix it, then compute a loss.
 
-Shapes: `B` batch, `k` mixed images a row, `D` embedding.
+Shapes: `B` batch, `k` images per mixture, `D` embedding.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppfr.core import BatchMixer, ImageMasker, MixedBatch
+from ppfr.core import BatchMixer, ImageMasker, MixedBatch, as_json
 from ppfr.training._masked_input import check_probe, mask_images, masked_probe
-from ppfr.training._objective import Batch, Objective, as_json
+from ppfr.training._task import Batch, TrainingTask
 
 RECOGNISER = "recogniser"
 
 
-class RecogniserObjective(Objective):
-    """An objective that learns from masked, perhaps mixed, images, and can be asked for its loss on a mixture.
+class RecogniserTask(TrainingTask):
+    """A task that trains on masked and optionally mixed images.
+
+    `mixture_loss` is public so that adaptive mixing can evaluate it.
 
     Attributes:
-        masker: its output is all that the network sees.
-        mixer: mixes the masked batch and its labels; None trains on the images one by one.
+        masker: masks the images; the network sees only its output.
+        mixer: mixes the masked batch and its labels; None trains on single images.
     """
 
     masker: ImageMasker
@@ -32,41 +34,41 @@ class RecogniserObjective(Objective):
     probe_KPQ: Tensor
 
     def remember_secret(self) -> None:
-        """To be called when `masker` is set: what it makes of a noise image travels in checkpoints.
+        """Register a masked noise image that travels in checkpoints. Call it once `masker` is set.
 
-        So a training is never taken up again under another secret, which a network would take for noise.
+        It prevents resuming under another secret, which would look like noise to the network.
         """
         if self.masker.spec.is_keyed and not self.masker.spec.is_trainable:
             self.register_buffer("probe_KPQ", masked_probe(self.masker))
 
     def check_restored(self) -> None:
-        """Refuse a checkpoint that was trained under another secret.
+        """Reject a checkpoint that was trained under another secret.
 
         Raises:
-            CheckpointError: it was.
+            CheckpointError: the secret differs.
         """
         if self.masker.spec.is_keyed and not self.masker.spec.is_trainable:
             check_probe(self.probe_KPQ, self.masker)
 
     @abstractmethod
     def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
-        """The losses on a masked batch that was mixed already; with k = 1 on the images themselves.
+        """The losses on a masked batch that is already mixed. With k = 1 there are single images instead of mixtures.
 
         Args:
-            mixed: what the network sees, with the labels, weights and rows that went into each row.
-            batch: the plain images it was made of.
+            mixed: the input of the network, with the labels, weights and row indices of the images in each mixture.
+            batch: the plain images of the mixtures.
             progress: share of the run that is done.
 
         Returns:
-            As `Objective.loss`.
+            See `TrainingTask.loss`.
         """
 
     def forward(self, mixed: MixedBatch, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """`mixture_loss`, so that `torch.func.functional_call` can try it with other weights."""
+        """`mixture_loss`, for `torch.func.functional_call` with other weights."""
         return self.mixture_loss(mixed, batch, progress=progress)
 
-    def loss(self, player: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """The losses on the batch as `masker` and `mixer` leave it."""
+    def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """The losses on the masked and optionally mixed batch."""
         masked_BKPQ = mask_images(self.masker, batch.images_BCHW, rng=rng)
         if self.mixer is None:
             mixed = unmixed(masked_BKPQ, batch.labels_B)
@@ -76,7 +78,7 @@ class RecogniserObjective(Objective):
 
 
 def unmixed(masked_BKPQ: Tensor, labels_B: Tensor) -> MixedBatch:
-    """Every image for itself: k = 1, weight 1."""
+    """Single images as mixtures with k = 1 and weight 1."""
     labels_B1 = labels_B[:, None]
     return MixedBatch(
         values_BKPQ=masked_BKPQ,
@@ -87,7 +89,7 @@ def unmixed(masked_BKPQ: Tensor, labels_B: Tensor) -> MixedBatch:
 
 
 def mixed_rows(rows_BN: Tensor, mixed: MixedBatch) -> Tensor:
-    """The same weighted sums of other rows, as a teacher's features, (B, ...); the rows themselves where k = 1."""
+    """The same weighted sums of other rows, such as the features of a teacher; (B, ...). Unchanged if k = 1."""
     if mixed.partners_Bk.shape[1] == 1:
         return rows_BN
     with torch.autocast(rows_BN.device.type, enabled=False):
@@ -98,12 +100,12 @@ def mixed_rows(rows_BN: Tensor, mixed: MixedBatch) -> Tensor:
 
 
 def mixed_embeddings(embedding_BD: Tensor, mixed: MixedBatch) -> Tensor:
-    """What a teacher would say of a mixture: the weighted sum of its unit embeddings."""
+    """The target of a mixture: the weighted sum of the unit embeddings of the teacher."""
     if mixed.partners_Bk.shape[1] == 1:
         return embedding_BD
     return mixed_rows(functional.normalize(embedding_BD.float(), dim=1), mixed)
 
 
 def describe_mixer(mixer: BatchMixer | None) -> dict[str, Any] | None:
-    """Name and parameters."""
+    """Name and public parameters, or None."""
     return None if mixer is None else {"name": mixer.name, "config": as_json(mixer.public_config())}

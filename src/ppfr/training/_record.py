@@ -1,40 +1,40 @@
-"""What a training leaves for the report."""
+"""The record of a training run."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from ppfr.training._objective import as_json
+from ppfr.training._task import as_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FitRecord:
-    """Facts of one training, JSON-ready through `as_dict`.
+    """Facts about one training run, JSON-ready through `as_dict`.
 
     Attributes:
-        objective: `Objective.describe()`; names under "knowledge" what pretrained or distilled networks went in.
-        plan: the plan's fields.
+        task: `TrainingTask.describe()`. Its "provenance" lists the pretrained networks that the run used.
+        plan: the fields of the plan.
         data: name, counts and checksums of the training set.
-        seed: root of every draw.
-        steps: optimiser steps of each player.
+        seed: seed of every random draw.
+        steps: number of steps.
         images_seen: images over all steps and devices.
-        wall_s: seconds of training, over all resumptions, less set-up.
+        wall_s: seconds of training over all resumptions, without set-up.
         images_per_s: images_seen / wall_s.
-        losses: mean of each loss over the last 50 steps, named "player/term".
-        curve: [step, sum of the charted players' losses], at most 200 points.
-        outcome: `Objective.outcome()`.
-        device: as in "cpu", "cuda:0".
-        device_name: what the device calls itself.
-        num_devices: processes that trained side by side.
-        precision: the plan's precision.
-        peak_memory_bytes: on CUDA the most that torch allocated on the first device, else the process's largest
-            resident size so far, other work included.
-        num_parameters: trainable parameters, by player.
-        resumed_at_steps: steps at which the run was taken up again.
+        losses: mean of each loss over the last 50 steps, named "group/term".
+        curve: [step, sum of the losses of the charted optimizer groups], at most 200 points.
+        outcome: `TrainingTask.outcome()`.
+        device: for example "cpu" or "cuda:0".
+        device_name: name of the hardware.
+        num_devices: number of processes that trained in parallel.
+        precision: precision of the plan.
+        peak_memory_bytes: on CUDA, the maximum that torch allocated on the first device; otherwise the maximum resident
+            size of the process so far, including other work.
+        num_parameters: number of trainable parameters per optimizer group.
+        resumed_at_steps: steps at which the run was resumed.
     """
 
-    objective: dict[str, Any]
+    task: dict[str, Any]
     plan: dict[str, Any]
     data: dict[str, Any]
     seed: int

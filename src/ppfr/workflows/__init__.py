@@ -25,6 +25,5 @@ from ppfr.workflows._stores import export_network as export_network
 from ppfr.workflows._stores import fetch_data_set as fetch_data_set
 from ppfr.workflows._stores import fetch_networks as fetch_networks
 from ppfr.workflows._stores import write_synthetic as write_synthetic
-from ppfr.workflows._train import WAYS as WAYS
 from ppfr.workflows._train import TrainingRequest as TrainingRequest
 from ppfr.workflows._train import train_system as train_system

@@ -41,7 +41,7 @@ class AttackRequest:
         targets: a name that `read_protocol` knows.
         knows_secret: what the adversary is granted.
         teacher: recogniser of plain faces: teacher of linkage, and evaluation recogniser.
-        passes: of the attacker's training.
+        epochs: of the attacker's training.
         batch_size: of the attacker's training.
         num_targets: people attacked.
         seed: root of every draw.
@@ -53,7 +53,7 @@ class AttackRequest:
     targets: str
     knows_secret: bool
     teacher: str
-    passes: int
+    epochs: int
     batch_size: int
     num_targets: int
     seed: int
@@ -63,7 +63,7 @@ class AttackRequest:
         """The command line, less directories."""
         return (
             f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --targets {self.targets} "
-            f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --passes {self.passes} "
+            f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --epochs {self.epochs} "
             f"--batch-size {self.batch_size} --num-targets {self.num_targets} --seed {self.seed}"
         )
 
@@ -158,8 +158,8 @@ def _lpips(weights: Path | None) -> Any:
 
 def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[ImageAttackPlan]:
     """The one attack that was asked for, on the laptop budget but for what the request says."""
-    passes = dict.fromkeys(ATTACK_LABELS, request.passes)
-    budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_passes=passes, batch_size=request.batch_size)
+    epochs = dict.fromkeys(ATTACK_LABELS, request.epochs)
+    budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_epochs=epochs, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
     return [
         dataclasses.replace(plan, role="attack")

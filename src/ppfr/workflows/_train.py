@@ -1,46 +1,44 @@
-"""What `ppfr train` does: one masked recogniser, from words."""
+"""The workflow of `ppfr train`: trains one recogniser of masked faces."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ppfr.core import CheckpointError, InvalidInputError, choose_device
+from ppfr.core import CheckpointError, InvalidInputError, RunOptions, choose_device
 from ppfr.systems._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
 from ppfr.systems._mixing import check_batch, read_mixing
-from ppfr.systems._strategies import Adapt, Distil, FitOptions, FromScratch, Way, check_names
+from ppfr.systems._strategies import Distillation, FineTuning, FromScratch, TrainingStrategy
 from ppfr.systems._system import NETWORK_FILE, SECRET_FILE, save_system
 from ppfr.training import Plan
-
-WAYS = ("scratch", "distil", "adapt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What to train, in the command line's words.
+    """What to train, with the names of the command line.
 
     Attributes:
-        images: a name that `read_images` knows.
+        images: a name that `read_images` accepts.
         method: a key of `MASKERS`.
-        way: one of `WAYS`.
-        teacher: public network, for distil and adapt.
-        network: a key of `NETWORKS`, for scratch and distil.
-        head: a key of `HEADS`, for scratch.
-        mix: a word that `read_mixing` knows, or None.
-        passes: times every image is seen.
-        batch_size: images a step, over all devices.
+        strategy: "scratch", "distill" or "finetune".
+        teacher: pretrained network, for "distill" and "finetune".
+        network: a key of `NETWORKS`, for "scratch" and "distill".
+        head: a key of `HEADS`, for "scratch".
+        mix: a mixing that `read_mixing` accepts, or None.
+        epochs: number of times that every image is used.
+        batch_size: images per step, over all devices together.
         precision: "32-true", "bf16-mixed" or "16-mixed".
-        seed: root of every draw.
+        seed: seeds every random draw.
     """
 
     images: str
     method: str
-    way: str
+    strategy: Literal["scratch", "distill", "finetune"]
     teacher: str
     network: str
     head: str
-    passes: int
+    epochs: int
     batch_size: int
     precision: str
     seed: int
@@ -50,54 +48,52 @@ class TrainingRequest:
 def train_system(
     request: TrainingRequest,
     *,
-    out_dir: Path,
+    options: RunOptions,
     secret_path: Path | None,
     data: Path | None,
     weights: Path | None,
-    device: str,
-    num_devices: int,
-    resumes: bool,
     with_tensorboard: bool,
 ) -> dict[str, Any]:
-    """Train, save, and tell the facts.
+    """Train and save a system, and return facts about it.
 
     Args:
         request: what to train.
-        out_dir: for the system and, in `training/`, checkpoints and logs.
-        secret_path: the deployment's secret; None for `out_dir`/secret.key. Drawn if the file is not there.
+        options: devices, resuming and progress. `run_dir` gets the system and, in `training/`, checkpoints and logs.
+        secret_path: file of the secret of the deployment; None for `run_dir`/secret.key. It is created if absent.
         data: directory of real faces, or None for PPFR_DATA.
-        weights: directory of public networks, or None for PPFR_WEIGHTS.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side.
-        resumes: go on with the run in `out_dir`.
-        with_tensorboard: write scalars too.
+        weights: directory of pretrained networks, or None for PPFR_WEIGHTS.
+        with_tensorboard: write TensorBoard scalars.
 
     Raises:
-        InvalidInputError: words that name nothing.
-        CheckpointError: `out_dir` holds an earlier run and `resumes` is false, or belongs to another configuration.
-        MissingAssetError: data or weights are not there.
-        DeviceError: the device is not there.
+        InvalidInputError: a name is unknown, or `options.run_dir` is None.
+        CheckpointError: `run_dir` holds an earlier run and `options.resumes` is False, or the run has another
+            configuration.
+        MissingAssetError: data or weights are not available.
+        DeviceError: the device is not available.
     """
-    choose_device(device)  # what can be refused is refused before a secret is drawn
-    way = _way(request, weights)
-    check_batch(way.mixing, request.batch_size // max(1, num_devices))
+    out_dir = options.run_dir
+    if out_dir is None:
+        raise InvalidInputError("run_dir=None; a system needs a directory to be saved in")
+    # Check all input before a secret is created.
+    choose_device(options.device)
+    strategy = _strategy(request, weights)
+    check_batch(strategy.mixing, request.batch_size // max(1, options.num_devices))
     is_keyed = needs_secret(request.method)
-    _refuse_earlier_training(out_dir, resumes=resumes)
+    _check_out_dir(out_dir, resumes=options.resumes)
     images = read_images(request.images, data=data)
     secret, path = None, None
     if is_keyed:
         path = secret_path or out_dir / SECRET_FILE
         secret, _ = read_or_create_secret(path)
     masker = make_masker(request.method, secret=secret)
-    options = FitOptions(
-        run_dir=out_dir / "training",
-        device=device,
-        num_devices=num_devices,
-        resumes=resumes,
-        with_tensorboard=with_tensorboard,
+    system, record = strategy.train(
+        masker,
+        images,
+        seed=request.seed,
+        options=dataclasses.replace(options, run_dir=out_dir / "training"),
         secret=secret,
+        with_tensorboard=with_tensorboard,
     )
-    system, record = way.train(masker, images, seed=request.seed, options=options)
     card = save_system(out_dir, system)
     return {
         "system": str(out_dir),
@@ -115,22 +111,25 @@ def train_system(
     }
 
 
-def _refuse_earlier_training(out_dir: Path, *, resumes: bool) -> None:
+def _check_out_dir(out_dir: Path, *, resumes: bool) -> None:
     if not resumes and any((out_dir / name).exists() for name in (NETWORK_FILE, "training/checkpoints")):
         raise CheckpointError(
-            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+            f"{out_dir} holds an earlier run; resume it with --resume, or choose another directory with --out"
         )
 
 
-def _way(request: TrainingRequest, weights: Path | None) -> Way:
-    check_names(network=request.network, head=request.head, teacher=request.teacher)
-    steps = {"batch_size": request.batch_size, "passes": request.passes, "precision": request.precision}
-    plan = Plan(warmup_steps=50, clip_norm=5.0, checkpoint_every_steps=100, **steps)  # type: ignore[arg-type]
+def _strategy(request: TrainingRequest, weights: Path | None) -> TrainingStrategy:
+    plan = Plan(
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+        precision=request.precision,
+        warmup_steps=50,
+        clip_norm=5.0,
+        checkpoint_every_steps=100,
+    )
     mixing = read_mixing(request.mix)
-    if request.way == "scratch":
+    if request.strategy == "scratch":
         return FromScratch(plan=plan, network=request.network, head=request.head, mixing=mixing)
-    if request.way == "distil":
-        return Distil(plan=plan, teacher=request.teacher, weights=weights, network=request.network, mixing=mixing)
-    if request.way == "adapt":
-        return Adapt(plan=plan, teacher=request.teacher, weights=weights, mixing=mixing)
-    raise InvalidInputError(f"no way of training is named {request.way!r}; there are {', '.join(WAYS)}")
+    if request.strategy == "distill":
+        return Distillation(plan=plan, teacher=request.teacher, weights=weights, network=request.network, mixing=mixing)
+    return FineTuning(plan=plan, teacher=request.teacher, weights=weights, mixing=mixing)

@@ -19,7 +19,12 @@ from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._session import Session
 from ppfr.evaluation._template_study import TemplateStudy, cosines, people_of, study_of, templates_of, unit
 from ppfr.evaluation.measures._attack_run import AttackRunRow
-from ppfr.evaluation.measures._template_inversion import fmr_problems, too_many_targets
+from ppfr.evaluation.measures._template_inversion import (
+    RecogniserThresholdRow,
+    fmr_problems,
+    threshold_stages,
+    too_many_targets,
+)
 from ppfr.evaluation.measures._unlinkability import template_problems
 from ppfr.evaluation.measures._verification import evaluation_stage_name
 from ppfr.metrics import Estimate, mean_with_interval, threshold_at_far
@@ -177,7 +182,7 @@ class OracleAttacks(Measure):
     public_images: ImageSet
     num_targets: int
     fmrs: Sequence[float] = (1e-3, 1e-4)
-    results = (AttackRunRow, OracleAttackRow)
+    results = (RecogniserThresholdRow, AttackRunRow, OracleAttackRow)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
         """Plans, budgets and numbers of target subjects that do not fit."""
@@ -223,7 +228,9 @@ class OracleAttacks(Measure):
         return self.plans
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """System by system: keys are drawn for one at a time."""
+        """Thresholds, then system by system: keys are drawn for one at a time."""
+        for name in dict.fromkeys(plan.recogniser for plan in self.plans):
+            yield from threshold_stages(session, self.pairs, name, self.fmrs)
         for system in session.experiment.systems:
             for plan in self.plans:
                 if plan.system == system.name:

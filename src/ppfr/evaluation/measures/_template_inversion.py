@@ -310,23 +310,18 @@ class TemplateInversion(Measure):
         names = list(dict.fromkeys(plan.recogniser for plan in self.plans))
         names += [] if self.transfer is None else [self.transfer.recogniser]
         for name in names:
-            yield Stage(
-                name=f"threshold/{name}",
-                title=f"Embed all images and set the thresholds of {name}",
-                weight=40,
-                after=(),
-                measure=functools.partial(self._thresholds, session, experiment.recogniser(name)),
-            )
+            chosen = [fmr for s in experiment.systems if (fmr := _selection_fmr(s, name)) is not None]
+            yield from threshold_stages(session, self.pairs, name, [*self.fmrs, *chosen])
         for system in experiment.systems:
             plans = [plan for plan in self.plans if plan.system == system.name]
-            after = evaluation_stage_name(system)
-            if plans and protection_of(system).selection is not None:
+            after, selection_fmr = evaluation_stage_name(system), _selection_fmr(system, system.recogniser)
+            if plans and selection_fmr is not None:
                 after = f"select/{system.name}"
                 yield Stage(
                     name=after,
                     title=f"Select the target subjects' keys for {system.label}",
                     weight=4,
-                    after=(f"threshold/{system.recogniser}",),
+                    after=(threshold_stage_name(system.recogniser, selection_fmr),),
                     measure=functools.partial(self._select, session, system),
                 )
             for plan in plans:
@@ -334,19 +329,9 @@ class TemplateInversion(Measure):
                     name=f"invert/{plan.name}",
                     title=f"{plan.label} on {system.label}{_with_keys(system, plan)}",
                     weight=6,
-                    after=(after, f"threshold/{plan.recogniser}"),
+                    after=(after, *(threshold_stage_name(plan.recogniser, fmr) for fmr in self.fmrs)),
                     measure=functools.partial(self._invert, session, plan),
                 )
-
-    def _thresholds(self, session: Session, recogniser: EvaluationRecogniser) -> list[RecogniserThresholdRow]:
-        study = study_of(session, self.pairs)
-        chosen = [
-            s.templates.selection.fmr
-            for s in session.experiment.systems
-            if s.templates is not None and s.templates.selection is not None and s.recogniser == recogniser.name
-        ]
-        found = [study.threshold(recogniser, fmr) for fmr in dict.fromkeys([*self.fmrs, *chosen])]
-        return [RecogniserThresholdRow(recogniser=recogniser.name, **dataclasses.asdict(each)) for each in found]
 
     def _select(self, session: Session, system: System) -> list[KeySelectionRow]:
         selection = protection_of(system).selection
@@ -450,6 +435,28 @@ class TemplateInversion(Measure):
         return np.asarray(np.linalg.solve(gram_DD + ridge_DD, a_PD.T @ b_PE))
 
 
+def threshold_stage_name(recogniser: str, fmr: float) -> str:
+    """Name of the stage that leaves a recogniser's threshold."""
+    return f"threshold/{recogniser}/{fmr:g}"
+
+
+def threshold_stages(session: Session, pairs: PairProtocol, recogniser: str, fmrs: Sequence[float]) -> Iterable[Stage]:
+    """One stage per false match rate; the first embeds all images of the protocol."""
+    for number, fmr in enumerate(dict.fromkeys(fmrs)):
+        yield Stage(
+            name=threshold_stage_name(recogniser, fmr),
+            title=f"Set the threshold of {recogniser} at FMR {fmr:g}",
+            weight=0.1 if number else 40,
+            after=(),
+            measure=functools.partial(_threshold, session, pairs, recogniser, fmr),
+        )
+
+
+def _threshold(session: Session, pairs: PairProtocol, recogniser: str, fmr: float) -> list[RecogniserThresholdRow]:
+    found = study_of(session, pairs).threshold(session.experiment.recogniser(recogniser), fmr)
+    return [RecogniserThresholdRow(recogniser=recogniser, **dataclasses.asdict(found))]
+
+
 def too_many_targets(num: int, num_people: int) -> str:
     """The problem of a number of target subjects that the protocol does not have."""
     return f"{num} target subjects; {num_people} claimed people have two images or more: allowed is 2 to {num_people}"
@@ -528,6 +535,13 @@ def _after_renewal(
         accepted=mean_with_interval(is_accepted_N, targets, is_share=True, **settings),
         linkability=linkability_figures(link),
     )
+
+
+def _selection_fmr(system: System, recogniser: str) -> float | None:
+    """False match rate that a system's keys are selected at, if they are, by embeddings of this recogniser."""
+    if system.templates is None or system.templates.selection is None or system.recogniser != recogniser:
+        return None
+    return system.templates.selection.fmr
 
 
 def _with_keys(system: System, plan: AttackPlan) -> str:

@@ -27,8 +27,8 @@ from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, P
 from ppfr.experiments.spine._experiments import ADAPTED
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
 from ppfr.systems._mixing import AdaptiveMixing, FixedMixing, Mixing
-from ppfr.systems._strategies import Adapt, FromScratch, Way
-from ppfr.training import OptimiserSettings, StrategySettings
+from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.training import OptimizerSettings, StrategySettings
 
 _PAPER_DATA = "faces_webface_112x112"
 _NUM_EIGENFACES, _MOST_FITTED = 128, 2000
@@ -38,17 +38,17 @@ _FEW_STEPS = StrategySettings(
     every_steps=4,
     baseline_decay=0.9,
     entropy_weight=0.01,
-    optimiser=OptimiserSettings(optimiser="adam", lr=1e-3, weight_decay=0.0),
+    optimizer=OptimizerSettings(optimizer="adam", lr=1e-3, weight_decay=0.0),
 )
 
 
 BUDGETS: Mapping[str, Budget] = MappingProxyType(
     {
         "fast-test": FAST_BUDGET,
-        "laptop": dataclasses.replace(LAPTOP_BUDGET, passes=6),
+        "laptop": dataclasses.replace(LAPTOP_BUDGET, epochs=6),
         "paper": Budget(
-            passes=50,
-            attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
+            epochs=50,
+            attack_epochs={"unet": 20, "cgan": 20, "linkage": 10},
             attack_options=WIDE_ATTACKERS,
             num_targets=1000,
             batch_size=512,
@@ -70,7 +70,7 @@ class _Setting:
     """
 
     testbed: Testbed
-    way: Callable[[Mixing | None, str], Way]
+    way: Callable[[Mixing | None, str], TrainingStrategy]
     strategy: tuple[int, StrategySettings]
     front_end: str
 
@@ -172,7 +172,7 @@ def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attac
         "paper": "IR-SE-50 trained from scratch",
     }[context.preset]
     text = (
-        f"{start}, {budget.passes} passes over {len(setting.testbed.images)} images, the same for every row. An image "
+        f"{start}, {budget.epochs} epochs over {len(setting.testbed.images)} images, the same for every row. An image "
         "to be recognised is masked, not mixed: mixing is for training sets."
     )
     if attacks:
@@ -229,9 +229,9 @@ def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]
 
 
 def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
-    def way(mixing: Mixing | None, learns_from: str) -> Way:
-        return Adapt(
-            plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
+    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
+        return FineTuning(
+            plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
             teacher=ADAPTED,
             weights=context.weights,
             head=None if learns_from == "teacher" else "arcface",
@@ -244,7 +244,7 @@ def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
 
 
 def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
-    def way(mixing: Mixing | None, learns_from: str) -> Way:
+    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return dataclasses.replace(small_way(budget), mixing=mixing)
 
     return _Setting(
@@ -258,13 +258,13 @@ def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
 def _paper(context: RecipeContext, budget: Budget) -> _Setting:
     """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them."""
 
-    def way(mixing: Mixing | None, learns_from: str) -> Way:
+    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return FromScratch(
-            plan=budget.plan(budget.passes, schedule="step", milestones=(20, 35, 45), clip_norm=5.0, log_every_steps=1),
+            plan=budget.plan(budget.epochs, schedule="step", milestones=(20, 35, 45), clip_norm=5.0, log_every_steps=1),
             network="ir_se50",
             dim=512,
             head="arcface",
-            optimiser=OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=1e-4),
+            optimizer=OptimizerSettings(optimizer="sgd", lr=0.1, weight_decay=1e-4),
             mixing=mixing,
         )
 

@@ -26,8 +26,8 @@ from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, packa
 from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.spine._experiments import ADAPTED
 from ppfr.masking import Constant, Dctdp, Hfcf, NoisyFrontEnd, PpfrFd, Sensitivities, Unprotected
-from ppfr.systems._strategies import Adapt, FromScratch, Way
-from ppfr.training import OptimiserSettings
+from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.training import OptimizerSettings
 
 _PAPER_DATA = "faces_emore"
 _INF = float("inf")
@@ -40,8 +40,8 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "fast-test": FAST_BUDGET,
         "laptop": LAPTOP_BUDGET,
         "paper": Budget(
-            passes=24,
-            attack_passes={"unet": 20, "cgan": 20, "linkage": 10},
+            epochs=24,
+            attack_epochs={"unet": 20, "cgan": 20, "linkage": 10},
             attack_options=WIDE_ATTACKERS,
             num_targets=1000,
             batch_size=512,
@@ -197,7 +197,7 @@ class _Setting:
     """
 
     testbed: Testbed
-    way: Way
+    way: TrainingStrategy
     front_end: str
     learning: Mapping[str, Any]
 
@@ -248,7 +248,7 @@ def _summary(context: RecipeContext, budget: Budget, images: ImageSet) -> str:
         "paper": "IR-50 trained from scratch",
     }[context.preset]
     return (
-        f"{start}, {budget.passes} passes over {len(images)} images, the same for every row. Ranges are measured on "
+        f"{start}, {budget.epochs} epochs over {len(images)} images, the same for every row. Ranges are measured on "
         "these images; what a training learned of the budget is what is attacked. Every image has noise of its own."
     )
 
@@ -298,8 +298,8 @@ def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]
 def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
     return _Setting(
         testbed=lfw_testbed(context),
-        way=Adapt(
-            plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
+        way=FineTuning(
+            plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
         ),
         front_end="block",
         learning=_FEW_STEPS,
@@ -314,11 +314,11 @@ def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
 def _paper(context: RecipeContext, budget: Budget) -> _Setting:
     """MS1MV2 and the pair sets of its InsightFace package, as the user has them."""
     way = FromScratch(
-        plan=budget.plan(budget.passes, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),
+        plan=budget.plan(budget.epochs, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),
         network="ir50",
         dim=512,
         head="arcface",
-        optimiser=OptimiserSettings(optimiser="sgd", lr=0.1, weight_decay=5e-4),
+        optimizer=OptimizerSettings(optimizer="sgd", lr=0.1, weight_decay=5e-4),
     )
     testbed = package_testbed(context, _PAPER_DATA, title="MS1MV2")
     return _Setting(testbed=testbed, way=way, front_end="upsampled", learning=_AUTHORS_SHARES)

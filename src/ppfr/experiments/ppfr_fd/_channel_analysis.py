@@ -15,22 +15,22 @@ import torch
 
 import ppfr
 from ppfr.assets import write_atomically
-from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, choose_device, derive_seed
+from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, RunOptions, choose_device, derive_seed
 from ppfr.data import StoredImageSet, float_images
 from ppfr.masking import FrequencyChannels
 from ppfr.metrics import mean_with_interval
 from ppfr.models import Backbone
 from ppfr.systems._catalogue import read_images
-from ppfr.systems._strategies import Adapt, FromScratch, Way
+from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
 from ppfr.training import (
-    AdaptationObjective,
     Batch,
-    ChannelAnalysisObjective,
+    ChannelAnalysisTask,
+    FineTuningTask,
     FitRecord,
-    MarginObjective,
-    Objective,
-    OptimiserSettings,
+    MarginTask,
+    OptimizerSettings,
     Plan,
+    TrainingTask,
     fit,
 )
 
@@ -50,17 +50,17 @@ class AnalysisBudget:
         images: a name that `read_images` knows.
         start: how the recogniser comes about that all weights start from; it sees every candidate channel.
         plan: of the training of gates and recogniser, once for each weight.
-        optimiser: of that training.
-        gate_lr_scale: see `ChannelAnalysisObjective`.
+        optimizer: of that training.
+        gate_lr_scale: see `ChannelAnalysisTask`.
         penalty_weights: rising; 0 is the control, trained as long and charged nothing.
         num_held_out: images, each of another person trained on, on which the task's loss is measured.
         num_resamples: behind each interval.
     """
 
     images: str
-    start: Way
+    start: TrainingStrategy
     plan: Plan
-    optimiser: OptimiserSettings
+    optimizer: OptimizerSettings
     gate_lr_scale: float
     penalty_weights: tuple[float, ...]
     num_held_out: int
@@ -89,15 +89,15 @@ def _fast_test() -> AnalysisBudget:
     return AnalysisBudget(
         images="synthetic:16x5",
         start=FromScratch(
-            plan=Plan(passes=4, batch_size=16, warmup_steps=2),
+            plan=Plan(epochs=4, batch_size=16, warmup_steps=2),
             network="mobilefacenet-small",
             head="cosface",
             scale=32.0,
             margin=0.2,
-            optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+            optimizer=OptimizerSettings(optimizer="adamw", lr=4e-3, weight_decay=1e-2),
         ),
-        plan=Plan(passes=2, batch_size=16, schedule="constant"),
-        optimiser=OptimiserSettings(optimiser="adamw", lr=2e-3, weight_decay=1e-2),
+        plan=Plan(epochs=2, batch_size=16, schedule="constant"),
+        optimizer=OptimizerSettings(optimizer="adamw", lr=2e-3, weight_decay=1e-2),
         gate_lr_scale=150.0,  # so that gates can close in as few steps
         penalty_weights=(0.0, 1e3),
         num_held_out=8,
@@ -108,12 +108,12 @@ def _fast_test() -> AnalysisBudget:
 def _laptop(weights: Path | None) -> AnalysisBudget:
     return AnalysisBudget(
         images="lfw-train",
-        start=Adapt(
-            plan=Plan(passes=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
+        start=FineTuning(
+            plan=Plan(epochs=1, batch_size=64, warmup_steps=10, clip_norm=5.0, checkpoint_every_steps=50),
             weights=weights,
         ),
-        plan=Plan(passes=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
-        optimiser=OptimiserSettings(optimiser="adamw", lr=5e-4, weight_decay=1e-4),
+        plan=Plan(epochs=1, batch_size=64, max_steps=50, warmup_steps=5, checkpoint_every_steps=25),
+        optimizer=OptimizerSettings(optimizer="adamw", lr=5e-4, weight_decay=1e-4),
         gate_lr_scale=200.0,
         penalty_weights=(0.0, 0.1, 0.5, 2.0),
         num_held_out=256,
@@ -228,34 +228,32 @@ class _Run:
             "rows": rows,
         }
 
-    def _analysis(self, start: Objective, network: Backbone, weight: float) -> ChannelAnalysisObjective:
+    def _analysis(self, start: TrainingTask, network: Backbone, weight: float) -> ChannelAnalysisTask:
         task: dict[str, Any] = {}
-        if isinstance(start, AdaptationObjective):
+        if isinstance(start, FineTuningTask):
             task = {"teacher": start.teacher, "teacher_card": start.teacher_card}
-        elif isinstance(start, MarginObjective):
+        elif isinstance(start, MarginTask):
             task = {"head": copy.deepcopy(start.head)}
-        return ChannelAnalysisObjective(
+        return ChannelAnalysisTask(
             self._masker,
             copy.deepcopy(network),
             **task,
             penalty_weight=weight,
             gate_lr_scale=self._budget.gate_lr_scale,
-            optimiser=self._budget.optimiser,
-            knowledge=self._budget.start.cards(),
+            optimizer=self._budget.optimizer,
+            provenance=self._budget.start.cards(),
         )
 
-    def _fit(self, objective: Objective, name: str, *, plan: Plan) -> FitRecord:
+    def _fit(self, objective: TrainingTask, name: str, *, plan: Plan) -> FitRecord:
         return fit(
             objective,
             self._training,
             plan=plan,
             seed=derive_seed(self._seed, "start" if name == "start" else "analysis"),
-            run_dir=self._out_dir / "training" / name,
-            device=self._device,
-            resume=self._resumes,
+            options=RunOptions(run_dir=self._out_dir / "training" / name, device=self._device, resumes=self._resumes),
         )
 
-    def _row(self, analysis: ChannelAnalysisObjective, record: FitRecord) -> dict[str, Any]:
+    def _row(self, analysis: ChannelAnalysisTask, record: FitRecord) -> dict[str, Any]:
         names = self._masker.kept_channels
         kept = analysis.channels_kept()
         dropped = [place for place in range(len(names)) if place not in kept]
@@ -270,7 +268,7 @@ class _Run:
             "training": record.as_dict(),
         }
 
-    def _loss(self, analysis: ChannelAnalysisObjective, places: Sequence[int]) -> dict[str, Any]:
+    def _loss(self, analysis: ChannelAnalysisTask, places: Sequence[int]) -> dict[str, Any]:
         """Mean of the task's loss over the held-out images, gates at 0 or 1."""
         device, losses = choose_device(self._device), []
         analysis.eval().to(device)
@@ -316,7 +314,7 @@ def _held_out(images: ImageSet, most: int, *, seed: int) -> np.ndarray:
     return np.sort(last_S[chosen])
 
 
-def _task_name(analysis: ChannelAnalysisObjective) -> str:
+def _task_name(analysis: ChannelAnalysisTask) -> str:
     if analysis.teacher_card is not None:
         return f"1 - cosine to the embedding of {analysis.teacher_card.name} on the plain image"
     return "the margin head's loss on the labels"

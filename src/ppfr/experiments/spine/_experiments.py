@@ -31,8 +31,8 @@ from ppfr.masking import Constant, PpfrFd, Unprotected
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.synthetic import SyntheticFaces
 from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
-from ppfr.systems._strategies import Adapt, FitOptions, FromScratch, Way
-from ppfr.training import OptimiserSettings
+from ppfr.systems._strategies import FineTuning, FromScratch, RunOptions, TrainingStrategy
+from ppfr.training import OptimizerSettings
 
 ADAPTED, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"
 
@@ -42,8 +42,8 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "fast-test": FAST_BUDGET,
         "laptop": dataclasses.replace(LAPTOP_BUDGET, precision="32-true"),
         "paper": Budget(
-            passes=24,
-            attack_passes={"unet": 50, "cgan": 50, "linkage": 24},
+            epochs=24,
+            attack_epochs={"unet": 50, "cgan": 50, "linkage": 24},
             attack_options=WIDE_ATTACKERS,
             num_targets=1500,
         ),
@@ -69,8 +69,8 @@ def _real(
     context: RecipeContext, *, name: str, title: str, protocols: Sequence[PairProtocol], images: ImageSet
 ) -> Experiment:
     budget = budget_of(REAL_BUDGETS, context.preset)
-    way = Adapt(
-        plan=budget.plan(budget.passes, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
+    way = FineTuning(
+        plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
     )
     network, card = load_pretrained(RECOGNISER, weights_dir=context.weights)
     return _experiment(
@@ -79,7 +79,7 @@ def _real(
         name=name,
         title=title,
         summary=(
-            f"{ADAPTED}, adapted to masked faces in {budget.passes} passes over {len(images)} images; unprotected and "
+            f"{ADAPTED}, adapted to masked faces in {budget.epochs} epochs over {len(images)} images; unprotected and "
             f"PPFR-FD in the same way and with the same budget. Attackers train on the same public images."
         ),
         people="real",
@@ -96,15 +96,15 @@ DEMO_BUDGETS: Mapping[str, Budget] = MappingProxyType(
     {
         "fast-test": FAST_BUDGET,
         "laptop": Budget(
-            passes=4,
-            attack_passes={"unet": 1, "cgan": 1, "linkage": 3},
+            epochs=4,
+            attack_epochs={"unet": 1, "cgan": 1, "linkage": 3},
             attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_width": 48, "stem_depth": 1}},
             num_targets=100,
             num_resamples=500,
         ),
         "paper": Budget(
-            passes=40,
-            attack_passes={"unet": 40, "cgan": 40, "linkage": 40},
+            epochs=40,
+            attack_epochs={"unet": 40, "cgan": 40, "linkage": 40},
             attack_options=WIDE_ATTACKERS,
             num_targets=1000,
         ),
@@ -124,12 +124,12 @@ def demo(context: RecipeContext) -> Experiment:
     budget = budget_of(DEMO_BUDGETS, context.preset)
     subjects, images_each, num_pairs = _DEMO_PEOPLE[context.preset]
     way = FromScratch(
-        plan=budget.plan(budget.passes, warmup_steps=20, clip_norm=5.0),
+        plan=budget.plan(budget.epochs, warmup_steps=20, clip_norm=5.0),
         network="mobilefacenet-small",
         head="cosface",
         scale=32.0,
         margin=0.2,
-        optimiser=OptimiserSettings(optimiser="adamw", lr=4e-3, weight_decay=1e-2),
+        optimizer=OptimizerSettings(optimizer="adamw", lr=4e-3, weight_decay=1e-2),
     )
 
     return _experiment(
@@ -158,10 +158,10 @@ def synthetic_people(num_subjects: int, images_each: int, *, first: int) -> Stor
     return faces.cached() if len(faces) <= _MOST_CACHED else faces
 
 
-def synthetic_recogniser(context: RecipeContext, way: Way, images: ImageSet) -> tuple[Backbone, ModelCard]:
+def synthetic_recogniser(context: RecipeContext, way: TrainingStrategy, images: ImageSet) -> tuple[Backbone, ModelCard]:
     """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
     run_dir = context.out_dir / "recogniser"
-    options = FitOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
+    options = RunOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
     context.out_dir.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(context.out_dir / "recogniser.lock"):  # whoever works on this run too waits, and loads it
         system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
@@ -172,7 +172,7 @@ def _experiment(
     context: RecipeContext,
     budget: Budget,
     *,
-    way: Way,
+    way: TrainingStrategy,
     recogniser: tuple[Backbone, ModelCard],
     images: ImageSet,
     public: ImageSet,

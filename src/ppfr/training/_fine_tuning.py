@@ -1,4 +1,4 @@
-"""Adaptation: a pretrained recogniser keeps its body and gets a new stem for masked images.
+"""Fine-tuning: a pretrained recogniser keeps its body and gets a new stem for masked images.
 
 Shapes: `B` batch, `D` embedding, `C P Q` feature map.
 """
@@ -10,71 +10,71 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch, ShapeError
-from ppfr.models import Backbone, MarginHead, ModelCard, Restemmed
+from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch, ShapeError, as_json
+from ppfr.models import Backbone, MarginHead, ModelCard, StemAdapter
 from ppfr.training._masked_input import (
     check_head,
     check_input,
     check_teacher,
     check_weights,
-    describe_knowledge,
     describe_masker,
     describe_module,
+    describe_provenance,
     embedding_error,
     feature_error,
     frozen_masker,
     masker_parameters,
 )
-from ppfr.training._objective import Batch, OptimiserSettings, ParameterGroup, Player, as_json
 from ppfr.training._recogniser import (
     RECOGNISER,
-    RecogniserObjective,
+    RecogniserTask,
     describe_mixer,
     mixed_embeddings,
     mixed_rows,
 )
+from ppfr.training._task import Batch, OptimizerGroup, OptimizerSettings, ParameterGroup
 
 
-class AdaptationObjective(RecogniserObjective):
-    """The new stem learns the feature map that the body was trained on, and the embedding that comes of it.
+class FineTuningTask(RecogniserTask):
+    """The new stem learns the feature map at the tap and the embedding of a frozen teacher.
 
-    First only the stem learns, through a body at rest (evaluation mode: its running statistics stay too); from
-    `body_unfrozen_from` on the body learns along at a lower rate. The way for little data: the body's knowledge of
-    faces is kept, only the way from the masked image to its first feature map is new.
+    At first only the stem is trained, and the body is frozen in evaluation mode, running statistics included. From
+    `body_unfrozen_from` on, the body is trained too, at a lower learning rate. This strategy suits small training sets:
+    the pretrained body is kept, and only the layers from the masked image to its first feature map are new.
 
-    loss = feature_weight * squared error at the tap, over the teacher's variance (1 = the teacher's channel means)
-    + embedding_weight * mean(1 - cos) + head_weight * the head's loss.
+    loss = feature_weight * normalised squared error at the tap (see `feature_error`; 1 is the error of the channel
+    means) + embedding_weight * mean(1 - cos) + head_weight * loss of the head.
 
-    On mixtures the teacher's side is mixed alike: the weighted sum of its feature maps, and of its unit embeddings.
+    On mixtures, the targets are the same weighted sums of the feature maps and unit embeddings of the teacher.
 
     Args:
-        masker: its output is all that the network sees; drawn afresh for every image and pass.
-        network: the new stem in front of the body; takes `masker.spec.out_shape`.
-        teacher: the pretrained recogniser whole, on plain crops; frozen, not stored in checkpoints.
-        teacher_card: what the teacher, and with it the body, learned from; named in every result.
-        body_unfrozen_from: share of the run after which the body learns too; 1 keeps it at rest throughout.
-        body_lr_scale: the body's rate as a share of the stem's.
-        embedding_from: share of the run after which the embedding's error and the head's loss join; until then neither
-            body runs, and a step costs a fraction. With a body at rest the feature map is most of what the stem can
-            learn from.
-        updates_body_statistics: from then on the body's BatchNorm uses and updates batch statistics (and dropout is
-            on); by default its running statistics stay those of the pretrained network.
-        feature_weight: of the feature map at `network.tap`.
-        embedding_weight: of the embedding.
-        head: also learn from the labels; as many classes as the training set has subjects.
-        head_weight: its weight.
-        mixer: mixes the masked batch and its labels; None trains on the images one by one.
-        optimiser: AdamW at 1e-3 by default.
+        masker: masks the images; the network sees only its output. Randomness is drawn anew for every image and epoch.
+        network: new stem and pretrained body. It takes inputs of shape `masker.spec.out_shape`.
+        teacher: the complete pretrained recogniser. It takes plain crops, is frozen and is not stored in checkpoints.
+        teacher_card: training data of the teacher and thus of the body; part of every result.
+        body_unfrozen_from: share of the run after which the body is trained too; 1 keeps it frozen.
+        body_lr_scale: learning rate of the body as a share of that of the stem.
+        embedding_from: share of the run after which the embedding and the head are part of the loss. Until then neither
+            body is evaluated, and a step costs a fraction. While the body is frozen, the feature map gives the stem
+            most of its supervision.
+        updates_body_statistics: train the body in training mode: BatchNorm uses and updates batch statistics, and
+            dropout is on. By default the running statistics remain those of the pretrained network.
+        feature_weight: weight of the feature map at `network.tap`.
+        embedding_weight: weight of the embedding.
+        head: optional margin head, to learn from labels too. It has one class per subject of the training set.
+        head_weight: weight of the head.
+        mixer: mixes the masked batch and its labels; None trains on single images.
+        optimizer: by default AdamW with lr=1e-3.
 
     Raises:
-        ShapeError: masker, network, teacher and head do not fit together.
-        InvalidInputError: the teacher lacks the network's tap; weights or shares out of range.
+        ShapeError: the shapes of masker, network, teacher and head do not match.
+        InvalidInputError: the teacher lacks the tap of the network, or weights or shares are out of range.
     """
 
     def __init__(
         self,
         masker: ImageMasker,
-        network: Restemmed,
+        network: StemAdapter,
         teacher: Backbone,
         *,
         teacher_card: ModelCard,
@@ -87,7 +87,7 @@ class AdaptationObjective(RecogniserObjective):
         head: MarginHead | None = None,
         head_weight: float = 0.1,
         mixer: BatchMixer | None = None,
-        optimiser: OptimiserSettings | None = None,
+        optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__()
         check_input(masker, network)
@@ -106,13 +106,13 @@ class AdaptationObjective(RecogniserObjective):
         self.embedding_from = embedding_from
         self.updates_body_statistics = updates_body_statistics
         self.feature_weight, self.embedding_weight, self.head_weight = feature_weight, embedding_weight, head_weight
-        self.optimiser = optimiser or OptimiserSettings(optimiser="adamw", lr=1e-3)
+        self.optimizer = optimizer or OptimizerSettings(optimizer="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
         self.remember_secret()
-        self._is_body_learning: bool | None = None
+        self._is_body_trained: bool | None = None
 
-    def players(self) -> tuple[Player, ...]:
-        """One, with the body as a group of its own."""
+    def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
+        """One optimizer group, with the body as a parameter group of its own."""
         new = [*self.network.stem.parameters(), *masker_parameters(self.masker)]
         if self.head is not None:
             new += self.head.parameters()
@@ -120,34 +120,34 @@ class AdaptationObjective(RecogniserObjective):
             ParameterGroup(parameters=new),
             ParameterGroup(parameters=self.network.body_parameters(), lr_scale=self.body_lr_scale),
         ]
-        return (Player(name=RECOGNISER, parameters=groups, **self.optimiser.settings()),)
+        return (OptimizerGroup(name=RECOGNISER, parameters=groups, **self.optimizer.settings()),)
 
     def check_data(self, *, num_classes: int) -> None:
-        """A head must have as many classes as the set has subjects."""
+        """Check that the head, if any, has one class per subject."""
         check_head(self.head, self.network, num_classes=num_classes)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what learns in the present phase."""
+        """Set training mode for the parts that are trained in the current phase."""
         super().train(mode)
-        self._is_body_learning = None
+        self._is_body_trained = None
         return self
 
     def begin_step(self, step: int, progress: float) -> None:
-        """Wake the body when its time has come."""
-        is_learning = progress >= self.body_unfrozen_from
-        if is_learning == self._is_body_learning:
+        """Unfreeze the body once `body_unfrozen_from` is reached."""
+        is_trained = progress >= self.body_unfrozen_from
+        if is_trained == self._is_body_trained:
             return
         for part in self._body():
-            part.train(is_learning and self.updates_body_statistics)
+            part.train(is_trained and self.updates_body_statistics)
         for parameter in self.network.body_parameters():
-            parameter.requires_grad_(is_learning)
-        self._is_body_learning = is_learning
+            parameter.requires_grad_(is_trained)
+        self._is_body_trained = is_trained
 
     def _body(self) -> list[nn.Module]:
         return [*(part for name, part in self.network.parts.items() if name != self.network.tap), self.network.head]
 
     def mixture_loss(self, mixed: MixedBatch, batch: Batch, *, progress: float) -> dict[str, Tensor]:
-        """The weighted sum, and its terms under their names."""
+        """The weighted sum as "loss", and its terms."""
         tap, values_BKPQ = self.network.tap, mixed.values_BKPQ
         if progress < self.embedding_from:
             with torch.no_grad():
@@ -168,9 +168,9 @@ class AdaptationObjective(RecogniserObjective):
         return {"loss": total, **terms}
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """See `TrainingTask.describe`."""
         return {
-            "kind": "adaptation",
+            "kind": "fine-tuning",
             "masker": describe_masker(self.masker),
             "network": describe_module(self.network),
             "teacher": describe_module(self.teacher),
@@ -184,8 +184,8 @@ class AdaptationObjective(RecogniserObjective):
             "head": None if self.head is None else describe_module(self.head),
             "head_weight": 0.0 if self.head is None else self.head_weight,
             "mixer": describe_mixer(self.mixer),
-            "optimiser": as_json(self.optimiser.settings()),
-            "knowledge": describe_knowledge({"teacher and body": [self.teacher_card]}),
+            "optimizer": as_json(self.optimizer.settings()),
+            "provenance": describe_provenance({"teacher and body": [self.teacher_card]}),
         }
 
 
@@ -194,31 +194,34 @@ def _check_shares(
 ) -> None:
     if not 0 <= body_unfrozen_from <= 1 or not 0 < body_lr_scale <= 1:
         raise InvalidInputError(
-            f"body_unfrozen_from={body_unfrozen_from}, body_lr_scale={body_lr_scale}; allowed are a share of the "
-            "run, 0 to 1, and a share of the rate, above 0 to 1"
+            f"body_unfrozen_from={body_unfrozen_from}, body_lr_scale={body_lr_scale}; body_unfrozen_from must be "
+            "from 0 "
+            "to 1, and body_lr_scale above 0 and at most 1"
         )
     if not 0 <= embedding_from <= body_unfrozen_from:
         raise InvalidInputError(
-            f"embedding_from={embedding_from}; allowed is a share of the run from 0 to body_unfrozen_from="
-            f"{body_unfrozen_from}: a body that learns needs the embedding's error"
+            f"embedding_from={embedding_from}; must be from 0 to body_unfrozen_from={body_unfrozen_from}, since "
+            "the body "
+            "is trained on the embedding"
         )
     if embedding_from > 0 and feature_weight <= 0:
         raise InvalidInputError(
-            f"embedding_from={embedding_from} leaves the feature map alone to learn from: it needs a feature_weight "
-            "above 0"
+            f"feature_weight={feature_weight} with embedding_from={embedding_from}; feature_weight must be above "
+            "0, since "
+            "at first the feature map is the only target"
         )
 
 
-def _check_body(network: Restemmed, teacher: Backbone) -> None:
+def _check_body(network: StemAdapter, teacher: Backbone) -> None:
     tap = network.tap
     if tap not in teacher.tap_shapes:
         raise InvalidInputError(
-            f"the teacher has no tap {tap!r}, where the new stem ends; it has {', '.join(teacher.tap_shapes)}: "
-            "use the network that the body came from"
+            f"the teacher has no tap {tap!r}, where the new stem ends; it has {', '.join(teacher.tap_shapes)}. "
+            "Use the network that the body was taken from"
         )
     given, wanted = (network.dim, *network.tap_shapes[tap]), (teacher.dim, *teacher.tap_shapes[tap])
     if given != wanted:
         raise ShapeError(
-            f"embedding length and map at {tap!r} are {given} in the network and {wanted} in the teacher; "
-            "use the network that the body came from"
+            f"embedding length and feature map at {tap!r} are {given} in the network, but {wanted} in the teacher. "
+            "Use the network that the body was taken from"
         )

@@ -160,7 +160,7 @@ def _fit_grid(x_BCPQ: Tensor, grid: tuple[int, ...]) -> Tensor:
     return functional.interpolate(x_BCPQ, size=(rows, columns), mode="bilinear", align_corners=False)
 
 
-class Restemmed(Backbone):
+class StemAdapter(Backbone):
     """A pretrained body with a new stem in place of everything up to `tap`.
 
     The body's later parts and head are copied: training this network leaves `body` as it was, so `body` can be its

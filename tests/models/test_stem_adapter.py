@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.models import MobileFaceNet, Restemmed, conv_stem
+from ppfr.models import MobileFaceNet, StemAdapter, conv_stem
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def body(noisy):
 
 def test_with_the_bodys_own_first_parts_as_stem_it_is_the_body(body):
     own = nn.Sequential(body.entry, body.parts["stem"], body.parts["down28"])
-    network = Restemmed(own, body, "down28", in_shape=body.in_shape, takes_image=True).eval()
+    network = StemAdapter(own, body, "down28", in_shape=body.in_shape, takes_image=True).eval()
     x = torch.rand(2, *body.in_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(network(x), body(x))
@@ -23,16 +23,16 @@ def test_with_the_bodys_own_first_parts_as_stem_it_is_the_body(body):
 
 
 def test_training_it_leaves_the_body_as_it_was(body):
-    network = Restemmed(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28").train()
+    network = StemAdapter(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28").train()
     before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     network(torch.rand(4, 4, 28, 28)).square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     assert all(torch.equal(before[name], tensor) for name, tensor in body.state_dict().items())
 
 
 def test_stem_and_body_parameters_part_the_network(body):
-    network = Restemmed(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28")
+    network = StemAdapter(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28")
     stem, rest = list(network.stem.parameters()), network.body_parameters()
     assert {id(p) for p in stem} | {id(p) for p in rest} == {id(p) for p in network.parameters()}
     assert {id(p) for p in stem} & {id(p) for p in rest} == set()
@@ -73,16 +73,16 @@ def test_a_stem_learns_a_feature_map():
     stem = conv_stem((8, 14, 14), (4, 14, 14), width=24, depth=1, seed=0)
     target = nn.Conv2d(8, 4, 3, padding=1)
     nn.init.normal_(target.weight, generator=rng)
-    optimiser = torch.optim.AdamW(stem.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(stem.parameters(), lr=1e-2)
     errors = []
     for _ in range(60):
         x = torch.randn(8, 8, 14, 14, generator=rng) * torch.logspace(-3, 2, 8).view(1, 8, 1, 1)
         with torch.no_grad():
             wanted = target(x / torch.logspace(-3, 2, 8).view(1, 8, 1, 1))
         error = (stem(x) - wanted).square().mean() / wanted.var()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         error.backward()
-        optimiser.step()
+        optimizer.step()
         errors.append(float(error.detach()))
     assert errors[-1] < 0.1 < errors[0]
 
@@ -94,13 +94,13 @@ def test_a_stem_learns_a_feature_map():
         (lambda body: conv_stem((3, 28), (8, 28, 28), seed=0), ShapeError, r"\(K, P, Q\)"),
         (lambda body: conv_stem((3, 28, 28), (8, 28, 28), reduce="pool", seed=0), InvalidInputError, "use auto"),
         (lambda body: conv_stem((3, 84, 84), (8, 28, 28), reduce="stride", seed=0), InvalidInputError, "= 3"),
-        (lambda body: Restemmed(conv_stem((3, 28, 28), (8, 28, 28), seed=0), body, "down28"), ShapeError, "32, 28"),
+        (lambda body: StemAdapter(conv_stem((3, 28, 28), (8, 28, 28), seed=0), body, "down28"), ShapeError, "32, 28"),
         (
-            lambda body: Restemmed(conv_stem((3, 28, 28), (8, 28, 28), seed=0), body, "no"),
+            lambda body: StemAdapter(conv_stem((3, 28, 28), (8, 28, 28), seed=0), body, "no"),
             InvalidInputError,
             "has stem",
         ),
-        (lambda body: Restemmed(nn.Conv2d(3, 32, 1), body, "down28"), InvalidInputError, "give in_shape"),
+        (lambda body: StemAdapter(nn.Conv2d(3, 32, 1), body, "down28"), InvalidInputError, "give in_shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(body, call, error, says):
