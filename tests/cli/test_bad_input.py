@@ -111,8 +111,8 @@ def test_no_face_and_several_faces(
         ("evaluate --model nobody", ["'nobody'", "mobilefacenet-y1", "ppfr train --out"]),
         ("evaluate --model nothing", ["masker.json", "ppfr train --out"]),
         ("evaluate --model mobilefacenet-y1", ["mobilefacenet_y1_ms1m.safetensors", "sha256", "--weights"]),
-        ("attack --attack guess --public synthetic:9x4 --victims synthetic --out out", ["'guess'", "unet", "linkage"]),
-        ("attack --attack unet --public synthetic:9x4 --victims synthetic --out out", ["--weights", "PPFR_WEIGHTS"]),
+        ("attack --attack guess --public synthetic:9x4 --targets synthetic --out out", ["'guess'", "unet", "linkage"]),
+        ("attack --attack unet --public synthetic:9x4 --targets synthetic --out out", ["--weights", "PPFR_WEIGHTS"]),
         ("run spine:nothing --out out", ["'spine:nothing'", "spine:demo", "spine:lfw"]),
         ("run spine:demo --preset huge --out out", ["'huge'", "laptop"]),
         ("run spine:demo --device cuda:99 --out out", ["cuda:99"]),
@@ -156,7 +156,7 @@ def test_an_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: P
     for command in (
         ["run", "spine:demo", "--preset", "fast-test"],
         ["demo"],
-        ["attack", "--attack", "unet", "--public", "synthetic:9x4", "--victims", "synthetic"],
+        ["attack", "--attack", "unet", "--public", "synthetic:9x4", "--targets", "synthetic"],
     ):
         message = told(ppfr, *command, "--out", tmp_path)
         assert "--resume" in message and "--out" in message

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from ppfr.evaluation._attack_stages import AttackSession
-from ppfr.evaluation._stages import Session
 
 from ppfr.core import InvalidInputError, MissingAssetError, RunOptions, check_record
-from ppfr.evaluation import Arm, Experiment
+from ppfr.evaluation import Experiment, Session, System, Verification
 from ppfr.evaluation._workspace import Workspace
+from ppfr.evaluation.measures._image_attacks import _seen_through, _trains_on
 from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.adamixup._tables import BUDGETS
 from ppfr.masking import MixedMasker
 from ppfr.workflows import run_recipe
+from support.experiments import attacks_of, measure_of
+from support.records import entry, row
 
 # Its authors' tables as printed: total, Score_pp, Score_cls, then accuracies in %, arXiv 2403.10558v2.
 TABLE_2 = """
@@ -65,14 +66,14 @@ def context(out_dir: Path, **fields: Any) -> RecipeContext:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
-    """All three, built without data; they share one judge."""
+    """All three, built without data; they share one recogniser."""
     shared = context(tmp_path_factory.mktemp("tables"), resumes=True)
     return {number: RECIPES[f"adamixup:table{number}"](shared) for number in "123"}
 
 
-def reported(arm: Arm) -> dict[str, float]:
-    found = {figure.measure: figure.value for figure in arm.reported}
-    assert len(found) == len(arm.reported), "no measure twice"
+def published(system: System) -> dict[str, float]:
+    found = {figure.measure: figure.value for figure in system.published}
+    assert len(found) == len(system.published), "no measure twice"
     return found
 
 
@@ -102,25 +103,25 @@ def test_each_table_has_its_rows_under_their_masks_and_mixtures(
 ) -> None:
     experiment = tables[table]
     assert experiment.name == f"adamixup:table{table}" and experiment.preset == "fast-test"
-    assert [arm.name for arm in experiment.arms] == names
-    for arm in experiment.arms:
-        assert arm.masker.name == MASKS[arm.name]
-        assert arm.baseline == (None if arm.name in ("arcface", "constant") else "arcface")
-        if arm.training is None:
-            assert arm.role == "control"
+    assert [system.name for system in experiment.systems] == names
+    for system in experiment.systems:
+        assert system.masker.name == MASKS[system.name]
+        assert system.baseline == (None if system.name in ("arcface", "constant") else "arcface")
+        if system.training is None:
+            assert system.role == "control"
             continue
-        assert arm.training.mixes == (arm.name in MIXERS)
-        mixing = arm.training._way.mixing  # type: ignore[attr-defined]
-        assert [mixer.name for mixer in mixing.mixers()] == MIXERS[arm.name] if mixing else arm.name not in MIXERS
+        assert system.training.mixes == (system.name in MIXERS)
+        mixing = system.training._strategy.mixing  # type: ignore[attr-defined]
+        assert [mixer.name for mixer in mixing.mixers()] == MIXERS[system.name] if mixing else system.name not in MIXERS
 
 
 def test_masks_are_what_the_rows_say(tables: dict[str, Experiment]) -> None:
-    arm = tables["2"].arm
-    assert arm("instahide-fd").masker.public_config()["num_channels"] == 64
-    assert arm("instahide-fd").masker.public_config()["keeps_dc"], "-FD: the full frequency data"
-    assert arm("dp").masker.public_config()["eps"] == 3.0
-    assert not arm("dp").masker.spec.is_keyed and arm("ppfr-fd").masker.spec.is_keyed
-    masked = [arm(name).masker for name in ("ppfr-fd", "mixup-4", "adamixup-2-5")]
+    system = tables["2"].system
+    assert system("instahide-fd").masker.public_config()["num_channels"] == 64
+    assert system("instahide-fd").masker.public_config()["keeps_dc"], "-FD: the full frequency data"
+    assert system("dp").masker.public_config()["eps"] == 3.0
+    assert not system("dp").masker.spec.is_keyed and system("ppfr-fd").masker.spec.is_keyed
+    masked = [system(name).masker for name in ("ppfr-fd", "mixup-4", "adamixup-2-5")]
     image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
     outputs = [masker.mask(image, rng=torch.Generator()) for masker in masked]
     assert all(torch.equal(outputs[0], other) for other in outputs), "one deployment: one secret for all rows"
@@ -128,7 +129,9 @@ def test_masks_are_what_the_rows_say(tables: dict[str, Experiment]) -> None:
 
 def test_every_row_trains_alike_but_for_its_mixing(tables: dict[str, Experiment]) -> None:
     for experiment in tables.values():
-        configs = [dict(arm.training.public_config()) for arm in experiment.arms if arm.training is not None]
+        configs = [
+            dict(system.training.public_config()) for system in experiment.systems if system.training is not None
+        ]
         for config in configs:
             config.pop("mixing")
         assert all(config == configs[0] for config in configs)
@@ -137,7 +140,7 @@ def test_every_row_trains_alike_but_for_its_mixing(tables: dict[str, Experiment]
 def test_every_preset_has_a_budget_for_every_attack() -> None:
     assert tuple(BUDGETS) == PRESETS
     for budget in BUDGETS.values():
-        assert set(budget.attack_passes) == set(budget.attack_options) == set(ATTACK_LABELS)
+        assert set(budget.attack_epochs) == set(budget.attack_options) == set(ATTACK_LABELS)
 
 
 # Figures of its authors
@@ -146,24 +149,24 @@ def test_every_preset_has_a_budget_for_every_attack() -> None:
 @pytest.mark.parametrize("row", TABLE_2.strip().splitlines(), ids=lambda row: row.split()[0])
 def test_table_2_stands_beside_the_printed_one_in_every_cell(tables: dict[str, Experiment], row: str) -> None:
     name, wanted = printed(row)
-    arm = tables["2"].arm(name)
-    found = reported(arm)
+    system = tables["2"].system(name)
+    found = published(system)
     shares = {measure: found.pop(measure) for measure in list(found) if measure.startswith("share of")}
     assert found == pytest.approx(wanted, abs=1e-12) and len(found) == (4 if name == "arcface" else 7)
     assert list(shares.values()) == list(TABLE_3.get(name, ()))
-    for figure in arm.reported:
+    for figure in system.published:
         assert figure.source == f"arXiv 2403.10558, table {3 if figure.measure.startswith('share of') else 2}"
 
 
 def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experiment]) -> None:
     for name, accuracy in TABLE_1.items():
-        arm = tables["1"].arm(name)
-        assert reported(arm) == pytest.approx({"accuracy on lfw": accuracy / 100})
-        assert {figure.source for figure in arm.reported} == {"arXiv 2403.10558, table 1"}
+        system = tables["1"].system(name)
+        assert published(system) == pytest.approx({"accuracy on lfw": accuracy / 100})
+        assert {figure.source for figure in system.published} == {"arXiv 2403.10558, table 1"}
     for name, shares in TABLE_3.items():
-        arm = tables["3"].arm(name)
-        assert reported(arm) == {f"share of mixup-{k}": share for k, share in enumerate(shares, 2)}
-        assert math.isclose(sum(shares), 1.0) and {f.source for f in arm.reported} == {"arXiv 2403.10558, table 3"}
+        system = tables["3"].system(name)
+        assert published(system) == {f"share of mixup-{k}": share for k, share in enumerate(shares, 2)}
+        assert math.isclose(sum(shares), 1.0) and {f.source for f in system.published} == {"arXiv 2403.10558, table 3"}
 
 
 # Adversaries
@@ -171,18 +174,18 @@ def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experime
 
 def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
     experiment = tables["2"]
-    assert tables["1"].attacks == tables["3"].attacks == []
-    assert len(experiment.attacks) == len(experiment.arms) * len(ATTACK_LABELS)
-    for plan in experiment.attacks:
+    assert attacks_of(tables["1"]) == attacks_of(tables["3"]) == []
+    assert len(attacks_of(experiment)) == len(experiment.systems) * len(ATTACK_LABELS)
+    for plan in attacks_of(experiment):
         attack: Any = plan.make(RunOptions(run_dir=tmp_path, device="cpu"))
         assert attack.needs == plan.granted
-        assert plan.granted.sees == ("mixed_images" if plan.arm in MIXERS else "masked_images")
-        assert attack.ignores_signs == (plan.arm == "instahide-fd")
+        assert plan.granted.sees == ("mixed_images" if plan.system in MIXERS else "masked_images")
+        assert attack.ignores_signs == (plan.system == "instahide-fd")
         assert plan.granted.knows_secret, "pairs of plain and masked faces are had with the deployment's secret alone"
         roles = {"arcface": "positive control", "constant": "negative control"}
-        assert plan.role == roles.get(plan.arm, "attack")
-    assert {(plan.arm, plan.label) for plan in experiment.attacks} == {
-        (arm.name, label) for arm in experiment.arms for label in ATTACK_LABELS.values()
+        assert plan.role == roles.get(plan.system, "attack")
+    assert {(plan.system, plan.label) for plan in attacks_of(experiment)} == {
+        (system.name, label) for system in experiment.systems for label in ATTACK_LABELS.values()
     }
 
 
@@ -190,28 +193,26 @@ def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str
 def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
     tables: dict[str, Experiment], name: str, tmp_path: Path
 ) -> None:
-    arms = [tables["2"].arm(name), tables["2"].arm("ppfr-fd")]
-    experiment = dataclasses.replace(tables["2"], arms=arms)
+    systems = [tables["2"].system(name), tables["2"].system("ppfr-fd")]
+    experiment = dataclasses.replace(tables["2"], systems=systems)
     session = Session(
         experiment,
         Workspace(tmp_path),
         device=torch.device("cpu"),
-        num_devices=1,
-        resumes=False,
-        progress=False,
+        shows_progress=False,
     )
-    mixed, alone = (next(p for p in experiment.attacks if p.arm == arm.name) for arm in arms)
-    assert session.seen_through(alone) is arms[1].masker
-    exposed = session.seen_through(mixed)
+    mixed, alone = (next(p for p in attacks_of(experiment) if p.system == system.name) for system in systems)
+    assert _seen_through(session, alone) is systems[1].masker
+    exposed = _seen_through(session, mixed)
     assert isinstance(exposed, MixedMasker)
     attack = mixed.make(session.options("attack", mixed.name, resumes=True))
-    assert AttackSession(session)._masker_for(mixed, attack) is exposed
+    assert _trains_on(session, mixed, attack) is exposed
 
     image = torch.from_numpy(experiment.training_images.read(range(8))).permute(0, 3, 1, 2) / 255
     seen = exposed.mask(image, rng=torch.Generator().manual_seed(1))
-    plain = arms[0].masker.mask(image, rng=torch.Generator().manual_seed(1))
+    plain = systems[0].masker.mask(image, rng=torch.Generator().manual_seed(1))
     assert seen.shape == plain.shape and not torch.allclose(seen, plain, atol=1e-3)
-    outcome = session._trained(arms[0]).fits[0]["outcome"]
+    outcome = session.trained(systems[0]).fits[0]["outcome"]
     if name == "adamixup-2-4":
         assert exposed.public_config()["shares"] == pytest.approx(outcome["shares"])
         assert sum(outcome["shares"]) == pytest.approx(1) and len(outcome["shares"]) == 3
@@ -247,27 +248,31 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
 ) -> None:
     laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
     experiment = RECIPES["adamixup:table2"](laptop)
-    assert [len(protocol) for protocol in experiment.protocols] == [6000] and experiment.people == "real"
-    assert not set(experiment.training_images.subject_ids) & set(experiment.protocols[0].subjects())
-    mixing = experiment.arm("adamixup-2-5").training.public_config()["mixing"]  # type: ignore[union-attr]
+    assert [len(protocol) for protocol in measure_of(experiment, Verification).protocols] == [
+        6000
+    ] and experiment.people == "real"
+    assert not set(experiment.training_images.subject_ids) & set(
+        measure_of(experiment, Verification).protocols[0].subjects()
+    )
+    mixing = experiment.system("adamixup-2-5").training.public_config()["mixing"]  # type: ignore[union-attr]
     assert mixing["strategy_width"] == 16 and mixing["max_weight"] == 0.55
     settings = mixing["settings"]
     assert (settings["every_steps"], settings["reward_weights"]) == (4, (1.0, 1.0))
     assert (settings["look_ahead_lr"], settings["look_ahead_clip_norm"]) == (0.01, 5.0)
-    assert not experiment.arm("dp").masker.spec.is_keyed
-    assert experiment.arm("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
-    assert {arm.name for arm in experiment.arms} == set(MASKS) - {"mixup-rgb", "instahide-rgb"}
+    assert not experiment.system("dp").masker.spec.is_keyed
+    assert experiment.system("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
+    assert {system.name for system in experiment.systems} == set(MASKS) - {"mixup-rgb", "instahide-rgb"}
     compared = RECIPES["adamixup:ways"](laptop)
     learns = {
         "adamixup-2-5": (2.0, "arcface"),
         "adamixup-2-5-labels": (0.0, "arcface"),
         "adamixup-2-5-teacher": (2.0, None),
     }
-    assert [arm.name for arm in compared.arms] == ["arcface", *learns] and not compared.attacks
+    assert [system.name for system in compared.systems] == ["arcface", *learns] and not attacks_of(compared)
     for name, expected in learns.items():
-        config = compared.arm(name).training.public_config()  # type: ignore[union-attr]
+        config = compared.system(name).training.public_config()  # type: ignore[union-attr]
         assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
-        assert not compared.arm(name).reported
+        assert not compared.system(name).published
     with pytest.raises(InvalidInputError, match="use the preset laptop"):
         RECIPES["adamixup:ways"](dataclasses.replace(laptop, preset="paper"))
     assert not list(tmp_path.iterdir()), "building writes nothing"
@@ -285,11 +290,10 @@ def test_table_1_runs_from_end_to_end(tmp_path: Path) -> None:
     assert set(told["accuracy"]) == {f"{name} on synthetic-pairs" for name in ("arcface", *TABLE_1)}
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     check_record(record)
-    arms = {arm["name"]: arm for arm in record["arms"]}
     for name, accuracy in TABLE_1.items():
-        (figure,) = arms[name]["reported"]
+        (figure,) = entry(record, "systems", name)["published"]
         assert figure["value"] == pytest.approx(accuracy / 100)
-        assert arms[name]["training"]["fits"][0]["task"]["mixer"]["name"] == MIXERS[name][0]
-    assert arms["arcface"]["training"]["fits"][0]["task"]["mixer"] is None
+        assert row(record, "training", system=name)["fits"][0]["task"]["mixer"]["name"] == MIXERS[name][0]
+    assert row(record, "training", system="arcface")["fits"][0]["task"]["mixer"] is None
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

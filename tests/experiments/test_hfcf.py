@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from ppfr.core import MissingAssetError, check_record
-from ppfr.evaluation import Experiment
+from ppfr.evaluation import Experiment, ImageAttacks
 from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.hfcf._ablation import BUDGETS
 from ppfr.masking import Dctdp, Hfcf, NoisyFrontEnd, Sensitivities
 from ppfr.workflows import run_experiment
+from support.experiments import attacks_of, measure_of
+from support.records import entry, row, rows
 
 COLOURS = ("lbp-ycbcr", "lbp-difference", "lbp-bits")
 UNATTACKED = {"hfcf-3", *(f"hfcf-1-{colour}" for colour in COLOURS)}
@@ -31,7 +33,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 
 def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
-    assert [arm.name for arm in experiment.arms] == [
+    assert [system.name for system in experiment.systems] == [
         "unprotected",
         *(f"hfcf-{eps}" for eps in ("0.5", "1", "2", "4", "inf")),
         *(f"hfcf-{eps}-no-{part}" for eps in ("1", "inf") for part in ("colour", "fusion")),
@@ -45,12 +47,12 @@ def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
         "ppfr-fd",
         "constant",
     ]
-    assert len({arm.label for arm in experiment.arms}) == len(experiment.arms)
-    assert all(arm.baseline == "unprotected" for arm in experiment.arms if arm.role == "protected")
+    assert len({system.label for system in experiment.systems}) == len(experiment.systems)
+    assert all(system.baseline == "unprotected" for system in experiment.systems if system.role == "protected")
 
 
 def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment) -> None:
-    whole = dict(experiment.arm("hfcf-1").masker.public_config())
+    whole = dict(experiment.system("hfcf-1").masker.public_config())
     for name, changed in {
         "hfcf-0.5": {"eps_mean"},
         "hfcf-1-no-colour": {"colour"},
@@ -62,17 +64,17 @@ def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment
         # Other coefficients have other ranges.
         "hfcf-1-no-fusion": {"fuses", "sensitivities_sha256"},
     }.items():
-        config = dict(experiment.arm(name).masker.public_config())
+        config = dict(experiment.system(name).masker.public_config())
         assert {key for key in whole if config[key] != whole[key]} == changed, name
-    fused, unfused = experiment.arm("hfcf-3").masker, experiment.arm("hfcf-1-no-fusion").masker
+    fused, unfused = experiment.system("hfcf-3").masker, experiment.system("hfcf-1-no-fusion").masker
     assert isinstance(fused, Hfcf) and isinstance(unfused, Hfcf)
     assert fused.privacy().eps_place == pytest.approx(unfused.privacy().eps_place)
-    published = experiment.arm("dctdp-published").masker
+    published = experiment.system("dctdp-published").masker
     assert isinstance(published, Dctdp) and math.isclose(published.budget.eps_mean, 4.0)
 
 
 def test_ranges_are_those_of_the_training_set(experiment: Experiment) -> None:
-    masker = experiment.arm("hfcf-2").masker
+    masker = experiment.system("hfcf-2").masker
     assert isinstance(masker, Hfcf)
     front_end = NoisyFrontEnd(front_end="block", fuses=True)
     measured = Sensitivities.measure(experiment.training_images, front_end)
@@ -80,12 +82,12 @@ def test_ranges_are_those_of_the_training_set(experiment: Experiment) -> None:
 
 
 def test_every_row_trains_alike(experiment: Experiment) -> None:
-    configs = [arm.training.public_config() for arm in experiment.arms if arm.training is not None]
+    configs = [system.training.public_config() for system in experiment.systems if system.training is not None]
     assert all(config == configs[0] for config in configs)
 
 
 def test_each_question_changes_one_thing(experiment: Experiment) -> None:
-    sides = {question.name: (question.arm, question.against) for question in experiment.questions}
+    sides = {comparison.name: (comparison.system, comparison.against) for comparison in experiment.comparisons}
     assert sides["fusion"] == ("hfcf-inf", "hfcf-inf-no-fusion")
     assert sides["fusion-at-equal-total"] == ("hfcf-3", "hfcf-1-no-fusion")
     assert sides["learning"] == ("hfcf-1-no-colour", "hfcf-1-even-no-colour")
@@ -97,11 +99,11 @@ def test_each_question_changes_one_thing(experiment: Experiment) -> None:
 
 
 def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone(experiment: Experiment) -> None:
-    attacked = {(plan.arm, plan.label) for plan in experiment.attacks}
-    names = {arm.name for arm in experiment.arms} - UNATTACKED
+    attacked = {(plan.system, plan.label) for plan in attacks_of(experiment)}
+    names = {system.name for system in experiment.systems} - UNATTACKED
     assert attacked == {(name, label) for name in names for label in ATTACK_LABELS.values()}
     roles = {"unprotected": "positive control", "constant": "negative control"}
-    assert all(plan.role == roles.get(plan.arm, "attack") for plan in experiment.attacks)
+    assert all(plan.role == roles.get(plan.system, "attack") for plan in attacks_of(experiment))
 
 
 def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Path) -> None:
@@ -114,12 +116,18 @@ def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Pa
 @pytest.mark.slow
 def test_runs_from_end_to_end_and_says_what_is_proven(experiment: Experiment, tmp_path: Path) -> None:
     kept = ("unprotected", "hfcf-1", "hfcf-1-no-colour")
+    attacks = measure_of(experiment, ImageAttacks)
+    plans = [plan for plan in attacks.plans if plan.name == "linkage-hfcf-1"]
     told = run_experiment(
         dataclasses.replace(
             experiment,
-            arms=[experiment.arm(name) for name in kept],
-            questions=[question for question in experiment.questions if {question.arm, question.against} <= {*kept}],
-            attacks=[plan for plan in experiment.attacks if plan.name == "linkage-hfcf-1"],
+            systems=[experiment.system(name) for name in kept],
+            comparisons=[
+                comparison
+                for comparison in experiment.comparisons
+                if {comparison.system, comparison.against} <= {*kept}
+            ],
+            measures=[*experiment.measures[:-1], dataclasses.replace(attacks, plans=plans)],
         ),
         tmp_path / "run",
         device="cpu",
@@ -128,12 +136,12 @@ def test_runs_from_end_to_end_and_says_what_is_proven(experiment: Experiment, tm
     assert told["status"] == "complete" and told["failed_stages"] == []
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     check_record(record)
-    (question,) = record["questions"]
-    assert question["name"] == "colour" and list(question["gaps"]) == ["synthetic-pairs"]
-    arms = {arm["name"]: arm for arm in record["arms"]}
-    assert arms["unprotected"]["guarantee"] is None
-    assert arms["hfcf-1"]["guarantee"]["eps_image"] == "inf", "its colour channels have no guarantee"
-    proven = arms["hfcf-1-no-colour"]["guarantee"]
+    assert entry(record, "comparisons", "colour")["system"] == "hfcf-1"
+    assert [found["protocol"] for found in rows(record, "accuracy_gap", comparison="colour")] == ["synthetic-pairs"]
+    guarantee = {name: row(record, "training", system=name)["guarantee"] for name in kept}
+    assert guarantee["unprotected"] is None
+    assert guarantee["hfcf-1"]["eps_image"] == "inf", "its colour channels have no guarantee"
+    proven = guarantee["hfcf-1-no-colour"]
     assert proven["eps_image"] == pytest.approx(63 * 28 * 28, rel=1e-3)
     assert proven["eps_least"] < proven["eps_largest"], "the training moved the budget"
     page = Path(told["report"]).read_text(encoding="utf-8")

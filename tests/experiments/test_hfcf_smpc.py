@@ -9,9 +9,11 @@ import pytest
 
 from ppfr.cli import run as ppfr
 from ppfr.core import check_record
-from ppfr.evaluation import TemplateExperiment
+from ppfr.evaluation import OracleAttacks
 from ppfr.experiments import PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.hfcf._smpc import QUERY_BUDGETS
+from support.experiments import measure_of
+from support.records import rows
 
 
 def test_fast_test_needs_nothing_and_leaves_record_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,13 +25,14 @@ def test_fast_test_needs_nothing_and_leaves_record_and_page(tmp_path: Path, monk
     record = json.loads((out / "record.json").read_text("utf-8"))
     check_record(record)
     assert record["status"] == "complete" and record["experiment"]["people"] == "synthetic"
-    for arm in record["arms"]:
-        assert [f["values"] for f in arm["secure"]["formats"]] == ["int8", "int16"]
-        for found in arm["secure"]["formats"]:
+    assert len(rows(record, "secure_decisions")) == len(record["systems"]) == 2
+    for decided in rows(record, "secure_decisions"):
+        assert [f["values"] for f in decided["formats"]] == ["int8", "int16"]
+        for found in decided["formats"]:
             assert all(row["num_differ_from_integers_in_the_clear"] == 0 for row in found["decisions"])
             assert [q["kind"] for q in found["queries"]] == ["verify", "any", "set", "best"]
     sees = {a["threat_model"]["sees"] for a in record["attacks"]}
-    assert sees == {"scores", "decisions"} and all(a["outcome"] is not None for a in record["attacks"])
+    assert sees == {"scores", "decisions"} and len(rows(record, "oracle_attack")) == len(record["attacks"])
     assert {a["role"] for a in record["attacks"]} == {"attack", "positive control", "negative control"}
     page = (out / "report.html").read_text("utf-8")
     for words in ("Decisions under sharing", "What answers give away", "no query", "int8 decisions"):
@@ -48,9 +51,9 @@ def test_the_real_recipe_builds(tmp_path: Path, data_root: Path, weights_root: P
         preset="laptop", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
     )
     experiment = RECIPES["hfcf:smpc"](context)
-    assert isinstance(experiment, TemplateExperiment) and experiment.pairs is not None
-    assert experiment.public_images is not None and len(experiment.pairs) == 6000
-    subjects = list(experiment.public_images.subject_ids)
+    attacks = measure_of(experiment, OracleAttacks)
+    assert len(attacks.pairs) == 6000
+    subjects = list(attacks.public_images.subject_ids)
     assert len(set(subjects)) == len(subjects) > 1500
-    assert not set(subjects) & set(experiment.pairs.subjects())
+    assert not set(subjects) & set(attacks.pairs.subjects())
     assert not list(tmp_path.iterdir()), "building writes nothing"

@@ -10,10 +10,11 @@ import pytest
 
 from ppfr.cli import run as ppfr
 from ppfr.core import check_record
-from ppfr.evaluation import TemplateExperiment
+from ppfr.evaluation import Identification, TemplateInversion, Verification
 from ppfr.experiments import PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.hfcf._templates import TEMPLATE_BUDGETS, simulated_keys
 from ppfr.templates import IdentityMapping
+from support.experiments import measure_of
 
 
 @pytest.mark.parametrize("name", ["hfcf:mapping", "hfcf:one_to_n"])
@@ -25,10 +26,12 @@ def test_fast_test_needs_nothing_and_leaves_record_and_page(
     assert ppfr(["run", name, "--preset", "fast-test", "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
     record = json.loads((tmp_path / "run" / "record.json").read_text("utf-8"))
     check_record(record)
-    assert record["kind"] == "templates" and record["status"] == "complete"
+    assert record["status"] == "complete"
     assert record["experiment"]["name"] == name and record["experiment"]["people"] == "synthetic"
-    labels = [arm["label"] for arm in record["arms"] if arm["role"] == "protected" and arm["selection"] is None]
-    assert labels == [f"Mapping, o = {o}, scale {scale}" for scale in ("sqrt(n)", "1") for o in (0, 4)]
+    labels = [system["label"] for system in record["systems"] if system["role"] == "protected"]
+    assert [label for label in labels if "selected" not in label] == [
+        f"Mapping, o = {o}, scale {scale}" for scale in ("sqrt(n)", "1") for o in (0, 4)
+    ]
     page = tmp_path / "again.html"
     assert ppfr(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
     assert page.read_text("utf-8") == (tmp_path / "run" / "report.html").read_text("utf-8")
@@ -54,11 +57,11 @@ def test_simulated_keys_are_keys_and_come_from_the_seed() -> None:
 def test_real_recipes_build(preset: str, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = RecipeContext(preset=preset, out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root)
     mapping, search = RECIPES["hfcf:mapping"](context), RECIPES["hfcf:one_to_n"](context)
-    assert isinstance(mapping, TemplateExperiment) and isinstance(search, TemplateExperiment)
-    assert mapping.pairs is not None and len(mapping.pairs) == 6000 and mapping.open_set is None
-    assert search.pairs is None and search.open_set is not None
-    assert (len(search.open_set.references), len(search.open_set.unmated)) == (1680, 4069)
-    assert {arm.scheme.in_dim for arm in (*mapping.arms, *search.arms)} == {128}
-    if mapping.transfer is not None:
-        assert not set(mapping.transfer.public_images.subject_ids) & set(mapping.pairs.subjects())
+    assert [len(protocol) for protocol in measure_of(mapping, Verification).protocols] == [6000]
+    searched = measure_of(search, Identification).protocol
+    assert (len(searched.references), len(searched.unmated)) == (1680, 4069)
+    assert {system.templates.scheme.in_dim for system in (*mapping.systems, *search.systems)} == {128}
+    inversion = measure_of(mapping, TemplateInversion)
+    if inversion.transfer is not None:
+        assert not set(inversion.transfer.public_images.subject_ids) & set(inversion.pairs.subjects())
     assert not list(tmp_path.iterdir()), "building writes nothing"

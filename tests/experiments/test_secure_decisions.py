@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from ppfr.experiments.hfcf import compare_secure_pairs
+from ppfr.experiments.hfcf import secure_decisions
 from ppfr.systems import read_protocol
 
 
@@ -22,14 +20,14 @@ def test_no_secure_decision_differs_and_every_turned_one_is_listed():
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     place = {index: row for row, index in enumerate(used.tolist())}
     first, second = (rows[[place[i] for i in side.tolist()]] for side in (protocol.first, protocol.second))
-    found = compare_secure_pairs(protocol, first, second, fars=(0.1,), seed=1, num_resamples=50)
-    json.dumps(found)
-    for values in ("int8", "int16"):
-        at_far = found[values]["decisions_at_far"]["0.1"]
-        assert at_far["differ_from_integers_in_the_clear"] == 0
-        for turned in at_far["differ_from_float"]:
-            assert turned["accepted"] == (turned["score_less_threshold"] >= 0)
-            assert turned["accepted"] != (turned["float_score_less_threshold"] >= 0)
-            assert abs(turned["float_score_less_threshold"]) <= found[values]["largest_error"] + 1e-12
-        assert found[values]["largest_error"] <= found[values]["error_bound"]
-    assert found["int16"]["largest_error"] < found["int8"]["largest_error"] / 50
+    formats = {f.values: f for f in secure_decisions(protocol, second, first, 1, fars=(0.1,), num_resamples=50)}
+    for found in formats.values():
+        (at_far,) = found.decisions
+        assert at_far.num_differ_from_integers_in_the_clear == 0
+        for turned in at_far.differ_from_float:
+            assert turned.accepted == (turned.score_less_threshold >= 0)
+            assert turned.accepted != (turned.float_score_less_threshold >= 0)
+            assert abs(turned.float_score_less_threshold) <= found.largest_error + 1e-12
+        assert found.largest_error <= found.error_bound
+        assert [query.kind for query in found.queries] == ["verify", "any", "set", "best"]
+    assert formats["int16"].largest_error < formats["int8"].largest_error / 50

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from ppfr.core import CheckpointError, check_record
+from ppfr.evaluation import ImageAttacks, Verification
 from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
 from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
 from ppfr.workflows import _run as jobs
 from ppfr.workflows import list_recipes, run_recipe
+from support.experiments import attacks_of, measure_of
 
 DEMO_RECORD_KEYS = {"is_sound", "status", "failed_stages", "failed_controls", "accuracy", "wall_s", "record", "report"}
 
@@ -21,16 +23,16 @@ def test_every_recipe_says_what_it_is_and_has_every_preset() -> None:
     for budgets in (DEMO_BUDGETS, REAL_BUDGETS):
         assert tuple(budgets) == PRESETS
         for budget in budgets.values():
-            assert set(budget.attack_passes) == set(budget.attack_options) == set(ATTACK_LABELS)
+            assert set(budget.attack_epochs) == set(budget.attack_options) == set(ATTACK_LABELS)
 
 
 def check(experiment: object, name: str) -> None:
     assert experiment.name == name and experiment.preset == "fast-test"  # type: ignore[attr-defined]
-    roles = {arm.name: arm.role for arm in experiment.arms}  # type: ignore[attr-defined]
+    roles = {system.name: system.role for system in experiment.systems}  # type: ignore[attr-defined]
     assert roles == {"unprotected": "baseline", "ppfr-fd": "protected", "constant": "control"}
-    attacked = {(plan.arm, plan.role) for plan in experiment.attacks}  # type: ignore[attr-defined]
+    attacked = {(plan.system, plan.role) for plan in attacks_of(experiment)}  # type: ignore[attr-defined]
     assert ("unprotected", "positive control") in attacked and ("constant", "negative control") in attacked
-    on_protected = [plan.granted.knows_secret for plan in experiment.attacks if plan.arm == "ppfr-fd"]  # type: ignore[attr-defined]
+    on_protected = [plan.granted.knows_secret for plan in attacks_of(experiment) if plan.system == "ppfr-fd"]  # type: ignore[attr-defined]
     assert sorted(on_protected) == [False] * 3 + [True] * 3, "each attack with the secret known and unknown"
 
 
@@ -50,23 +52,30 @@ def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_ro
     )
     experiment = RECIPES[name](context)
     check(experiment, name)
-    assert [len(protocol) for protocol in experiment.protocols] == pairs
-    assert experiment.people == "real" and experiment.lpips is not None
+    assert [len(protocol) for protocol in measure_of(experiment, Verification).protocols] == pairs
+    assert experiment.people == "real" and measure_of(experiment, ImageAttacks).lpips is not None
     trained_on = set(experiment.training_images.subject_ids)
-    assert not any(trained_on & set(protocol.subjects()) for protocol in experiment.protocols)
-    adapted = {entry.name for arm in experiment.arms if arm.training for entry in arm.training.knowledge}
-    assert adapted and not adapted & {judge.name for judge in experiment.judges}, "the judge is another network"
+    assert not any(trained_on & set(protocol.subjects()) for protocol in measure_of(experiment, Verification).protocols)
+    adapted = {entry.name for system in experiment.systems if system.training for entry in system.training.provenance}
+    assert adapted and not adapted & {each.name for each in experiment.recognisers}, "evaluated by another network"
     assert not list(tmp_path.iterdir()), "building writes nothing"
 
 
 def test_what_went_wrong_is_summed_up() -> None:
     record = {
         "attacks": [
-            {"name": "won", "control": {"expects": "win", "rule": "", "is_met": True}},
-            {"name": "lost", "control": {"expects": "win", "rule": "", "is_met": False}},
-            {"name": "unknown", "control": {"expects": "win", "rule": "", "is_met": None}},
+            {"name": "won", "control": {"expects": "win", "rule": ""}},
+            {"name": "lost", "control": {"expects": "win", "rule": ""}},
+            {"name": "unknown", "control": {"expects": "win", "rule": ""}},
             {"name": "no control", "control": None},
         ],
+        "results": {
+            "attack_run": [
+                {"attack": "won", "is_control_met": True},
+                {"attack": "lost", "is_control_met": False},
+                {"attack": "no control", "is_control_met": None},
+            ]
+        },
         "stages": [
             {"name": "fine", "error": None},
             {"name": "fit/x", "error": {"kind": "DatasetError", "message": "too few"}},
@@ -86,7 +95,7 @@ def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) 
     assert told["is_sound"] == (not told["failed_controls"])
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     check_record(record)
-    assert len(record["attacks"]) == 12 and all(attack["outcome"] for attack in record["attacks"])
+    assert len(record["attacks"]) == len(record["results"]["attack_run"]) == 12
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

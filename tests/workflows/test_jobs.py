@@ -28,12 +28,12 @@ ATTACK = AttackRequest(
     kind="linkage",
     method="unprotected",
     public="synthetic:8x2",
-    victims="synthetic:100",
+    targets="synthetic:100",
     knows_secret=True,
     teacher="",
     epochs=1,
     batch_size=16,
-    num_victims=10,
+    num_targets=10,
     seed=1,
 )
 
@@ -100,7 +100,7 @@ def test_an_attack_leaves_figures_a_record_and_a_report(plain: Path, tmp_path: P
     told = attack(tmp_path / "run", request)
     assert told["status"] == "complete" and told["failed_controls"] == [] and told["is_sound"]
     figures = told["outcome"]["linkage-unprotected"]
-    assert figures["measured"] and figures["gallery_size"] == figures["num_victims"] == 10
+    assert figures["measured"] and figures["gallery_size"] == figures["num_targets"] == 10
     assert figures["chance_top1"] == pytest.approx(0.1)
     assert 0 <= figures["top1"]["low"] <= figures["top1"]["value"] <= figures["top1"]["high"] <= 1
     assert figures["pairs"]["synthetic-pairs"]["n"] == 200, "each of 100 pairs in both orders"
@@ -123,8 +123,8 @@ def test_attacks_that_make_no_sense_are_refused(plain: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.real_data
-def test_public_faces_that_show_victims_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
-    request = dataclasses.replace(ATTACK, teacher=str(plain), public="cfp-train", victims="lfw")
+def test_public_faces_that_show_targets_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
+    request = dataclasses.replace(ATTACK, teacher=str(plain), public="cfp-train", targets="lfw")
     with pytest.raises(OverlapError):
         attack_method(
             request, out_dir=tmp_path, secret_path=None, data=data_root, weights=None, device="cpu", resumes=False

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, ShapeError, derive_seed
+from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, ShapeError, as_json, derive_seed
 from ppfr.models import Backbone, MarginHead, ModelCard
-from ppfr.training._task import as_json
 
 
 def mask_images(masker: ImageMasker, images_BCHW: Tensor, *, rng: torch.Generator) -> Tensor:

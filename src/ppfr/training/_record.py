@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ppfr.training._task import as_json
+from ppfr.core import as_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
