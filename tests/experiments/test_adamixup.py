@@ -15,10 +15,10 @@ from ppfr.core import InvalidInputError, MissingAssetError, RunOptions, check_re
 from ppfr.evaluation import Experiment, Session, System, Verification
 from ppfr.evaluation._workspace import Workspace
 from ppfr.evaluation.measures._image_attacks import _seen_through, _trains_on
-from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.adamixup._tables import BUDGETS
 from ppfr.masking import MixedMasker
-from ppfr.workflows import run_recipe
+from ppfr.workflows import run_named_experiment
 from support.experiments import attacks_of, measure_of
 from support.records import entry, row
 
@@ -60,15 +60,15 @@ MASKS = {"arcface": "unprotected", "dp": "peep", "constant": "constant"} | {
 MASKS |= {"ppfr-fd": "ppfr-fd"}
 
 
-def context(out_dir: Path, **fields: Any) -> RecipeContext:
-    return RecipeContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+def context(out_dir: Path, **fields: Any) -> ExperimentContext:
+    return ExperimentContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
     """All three, built without data; they share one recogniser."""
     shared = context(tmp_path_factory.mktemp("tables"), resumes=True)
-    return {number: RECIPES[f"adamixup:table{number}"](shared) for number in "123"}
+    return {number: EXPERIMENTS[f"adamixup:table{number}"](shared) for number in "123"}
 
 
 def published(system: System) -> dict[str, float]:
@@ -226,7 +226,7 @@ def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
 @pytest.mark.parametrize("table", "123")
 def test_the_paper_s_preset_names_every_missing_file_at_once(table: str, tmp_path: Path) -> None:
     files = ["train.rec", "train.idx", "lfw.bin", "cfp_fp.bin", "agedb_30.bin", "calfw.bin"]
-    build = RECIPES[f"adamixup:table{table}"]
+    build = EXPERIMENTS[f"adamixup:table{table}"]
     data = tmp_path / "data"
     (data / "faces_webface_112x112").mkdir(parents=True)
     paper = context(tmp_path / "run", preset="paper", data=data)
@@ -247,7 +247,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
     tmp_path: Path, data_root: Path, weights_root: Path
 ) -> None:
     laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
-    experiment = RECIPES["adamixup:table2"](laptop)
+    experiment = EXPERIMENTS["adamixup:table2"](laptop)
     assert [len(protocol) for protocol in measure_of(experiment, Verification).protocols] == [
         6000
     ] and experiment.people == "real"
@@ -262,7 +262,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
     assert not experiment.system("dp").masker.spec.is_keyed
     assert experiment.system("dp").masker.public_arrays()["eigenfaces.components"].shape[0] == 128
     assert {system.name for system in experiment.systems} == set(MASKS) - {"mixup-rgb", "instahide-rgb"}
-    compared = RECIPES["adamixup:ways"](laptop)
+    compared = EXPERIMENTS["adamixup:supervision"](laptop)
     learns = {
         "adamixup-2-5": (2.0, "arcface"),
         "adamixup-2-5-labels": (0.0, "arcface"),
@@ -274,7 +274,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
         assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
         assert not compared.system(name).published
     with pytest.raises(InvalidInputError, match="use the preset laptop"):
-        RECIPES["adamixup:ways"](dataclasses.replace(laptop, preset="paper"))
+        EXPERIMENTS["adamixup:supervision"](dataclasses.replace(laptop, preset="paper"))
     assert not list(tmp_path.iterdir()), "building writes nothing"
 
 
@@ -283,7 +283,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
 
 @pytest.mark.slow
 def test_table_1_runs_from_end_to_end(tmp_path: Path) -> None:
-    told = run_recipe(
+    told = run_named_experiment(
         "adamixup:table1", preset="fast-test", out_dir=tmp_path / "run", seed=1, device="cpu", resumes=False
     )
     assert told["status"] == "complete" and told["failed_stages"] == []

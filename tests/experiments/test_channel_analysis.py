@@ -34,7 +34,7 @@ def record(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_record_says_what_was_done_on_what_and_by_which_command(record: dict[str, Any]) -> None:
-    assert (record["recipe"], record["preset"], record["seed"]) == ("ppfr-fd:analysis", "fast-test", 1)
+    assert (record["experiment"], record["preset"], record["seed"]) == ("ppfr-fd:analysis", "fast-test", 1)
     assert record["command"] == "ppfr analyse-channels --preset fast-test --seed 1"
     assert record["data"] == {
         "name": "synthetic-less-held-out",

@@ -12,7 +12,7 @@ import pytest
 
 from ppfr.core import MissingAssetError, check_record
 from ppfr.evaluation import Experiment, ImageAttacks
-from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._ablation import BUDGETS
 from ppfr.masking import Dctdp, Hfcf, NoisyFrontEnd, Sensitivities
 from ppfr.workflows import run_experiment
@@ -23,13 +23,13 @@ COLOURS = ("lbp-ycbcr", "lbp-difference", "lbp-bits")
 UNATTACKED = {"hfcf-3", *(f"hfcf-1-{colour}" for colour in COLOURS)}
 
 
-def context(out_dir: Path, **fields: Any) -> RecipeContext:
-    return RecipeContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+def context(out_dir: Path, **fields: Any) -> ExperimentContext:
+    return ExperimentContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    return RECIPES["hfcf:ablation"](context(tmp_path_factory.mktemp("hfcf")))
+    return EXPERIMENTS["hfcf:ablation"](context(tmp_path_factory.mktemp("hfcf")))
 
 
 def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
@@ -110,7 +110,7 @@ def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Pa
     assert tuple(BUDGETS) == PRESETS
     (tmp_path / "data").mkdir()
     with pytest.raises(MissingAssetError, match="MS1MV2 package into faces_emore/"):
-        RECIPES["hfcf:ablation"](context(tmp_path, preset="paper", data=tmp_path / "data"))
+        EXPERIMENTS["hfcf:ablation"](context(tmp_path, preset="paper", data=tmp_path / "data"))
 
 
 @pytest.mark.slow

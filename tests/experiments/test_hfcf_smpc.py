@@ -1,4 +1,4 @@
-"""The recipe on secure matching runs from end to end through the command line, and builds on real faces."""
+"""The experiment on secure matching runs from end to end through the command line, and builds on real faces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ppfr.cli import run as ppfr
 from ppfr.core import check_record
 from ppfr.evaluation import OracleAttacks
-from ppfr.experiments import PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._smpc import QUERY_BUDGETS
 from support.experiments import measure_of
 from support.records import rows
@@ -35,7 +35,7 @@ def test_fast_test_needs_nothing_and_leaves_record_and_page(tmp_path: Path, monk
     assert sees == {"scores", "decisions"} and len(rows(record, "oracle_attack")) == len(record["attacks"])
     assert {a["role"] for a in record["attacks"]} == {"attack", "positive control", "negative control"}
     page = (out / "report.html").read_text("utf-8")
-    for words in ("Decisions under sharing", "What answers give away", "no query", "int8 decisions"):
+    for words in ("Decisions under sharing", "Oracle attacks", "no query", "int8 decisions"):
         assert words in page
     assert ppfr(["report", str(out), "--out", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text("utf-8") == page
@@ -47,10 +47,10 @@ def test_every_preset_is_there() -> None:
 
 @pytest.mark.real_data
 def test_the_real_recipe_builds(tmp_path: Path, data_root: Path, weights_root: Path) -> None:
-    context = RecipeContext(
+    context = ExperimentContext(
         preset="laptop", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
     )
-    experiment = RECIPES["hfcf:smpc"](context)
+    experiment = EXPERIMENTS["hfcf:smpc"](context)
     attacks = measure_of(experiment, OracleAttacks)
     assert len(attacks.pairs) == 6000
     subjects = list(attacks.public_images.subject_ids)

@@ -1,4 +1,4 @@
-"""The recipes on identity-specific mapping run from end to end through the command line, and build on real faces."""
+"""The experiments on identity-specific mapping run from end to end through the command line, and build on real faces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ppfr.cli import run as ppfr
 from ppfr.core import check_record
 from ppfr.evaluation import Identification, TemplateInversion, Verification
-from ppfr.experiments import PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._templates import TEMPLATE_BUDGETS, simulated_keys
 from ppfr.templates import IdentityMapping
 from support.experiments import measure_of
@@ -55,8 +55,10 @@ def test_simulated_keys_are_keys_and_come_from_the_seed() -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
 def test_real_recipes_build(preset: str, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
-    context = RecipeContext(preset=preset, out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root)
-    mapping, search = RECIPES["hfcf:mapping"](context), RECIPES["hfcf:one_to_n"](context)
+    context = ExperimentContext(
+        preset=preset, out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
+    )
+    mapping, search = EXPERIMENTS["hfcf:mapping"](context), EXPERIMENTS["hfcf:one_to_n"](context)
     assert [len(protocol) for protocol in measure_of(mapping, Verification).protocols] == [6000]
     searched = measure_of(search, Identification).protocol
     assert (len(searched.references), len(searched.unmated)) == (1680, 4069)

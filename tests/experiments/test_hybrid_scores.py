@@ -159,9 +159,9 @@ def test_weights_that_weigh_nothing_are_refused(weights):
     ("values", "ends", "error", "says"),
     [
         ([1.0], {}, InvalidInputError, "two methods or more"),
-        ([], {}, ShapeError, "non-empty"),
-        ([[1.0, 2.0]], {}, ShapeError, "axis"),
-        ([1.0, math.nan, math.inf], {}, RangeError, "2 of 3"),
+        ([], {}, ShapeError, r"\(0,\)"),
+        ([[1.0, 2.0]], {}, ShapeError, r"\(1, 2\)"),
+        ([1.0, math.nan, math.inf], {}, RangeError, "not finite"),
         ([1.0, 2.0], {"low": 1.0, "high": 1.0}, RangeError, "low below high"),
         ([1.0, 2.0], {"high": math.nan}, RangeError, "finite"),
     ],

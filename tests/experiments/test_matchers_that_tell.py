@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppfr import secure
 from ppfr.attacks import DecisionRecovery
 from ppfr.core import MatchInterface
 from ppfr.experiments.hfcf._oracles import (
@@ -17,7 +18,6 @@ from ppfr.experiments.hfcf._oracles import (
     ranks_among,
     ring_decisions,
 )
-from ppfr.matching import _secure as secure
 from ppfr.secure import FixedPoint, ThreePartyMatcher
 
 DIM = 16

@@ -1,4 +1,4 @@
-"""Recipes build in every place they can, and the smallest one runs from end to end."""
+"""Experiments build in every place they can, and the smallest one runs from end to end."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 
 from ppfr.core import CheckpointError, check_record
 from ppfr.evaluation import ImageAttacks, Verification
-from ppfr.experiments import ATTACK_LABELS, PRESETS, RECIPES, RecipeContext
+from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
 from ppfr.workflows import _run as jobs
-from ppfr.workflows import list_recipes, run_recipe
+from ppfr.workflows import list_experiments, run_named_experiment
 from support.experiments import attacks_of, measure_of
 
 DEMO_RECORD_KEYS = {"is_sound", "status", "failed_stages", "failed_controls", "accuracy", "wall_s", "record", "report"}
 
 
 def test_every_recipe_says_what_it_is_and_has_every_preset() -> None:
-    assert all(len(line) > 20 for line in list_recipes().values())
+    assert all(len(line) > 20 for line in list_experiments().values())
     for budgets in (DEMO_BUDGETS, REAL_BUDGETS):
         assert tuple(budgets) == PRESETS
         for budget in budgets.values():
@@ -39,7 +39,9 @@ def check(experiment: object, name: str) -> None:
 def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPFR_DATA", raising=False)
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
-    experiment = RECIPES["spine:demo"](RecipeContext(preset="fast-test", out_dir=tmp_path, seed=1, device="cpu"))
+    experiment = EXPERIMENTS["spine:demo"](
+        ExperimentContext(preset="fast-test", out_dir=tmp_path, seed=1, device="cpu")
+    )
     check(experiment, "spine:demo")
     assert experiment.people == "synthetic"
 
@@ -47,10 +49,10 @@ def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "pairs"), [("spine:lfw", [6000]), ("spine:cfp", [7000, 7000])])
 def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path) -> None:
-    context = RecipeContext(
+    context = ExperimentContext(
         preset="fast-test", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
     )
-    experiment = RECIPES[name](context)
+    experiment = EXPERIMENTS[name](context)
     check(experiment, name)
     assert [len(protocol) for protocol in measure_of(experiment, Verification).protocols] == pairs
     assert experiment.people == "real" and measure_of(experiment, ImageAttacks).lpips is not None
@@ -88,7 +90,7 @@ def test_what_went_wrong_is_summed_up() -> None:
 @pytest.mark.slow
 def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) -> None:
     arguments = {"preset": "fast-test", "out_dir": tmp_path / "run", "seed": 1, "device": "cpu"}
-    told = run_recipe("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+    told = run_named_experiment("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
     assert set(told) == DEMO_RECORD_KEYS
     assert told["status"] == "complete" and told["failed_stages"] == []
     assert set(told["accuracy"]) == {"unprotected on synthetic-pairs", "ppfr-fd on synthetic-pairs"}
@@ -101,10 +103,10 @@ def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) 
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"
 
     with pytest.raises(CheckpointError, match="--resume"):
-        run_recipe("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+        run_named_experiment("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
     lost = tmp_path / "run" / "parts" / "evaluate--ppfr-fd.json"
     before = json.loads(lost.read_text(encoding="utf-8"))
     lost.unlink()
-    again = run_recipe("spine:demo", resumes=True, **arguments)  # type: ignore[arg-type]
+    again = run_named_experiment("spine:demo", resumes=True, **arguments)  # type: ignore[arg-type]
     assert again["status"] == "complete" and again["accuracy"] == told["accuracy"]
     assert json.loads(lost.read_text(encoding="utf-8"))["result"] == before["result"]

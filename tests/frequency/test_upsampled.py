@@ -1,4 +1,4 @@
-"""The collapsed front end against the straightforward one, and the properties that its recipe states."""
+"""The collapsed front end against the straightforward one, and the properties that its experiment states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PPFR-FD: the recipe step by step, the shuffles, and what the secret is worth."""
+"""PPFR-FD: the experiment step by step, the shuffles, and what the secret is worth."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ def methods() -> tuple[str, ...]:
     return tuple(MASKERS)
 
 
-def recipes() -> tuple[str, ...]:
-    """Recipes, and "list", which lists them."""
-    from ppfr.experiments import RECIPES
+def experiments() -> tuple[str, ...]:
+    """Experiments, and "list", which lists them."""
+    from ppfr.experiments import EXPERIMENTS
 
-    return (*RECIPES, "list")
+    return (*EXPERIMENTS, "list")
 
 
 def presets() -> tuple[str, ...]:
-    """Presets of every recipe."""
+    """Presets of every experiment."""
     from ppfr.experiments import PRESETS
 
     return PRESETS

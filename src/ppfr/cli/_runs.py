@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ppfr.cli._app import EXIT_FAILED, EXIT_OK, Data, Device, Json, Out, Resume, Seed, Weights, app, emit
-from ppfr.cli._completion import offering, presets, recipes
+from ppfr.cli._completion import experiments, offering, presets
 
 
 @app.command()
@@ -26,18 +26,18 @@ def demo(
 
     Writes OUT/report.html (one page, opens without a network) and OUT/record.json. It is `ppfr run spine:demo`.
     """
-    from ppfr.workflows import run_recipe
+    from ppfr.workflows import run_named_experiment
 
-    result = run_recipe("spine:demo", preset="laptop", out_dir=out, seed=seed, device=device, resumes=resume)
+    result = run_named_experiment("spine:demo", preset="laptop", out_dir=out, seed=seed, device=device, resumes=resume)
     finish(result, as_json=json, title="demo")
 
 
 @app.command("run")
 def run_experiment(
-    recipe: Annotated[
+    experiment: Annotated[
         str,
         typer.Argument(
-            help="FAMILY:NAME, as in spine:lfw; `ppfr run list` lists them.", autocompletion=offering(recipes)
+            help="FAMILY:NAME, as in spine:lfw; `ppfr run list` lists them.", autocompletion=offering(experiments)
         ),
     ],
     preset: Annotated[
@@ -65,14 +65,14 @@ def run_experiment(
 
     Every finished part is kept; after an interruption, the same command with --resume goes on.
     """
-    from ppfr.workflows import list_recipes, run_recipe
+    from ppfr.workflows import list_experiments, run_named_experiment
 
-    if recipe == "list":
-        emit(list_recipes(), as_json=json, title="recipes")
+    if experiment == "list":
+        emit(list_experiments(), as_json=json, title="experiments")
         return
-    directory = out if out is not None else Path("runs") / f"{recipe.replace(':', '-')}-{preset}"
-    result = run_recipe(
-        recipe,
+    directory = out if out is not None else Path("runs") / f"{experiment.replace(':', '-')}-{preset}"
+    result = run_named_experiment(
+        experiment,
         preset=preset,
         out_dir=directory,
         seed=seed,
@@ -82,7 +82,7 @@ def run_experiment(
         data=data,
         weights=weights,
     )
-    finish(result, as_json=json, title=recipe)
+    finish(result, as_json=json, title=experiment)
 
 
 @app.command()

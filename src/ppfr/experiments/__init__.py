@@ -2,8 +2,8 @@
 
 from ppfr.experiments._attack_plans import ATTACK_LABELS as ATTACK_LABELS
 from ppfr.experiments._attack_plans import attack_matrix as attack_matrix
-from ppfr.experiments._catalogue import RECIPES as RECIPES
+from ppfr.experiments._catalogue import EXPERIMENTS as EXPERIMENTS
 from ppfr.experiments._context import PRESETS as PRESETS
 from ppfr.experiments._context import Budget as Budget
-from ppfr.experiments._context import RecipeContext as RecipeContext
+from ppfr.experiments._context import ExperimentContext as ExperimentContext
 from ppfr.experiments._sections import SECTIONS as SECTIONS

@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 from ppfr.evaluation import Experiment
 from ppfr.experiments import adamixup, hfcf, spine
-from ppfr.experiments._context import RecipeContext
+from ppfr.experiments._context import ExperimentContext
 
-Recipe = Callable[[RecipeContext], Experiment]
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
+BuildExperiment = Callable[[ExperimentContext], Experiment]
+EXPERIMENTS: Mapping[str, BuildExperiment] = MappingProxyType(
     {
         "spine:demo": spine.demo,
         "spine:lfw": spine.lfw,
@@ -18,7 +18,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "adamixup:table1": adamixup.table1,
         "adamixup:table2": adamixup.table2,
         "adamixup:table3": adamixup.table3,
-        "adamixup:ways": adamixup.ways,
+        "adamixup:supervision": adamixup.supervision,
         "hfcf:ablation": hfcf.ablation,
         "hfcf:mapping": hfcf.mapping,
         "hfcf:one_to_n": hfcf.one_to_n,

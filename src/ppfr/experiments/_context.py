@@ -21,8 +21,8 @@ AnyBudget = TypeVar("AnyBudget")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecipeContext:
-    """What a recipe is told: where things are and how large to be; no figure depends on the directories.
+class ExperimentContext:
+    """What a experiment is told: where things are and how large to be; no figure depends on the directories.
 
     Attributes:
         preset: one of `PRESETS`.
@@ -121,13 +121,13 @@ def budget_of(budgets: Mapping[str, AnyBudget], preset: str) -> AnyBudget:
     return budgets[preset]
 
 
-def simulated_secret(context: RecipeContext) -> bytes:
+def simulated_secret(context: ExperimentContext) -> bytes:
     """The secret of a simulated deployment: it comes from the seed, so that the run can be repeated."""
     rng = torch.Generator().manual_seed(derive_seed(context.seed, "deployment", "secret"))
     return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
 
 
-def recogniser_of(context: RecipeContext, network: Backbone, card: ModelCard) -> EvaluationRecogniser:
+def recogniser_of(context: ExperimentContext, network: Backbone, card: ModelCard) -> EvaluationRecogniser:
     """A recogniser of plain faces as evaluation recogniser."""
     return EvaluationRecogniser(
         name=card.name,

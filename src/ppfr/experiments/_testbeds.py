@@ -10,7 +10,7 @@ import numpy as np
 from ppfr.assets import data_root
 from ppfr.core import ImageSet, MissingAssetError
 from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
-from ppfr.experiments._context import Budget, RecipeContext
+from ppfr.experiments._context import Budget, ExperimentContext
 from ppfr.experiments.spine._experiments import (
     ATTACKERS_FROM,
     RECOGNISER,
@@ -48,7 +48,7 @@ class Testbed:
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
 
 
-def lfw_testbed(context: RecipeContext) -> Testbed:
+def lfw_testbed(context: ExperimentContext) -> Testbed:
     """LFW's 6,000 pairs; everything is trained on people who are in none of them.
 
     Raises:
@@ -66,7 +66,7 @@ def lfw_testbed(context: RecipeContext) -> Testbed:
     )
 
 
-def fast_testbed(context: RecipeContext, way: TrainingStrategy) -> Testbed:
+def fast_testbed(context: ExperimentContext, way: TrainingStrategy) -> Testbed:
     """A few synthetic people, and a recogniser that `way` trains: whatever runs, runs in seconds and means nothing."""
     return Testbed(
         people="synthetic",
@@ -92,7 +92,7 @@ def small_way(budget: Budget) -> FromScratch:
     )
 
 
-def package_testbed(context: RecipeContext, folder: str, *, title: str) -> Testbed:
+def package_testbed(context: ExperimentContext, folder: str, *, title: str) -> Testbed:
     """A training set and the pair sets of its InsightFace package, as the user has them.
 
     Args:

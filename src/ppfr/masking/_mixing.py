@@ -174,7 +174,7 @@ class MixUp(_Mixture, BatchMixer):
         recognised is masked, not mixed.
 
     References:
-        Zhang et al., ICLR 2018; weights and cap as in AdaMixUp (arXiv 2403.10558), section A.2 of the recipe.
+        Zhang et al., ICLR 2018; weights and cap as in AdaMixUp (arXiv 2403.10558), section A.2 of the experiment.
     """
 
     def __init__(self, *, num_images: int = 2, max_weight: float = 0.55) -> None:

@@ -12,9 +12,9 @@ from ppfr.workflows._match import match_verify as match_verify
 from ppfr.workflows._photos import align_photos as align_photos
 from ppfr.workflows._photos import find_yunet as find_yunet
 from ppfr.workflows._photos import mask_photo as mask_photo
-from ppfr.workflows._run import list_recipes as list_recipes
+from ppfr.workflows._run import list_experiments as list_experiments
 from ppfr.workflows._run import run_experiment as run_experiment
-from ppfr.workflows._run import run_recipe as run_recipe
+from ppfr.workflows._run import run_named_experiment as run_named_experiment
 from ppfr.workflows._run import write_reports as write_reports
 from ppfr.workflows._stores import check_images as check_images
 from ppfr.workflows._stores import describe_data as describe_data

@@ -8,7 +8,7 @@ from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, Record, choose_device
 from ppfr.evaluation import Experiment, run
-from ppfr.experiments import PRESETS, RECIPES, SECTIONS, RecipeContext
+from ppfr.experiments import EXPERIMENTS, PRESETS, SECTIONS, ExperimentContext
 from ppfr.report import SECTIONS as REPORT_SECTIONS
 from ppfr.report import write_report
 
@@ -19,12 +19,12 @@ RECORD_FILE, REPORT_FILE = "record.json", "report.html"
 _TRACES = ("run.json", RECORD_FILE, "recogniser")
 
 
-def list_recipes() -> dict[str, str]:
-    """Name of each recipe -> its first line."""
-    return {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
+def list_experiments() -> dict[str, str]:
+    """Name of each experiment -> its first line."""
+    return {name: (experiment.__doc__ or "").strip().splitlines()[0] for name, experiment in EXPERIMENTS.items()}
 
 
-def run_recipe(
+def run_named_experiment(
     name: str,
     *,
     preset: str,
@@ -36,10 +36,10 @@ def run_recipe(
     data: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe and write its record and report into `out_dir`.
+    """Run a experiment and write its record and report into `out_dir`.
 
     Args:
-        name: a key of `RECIPES`.
+        name: a key of `EXPERIMENTS`.
         preset: one of `PRESETS`.
         out_dir: the run's directory.
         seed: root of every draw.
@@ -53,18 +53,18 @@ def run_recipe(
         What `run_experiment` returns.
 
     Raises:
-        InvalidInputError: unknown recipe or preset.
+        InvalidInputError: unknown experiment or preset.
         CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
         MissingAssetError: data or weights are not there.
         DeviceError: the device is not there.
     """
-    if name not in RECIPES:
-        raise InvalidInputError(f"no recipe is named {name!r}; there are {', '.join(RECIPES)}")
+    if name not in EXPERIMENTS:
+        raise InvalidInputError(f"no experiment is named {name!r}; there are {', '.join(EXPERIMENTS)}")
     if preset not in PRESETS:
         raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(PRESETS)}")
     choose_device(device)
     refuse_earlier_run(out_dir, resumes=resumes)
-    context = RecipeContext(
+    context = ExperimentContext(
         preset=preset,
         out_dir=out_dir,
         seed=seed,
@@ -74,7 +74,7 @@ def run_recipe(
         weights=weights,
         command=f"ppfr run {name} --preset {preset} --seed {seed}",
     )
-    return run_experiment(RECIPES[name](context), out_dir, device=device, resumes=resumes, num_devices=num_devices)
+    return run_experiment(EXPERIMENTS[name](context), out_dir, device=device, resumes=resumes, num_devices=num_devices)
 
 
 def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:

@@ -150,7 +150,7 @@ TABLE1: tuple[Row, ...] = (
         published={"accuracy on lfw": 0.8293},
     ),
 )
-WAYS: tuple[Row, ...] = (
+SUPERVISION: tuple[Row, ...] = (
     Row(
         name="adamixup-2-5-labels",
         label="Masking + AdaMixUp 2-5, from mixed labels alone",

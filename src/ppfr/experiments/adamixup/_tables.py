@@ -15,7 +15,7 @@ from ppfr.experiments._context import (
     LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
-    RecipeContext,
+    ExperimentContext,
     budget_of,
     recogniser_of,
     simulated_secret,
@@ -23,7 +23,7 @@ from ppfr.experiments._context import (
 from ppfr.experiments._measures import image_measures
 from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
 from ppfr.experiments._training import StrategyTraining
-from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, TABLE1, WAYS, Row
+from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, SUPERVISION, TABLE1, Row
 from ppfr.experiments.spine._experiments import ADAPTED
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
 from ppfr.systems._mixing import AdaptiveMixing, FixedMixing, Mixing
@@ -75,7 +75,7 @@ class _Setting:
     front_end: str
 
 
-def table1(context: RecipeContext) -> Experiment:
+def table1(context: ExperimentContext) -> Experiment:
     """MixUp and InstaHide of two images, on pixels and on frequency channels: what survives where."""
     return _experiment(
         context,
@@ -86,7 +86,7 @@ def table1(context: RecipeContext) -> Experiment:
     )
 
 
-def table2(context: RecipeContext) -> Experiment:
+def table2(context: ExperimentContext) -> Experiment:
     """AdaMixUp against twelve maskings and mixings: accuracy, three attacks, and the paper's scores."""
     return _experiment(
         context,
@@ -97,27 +97,33 @@ def table2(context: RecipeContext) -> Experiment:
     )
 
 
-def table3(context: RecipeContext) -> Experiment:
+def table3(context: ExperimentContext) -> Experiment:
     """How often the strategy mixes two to six images, for each candidate set."""
     return _experiment(context, "table3", ADAPTIVE, title="AdaMixUp, table 3: what the strategy chooses", attacks=False)
 
 
-def ways(context: RecipeContext) -> Experiment:
+def supervision(context: ExperimentContext) -> Experiment:
     """AdaMixUp 2-5 adapted from mixed labels and mixed embeddings together, and from one of them alone.
 
     Raises:
         InvalidInputError: the preset "paper" trains from scratch, from labels.
     """
     if context.preset == "paper":
-        raise InvalidInputError("adamixup:ways compares ways of adapting a public network; use the preset laptop")
+        raise InvalidInputError(
+            "adamixup:supervision compares what a pretrained network is fine-tuned on; use the preset laptop"
+        )
     both = next(row for row in ADAPTIVE if row.name == "adamixup-2-5")
     # What a recogniser learns from changes nothing of what training exposes, so nothing is attacked.
     return _experiment(
-        context, "ways", (both, *WAYS), title="AdaMixUp, what an adapted recogniser learns from", attacks=False
+        context,
+        "supervision",
+        (both, *SUPERVISION),
+        title="AdaMixUp, what an adapted recogniser learns from",
+        attacks=False,
     )
 
 
-def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title: str, attacks: bool) -> Experiment:
+def _experiment(context: ExperimentContext, name: str, rows: Sequence[Row], *, title: str, attacks: bool) -> Experiment:
     budget = budget_of(BUDGETS, context.preset)
     setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
     secret = simulated_secret(context)
@@ -162,7 +168,7 @@ def _experiment(context: RecipeContext, name: str, rows: Sequence[Row], *, title
     )
 
 
-def _summary(context: RecipeContext, budget: Budget, setting: _Setting, *, attacks: bool) -> str:
+def _summary(context: ExperimentContext, budget: Budget, setting: _Setting, *, attacks: bool) -> str:
     start = {
         "laptop": (
             f"{ADAPTED}, adapted to what each row lets through: its feature map first, then its embeddings and ArcFace "
@@ -228,7 +234,7 @@ def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]
     return found
 
 
-def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
+def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
     def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return FineTuning(
             plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
@@ -243,7 +249,7 @@ def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
     return _Setting(testbed=lfw_testbed(context), way=way, strategy=(16, _FEW_STEPS), front_end="block")
 
 
-def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
+def _synthetic(context: ExperimentContext, budget: Budget) -> _Setting:
     def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return dataclasses.replace(small_way(budget), mixing=mixing)
 
@@ -255,7 +261,7 @@ def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
     )
 
 
-def _paper(context: RecipeContext, budget: Budget) -> _Setting:
+def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
     """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them."""
 
     def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:

@@ -16,7 +16,7 @@ from ppfr.experiments._context import (
     LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
-    RecipeContext,
+    ExperimentContext,
     budget_of,
     recogniser_of,
     simulated_secret,
@@ -202,7 +202,7 @@ class _Setting:
     learning: Mapping[str, Any]
 
 
-def ablation(context: RecipeContext) -> Experiment:
+def ablation(context: ExperimentContext) -> Experiment:
     """HFCF with and without fusion, colour and noise, and DCTDP: accuracy, three attacks, what is proven."""
     budget = budget_of(BUDGETS, context.preset)
     setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
@@ -241,7 +241,7 @@ def ablation(context: RecipeContext) -> Experiment:
     )
 
 
-def _summary(context: RecipeContext, budget: Budget, images: ImageSet) -> str:
+def _summary(context: ExperimentContext, budget: Budget, images: ImageSet) -> str:
     start = {
         "laptop": f"{ADAPTED}, adapted to what each row lets through",
         "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
@@ -295,7 +295,7 @@ def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]
     return of
 
 
-def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
+def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
     return _Setting(
         testbed=lfw_testbed(context),
         way=FineTuning(
@@ -306,12 +306,12 @@ def _laptop(context: RecipeContext, budget: Budget) -> _Setting:
     )
 
 
-def _synthetic(context: RecipeContext, budget: Budget) -> _Setting:
+def _synthetic(context: ExperimentContext, budget: Budget) -> _Setting:
     way = small_way(budget)
     return _Setting(testbed=fast_testbed(context, way), way=way, front_end="block", learning=_FEW_STEPS)
 
 
-def _paper(context: RecipeContext, budget: Budget) -> _Setting:
+def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
     """MS1MV2 and the pair sets of its InsightFace package, as the user has them."""
     way = FromScratch(
         plan=budget.plan(budget.epochs, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),

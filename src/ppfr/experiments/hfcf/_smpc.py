@@ -23,7 +23,7 @@ from ppfr.evaluation import (
     System,
     Verification,
 )
-from ppfr.experiments._context import RecipeContext, budget_of
+from ppfr.experiments._context import ExperimentContext, budget_of
 from ppfr.experiments.hfcf._oracles import (
     ScoreTelling,
     fixed_point_scores,
@@ -98,7 +98,7 @@ QUERY_BUDGETS: Mapping[str, QueryBudget] = MappingProxyType(
 )
 
 
-def smpc(context: RecipeContext) -> Experiment:
+def smpc(context: ExperimentContext) -> Experiment:
     """Decisions under sharing beside plain ones; templates recovered from scores and decisions by queries asked."""
     budget = budget_of(QUERY_BUDGETS, context.preset)
     recogniser = public_recogniser(context, RECOGNISER)

@@ -41,7 +41,7 @@ from ppfr.evaluation import (
     Verification,
     provenance_of,
 )
-from ppfr.experiments._context import RecipeContext, budget_of
+from ppfr.experiments._context import ExperimentContext, budget_of
 from ppfr.matching import ExactMatcher, KeyedGallery, KeyedMatcher
 from ppfr.models import NetworkEmbedder, for_inference, load_pretrained
 from ppfr.synthetic import SyntheticFaces
@@ -104,7 +104,7 @@ TEMPLATE_BUDGETS: Mapping[str, TemplateBudget] = MappingProxyType(
 )
 
 
-def mapping(context: RecipeContext) -> Experiment:
+def mapping(context: ExperimentContext) -> Experiment:
     """Identity-specific mapping, every overlap: 1:1 with genuine and stolen tokens, inversion, linkability, renewal."""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
     recogniser, people = public_recogniser(context, RECOGNISER), "real"
@@ -145,7 +145,7 @@ def mapping(context: RecipeContext) -> Experiment:
     )
 
 
-def one_to_n(context: RecipeContext) -> Experiment:
+def one_to_n(context: ExperimentContext) -> Experiment:
     """Identity-specific mapping in 1:N with distractors: does a key for every identity raise or lower the hit rate?"""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
     recogniser = public_recogniser(context, RECOGNISER)
@@ -171,7 +171,7 @@ def one_to_n(context: RecipeContext) -> Experiment:
     )
 
 
-def _common(context: RecipeContext, budget: TemplateBudget) -> dict[str, Any]:
+def _common(context: ExperimentContext, budget: TemplateBudget) -> dict[str, Any]:
     return {
         "preset": context.preset,
         "command": context.command,
@@ -181,7 +181,7 @@ def _common(context: RecipeContext, budget: TemplateBudget) -> dict[str, Any]:
     }
 
 
-def public_recogniser(context: RecipeContext, name: str) -> EvaluationRecogniser:
+def public_recogniser(context: ExperimentContext, name: str) -> EvaluationRecogniser:
     """A public network; in fast-test a random one, whose figures mean nothing."""
     device = choose_device(context.device)
     if context.preset == "fast-test":
@@ -199,7 +199,7 @@ def public_recogniser(context: RecipeContext, name: str) -> EvaluationRecogniser
     )
 
 
-def _transfer(context: RecipeContext, max_public: int) -> tuple[EvaluationRecogniser, Transfer]:
+def _transfer(context: ExperimentContext, max_public: int) -> tuple[EvaluationRecogniser, Transfer]:
     public = training_split_for_lfw(data_root(context.data))
     some = np.unique(np.linspace(0, len(public) - 1, min(max_public, len(public))).astype(int)).tolist()
     images = public.subset(some, name=f"{public.name}-{len(some)}")

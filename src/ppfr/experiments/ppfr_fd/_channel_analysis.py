@@ -170,7 +170,7 @@ def analyse_channels(
     run = _Run(budget=budget, images=images, out_dir=out_dir, seed=seed, device=device, resumes=resumes)
     given = "".join(f" --penalty-weight {weight:g}" for weight in penalty_weights or ())
     record = {
-        "recipe": RECIPE,
+        "experiment": RECIPE,
         "preset": preset,
         "command": f"ppfr analyse-channels --preset {preset} --seed {seed}{given}",
         "seed": seed,
@@ -338,7 +338,7 @@ def _refuse_earlier_analysis(out_dir: Path, *, resumes: bool) -> None:
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of the record first."""
     return {
-        "recipe": record["recipe"],
+        "experiment": record["experiment"],
         "task": record["task"],
         "images": record["data"]["num_images"],
         "held_out": record["data"]["num_held_out"],

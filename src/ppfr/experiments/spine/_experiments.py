@@ -20,7 +20,7 @@ from ppfr.experiments._context import (
     LAPTOP_BUDGET,
     WIDE_ATTACKERS,
     Budget,
-    RecipeContext,
+    ExperimentContext,
     budget_of,
     recogniser_of,
     simulated_secret,
@@ -51,14 +51,14 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
 )
 
 
-def lfw(context: RecipeContext) -> Experiment:
+def lfw(context: ExperimentContext) -> Experiment:
     """LFW's 6,000 pairs; everything is trained on people who are in none of them."""
     root = data_root(context.data)
     protocol, images = read_lfw(root), training_split_for_lfw(root)
     return _real(context, name="spine:lfw", title="PPFR-FD on LFW", protocols=[protocol], images=images)
 
 
-def cfp(context: RecipeContext) -> Experiment:
+def cfp(context: ExperimentContext) -> Experiment:
     """CFP frontal-frontal and frontal-profile; everything is trained on LFW less the people of CFP."""
     root = data_root(context.data)
     protocols, images = [read_cfp(root, "FF"), read_cfp(root, "FP")], training_split_for_cfp(root)
@@ -66,7 +66,7 @@ def cfp(context: RecipeContext) -> Experiment:
 
 
 def _real(
-    context: RecipeContext, *, name: str, title: str, protocols: Sequence[PairProtocol], images: ImageSet
+    context: ExperimentContext, *, name: str, title: str, protocols: Sequence[PairProtocol], images: ImageSet
 ) -> Experiment:
     budget = budget_of(REAL_BUDGETS, context.preset)
     way = FineTuning(
@@ -119,7 +119,7 @@ ATTACKERS_FROM, RECOGNISER_FROM = 300_000, 600_000
 _MOST_CACHED = 20_000  # 750 MB
 
 
-def demo(context: RecipeContext) -> Experiment:
+def demo(context: ExperimentContext) -> Experiment:
     """The same loop on synthetic faces, from scratch: no data, no weights. Its figures say nothing about real faces."""
     budget = budget_of(DEMO_BUDGETS, context.preset)
     subjects, images_each, num_pairs = _DEMO_PEOPLE[context.preset]
@@ -158,7 +158,9 @@ def synthetic_people(num_subjects: int, images_each: int, *, first: int) -> Stor
     return faces.cached() if len(faces) <= _MOST_CACHED else faces
 
 
-def synthetic_recogniser(context: RecipeContext, way: TrainingStrategy, images: ImageSet) -> tuple[Backbone, ModelCard]:
+def synthetic_recogniser(
+    context: ExperimentContext, way: TrainingStrategy, images: ImageSet
+) -> tuple[Backbone, ModelCard]:
     """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
     run_dir = context.out_dir / "recogniser"
     options = RunOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
@@ -169,7 +171,7 @@ def synthetic_recogniser(context: RecipeContext, way: TrainingStrategy, images: 
 
 
 def _experiment(
-    context: RecipeContext,
+    context: ExperimentContext,
     budget: Budget,
     *,
     way: TrainingStrategy,
