@@ -37,7 +37,7 @@ def network(request, noisy):
     return noisy(BUILDERS[request.param]())
 
 
-def test_every_tap_cuts_the_network_in_two_that_make_the_whole(network):
+def test_forward_until_and_forward_from_compose_to_forward(network):
     x = torch.rand(2, *network.in_shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         whole = network(x)
@@ -52,13 +52,13 @@ def test_every_tap_cuts_the_network_in_two_that_make_the_whole(network):
             assert torch.equal(network.forward_from(features, tap), whole)
 
 
-def test_a_row_does_not_depend_on_the_others(network):
+def test_rows_of_a_batch_are_independent(network):
     x = torch.rand(3, *network.in_shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_reach_the_input_and_every_trainable_parameter(network):
+def test_gradients_reach_input_and_all_trainable_parameters(network):
     trained = copy.deepcopy(network).train()
     x = torch.rand(4, *network.in_shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
     trained(x).square().sum().backward()
@@ -66,14 +66,14 @@ def test_gradients_reach_the_input_and_every_trainable_parameter(network):
     assert [name for name, p in trained.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_it_goes_to_another_process(network):
+def test_network_can_be_pickled(network):
     assert pickle.loads(pickle.dumps(network)).tap_shapes == network.tap_shapes
 
 
-def test_what_is_wrong_is_said(network):
-    with pytest.raises(InvalidInputError, match=r"no tap named nothing; this network has .*stage"):
+def test_network_rejects_unknown_taps_and_wrong_shapes(network):
+    with pytest.raises(InvalidInputError, match=r"unknown tap nothing; available: .*stage"):
         network.forward_until(torch.rand(1, *network.in_shape), "nothing")
-    with pytest.raises(ShapeError, match=r"has shape \(1, 2, 5, 5\); allowed is \(B, "):
+    with pytest.raises(ShapeError, match=r"has shape \(1, 2, 5, 5\); expected \(B, "):
         network(torch.rand(1, 2, 5, 5))
     tap = next(iter(network.tap_shapes))
     with pytest.raises(ShapeError, match=f"the feature map after '{tap}'"):
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said(network):
         ((5, 7, 7), [7] * 7),
     ],
 )
-def test_small_grids_go_without_the_early_strides(in_shape, grids):
+def test_small_grids_skip_the_early_strides(in_shape, grids):
     assert [shape[1] for shape in _small(in_shape=in_shape).tap_shapes.values()] == grids
     ir = IResNet(in_shape, seed=0, **NARROW)
     assert [shape[1] for shape in ir.tap_shapes.values()][-4:] == [grids[0], grids[2], grids[4], grids[6]]
@@ -100,13 +100,13 @@ def test_small_grids_go_without_the_early_strides(in_shape, grids):
 
 @settings(deadline=None, max_examples=8)
 @given(st.integers(1, 12), st.integers(7, 60), st.integers(7, 60), st.integers(1, 40))
-def test_any_input_shape_gives_an_embedding(channels, rows, columns, dim):
+def test_every_input_shape_gives_an_embedding(channels, rows, columns, dim):
     network = _small(in_shape=(channels, rows, columns), dim=dim).eval()
     with torch.no_grad():
         assert network(torch.zeros(2, channels, rows, columns)).shape == (2, dim)
 
 
-def test_first_weights_come_from_the_seed_alone():
+def test_initial_weights_depend_only_on_the_seed():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one, same, other = _small(), _small(), MobileFaceNet(variant="small", seed=1)
@@ -115,13 +115,13 @@ def test_first_weights_come_from_the_seed_alone():
     assert not torch.equal(one.head.linear.weight, other.head.linear.weight)
 
 
-def test_the_sizes_are_those_of_the_papers():
+def test_numbers_of_parameters_match_the_papers():
     def count(build):
         with torch.device("meta"):  # shapes without numbers: a large network takes no time
             network = build()
         return sum(parameter.numel() for parameter in network.parameters())
 
-    # IR-18 and IR-50 as counted for the field's public implementations (24.0 M and 43.6 M), MobileFaceNet about 1 M.
+    # Public implementations of IR-18 and IR-50 have 24.0 M and 43.6 M, MobileFaceNet about 1 M.
     assert count(lambda: ir18(seed=0)) == 24_020_352
     assert count(lambda: ir50(seed=0)) == 43_585_600
     assert count(lambda: ir_se50(seed=0)) - count(lambda: ir50(seed=0)) == sum(
@@ -131,7 +131,7 @@ def test_the_sizes_are_those_of_the_papers():
     assert count(_small) == 197_920
 
 
-def test_images_are_scaled_inside_and_masked_inputs_are_not():
+def test_image_networks_scale_their_input_and_masked_networks_do_not():
     image, masked = _small(), _small(takes_image=False)
     x = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)
     torch.testing.assert_close(image.entry(x).flatten(), torch.tensor([-1.0, 0.0, 1.0]))
@@ -139,7 +139,7 @@ def test_images_are_scaled_inside_and_masked_inputs_are_not():
     assert not _small(in_shape=(36, 28, 28)).takes_image
 
 
-def test_the_narrow_network_looks_at_columns_8_to_103_only(noisy):
+def test_narrow_network_uses_only_columns_8_to_103(noisy):
     network = noisy(MobileFaceNet(variant="casia_112x96", seed=0))
     x = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(4))
     changed = x.clone()
@@ -152,16 +152,16 @@ def test_the_narrow_network_looks_at_columns_8_to_103_only(noisy):
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
-        (lambda: MobileFaceNet(variant="y2", seed=0), "use one of y1, casia"),
+        (lambda: MobileFaceNet(variant="y2", seed=0), "available: y1, casia"),
         (lambda: MobileFaceNet((3, 6, 6), seed=0), "at least 7x7"),
         (lambda: MobileFaceNet((112, 112), seed=0), r"not \(K, P, Q\)"),
         (lambda: MobileFaceNet(dim=0, seed=0), "at least 1"),
-        (lambda: IResNet(units=(2, 2, 2), seed=0), "four positive units"),
-        (lambda: IResNet(dropout=1.0, seed=0), r"dropout in \[0, 1\)"),
+        (lambda: IResNet(units=(2, 2, 2), seed=0), "four positive numbers"),
+        (lambda: IResNet(dropout=1.0, seed=0), r"dropout=1"),
     ],
 )
-def test_impossible_networks_are_refused(call, says):
-    with pytest.raises(InvalidInputError, match=says):
+def test_networks_reject_invalid_arguments(call, message):
+    with pytest.raises(InvalidInputError, match=message):
         call()

@@ -15,11 +15,11 @@ def network(noisy):
 
 @pytest.fixture(scope="module")
 def images():
-    # Brighter to the right, so that a mirror image is another image also to a network that was never trained.
+    # Brighter to the right, so that the mirrored image differs even for an untrained network.
     return torch.rand(5, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 28)
 
 
-def test_embeddings_are_the_networks_at_unit_norm_in_any_batching(network, images):
+def test_embeddings_have_unit_norm_and_do_not_depend_on_batch_size(network, images):
     embedder = NetworkEmbedder(network, batch_size=2)
     assert isinstance(embedder, Embedder)
     found = embedder.embed(images)
@@ -33,13 +33,13 @@ def test_embeddings_are_the_networks_at_unit_norm_in_any_batching(network, image
     assert embedder.embed(images[:0]).shape == (0, embedder.dim)
 
 
-def test_with_flip_an_image_and_its_mirror_embed_alike(network, images):
+def test_flip_makes_image_and_mirror_image_equal(network, images):
     embedder = NetworkEmbedder(network, flip=True)
     torch.testing.assert_close(embedder.embed(images), embedder.embed(images.flip(-1)), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(embedder.embed(images), NetworkEmbedder(network).embed(images), atol=1e-4)
 
 
-def test_it_evaluates_a_network_in_training_and_hands_it_back_so(noisy, images):
+def test_embed_uses_evaluation_mode_and_restores_training_mode(noisy, images):
     network = noisy(MobileFaceNet((3, 28, 28), variant="small", seed=0)).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     single = NetworkEmbedder(network).embed(images[:1])
@@ -48,7 +48,7 @@ def test_it_evaluates_a_network_in_training_and_hands_it_back_so(noisy, images):
     torch.testing.assert_close(single, NetworkEmbedder(network.eval()).embed(images)[:1], rtol=1e-4, atol=1e-5)
 
 
-def test_masked_inputs_are_not_flipped_and_have_their_own_range(noisy):
+def test_masked_inputs_cannot_be_flipped_and_are_not_range_checked(noisy):
     masked = noisy(MobileFaceNet((4, 28, 28), variant="small", seed=0))
     with pytest.raises(InvalidInputError, match="a mirrored masked image is not the mask"):
         NetworkEmbedder(masked, flip=True)
@@ -56,22 +56,22 @@ def test_masked_inputs_are_not_flipped_and_have_their_own_range(noisy):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("change", "error", "message"),
     [
         (lambda x: x * 255, RangeError, "divide uint8 crops by 255"),
         (lambda x: x.index_fill(0, torch.tensor([1]), float("nan")), RangeError, "not finite"),
         (lambda x: x[:, :, :-1], ShapeError, r"\(B, 3, 28, 28\)"),
     ],
 )
-def test_bad_input_is_refused(network, images, change, error, says):
-    with pytest.raises(error, match=says):
+def test_embed_rejects_invalid_input(network, images, change, error, message):
+    with pytest.raises(error, match=message):
         NetworkEmbedder(network).embed(change(images))
     with pytest.raises(InvalidInputError, match="batch_size=0"):
         NetworkEmbedder(network, batch_size=0)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_folded_network_computes_the_same(noisy, channels_last):
+def test_folded_network_gives_equal_embeddings(noisy, channels_last):
     body = MobileFaceNet(variant="small", seed=0)
     networks = [
         MobileFaceNet((3, 28, 28), seed=0),

@@ -22,7 +22,7 @@ def _batch(seed, num=6, classes=5, dim=4, k=1):
 
 @settings(deadline=None, max_examples=12)
 @given(st.integers(0, 10**6), st.sampled_from([1, 2, 3]), st.sampled_from(HEADS), st.sampled_from([4.0, 64.0]))
-def test_it_is_the_papers_loss(reference, seed, k, make, scale):
+def test_loss_equals_the_slow_reference(reference, seed, k, make, scale):
     twin = reference("margin_heads")
     embedding, labels, weights = _batch(seed, k=k)
     head = make(5, 4, scale=scale, seed=seed).eval()
@@ -47,7 +47,7 @@ def test_it_is_the_papers_loss(reference, seed, k, make, scale):
 
 
 @pytest.mark.parametrize("make", HEADS)
-def test_one_label_a_row_needs_no_weights_and_a_label_twice_counts_once(make):
+def test_single_labels_need_no_weights_and_repeated_labels_add_up(make):
     embedding, labels, _ = _batch(0)
     head = make(5, 4, seed=0).eval()
     plain = head(embedding, labels[:, 0])
@@ -57,12 +57,12 @@ def test_one_label_a_row_needs_no_weights_and_a_label_twice_counts_once(make):
     torch.testing.assert_close(twice, plain)
 
 
-def test_arcface_falls_all_the_way_to_the_opposite_pole():
+def test_arcface_decreases_up_to_the_opposite_pole():
     head = ArcFace(2, 2, seed=0)
     cosine = torch.linspace(-1, 1, 20001, dtype=torch.float64).view(-1, 1)
-    handicapped = head.handicapped(cosine, torch.ones_like(cosine))
-    assert (handicapped.diff(dim=0) > 0).all(), "a worse angle must never be rated better"
-    assert (handicapped < cosine).all()
+    with_margin = head.apply_margin(cosine, torch.ones_like(cosine))
+    assert (with_margin.diff(dim=0) > 0).all(), "a larger angle must have a smaller logit"
+    assert (with_margin < cosine).all()
 
 
 @pytest.mark.parametrize("make", HEADS)
@@ -80,7 +80,7 @@ def test_gradients_are_finite_at_the_poles(make, sign):
 
 
 @pytest.mark.parametrize("make", HEADS)
-def test_an_embedding_of_zeros_does_not_break_training(make):
+def test_zero_embedding_has_finite_gradients(make):
     head = make(3, 2, seed=0)
     embedding = torch.zeros(2, 2, requires_grad=True)
     head.loss(embedding, torch.tensor([0, 1])).backward()
@@ -89,7 +89,7 @@ def test_an_embedding_of_zeros_does_not_break_training(make):
 
 @pytest.mark.parametrize("make", HEADS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_embeddings_give_the_loss_of_their_values(make, dtype):
+def test_loss_of_half_precision_embeddings_is_computed_in_float32(make, dtype):
     embedding, labels, _ = _batch(1)
     head = make(5, 4, seed=0).eval()
     half = embedding.to(dtype).requires_grad_()
@@ -101,7 +101,7 @@ def test_half_precision_embeddings_give_the_loss_of_their_values(make, dtype):
     assert torch.isfinite(half.grad).all()
 
 
-def test_adafaces_statistics_move_in_training_only_and_are_saved():
+def test_adaface_statistics_change_only_in_training_and_are_saved():
     embedding, labels, _ = _batch(2)
     head = AdaFace(5, 4, momentum=0.25, seed=0)
     head.eval().loss(embedding, labels)
@@ -114,7 +114,7 @@ def test_adafaces_statistics_move_in_training_only_and_are_saved():
 
 
 @pytest.mark.parametrize("make", HEADS)
-def test_margin_makes_the_loss_larger_and_training_makes_it_smaller(make):
+def test_margin_increases_loss_and_training_decreases_it(make):
     embedding, labels, _ = _batch(3, num=32, dim=8)
     assert make(5, 8, margin=0.3, seed=0).loss(embedding, labels) > make(5, 8, margin=0.0, seed=0).loss(
         embedding, labels
@@ -131,7 +131,7 @@ def test_margin_makes_the_loss_larger_and_training_makes_it_smaller(make):
     assert torch.equal(head.cosines(free.detach()).argmax(dim=1), labels[:, 0])
 
 
-def test_class_centres_come_from_the_seed_alone():
+def test_class_centres_depend_only_on_the_seed():
     before = torch.get_rng_state()
     assert torch.equal(ArcFace(7, 3, seed=1).weight_CD, CosFace(7, 3, seed=1).weight_CD)
     assert not torch.equal(ArcFace(7, 3, seed=1).weight_CD, ArcFace(7, 3, seed=2).weight_CD)
@@ -142,14 +142,14 @@ EMBEDDING = torch.ones(2, 4)
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("call", "error", "message"),
     [
-        (lambda h: h.loss(EMBEDDING, torch.tensor([0, 5])), RangeError, r"1 of 2 labels lie outside 0\.\.4"),
-        (lambda h: h.loss(EMBEDDING, torch.tensor([-1, 0])), RangeError, "as many classes"),
+        (lambda h: h.loss(EMBEDDING, torch.tensor([0, 5])), RangeError, r"1 of 2 labels are outside 0\.\.4"),
+        (lambda h: h.loss(EMBEDDING, torch.tensor([-1, 0])), RangeError, "one class per training subject"),
         (lambda h: h.loss(EMBEDDING, torch.tensor([0, 1, 2])), ShapeError, "B = 2"),
         (lambda h: h.loss(EMBEDDING, torch.tensor([0.0, 1.0])), ShapeError, "integer class indices"),
-        (lambda h: h.loss(torch.ones(2, 3), torch.tensor([0, 1])), ShapeError, r"takes \(B, 4\)"),
-        (lambda h: h.loss(EMBEDDING, torch.zeros(2, 2, dtype=torch.int64)), ShapeError, "need weights_Bk"),
+        (lambda h: h.loss(torch.ones(2, 3), torch.tensor([0, 1])), ShapeError, r"expected \(B, 4\)"),
+        (lambda h: h.loss(EMBEDDING, torch.zeros(2, 2, dtype=torch.int64)), ShapeError, "require weights_Bk"),
         (
             lambda h: h.loss(EMBEDDING, torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), 0.6)),
             RangeError,
@@ -160,13 +160,13 @@ EMBEDDING = torch.ones(2, 4)
             RangeError,
             "at least 0",
         ),
-        (lambda h: h.loss(EMBEDDING, torch.zeros(2, 2, dtype=torch.int64), torch.ones(2, 1)), ShapeError, "agree"),
+        (lambda h: h.loss(EMBEDDING, torch.zeros(2, 2, dtype=torch.int64), torch.ones(2, 1)), ShapeError, "be equal"),
         (lambda h: ArcFace(0, 4, seed=0), InvalidInputError, "num_classes=0"),
         (lambda h: ArcFace(5, 4, margin=math.pi / 2, seed=0), RangeError, r"\[0, 1.571\)"),
         (lambda h: AdaFace(5, 4, momentum=0.0, seed=0), RangeError, "momentum"),
     ],
 )
-def test_what_cannot_be_is_refused(call, error, says):
+def test_heads_reject_invalid_arguments(call, error, message):
     assert issubclass(error, PpfrError)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         call(ArcFace(5, 4, seed=0))

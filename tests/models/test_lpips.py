@@ -13,7 +13,7 @@ from ppfr.models._lpips import LPIPS_ASSET
 
 @pytest.fixture(scope="module")
 def untrained():
-    """Drawn weights: enough for what holds whatever the weights are."""
+    """Random weights, for properties that hold for all weights."""
     network = Lpips()
     rng = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
@@ -51,13 +51,13 @@ def test_gradient_reaches_the_image_and_stays_finite_on_dead_features(untrained)
     assert not any(p.requires_grad for p in untrained.parameters())
 
 
-def test_stays_in_evaluation_mode(untrained):
+def test_lpips_stays_in_evaluation_mode(untrained):
     holder = torch.nn.ModuleList([untrained]).train()
     assert not untrained.training and not untrained.features.training and holder.training
 
 
-def test_bad_images(untrained):
-    with pytest.raises(ShapeError, match="at least 17 pixels a side"):
+def test_lpips_rejects_invalid_images(untrained):
+    with pytest.raises(ShapeError, match="at least 17 pixels per side"):
         untrained(images(1, side=16), images(1, side=16))
     with pytest.raises(ShapeError, match="images have shapes"):
         untrained(images(1), images(2))
@@ -66,7 +66,7 @@ def test_bad_images(untrained):
     assert untrained(images(1, side=17), images(1, side=17, seed=1)).isfinite().all()
 
 
-def test_missing_and_damaged_weights(tmp_path, monkeypatch):
+def test_from_weights_rejects_missing_and_damaged_files(tmp_path, monkeypatch):
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
     with pytest.raises(MissingWeightsError, match="PPFR_WEIGHTS") as missing:
         Lpips.from_weights()
@@ -79,7 +79,7 @@ def test_missing_and_damaged_weights(tmp_path, monkeypatch):
 
 
 @pytest.mark.real_data
-def test_oracle_values(data_root, weights_root):
+def test_lpips_equals_published_implementation(data_root, weights_root):
     network = Lpips.from_weights(weights_root)
 
     def read(name, number):

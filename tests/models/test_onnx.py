@@ -29,7 +29,7 @@ def exported(tmp_path_factory, network, card):
     return path, export_onnx(network, path, card=card)
 
 
-def test_the_exported_file_gives_the_networks_embeddings_for_any_batch(exported, network, card):
+def test_exported_file_equals_the_network_for_all_batch_sizes(exported, network, card):
     path, difference = exported
     assert 0 <= difference <= 1e-4
     assert [entry.name for entry in path.parent.iterdir()] == ["net.onnx"]
@@ -42,8 +42,8 @@ def test_the_exported_file_gives_the_networks_embeddings_for_any_batch(exported,
     assert ModelCard.from_json(properties["ppfr_card"]) == card
 
 
-def test_an_export_that_computes_something_else_is_not_kept(tmp_path, exported, monkeypatch):
-    # The exporter is made to write the fixture's network for one of other weights.
+def test_export_with_different_output_is_rejected_and_not_written(tmp_path, exported, monkeypatch):
+    # The patched exporter writes the network of the fixture instead of one with other weights.
     other = MobileFaceNet((3, 28, 28), variant="small", seed=1)
     monkeypatch.setattr(_onnx, "_export", lambda unit, path, opset: shutil.copyfile(exported[0], path))
     with pytest.raises(CheckpointError, match=r"differs from the original by up to .* Nothing was written"):
@@ -51,7 +51,7 @@ def test_an_export_that_computes_something_else_is_not_kept(tmp_path, exported, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_missing_is_named(tmp_path, network, monkeypatch):
+def test_export_names_missing_extra_and_wrong_suffix(tmp_path, network, monkeypatch):
     with pytest.raises(InvalidInputError, match=r"must end in \.onnx"):
         export_onnx(network, tmp_path / "net.bin")
     find_spec = importlib.util.find_spec

@@ -9,7 +9,7 @@ from ppfr.models._prelu import PReLU
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_torchs_prelu_with_its_gradients(dtype, layout):
+def test_prelu_equals_torch_prelu_with_gradients(dtype, layout):
     rng = torch.Generator().manual_seed(0)
     ours, theirs = PReLU(6), nn.PReLU(6)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_it_is_torchs_prelu_with_its_gradients(dtype, layout):
     assert ours.weight.grad.dtype is torch.float32
 
 
-def test_first_and_second_derivatives_are_right():
+def test_first_and_second_derivatives_pass_gradcheck():
     rng = torch.Generator().manual_seed(1)
     layer = PReLU(3).double()
     x = torch.randn(2, 3, 2, 2, generator=rng, dtype=torch.float64).requires_grad_()

@@ -17,7 +17,7 @@ CFP_Y1 = {"FF": 99.40, "FP": 88.57}
 
 
 def _noise_checkpoint(network, source, noisy):
-    """A public checkpoint's names with noise in them, its gain fixed at 1 where the network's is."""
+    """A checkpoint with public tensor names and random values; the gain is 1 where that of the network is fixed."""
     state = noisy(network).state_dict()
     foreign = {theirs: state[own].clone() for own, theirs in _names(network, source)}
     if source == "y1":
@@ -29,7 +29,7 @@ def _noise_checkpoint(network, source, noisy):
 
 
 @pytest.mark.parametrize("source", ["y1", "casia", "casia_112x96"])
-def test_each_variant_is_the_public_network_layer_by_layer(reference, noisy, source):
+def test_each_variant_equals_the_public_network(reference, noisy, source):
     foreign = _noise_checkpoint(MobileFaceNet(variant=source, seed=0), source, noisy)
     network = MobileFaceNet(variant=source, seed=1).eval()
     load_tensors(network, to_own_names(foreign, network, source), "noise")
@@ -41,7 +41,7 @@ def test_each_variant_is_the_public_network_layer_by_layer(reference, noisy, sou
 
 
 @pytest.mark.parametrize("source", ["y1", "casia", "casia_112x96"])
-def test_loading_is_strict(noisy, source):
+def test_to_own_names_rejects_missing_and_extra_tensors(noisy, source):
     network = MobileFaceNet(variant=source, seed=0)
     foreign = _noise_checkpoint(network, source, noisy)
     name = next(iter(foreign))
@@ -50,12 +50,12 @@ def test_loading_is_strict(noisy, source):
     with pytest.raises(CheckpointError, match="left over fc9_weight"):
         to_own_names({**foreign, "fc9_weight": torch.zeros(1)}, network, source)
     own = to_own_names({**foreign, name: torch.zeros(1)}, network, source)
-    with pytest.raises(CheckpointError, match="mis-shaped"):
+    with pytest.raises(CheckpointError, match="wrong shape"):
         load_tensors(network, own, "noise")
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_absent_weights_are_described(tmp_path, monkeypatch, name):
+def test_missing_weights_error_names_file_and_remedy(tmp_path, monkeypatch, name):
     asset = PRETRAINED[name].asset
     with pytest.raises(MissingWeightsError) as caught:
         load_pretrained(name, weights_dir=tmp_path)
@@ -66,15 +66,15 @@ def test_absent_weights_are_described(tmp_path, monkeypatch, name):
         load_pretrained(name)
 
 
-def test_other_bytes_and_other_names_are_refused(tmp_path):
+def test_load_pretrained_rejects_wrong_checksum_and_unknown_name(tmp_path):
     (tmp_path / PRETRAINED["mobilefacenet-y1"].asset.name).write_bytes(b"something else")
     with pytest.raises(ChecksumError, match="damaged or another version"):
         load_pretrained("mobilefacenet-y1", weights_dir=tmp_path)
-    with pytest.raises(InvalidInputError, match="there are mobilefacenet-y1, mobilefacenet-casia"):
+    with pytest.raises(InvalidInputError, match="available: mobilefacenet-y1, mobilefacenet-casia"):
         load_pretrained("resnet", weights_dir=tmp_path)
 
 
-def test_the_catalogue_says_whom_a_network_may_have_seen():
+def test_cards_state_overlaps_with_test_data():
     for name, entry in PRETRAINED.items():
         assert entry.card.name == name
         assert entry.card.sha256 == entry.asset.sha256
@@ -89,7 +89,7 @@ def test_the_catalogue_says_whom_a_network_may_have_seen():
 
 
 def _scores(name, weights_root, protocol, rows):
-    """Scores of the protocol's pairs `rows`, one crop, no mirror."""
+    """Scores of the pairs `rows` of a protocol, from one crop without mirroring."""
     network, _ = load_pretrained(name, weights_dir=weights_root)
     embedder = NetworkEmbedder(for_inference(network), channels_last=True)
     used, places = np.unique(np.stack([protocol.first[rows], protocol.second[rows]]), return_inverse=True)
@@ -105,8 +105,8 @@ def _scores(name, weights_root, protocol, rows):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", LFW)
-def test_the_public_networks_tell_faces_apart(data_root, weights_root, name):
-    # 20 genuine and 20 impostor pairs of each of two folds; the whole protocol is the slow test below.
+def test_pretrained_networks_separate_faces(data_root, weights_root, name):
+    # 20 genuine and 20 impostor pairs of each of two folds. The slow test below uses the whole protocol.
     protocol = read_lfw(data_root)
     rows = np.concatenate(
         [
@@ -123,7 +123,7 @@ def test_the_public_networks_tell_faces_apart(data_root, weights_root, name):
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LFW)
-def test_lfws_whole_protocol_gives_the_known_accuracy(data_root, weights_root, name):
+def test_lfw_accuracy_equals_the_known_value(data_root, weights_root, name):
     protocol = read_lfw(data_root)
     score_N = _scores(name, weights_root, protocol, np.arange(len(protocol)))
     accuracy = ten_fold_accuracy(score_N, protocol.is_genuine, protocol.fold)
@@ -134,7 +134,7 @@ def test_lfws_whole_protocol_gives_the_known_accuracy(data_root, weights_root, n
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CFP_Y1)
-def test_cfps_whole_protocol_gives_the_known_accuracy(data_root, weights_root, kind):
+def test_cfp_accuracy_equals_the_known_value(data_root, weights_root, kind):
     protocol = read_cfp(data_root, kind)
     score_N = _scores("mobilefacenet-y1", weights_root, protocol, np.arange(len(protocol)))
     accuracy = ten_fold_accuracy(score_N, protocol.is_genuine, protocol.fold)

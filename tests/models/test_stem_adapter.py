@@ -13,7 +13,7 @@ def body(noisy):
     return noisy(MobileFaceNet(variant="small", seed=0))
 
 
-def test_with_the_bodys_own_first_parts_as_stem_it_is_the_body(body):
+def test_adapter_with_own_first_parts_equals_the_body(body):
     own = nn.Sequential(body.entry, body.parts["stem"], body.parts["down28"])
     network = StemAdapter(own, body, "down28", in_shape=body.in_shape, takes_image=True).eval()
     x = torch.rand(2, *body.in_shape, generator=torch.Generator().manual_seed(0))
@@ -22,7 +22,7 @@ def test_with_the_bodys_own_first_parts_as_stem_it_is_the_body(body):
     assert list(network.tap_shapes.items()) == list(body.tap_shapes.items())[1:]
 
 
-def test_training_it_leaves_the_body_as_it_was(body):
+def test_training_the_adapter_does_not_change_the_body(body):
     network = StemAdapter(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28").train()
     before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -31,7 +31,7 @@ def test_training_it_leaves_the_body_as_it_was(body):
     assert all(torch.equal(before[name], tensor) for name, tensor in body.state_dict().items())
 
 
-def test_stem_and_body_parameters_part_the_network(body):
+def test_stem_and_body_parameters_partition_the_network(body):
     network = StemAdapter(conv_stem((4, 28, 28), (32, 28, 28), width=8, depth=1, seed=0), body, "down28")
     stem, rest = list(network.stem.parameters()), network.body_parameters()
     assert {id(p) for p in stem} | {id(p) for p in rest} == {id(p) for p in network.parameters()}
@@ -52,13 +52,13 @@ def test_stem_and_body_parameters_part_the_network(body):
         ((36, 28, 28), (64, 28, 24), "unshuffle"),
     ],
 )
-def test_a_stem_meets_any_grid(in_shape, out_shape, reduce):
+def test_conv_stem_reaches_every_grid(in_shape, out_shape, reduce):
     stem = conv_stem(in_shape, out_shape, width=8, depth=1, seed=0)
     assert stem.reduce == reduce
     assert stem(torch.randn(2, *in_shape)).shape == (2, *out_shape)
 
 
-def test_a_narrower_body_gets_the_middle_columns():
+def test_narrow_body_gets_the_middle_columns():
     stem = conv_stem((1, 28, 28), (2, 28, 24), width=4, depth=0, seed=0).eval()
     x = torch.randn(1, 1, 28, 28)
     edge = x.clone()
@@ -67,8 +67,8 @@ def test_a_narrower_body_gets_the_middle_columns():
         assert torch.equal(stem(x), stem(edge))
 
 
-def test_a_stem_learns_a_feature_map():
-    # A map that a linear filter of the input gives has to be learnt well in sixty steps.
+def test_conv_stem_learns_a_feature_map():
+    # A linear filter of the input must be learned well in sixty steps.
     rng = torch.Generator().manual_seed(0)
     stem = conv_stem((8, 14, 14), (4, 14, 14), width=24, depth=1, seed=0)
     target = nn.Conv2d(8, 4, 3, padding=1)
@@ -88,9 +88,9 @@ def test_a_stem_learns_a_feature_map():
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("call", "error", "message"),
     [
-        (lambda body: conv_stem((3, 28, 28), (8, 28, 28), width=0, seed=0), InvalidInputError, "width >= 1"),
+        (lambda body: conv_stem((3, 28, 28), (8, 28, 28), width=0, seed=0), InvalidInputError, "width=0"),
         (lambda body: conv_stem((3, 28), (8, 28, 28), seed=0), ShapeError, r"\(K, P, Q\)"),
         (lambda body: conv_stem((3, 28, 28), (8, 28, 28), reduce="pool", seed=0), InvalidInputError, "use auto"),
         (lambda body: conv_stem((3, 84, 84), (8, 28, 28), reduce="stride", seed=0), InvalidInputError, "= 3"),
@@ -103,6 +103,6 @@ def test_a_stem_learns_a_feature_map():
         (lambda body: StemAdapter(nn.Conv2d(3, 32, 1), body, "down28"), InvalidInputError, "give in_shape"),
     ],
 )
-def test_what_does_not_fit_is_refused(body, call, error, says):
-    with pytest.raises(error, match=says):
+def test_adapter_rejects_mismatched_parts(body, call, error, message):
+    with pytest.raises(error, match=message):
         call(body)

@@ -47,7 +47,7 @@ def _nine():
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-def test_what_is_saved_is_what_is_loaded(tmp_path, noisy, build):
+def test_save_and_load_round_trip(tmp_path, noisy, build):
     network = noisy(build())
     path = tmp_path / "models" / "net.safetensors"
     card = save_model(path, network, card_for(network, name="mine", **FACTS))
@@ -66,7 +66,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, noisy, build):
         assert torch.equal(loaded(x), network(x))
 
 
-def test_a_stem_adapter_body_may_be_stem_adapter_itself(tmp_path):
+def test_body_of_a_stem_adapter_may_be_a_stem_adapter(tmp_path):
     inner = StemAdapter(conv_stem((9, 28, 28), (9, 28, 28), width=4, depth=0, seed=1), _nine(), "stem")
     outer = StemAdapter(conv_stem((5, 14, 14), (9, 28, 28), width=4, depth=0, seed=1), inner, "stage1").eval()
     path = tmp_path / "net.safetensors"
@@ -76,7 +76,7 @@ def test_a_stem_adapter_body_may_be_stem_adapter_itself(tmp_path):
         assert torch.equal(load_model(path)[0](x), outer(x))
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_all_that_is_wrong(tmp_path):
+def test_load_tensors_rejects_another_model_and_lists_all_differences(tmp_path):
     network = _small()
     path = tmp_path / "net.safetensors"
     card = card_for(network, name="mine", **FACTS)
@@ -85,12 +85,12 @@ def test_a_checkpoint_of_another_model_is_refused_with_all_that_is_wrong(tmp_pat
     tensors["head.norm.bias"] = torch.zeros(5)
     tensors["extra"] = torch.zeros(1)
     save_file(tensors, path, metadata={"ppfr_card": card.to_json()})
-    says = r"missing head\.linear\.weight; left over extra; mis-shaped head\.norm\.bias \(5,\) for \(32,\)"
-    with pytest.raises(CheckpointError, match=says):
+    message = r"missing head\.linear\.weight; left over extra; wrong shape head\.norm\.bias \(5,\) for \(32,\)"
+    with pytest.raises(CheckpointError, match=message):
         load_model(path)
 
 
-def test_a_card_of_another_network_is_not_written(tmp_path):
+def test_save_model_rejects_card_of_another_network(tmp_path):
     card = card_for(_small(), name="mine", **FACTS)
     with pytest.raises(InvalidInputError, match="card_for"):
         save_model(tmp_path / "net.safetensors", MobileFaceNet((6, 14, 14), 16, "small", seed=0), card)
@@ -99,7 +99,7 @@ def test_a_card_of_another_network_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
     network, path = _small(), tmp_path / "net.safetensors"
     save_model(path, network, card_for(network, name="old", **FACTS))
 
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.safetensors"]
 
 
-def test_damaged_foreign_and_absent_files_are_told_apart(tmp_path):
+def test_load_model_distinguishes_damaged_foreign_and_missing_files(tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(MissingWeightsError, match=r"net\.safetensors was not found; looked in .*models list"):
         load_model(path)
@@ -123,7 +123,7 @@ def test_damaged_foreign_and_absent_files_are_told_apart(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"\x80\x02pickle", b""):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="damaged or of another kind"):
+        with pytest.raises(CheckpointError, match="damaged or has another format"):
             load_model(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="has no model card"):
@@ -131,43 +131,43 @@ def test_damaged_foreign_and_absent_files_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"architecture": "VisionTransformer"}, "this version of ppfr has MobileFaceNet"),
-        ({"config": {"depth": 3}}, "are not its own"),
+        ({"config": {"depth": 3}}, "does not accept"),
         ({"dim": 7}, "contradicts itself"),
     ],
 )
-def test_a_card_that_does_not_describe_the_tensors_is_refused(tmp_path, change, says):
+def test_load_model_rejects_card_that_does_not_match_the_tensors(tmp_path, change, message):
     network, path = _small(), tmp_path / "net.safetensors"
     card = dataclasses.replace(card_for(network, name="mine", **FACTS), **change)
     save_file(dict(network.state_dict()), path, metadata={"ppfr_card": card.to_json()})
-    with pytest.raises(CheckpointError, match=says):
+    with pytest.raises(CheckpointError, match=message):
         load_model(path)
 
 
-def test_cards_are_json_of_a_known_format():
+def test_cards_are_json_with_a_format_number():
     card = card_for(_small(), name="mine", **FACTS)
     assert ModelCard.from_json(card.to_json()) == card
     fields = json.loads(card.to_json())
-    for text, says in (
+    for text, message in (
         ("{", "not JSON"),
-        (json.dumps({**fields, "format": 2}), "not of format 1"),
+        (json.dumps({**fields, "format": 2}), "not have format 1"),
         (json.dumps({**fields, "mood": "good"}), "unknown mood"),
         (json.dumps({key: value for key, value in fields.items() if key != "licence"}), "lacks licence"),
     ):
-        with pytest.raises(CheckpointError, match=says):
+        with pytest.raises(CheckpointError, match=message):
             ModelCard.from_json(text)
 
 
-def test_a_stem_of_unknown_arguments_cannot_be_saved():
+def test_custom_stem_cannot_be_saved():
     body = MobileFaceNet(variant="small", seed=0)
     network = StemAdapter(torch.nn.Conv2d(3, 32, 1), body, "down28", in_shape=(3, 28, 28))
-    with pytest.raises(InvalidInputError, match="make it with conv_stem"):
+    with pytest.raises(InvalidInputError, match="build it with conv_stem"):
         card_for(network, name="mine", **FACTS)
 
 
-def test_architectures_are_built_from_their_cards():
+def test_build_network_restores_the_architecture():
     network = _stem_adapter()
     again = build_network("StemAdapter", json.loads(json.dumps(network.config())), seed=3)
     assert again.config() == network.config()

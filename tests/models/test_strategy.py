@@ -34,7 +34,7 @@ def _equal_states(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_it_has_the_parameters_of_the_well_known_resnet_18():
+def test_network_has_the_parameters_of_resnet_18():
     network = StrategyNetwork((3, 112, 112), 1000, seed=0)
     assert sum(p.numel() for p in network.parameters()) == 11_689_512
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -46,7 +46,7 @@ def test_it_has_the_parameters_of_the_well_known_resnet_18():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("is_training", [True, False])
-def test_a_batch_gets_one_distribution_whatever_its_order(shape, is_training):
+def test_distribution_does_not_depend_on_the_order_of_the_batch(shape, is_training):
     network = _network(shape).train(is_training)
     x = _batch(shape)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_a_batch_gets_one_distribution_whatever_its_order(shape, is_training):
     assert float(found.max() - found.min()) > 0.01, "a uniform answer would be invariant to anything"
 
 
-def test_the_features_not_the_distributions_are_averaged():
+def test_features_are_averaged_before_the_last_layer():
     network = _network().eval()
     x = _batch((5, 14, 14))
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_features_not_the_distributions_are_averaged():
         torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_it_starts_uniform_and_depends_on_the_batch_later():
+def test_initial_policy_is_uniform_and_later_depends_on_the_batch():
     x, y = _batch((5, 14, 14), seed=1), 3 * _batch((5, 14, 14), seed=2) + 1
     fresh = _network(is_uniform=True)
     assert torch.equal(fresh(x), torch.full((4,), 0.25).log())
@@ -81,7 +81,7 @@ def test_it_starts_uniform_and_depends_on_the_batch_later():
         assert sees_gain == (not is_training)
 
 
-def test_the_first_step_moves_the_last_layer_and_then_gradients_reach_everything():
+def test_first_step_changes_only_the_last_layer():
     network = _network(is_uniform=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     x = _batch((5, 14, 14))
@@ -98,7 +98,7 @@ def test_the_first_step_moves_the_last_layer_and_then_gradients_reach_everything
         assert float(network.log_probabilities(x)[2]) > before, "a rewarded choice must become likelier"
 
 
-def test_drawing_between_steps_is_the_policy_of_the_step_and_moves_nothing():
+def test_log_probabilities_equal_forward_without_updating_statistics():
     network = _network().train()
     before, x = _state(network), _batch((5, 14, 14))
     drawn = network.log_probabilities(x)
@@ -117,7 +117,7 @@ def test_drawing_between_steps_is_the_policy_of_the_step_and_moves_nothing():
     assert not torch.allclose(in_evaluation, drawn, atol=1e-4), "running statistics, not those of the batch"
 
 
-def test_statistics_are_kept_up_again_after_a_refused_batch():
+def test_rejected_batch_restores_statistics_tracking():
     network = _network().train()
     with pytest.raises(ShapeError):
         network.log_probabilities(_batch((4, 14, 14)))
@@ -126,7 +126,7 @@ def test_statistics_are_kept_up_again_after_a_refused_batch():
     assert not _equal_states(_state(network), before)
 
 
-def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
+def test_weights_depend_on_seed_and_global_generator_is_unchanged():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first, again, other = (StrategyNetwork((5, 14, 14), 3, width=8, seed=s) for s in (1, 1, 2))
@@ -135,7 +135,7 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     assert not torch.equal(first.stem[0].weight, other.stem[0].weight)
 
 
-def test_the_input_is_not_changed_and_a_copy_answers_alike():
+def test_input_is_unchanged_and_copy_gives_equal_output():
     network = _network()
     x = _batch((5, 14, 14))
     kept = x.clone()
@@ -149,7 +149,7 @@ def test_the_input_is_not_changed_and_a_copy_answers_alike():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_answer_is_float32_under_autocast(dtype):
+def test_output_is_float32_under_autocast(dtype):
     network = _network().train()
     x = _batch((5, 14, 14))
     plain = network.log_probabilities(x)
@@ -162,21 +162,21 @@ def test_the_answer_is_float32_under_autocast(dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "num_choices", "width", "error", "says"),
+    ("shape", "num_choices", "width", "error", "message"),
     [
         ((36, 6, 28), 3, 8, ShapeError, "at least 7x7"),
         ((0, 28, 28), 3, 8, ShapeError, "K >= 1"),
         ((28, 28), 3, 8, ShapeError, r"not \(K, P, Q\)"),
         ((36, 28, 28), 1, 8, InvalidInputError, "fixed number of images"),
-        ((36, 28, 28), 3, 0, InvalidInputError, "positive width"),
+        ((36, 28, 28), 3, 0, InvalidInputError, "width=0"),
     ],
 )
-def test_what_cannot_be_is_refused_when_it_is_made(shape, num_choices, width, error, says):
-    with pytest.raises(error, match=says):
+def test_strategy_network_rejects_invalid_arguments(shape, num_choices, width, error, message):
+    with pytest.raises(error, match=message):
         StrategyNetwork(shape, num_choices, width=width, seed=0)
 
 
-def test_what_cannot_be_answered_is_refused():
+def test_strategy_network_rejects_invalid_batches():
     network = _network().train()
     with pytest.raises(ShapeError, match=r"\(B, 5, 14, 14\)"):
         network(torch.zeros(2, 5, 28, 28))
@@ -187,5 +187,5 @@ def test_what_cannot_be_answered_is_refused():
         network(torch.zeros(0, 5, 14, 14))
     with pytest.raises(RangeError, match="not finite"):
         network.log_probabilities(torch.full((2, 5, 14, 14), float("nan")))
-    # One image is enough where the last grid still has several positions.
+    # One image is enough if the last grid has several positions.
     assert _network((3, 112, 112)).train()(_batch((3, 112, 112), num=1)).shape == (4,)

@@ -6,7 +6,7 @@ import math
 
 
 def arcface(cosine, margin):
-    theta = math.acos(cosine)
+    theta = math.acos(max(-1.0, min(1.0, cosine)))  # rounding can exceed 1
     if theta > math.pi - margin:
         return cosine - margin * math.sin(math.pi - margin)
     return math.cos(theta + margin)

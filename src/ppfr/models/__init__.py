@@ -1,4 +1,4 @@
-"""Networks: backbones with named taps, margin heads, the weight store and the public networks, ONNX export."""
+"""Networks: backbones with named taps, margin heads, saving and loading, pretrained networks, and ONNX export."""
 
 from ppfr.models._backbone import Backbone as Backbone
 from ppfr.models._backbone import PixelScaling as PixelScaling

@@ -1,4 +1,4 @@
-"""The contract of every recogniser here: an entry, named parts in a row, a head.
+"""The base class of all recognition networks: an entry, a sequence of named parts, and a head.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `C P Q` a feature map, `D` embedding.
 """
@@ -21,15 +21,15 @@ Shape3 = tuple[int, int, int]
 class Backbone(nn.Module, ABC):
     """A network from a plain or masked image to an embedding, made of named parts that can be tapped and replaced.
 
-    An image network takes RGB in [0, 1]; whatever scaling it was trained with is its `entry`. A masked-input network
-    takes the masker's output as it is: its `entry` does nothing.
+    An image network takes RGB in [0, 1], and its `entry` applies the scaling it was trained with. A masked-input
+    network takes the output of the masker unchanged, and its `entry` does nothing.
 
     Attributes:
-        dim: D, the embedding's length.
+        dim: D, the embedding length.
         in_shape: (K, P, Q) of one input.
-        takes_image: the input is an RGB image (so it may be mirrored), not a masked one.
-        tap_shapes: ordered, name of a part -> (C, P, Q) of the feature map after it.
-        entry: input scaling and cutting; has no parameters.
+        takes_image: the input is an RGB image, which may be mirrored, and not a masked image.
+        tap_shapes: name of a part -> (C, P, Q) of the feature map after it, in order.
+        entry: input scaling and cropping, without parameters.
         parts: the named parts, in order.
         head: last feature map -> (B, D), not normalised.
     """
@@ -49,18 +49,18 @@ class Backbone(nn.Module, ABC):
         self.entry = entry
         self.parts = nn.ModuleDict(parts)
         self.head = head
-        # A plain dict: a mappingproxy would bar copy.deepcopy and pickling to worker processes.
+        # A plain dict, because a mappingproxy supports neither copy.deepcopy nor pickling to worker processes.
         self.tap_shapes: Mapping[str, Shape3] = self._measure_taps()
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-ready constructor arguments (less the seed), from which `build_network` makes the same architecture."""
+        """JSON-ready constructor arguments without the seed. `build_network` builds the same architecture from them."""
 
     def forward(self, x_BKPQ: Tensor) -> Tensor:
         """(B, K, P, Q) -> (B, D), not normalised.
 
         Raises:
-            ShapeError: another shape than `in_shape`.
+            ShapeError: the shape is not `in_shape`.
         """
         return self.forward_taps(x_BKPQ, ())[0]
 
@@ -68,8 +68,8 @@ class Backbone(nn.Module, ABC):
         """The feature map after part `tap`, (B, C, P', Q') with C, P', Q' = `tap_shapes[tap]`.
 
         Raises:
-            ShapeError: another shape than `in_shape`.
-            InvalidInputError: no such tap.
+            ShapeError: the shape is not `in_shape`.
+            InvalidInputError: the tap is unknown.
         """
         self._check_taps([tap])
         features = self._enter(x_BKPQ)
@@ -80,11 +80,11 @@ class Backbone(nn.Module, ABC):
         return features
 
     def forward_from(self, features_BCPQ: Tensor, tap: str) -> Tensor:
-        """Go on from the feature map after part `tap` to the embedding, (B, D).
+        """The embedding, (B, D), computed from the feature map after part `tap`.
 
         Raises:
-            ShapeError: another shape than `tap_shapes[tap]`.
-            InvalidInputError: no such tap.
+            ShapeError: the shape is not `tap_shapes[tap]`.
+            InvalidInputError: the tap is unknown.
         """
         self._check_taps([tap])
         check_shape(features_BCPQ, self.tap_shapes[tap], f"the feature map after {tap!r}")
@@ -98,8 +98,8 @@ class Backbone(nn.Module, ABC):
         """The embedding (B, D), and the feature map after each part named in `taps`.
 
         Raises:
-            ShapeError: another shape than `in_shape`.
-            InvalidInputError: no such tap.
+            ShapeError: the shape is not `in_shape`.
+            InvalidInputError: the tap is unknown.
         """
         self._check_taps(taps)
         features = self._enter(x_BKPQ)
@@ -111,16 +111,16 @@ class Backbone(nn.Module, ABC):
         return self.head(features), tapped
 
     def _enter(self, x_BKPQ: Tensor) -> Tensor:
-        check_shape(x_BKPQ, self.in_shape, "the network's input")
+        check_shape(x_BKPQ, self.in_shape, "the input of the network")
         return self.entry(x_BKPQ)
 
     def _check_taps(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.parts]
         if unknown:
-            raise InvalidInputError(f"no tap named {', '.join(unknown)}; this network has {', '.join(self.parts)}")
+            raise InvalidInputError(f"unknown tap {', '.join(unknown)}; available: {', '.join(self.parts)}")
 
     def _measure_taps(self) -> dict[str, Shape3]:
-        """One dry run on zeros, in evaluation mode so that no running statistic moves."""
+        """A forward pass on zeros, in evaluation mode so that running statistics do not change."""
         was_training = self.training
         self.eval()
         shapes: dict[str, Shape3] = {}
@@ -133,12 +133,15 @@ class Backbone(nn.Module, ABC):
             out = self.head(features)
         self.train(was_training)
         if out.shape != (1, self.dim):
-            raise ShapeError(f"the head gives {tuple(out.shape[1:])} for one input; dim={self.dim} asks for a vector")
+            raise ShapeError(
+                f"the output of the head is {tuple(out.shape[1:])} per input; expected a vector of length "
+                f"dim={self.dim}"
+            )
         return shapes
 
 
 class PixelScaling(nn.Module):
-    """RGB in [0, 1] -> (255 x - 127.5) / divisor, the scaling that recognisers of faces are trained with."""
+    """RGB in [0, 1] -> (255 x - 127.5) / divisor, the usual input scaling of face recognition networks."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
@@ -153,12 +156,12 @@ class PixelScaling(nn.Module):
         return f"divisor={self.divisor}"
 
 
-def check_shape(x: Tensor, wanted: Shape3, what: str) -> None:
-    """Raise ShapeError unless `x` is a batch of `wanted`."""
-    if x.ndim != 4 or tuple(x.shape[1:]) != tuple(wanted):
+def check_shape(x: Tensor, expected: Shape3, what: str) -> None:
+    """Raise ShapeError unless `x` is a batch of `expected`."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != tuple(expected):
         raise ShapeError(
-            f"{what} has shape {tuple(x.shape)}; allowed is (B, {', '.join(map(str, wanted))}): "
-            "give the output of the masker (or the size of crop) that this network was made for"
+            f"{what} has shape {tuple(x.shape)}; expected (B, {', '.join(map(str, expected))}): "
+            "use the masker (or the crop size) that this network was built for"
         )
 
 
@@ -168,19 +171,19 @@ def check_in_shape(in_shape: Sequence[int], *, smallest_grid: int) -> Shape3:
     if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < smallest_grid:
         raise ShapeError(
             f"in_shape={tuple(in_shape)} is not (K, P, Q) with K >= 1 and a grid of at least "
-            f"{smallest_grid}x{smallest_grid}; a masker's spec.out_shape is what belongs here"
+            f"{smallest_grid}x{smallest_grid}; use the spec.out_shape of the masker"
         )
     return shape[0], shape[1], shape[2]
 
 
-def num_strides(grid: tuple[int, int], *, most: int) -> int:
-    """How many halvings bring the grid to about 7x7, at most `most`: 112 -> 4, 28 -> 2, 14 -> 1.
+def num_strides(grid: tuple[int, int], *, max_halvings: int) -> int:
+    """Number of halvings that reduce the grid to about 7x7, at most `max_halvings`: 112 -> 4, 28 -> 2, 14 -> 1.
 
-    A smaller grid keeps the late halvings and goes without the early ones, so that every part works at the resolution
-    that it has in the full network.
+    A smaller grid skips the early halvings and keeps the late ones, so that every part has the same resolution as in
+    the full network.
     """
     halvings, side = 0, max(grid)
-    while side > 10 and halvings < most:
+    while side > 10 and halvings < max_halvings:
         side = -(-side // 2)
         halvings += 1
     return halvings
@@ -188,8 +191,8 @@ def num_strides(grid: tuple[int, int], *, most: int) -> int:
 
 @contextlib.contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Within the block modules draw their first weights from `seed`; the caller's CPU generator is left as it was."""
+    """Within the block, modules draw initial weights from `seed`. The CPU generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would also reseed every CUDA device outside the fork.
+        # torch.manual_seed would also reseed every CUDA device outside the fork.
         torch.default_generator.manual_seed(seed)
         yield

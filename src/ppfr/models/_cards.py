@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it was trained on, whom it may have seen, and under which terms."""
+"""The model card: architecture, training data, known overlaps with test data, and licence of a network."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """Facts of a network that travel with its weights and into every result.
+    """Facts about a network, stored with its weights and in every result.
 
     Attributes:
-        name: short name for tables and records, as in "mobilefacenet-y1".
-        architecture: name of the network's class, as `build_network` takes it.
-        config: the architecture's JSON-ready constructor arguments, as `Backbone.config()` gives them.
-        dim: D, the embedding's length.
+        name: short name for tables and records, for example "mobilefacenet-y1".
+        architecture: class name of the network, as accepted by `build_network`.
+        config: JSON-ready constructor arguments, as returned by `Backbone.config()`.
+        dim: D, the embedding length.
         in_shape: (K, P, Q) of one input.
-        training_data: data sets it was trained on, its teacher's and its pretrained parts' included.
-        may_have_seen: known overlaps with test data, as in "LFW: MS1M holds many of its celebrities".
-        licence: terms of the weights as their source states them.
-        source: where the weights come from.
-        sha256: checksum of the weights' file; empty until they are stored, filled in by `load_model`.
-        notes: anything else a reader of a result should know.
+        training_data: data sets it was trained on, including those of its teacher and pretrained parts.
+        may_have_seen: known overlaps with test data, for example "LFW: MS1M holds many of its celebrities".
+        licence: licence of the weights, as stated by their source.
+        source: origin of the weights.
+        sha256: checksum of the weight file; empty until the weights are saved, set by `load_model`.
+        notes: anything else that readers of a result should know.
     """
 
     name: str
@@ -53,14 +53,16 @@ class ModelCard:
         """Read what `to_json` wrote.
 
         Raises:
-            CheckpointError: no card of this format; says which fields are missing or unknown.
+            CheckpointError: the text is not a card of this format; lists missing and unknown fields.
         """
         try:
             fields = json.loads(text)
         except json.JSONDecodeError as error:
             raise CheckpointError(f"the model card is not JSON ({error}); the file is damaged") from error
         if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT:
-            raise CheckpointError(f"the model card is not of format {_FORMAT}; update ppfr, or save the model again")
+            raise CheckpointError(
+                f"the model card does not have format {_FORMAT}; update ppfr, or save the model again"
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
         missing, unknown = sorted(needed - set(fields)), sorted(set(fields) - known)

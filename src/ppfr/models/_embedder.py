@@ -1,4 +1,4 @@
-"""Networks as `Embedder`s: evaluation mode, no gradient, unit norm, batches that fit in memory.
+"""Networks as `Embedder`s: evaluation mode, no gradients, unit norm, limited batch size.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `D` embedding.
 """
@@ -14,19 +14,19 @@ from ppfr.models._backbone import Backbone, check_shape
 
 
 class NetworkEmbedder:
-    """A trained network as the benchmark uses it: images or masked images in, unit-norm embeddings out.
+    """An `Embedder` around a trained network: plain or masked images -> unit-norm embeddings.
 
-    The network is put into evaluation mode for the call and left as it was found.
+    The network is in evaluation mode during a call. Its mode is restored afterwards.
 
     Args:
-        network: the recogniser; it stays where it is (CPU or GPU), inputs are moved to it.
-        flip: add the embedding of the mirrored input before normalising, as in the usual verification protocol. Only
-            for image networks: the mirrored masked image is not the mask of the mirrored image.
-        batch_size: inputs a forward pass.
-        channels_last: memory format of the inputs; the network's own parameters are left alone.
+        network: the recogniser. It stays on its device, and inputs are moved to it.
+        flip: add the embedding of the mirrored input before normalising, as is usual for verification. Only
+            for image networks, since the mirrored masked image is not the mask of the mirrored image.
+        batch_size: inputs per forward pass.
+        channels_last: memory format of the inputs; the parameters of the network are not changed.
 
     Raises:
-        InvalidInputError: `flip` for a masked-input network, or batch_size below 1.
+        InvalidInputError: `flip` is set for a masked-input network, or batch_size is below 1.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class NetworkEmbedder:
     ) -> None:
         if flip and not network.takes_image:
             raise InvalidInputError(
-                "flip=True needs an image network: a mirrored masked image is not the mask of the mirrored image. "
+                "flip=True requires an image network: a mirrored masked image is not the mask of the mirrored image. "
                 "Mask the mirrored image, embed both, and add the embeddings instead"
             )
         if batch_size < 1:
@@ -44,17 +44,17 @@ class NetworkEmbedder:
 
     @property
     def dim(self) -> int:
-        """D, the embedding's length."""
+        """D, the embedding length."""
         return self.network.dim
 
     def embed(self, x_BKPQ: Tensor) -> Tensor:
-        """(B, K, P, Q) -> (B, D) float32 with L2 norm 1, on the input's device.
+        """(B, K, P, Q) -> (B, D) float32 with L2 norm 1, on the device of the input.
 
         Raises:
-            ShapeError: another shape than the network's `in_shape`.
-            RangeError: values that are not finite, or, for an image network, outside [0, 1].
+            ShapeError: the shape is not `in_shape` of the network.
+            RangeError: values are not finite or, for an image network, outside [0, 1].
         """
-        check_shape(x_BKPQ, self.network.in_shape, "the embedder's input")
+        check_shape(x_BKPQ, self.network.in_shape, "the input of the embedder")
         was_training = self.network.training
         self.network.eval()
         try:
@@ -62,7 +62,7 @@ class NetworkEmbedder:
                 rows = [self._embed_batch(batch) for batch in x_BKPQ.split(self.batch_size)]
         finally:
             self.network.train(was_training)
-        # Cloned out of inference mode, so that callers may use the result in a graph of their own.
+        # Clone the result, so that callers may use it in a graph of their own: it was computed in inference mode.
         return torch.cat(rows).to(x_BKPQ.device).clone() if rows else x_BKPQ.new_zeros(0, self.dim)
 
     def _embed_batch(self, x_BKPQ: Tensor) -> Tensor:
@@ -79,9 +79,10 @@ class NetworkEmbedder:
             return
         low, high = x_BKPQ.aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise RangeError("the embedder's input has values that are not finite; check the masker that made it")
+            raise RangeError("the input of the embedder has values that are not finite; check the masker")
         if self.network.takes_image and (low < 0 or high > 1):
             raise RangeError(
-                "the embedder's input has values outside [0, 1]; an image network takes RGB there and scales inside "
-                "(divide uint8 crops by 255)"
+                "the input of the embedder has values outside [0, 1]; an image network takes RGB in [0, 1] "
+                "(divide uint8 "
+                "crops by 255)"
             )

@@ -1,4 +1,4 @@
-"""Networks for inference alone: BatchNorm folded into the convolution before it, memory laid out channels last."""
+"""Networks for inference: BatchNorm folded into the preceding layer, and channels-last memory format."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def for_inference(network: Network, *, channels_last: bool = True) -> Network:
-    """A copy of `network` in evaluation mode, without gradients and with every BatchNorm folded that can be.
+    """A copy of `network` in evaluation mode, without gradients and with BatchNorm folded where possible.
 
-    A BatchNorm is folded where a convolution or a fully connected layer feeds it alone; one that precedes a padded
-    convolution cannot be and stays. Embeddings agree with the original's to rounding. The copy cannot be trained or
-    saved: its architecture is no longer the card's.
+    A BatchNorm is folded if a convolution or fully connected layer feeds only it. A BatchNorm before a padded
+    convolution cannot be folded and remains. Embeddings equal those of the original up to rounding. The copy cannot be
+    trained or saved, since its architecture no longer matches its card.
 
     Args:
-        network: any backbone; left as it was.
-        channels_last: lay the parameters out channels last, the faster layout of CPUs and of GPUs in half precision.
+        network: any backbone. It is not changed.
+        channels_last: use the channels-last memory format, which is faster on CPUs and on GPUs in half precision.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(folded.modules()):
@@ -38,7 +38,7 @@ def for_inference(network: Network, *, channels_last: bool = True) -> Network:
 
 
 def _fold(parent: nn.Module, layer_name: str, norm_name: str) -> None:
-    """Replace layer and norm by one layer, if that is what they are."""
+    """Replace a layer and its BatchNorm by one layer, if they can be fused."""
     layer, norm = getattr(parent, layer_name), getattr(parent, norm_name)
     if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
         fused: nn.Module = fuse_conv_bn_eval(layer, norm)

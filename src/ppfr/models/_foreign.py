@@ -1,4 +1,4 @@
-"""How the tensors of the public MobileFaceNet checkpoints are called, in the order of our layers."""
+"""Tensor names of the public MobileFaceNet checkpoints, in the order of the layers of `MobileFaceNet`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from torch import Tensor, nn
 from ppfr.core import CheckpointError
 from ppfr.models._mobilefacenet import ConvUnit, MobileFaceNet
 
-# What one ConvUnit's tensors are called: a function from our own suffix to the foreign name.
+# Names of the tensors of one ConvUnit: a function from the own suffix to the foreign name.
 Naming = Callable[[str], str]
 _NUM_RESIDUAL = (4, 6, 2)
 
 
 def to_own_names(foreign: Mapping[str, Tensor], network: MobileFaceNet, source: str) -> dict[str, Tensor]:
-    """Rename the tensors of a public checkpoint to `network`'s own; every tensor is used, none is left over.
+    """Rename the tensors of a public checkpoint to those of `network`. Every tensor must be used.
 
     Args:
-        foreign: name -> tensor as in the public file.
-        network: the variant that the file is for.
+        foreign: name -> tensor of the public file.
+        network: the variant of the file.
         source: "y1", "casia" or "casia_112x96".
 
     Raises:
-        CheckpointError: tensors are missing or left over, or y1's fixed gain is not 1.
+        CheckpointError: tensors are missing or left over.
     """
     names = dict(_names(network, source))
     missing = [name for name in names.values() if name not in foreign]
     left_over = sorted(set(foreign) - set(names.values()))
     if missing or left_over:
         raise CheckpointError(
-            f"these are not the tensors of a public {source} checkpoint: missing {shown(missing)}; left over "
-            f"{shown(left_over)}. Check that the file and the network's name belong together"
+            f"not the tensors of a public {source} checkpoint: missing {shown(missing)}; left over "
+            f"{shown(left_over)}. Check that the file belongs to this network"
         )
     own = {}
     state = network.state_dict()
     for mine, theirs in names.items():
-        # A 1x1 convolution over a 1x1 grid is our fully connected layer.
+        # A 1x1 convolution over a 1x1 grid equals the fully connected layer.
         tensor = foreign[theirs].flatten(1) if mine == "head.linear.weight" else foreign[theirs]
         own[mine] = tensor
     for mine, tensor in state.items():
@@ -46,14 +46,14 @@ def to_own_names(foreign: Mapping[str, Tensor], network: MobileFaceNet, source: 
     return own
 
 
-def shown(names: list[str], most: int = 6) -> str:
-    """A list of tensor names for a message, cut after `most`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) + more) if names else "none"
+def shown(names: list[str], max_names: int = 6) -> str:
+    """A list of tensor names for a message, truncated after `max_names`."""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return (", ".join(names[:max_names]) + more) if names else "none"
 
 
 def _names(network: MobileFaceNet, source: str) -> Iterator[tuple[str, str]]:
-    """(own name, foreign name) of every tensor but BatchNorm's batch counters."""
+    """(own name, foreign name) of every tensor except the batch counters of BatchNorm."""
     units = list(_units(network))
     for (own, unit), naming in zip(units, _SOURCES[source](), strict=True):
         yield f"{own}.conv.weight", naming("conv.weight")

@@ -21,22 +21,22 @@ class IResNet(Backbone):
     """3x3 stem at full resolution, four stages of residual units, BatchNorm-Dropout-Linear-BatchNorm.
 
     Taps, with their grid for a 112x112 input: "stem" (112), "stage1" (56), "stage2" (28), "stage3" (14), "stage4" (7).
-    Every stage starts with stride 2; a 28x28 or 14x14 input goes without the strides of the first stages.
+    Every stage starts with stride 2. A 28x28 or 14x14 input skips the strides of the first stages.
 
     Args:
         in_shape: (K, P, Q), any number of channels and any grid from 7x7 up.
-        dim: D, the embedding's length.
-        units: residual units a stage; (2, 2, 2, 2) is IR-18, (3, 4, 14, 3) is IR-50.
-        widths: channels a stage.
+        dim: D, the embedding length.
+        units: residual units per stage; (2, 2, 2, 2) is IR-18, (3, 4, 14, 3) is IR-50.
+        widths: channels per stage.
         has_se: squeeze-and-excitation in every unit.
         dropout: probability before the last fully connected layer.
-        takes_image: the input is RGB in [0, 1] and is scaled to [-1, 1] inside; False takes a masked input as it is.
-            None: true for three channels.
-        seed: of the first weights.
+        takes_image: the input is RGB in [0, 1], which the network scales to [-1, 1]. False takes a masked input
+            unchanged. None means True for three channels.
+        seed: seeds the initial weights.
 
     Raises:
-        ShapeError: `in_shape` is no (K, P, Q) of at least 7x7.
-        InvalidInputError: units or widths are not four positive numbers, dim below 1, dropout outside [0, 1).
+        ShapeError: `in_shape` is not (K, P, Q) with a grid of at least 7x7.
+        InvalidInputError: units or widths are not four positive numbers, dim is below 1, or dropout is outside [0, 1).
 
     References:
         Deng et al. "ArcFace", CVPR 2019; Hu et al. "Squeeze-and-excitation", CVPR 2018; methods 0.2.
@@ -56,8 +56,8 @@ class IResNet(Backbone):
     ) -> None:
         if len(units) != 4 or len(widths) != 4 or min(*units, *widths) < 1 or dim < 1 or not 0 <= dropout < 1:
             raise InvalidInputError(
-                f"units={tuple(units)}, widths={tuple(widths)}, dim={dim}, dropout={dropout}: four positive units and "
-                "widths, dim >= 1 and dropout in [0, 1) are allowed"
+                f"units={tuple(units)}, widths={tuple(widths)}, dim={dim}, dropout={dropout}; units and "
+                "widths must be four positive numbers each, dim >= 1 and 0 <= dropout < 1"
             )
         shape = check_in_shape(in_shape, smallest_grid=7)
         is_image = shape[0] == 3 if takes_image is None else takes_image
@@ -84,7 +84,7 @@ class IResNet(Backbone):
         self._config = self_config
 
     def config(self) -> dict[str, Any]:
-        """JSON-ready constructor arguments, less the seed."""
+        """JSON-ready constructor arguments, without the seed."""
         return {"in_shape": list(self.in_shape), "dim": self.dim, "takes_image": self.takes_image, **self._config}
 
 
@@ -96,7 +96,7 @@ def ir18(
     takes_image: bool | None = None,
     seed: int,
 ) -> IResNet:
-    """IR-18: two units a stage. Arguments as for `IResNet`."""
+    """IR-18: two units per stage. Arguments as for `IResNet`."""
     return IResNet(in_shape, dim, (2, 2, 2, 2), dropout=dropout, takes_image=takes_image, seed=seed)
 
 
@@ -125,7 +125,7 @@ def ir_se50(
 
 
 class IRUnit(nn.Module):
-    """BN-conv-BN-PReLU-conv(stride)-BN, with squeeze-and-excitation or without, added to a shortcut.
+    """BN-conv-BN-PReLU-conv(stride)-BN, optionally with squeeze-and-excitation, plus a shortcut.
 
     The shortcut is the input, subsampled by the stride, or a strided 1x1 convolution where the channels change.
     """
@@ -157,7 +157,7 @@ class IRUnit(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs the channels by two 1x1 convolutions of their means."""
+    """Weights the channels with two 1x1 convolutions of their means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,9 +178,9 @@ class SqueezeExcitation(nn.Module):
 def _parts(
     in_shape: Shape3, units: tuple[int, ...], widths: tuple[int, ...], *, has_se: bool
 ) -> tuple[dict[str, nn.Module], tuple[int, int]]:
-    """The named parts and the grid after the last."""
+    """The named parts and the grid after the last part."""
     grid = in_shape[1:]
-    halvings = num_strides(grid, most=4)
+    halvings = num_strides(grid, max_halvings=4)
     strides = [1] * (4 - halvings) + [2] * halvings
     before = widths[0]
     parts: dict[str, nn.Module] = {
@@ -199,7 +199,7 @@ def _parts(
 
 
 def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
+    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their defaults."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, a=0.25)

@@ -1,4 +1,4 @@
-"""LPIPS: a perceptual distance between two images, learned on human judgements, over SqueezeNet 1.1 features."""
+"""LPIPS: a perceptual distance between images, trained on human judgements, with SqueezeNet 1.1 features."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LPIPS_ASSET = Asset(
     "tensors under their own names in one safetensors file; no public source serves it so.",
 )
 _REMEDY = f"Give --weights DIR (or set {WEIGHTS_VARIABLE}) to a directory that holds it."
-LEAST_SIDE_PX = 17  # below it nothing is left after the third pooling
+MIN_SIDE_PX = 17  # a smaller image is empty after the third pooling layer
 
-# Output channels of the layers behind which features are compared, by the layer's place in SqueezeNet.
+# Layer index in SqueezeNet -> output channels, for the layers whose features are compared.
 _TAPS = {1: 64, 4: 128, 7: 256, 9: 384, 10: 384, 11: 512, 12: 512}
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class _Fire(nn.Module):
-    """SqueezeNet's block: few channels, then 1x1 and 3x3 convolutions side by side."""
+    """The fire module of SqueezeNet: a 1x1 squeeze layer, then parallel 1x1 and 3x3 convolutions."""
 
     def __init__(self, in_channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -47,9 +47,10 @@ def _pool() -> nn.MaxPool2d:
 
 
 class Lpips(nn.Module):
-    """LPIPS v0.1 with SqueezeNet 1.1. Frozen, in evaluation mode; gradients reach the images, so it serves as a loss.
+    """LPIPS v0.1 with SqueezeNet 1.1.
 
-    Built without weights it measures nothing; use `Lpips.from_weights`.
+    The network is frozen and in evaluation mode. Gradients reach the images, so it can be used as a loss. The
+    constructor does not load weights; use `Lpips.from_weights`.
 
     References:
         R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a
@@ -84,20 +85,20 @@ class Lpips(nn.Module):
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Lpips:
-        """Stays in evaluation mode: a measure must not change while something that holds it is trained."""
+        """Stay in evaluation mode, so that the metric does not change while a module that contains it is trained."""
         super().train(False)
         return self
 
     @classmethod
     def from_weights(cls, weights_dir: Path | None = None) -> Lpips:
-        """Load `lpips_squeeze.safetensors`; every tensor of the network is in it and none is left over.
+        """Load `lpips_squeeze.safetensors`, which must hold exactly the tensors of the network.
 
         Args:
-            weights_dir: the directory that holds it; by default the one in the environment variable PPFR_WEIGHTS.
+            weights_dir: directory of the file; by default the one in the environment variable PPFR_WEIGHTS.
 
         Raises:
-            MissingWeightsError: not there; names file, sha256, where it was looked for and what to do.
-            ChecksumError: a file of that name holds other bytes.
+            MissingWeightsError: the file is missing; names it, its sha256, the places searched and the remedy.
+            ChecksumError: the file has other content.
         """
         if weights_dir is None:
             try:
@@ -118,7 +119,7 @@ class Lpips(nn.Module):
         """Distance of each pair.
 
         Args:
-            image_a_BCHW: (B, 3, H, W) RGB in [0, 1], at least 17 pixels a side.
+            image_a_BCHW: (B, 3, H, W) RGB in [0, 1], at least 17 pixels per side.
             image_b_BCHW: the same shape and range.
 
         Returns:
@@ -128,12 +129,12 @@ class Lpips(nn.Module):
             ShapeError: shapes differ, are not RGB, or are too small.
         """
         shape = image_a_BCHW.shape
-        if shape != image_b_BCHW.shape or len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < LEAST_SIDE_PX:
+        if shape != image_b_BCHW.shape or len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < MIN_SIDE_PX:
             raise ShapeError(
                 f"images have shapes {tuple(shape)} and {tuple(image_b_BCHW.shape)}; "
-                f"give two (B, 3, H, W) alike, of at least {LEAST_SIDE_PX} pixels a side"
+                f"both must be (B, 3, H, W) with at least {MIN_SIDE_PX} pixels per side"
             )
-        # One pass for both images: half the calls, and the same rounding for each.
+        # One forward pass for both images: half the calls, and equal rounding.
         x = torch.cat([image_a_BCHW, image_b_BCHW])
         x = (2 * x - 1 - self.shift) / self.scale
         distance = x.new_zeros(shape[0])
@@ -146,7 +147,7 @@ class Lpips(nn.Module):
         return distance
 
     def _compare(self, features: Tensor, number: int) -> Tensor:
-        # Where every channel is off the root has no derivative; 1e-20 under it gives one and changes no value.
+        # If all channels are zero, the root has no derivative. Adding 1e-20 gives it one without changing any value.
         direction = features / ((features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt() + 1e-10)
         a, b = direction.chunk(2)
         weighted: Tensor = self.get_submodule(f"lin{number}")((a - b).square())
@@ -154,16 +155,16 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def distance(self, image_a_NCHW: np.ndarray, image_b_NCHW: np.ndarray) -> np.ndarray:
-        """The same on NumPy batches, on the device the network is on; what `ppfr.metrics.lpips` takes as `network`.
+        """The same for NumPy batches, as `ppfr.metrics.lpips` takes it. Computed on the device of the network.
 
         Raises:
-            ShapeError: as `forward`.
-            RangeError: values outside [0, 1] or not finite.
+            ShapeError: see `forward`.
+            RangeError: values are outside [0, 1] or not finite.
         """
         batches = [np.ascontiguousarray(image, dtype=np.float32) for image in (image_a_NCHW, image_b_NCHW)]
         for batch in batches:
             if batch.size and not (batch.min() >= 0 and batch.max() <= 1):
-                raise RangeError("images hold values outside [0, 1] or not finite; clamp recovered images first")
+                raise RangeError("images have values outside [0, 1] or not finite; clamp recovered images first")
         device = next(self.parameters()).device
         a, b = (torch.from_numpy(batch).to(device) for batch in batches)
         found: np.ndarray = self(a, b).cpu().numpy()

@@ -1,4 +1,4 @@
-"""MobileFaceNet (Chen et al. 2018) for any input shape, in the exact forms of the pretrained networks.
+"""MobileFaceNet (Chen et al. 2018) for any input shape, including the exact variants of the pretrained networks.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `C P Q` a feature map, `D` embedding.
 """
@@ -19,7 +19,7 @@ from ppfr.models._prelu import PReLU
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Stage:
-    """One down-sampling bottleneck and the residual ones after it."""
+    """One down-sampling bottleneck and the residual bottlenecks after it."""
 
     expand_down: int
     out: int
@@ -29,17 +29,17 @@ class _Stage:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Variant:
-    """Widths and constants of one member of the family.
+    """Widths and constants of one variant.
 
     Attributes:
         stem: channels of the first two convolutions.
         stages: the three stages, at 28, 14 and 7 for a 112x112 input.
-        width_last: channels of the last 1x1 convolution and of the depthwise one over the whole grid.
-        eps: of every BatchNorm but the last.
-        eps_last: of the embedding's BatchNorm.
-        has_fixed_last_gain: the embedding layer has a bias and its BatchNorm no gain (MXNet's `fix_gamma`).
-        divisor: of the pixel scaling.
-        columns: first and past-last column of the image that the network looks at, or None for all.
+        width_last: channels of the last 1x1 convolution and of the depthwise convolution over the whole grid.
+        eps: eps of every BatchNorm except the last.
+        eps_last: eps of the BatchNorm of the embedding.
+        has_fixed_last_gain: the embedding layer has a bias, and its BatchNorm has no gain (MXNet's `fix_gamma`).
+        divisor: divisor of the pixel scaling.
+        columns: half-open range of image columns that the network uses, or None for all.
     """
 
     stem: int
@@ -83,12 +83,12 @@ class MobileFaceNet(Backbone):
 
     Args:
         in_shape: (K, P, Q), any number of channels and any grid from 7x7 up.
-        dim: D, the embedding's length.
+        dim: D, the embedding length.
         variant: "y1", "casia", "casia_112x96" (looks at columns 8 to 103 of an image) or "small" (a fast network of
             about a quarter of a million parameters).
         takes_image: the input is RGB in [0, 1] and is scaled inside; False takes a masked input as it is. None: true
             for three channels.
-        seed: of the first weights.
+        seed: seeds the initial weights.
 
     Raises:
         ShapeError: `in_shape` is no (K, P, Q) of at least 7x7.
@@ -109,7 +109,7 @@ class MobileFaceNet(Backbone):
         seed: int,
     ) -> None:
         if variant not in VARIANTS:
-            raise InvalidInputError(f"variant={variant!r} is unknown; use one of {', '.join(VARIANTS)}")
+            raise InvalidInputError(f"unknown variant {variant!r}; available: {', '.join(VARIANTS)}")
         if dim < 1:
             raise InvalidInputError(f"dim={dim} must be at least 1")
         shape = check_in_shape(in_shape, smallest_grid=7)
@@ -131,7 +131,7 @@ class MobileFaceNet(Backbone):
         self.variant = variant
 
     def config(self) -> dict[str, Any]:
-        """JSON-ready constructor arguments, less the seed."""
+        """JSON-ready constructor arguments, without the seed."""
         return {
             "in_shape": list(self.in_shape),
             "dim": self.dim,
@@ -157,7 +157,7 @@ class ColumnCut(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """Convolution without bias, BatchNorm, and PReLU a channel unless linear."""
+    """Convolution without bias, BatchNorm, and one PReLU slope per channel, unless linear."""
 
     def __init__(
         self,
@@ -215,8 +215,8 @@ class EmbeddingHead(nn.Module):
 
 
 def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[str, nn.Module], tuple[int, int]]:
-    """The named parts and the grid after the last."""
-    halvings = num_strides(grid, most=4)
+    """The named parts and the grid after the last part."""
+    halvings = num_strides(grid, max_halvings=4)
     strides = [1] * (4 - halvings) + [2] * halvings
     parts: dict[str, nn.Module] = {
         "stem": nn.Sequential(
@@ -229,8 +229,8 @@ def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[s
         parts[f"down{name}"] = Bottleneck(
             before, stage.expand_down, stage.out, stride=stride, is_residual=False, eps=form.eps
         )
-        # As in casia_112x96's and y1's tables, only the blocks after the down-sampling one are residual, also where
-        # a small grid takes the stride out of the latter.
+        # As in casia_112x96 and y1, only the blocks after the down-sampling block are residual, even if a small grid
+        # removes its stride.
         parts[f"stage{name}"] = nn.Sequential(
             *(
                 Bottleneck(stage.out, stage.expand_residual, stage.out, stride=1, is_residual=True, eps=form.eps)
@@ -244,10 +244,10 @@ def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[s
 
 
 def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their own."""
+    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their defaults."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            # Fan in: the fan out of a depthwise weight counts every channel, which would all but silence it.
+            # Use the fan-in: the fan-out of a depthwise weight counts every channel and would make it nearly zero.
             nn.init.kaiming_normal_(layer.weight, a=0.25)
         elif isinstance(layer, nn.Linear):
             nn.init.xavier_normal_(layer.weight)

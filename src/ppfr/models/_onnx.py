@@ -1,4 +1,4 @@
-"""ONNX export with a parity check: what is written has been run and compared before it gets its name.
+"""ONNX export with a parity check: the file is run and compared with the network before it is kept.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `D` embedding.
 """
@@ -32,30 +32,30 @@ def export_onnx(
 ) -> float:
     """Write `network` as one ONNX file: input "input" (batch, K, P, Q), output "embedding" (batch, D) of unit norm.
 
-    The batch is dynamic. An image network takes RGB in [0, 1]; its scaling is part of the graph. The file is run in
-    ONNX Runtime on batches of 1 and 3 random inputs and kept only if it agrees with the network.
+    The batch size is dynamic. An image network takes RGB in [0, 1], and its scaling is part of the graph. The file is
+    run in ONNX Runtime on batches of 1 and 3 random inputs, and kept only if it agrees with the network.
 
     Args:
-        network: any backbone, on any device; left as it was.
-        path: where to write; must end in .onnx.
-        card: written into the file's metadata under "ppfr_card".
+        network: any backbone, on any device. It is not changed.
+        path: output file; must end in .onnx.
+        card: stored in the metadata of the file as "ppfr_card".
         opset: ONNX operator set.
-        tolerance: largest allowed absolute difference of a coordinate of a unit embedding.
+        tolerance: maximum absolute difference of any coordinate of a unit embedding.
 
     Returns:
-        The largest absolute difference found.
+        The maximum absolute difference.
 
     Raises:
         MissingExtraError: onnx, onnxruntime or onnxscript is not installed.
         InvalidInputError: the path does not end in .onnx.
-        CheckpointError: the exported network differs by more than `tolerance`; nothing is written.
-        StorageError: the disk is full or the directory cannot be written.
+        CheckpointError: the exported network differs by more than `tolerance`. Nothing is written.
+        StorageError: the disk is full or the directory is not writable.
     """
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise MissingExtraError("onnx", "ONNX export")
     path = Path(path)
     if path.suffix != ".onnx":
-        raise InvalidInputError(f"{path.name} must end in .onnx, or tools will not know it for what it is")
+        raise InvalidInputError(f"{path.name} must end in .onnx, which other tools rely on")
     unit = _UnitNorm(copy.deepcopy(network).cpu().float()).eval()
     with write_atomically(path) as temporary:
         _export(unit, temporary, opset)
@@ -65,13 +65,13 @@ def export_onnx(
         if not difference <= tolerance:
             raise CheckpointError(
                 f"the exported network differs from the original by up to {difference:.2g} in a coordinate of a unit "
-                f"embedding; allowed is {tolerance:.2g}. Nothing was written; try another opset, or a larger tolerance"
+                f"embedding; tolerance={tolerance:.2g}. Nothing was written. Try another opset, or a larger tolerance"
             )
     return difference
 
 
 class _UnitNorm(nn.Module):
-    """A backbone with its embedding normalised; goes past the backbone's own check of shapes, which is not a graph."""
+    """A backbone with unit-norm output. Bypasses the shape check of the backbone, which cannot be exported."""
 
     def __init__(self, network: Backbone) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class _UnitNorm(nn.Module):
 
 
 def _export(unit: _UnitNorm, path: Path, opset: int) -> None:
-    # Two examples, because the exporter takes a batch of one for a constant.
+    # Use two examples, because the exporter treats a batch size of one as a constant.
     example = torch.zeros(2, *unit.network.in_shape)
     with torch.no_grad(), _quiet_exporter():
         torch.onnx.export(
@@ -105,7 +105,7 @@ def _export(unit: _UnitNorm, path: Path, opset: int) -> None:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's warnings about its own insides and about packages that these networks do not use."""
+    """Suppress warnings of the exporter about its internals and about packages that these networks do not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -141,6 +141,8 @@ def _largest_difference(unit: _UnitNorm, path: Path) -> float:
             expected = unit(x).numpy()
         (found,) = session.run(["embedding"], {"input": x.numpy()})
         if found.shape != expected.shape:
-            raise CheckpointError(f"the exported network gives {found.shape} for {num} inputs, not {expected.shape}")
+            raise CheckpointError(
+                f"the exported network returns {found.shape} for {num} inputs, expected {expected.shape}"
+            )
         worst = max(worst, float(np.abs(found - expected).max()))
     return worst

@@ -1,4 +1,4 @@
-"""PReLU a channel, with a backward pass that a CPU can vectorise.
+"""PReLU with one slope per channel and a backward pass that a CPU can vectorise.
 
 Shapes: `B` batch, `C P Q` a feature map.
 """
@@ -13,21 +13,22 @@ from torch.nn import functional
 
 
 class PReLU(nn.PReLU):
-    """`torch.nn.PReLU` to the last bit forward; on a CPU its backward pass takes a quarter of the time.
+    """`torch.nn.PReLU` with an identical forward pass and, on a CPU, a backward pass in a quarter of the time.
 
-    PyTorch computes both gradients of PReLU in one broadcast loop that is not vectorised, which was the dearest single
-    operation of a training step of these networks on a CPU. Elsewhere, and without gradients, this is `nn.PReLU`.
+    PyTorch computes both gradients of PReLU in one broadcast loop that is not vectorised. It was the most expensive
+    single operation of a training step of these networks on a CPU. On other devices, and without gradients, this is
+    `nn.PReLU`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, P, Q) -> same shape: x where positive, else its channel's slope times x."""
+        """(B, C, P, Q) -> same shape: x where positive, otherwise the slope of its channel times x."""
         if torch.is_grad_enabled() and input.device.type == "cpu" and input.ndim == 4:
             return _PReLU.apply(input, self.weight.to(input.dtype))
         return functional.prelu(input, self.weight)
 
 
 class _PReLU(torch.autograd.Function):
-    """Each gradient from whole-tensor operations; they are differentiable themselves, so second derivatives work."""
+    """Gradients from whole-tensor operations, which are differentiable, so second derivatives work."""
 
     @staticmethod
     def forward(ctx: Any, x_BCPQ: Tensor, slope_C: Tensor) -> Tensor:

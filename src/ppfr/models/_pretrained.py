@@ -1,4 +1,4 @@
-"""The public networks that ppfr knows by name. None is shipped: a directory that the user names holds them."""
+"""The catalogue of pretrained networks. The weights are not part of ppfr; the user provides a directory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ REMEDY = f"Give --weights DIR (or set {WEIGHTS_VARIABLE}) to a directory that ho
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """A public network: its file, and its card.
+    """A pretrained network: its file and its card.
 
     Attributes:
-        asset: the file, as safetensors with the public names of its tensors.
-        card: what it is and whom it may have seen.
-        variant: which MobileFaceNet.
+        asset: the safetensors file, with the public tensor names.
+        card: architecture, training data and known overlaps with test data.
+        variant: variant of MobileFaceNet.
     """
 
     asset: Asset
@@ -34,20 +34,20 @@ class Pretrained:
 
 
 def load_pretrained(name: str, *, weights_dir: Path | None = None) -> tuple[Backbone, ModelCard]:
-    """A public network by name, in evaluation mode on the CPU; it takes RGB in [0, 1], (B, 3, 112, 112).
+    """Load a pretrained network, in evaluation mode on the CPU. It takes RGB in [0, 1], (B, 3, 112, 112).
 
     Args:
         name: a key of `PRETRAINED`.
         weights_dir: directory of the files; by default the one in the environment variable PPFR_WEIGHTS.
 
     Raises:
-        InvalidInputError: unknown name.
-        MissingWeightsError: not there; names file, sha256, where it was looked for and what to do.
-        ChecksumError: a file of that name holds other bytes.
-        CheckpointError: its tensors are not the network's (cannot be once the checksum fits).
+        InvalidInputError: the name is unknown.
+        MissingWeightsError: the file is missing; names it, its sha256, the places searched and the remedy.
+        ChecksumError: the file has other content.
+        CheckpointError: its tensors are not those of the network (impossible if the checksum is correct).
     """
     if name not in PRETRAINED:
-        raise InvalidInputError(f"no pretrained network is named {name!r}; there are {', '.join(PRETRAINED)}")
+        raise InvalidInputError(f"unknown pretrained network {name!r}; available: {', '.join(PRETRAINED)}")
     entry = PRETRAINED[name]
     path = find_asset(entry.asset, [_directory(entry, weights_dir)], remedy=REMEDY, error=MissingWeightsError)
     network = MobileFaceNet(variant=entry.variant, seed=0)

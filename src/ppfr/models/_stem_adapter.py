@@ -1,4 +1,4 @@
-"""A new stem in front of a pretrained body, and the convolutional stem that masked inputs need.
+"""Stem adapter: a new stem in front of a pretrained body, and the convolutional stem for masked inputs.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `C P Q` a feature map, `D` embedding.
 """
@@ -16,7 +16,7 @@ from ppfr.core import InvalidInputError, ShapeError
 from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, drawing_from
 from ppfr.models._prelu import PReLU
 
-_UNSHUFFLE_MOST_CHANNELS = 256  # beyond it, the 3x3 convolution after the unshuffle costs more than strided ones
+_UNSHUFFLE_MAX_CHANNELS = 256  # with more, the 3x3 convolution after the unshuffle costs more than strided ones
 
 
 class ConvStem(nn.Module):
@@ -43,14 +43,14 @@ class ConvStem(nn.Module):
         """(B, K, P, Q) -> (B, C, P', Q').
 
         Raises:
-            ShapeError: another shape than `in_shape`.
+            ShapeError: the shape is not `in_shape`.
         """
-        check_shape(x_BKPQ, self.in_shape, "the stem's input")
+        check_shape(x_BKPQ, self.in_shape, "the input of the stem")
         features = _fit_grid(self.reduction(self.norm(x_BKPQ)), self.out_shape[1:])
         return self.project(self.blocks(features))
 
     def config(self) -> dict[str, Any]:
-        """JSON-ready arguments of `conv_stem`, less the seed."""
+        """JSON-ready arguments of `conv_stem`, without the seed."""
         return {
             "in_shape": list(self.in_shape),
             "out_shape": list(self.out_shape),
@@ -62,7 +62,7 @@ class ConvStem(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """x + BN-conv-BN-PReLU-conv-BN(x), 3x3, the unit of improved residual networks for faces."""
+    """x + BN-conv-BN-PReLU-conv-BN(x) with 3x3 convolutions, the residual unit of IResNet."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -90,37 +90,40 @@ def conv_stem(
     norm_input: bool = True,
     seed: int,
 ) -> ConvStem:
-    """A small convolutional network that turns a masked input into a feature map of a pretrained body.
+    """A small convolutional network from a masked input to a feature map of a pretrained body.
 
-    The grid is reduced by the whole factor P // P', then, where that does not meet (P', Q'), cut to the middle columns
-    (a body that looks at the middle of the image) or resampled bilinearly (27 -> 28, 14 -> 28).
+    The grid is reduced by the factor P // P'. If the result is not (P', Q'), it is cropped to the middle columns (for a
+    body that uses the middle of the image) or resampled bilinearly (27 -> 28, 14 -> 28).
 
     Args:
-        in_shape: (K, P, Q), a masker's `spec.out_shape`.
-        out_shape: (C, P', Q'), a body's `tap_shapes[tap]`.
+        in_shape: (K, P, Q), `spec.out_shape` of the masker.
+        out_shape: (C, P', Q'), `tap_shapes[tap]` of the body.
         width: channels of the residual units.
         depth: number of residual units of two 3x3 convolutions each.
-        reduce: how the grid shrinks: "unshuffle" moves pixels to channels, "stride" convolves with stride 2 (factors
-            that are powers of 2), "auto" unshuffles while that gives at most 256 channels or the factor is odd.
-        norm_input: BatchNorm on the input first; masked channels differ in scale by orders of magnitude.
-        seed: of the first weights.
+        reduce: how the grid is reduced. "unshuffle" moves pixels to channels, "stride" uses convolutions with stride 2
+            (for factors that are powers of 2), and "auto" uses "unshuffle" if that gives at most 256 channels or the
+            factor is not a power of 2.
+        norm_input: apply BatchNorm to the input; the scales of masked channels differ by orders of magnitude.
+        seed: seeds the initial weights.
 
     Raises:
-        ShapeError: a shape is not (channels, rows, columns) of positive numbers.
+        ShapeError: a shape is not three positive numbers (channels, rows, columns).
         InvalidInputError: width, depth or reduce is out of range.
     """
     shape_in, shape_out = check_in_shape(in_shape, smallest_grid=1), check_in_shape(out_shape, smallest_grid=1)
     if width < 1 or depth < 0:
-        raise InvalidInputError(f"width={width}, depth={depth}: a stem needs width >= 1 and depth >= 0")
+        raise InvalidInputError(f"width={width}, depth={depth}; width must be at least 1 and depth at least 0")
     factor = max(1, shape_in[1] // shape_out[1])
     is_power_of_2 = factor & (factor - 1) == 0
     if reduce == "auto":
-        fits = shape_in[0] * factor**2 <= _UNSHUFFLE_MOST_CHANNELS
+        fits = shape_in[0] * factor**2 <= _UNSHUFFLE_MAX_CHANNELS
         reduce = "unshuffle" if fits or not is_power_of_2 else "stride"
     if reduce not in {"unshuffle", "stride"}:
-        raise InvalidInputError(f"reduce={reduce!r} is unknown; use auto, unshuffle or stride")
+        raise InvalidInputError(f"unknown reduce={reduce!r}; use auto, unshuffle or stride")
     if reduce == "stride" and not is_power_of_2:
-        raise InvalidInputError(f"reduce='stride' halves the grid, but {shape_in[1]} // {shape_out[1]} = {factor}")
+        raise InvalidInputError(
+            f"reduce='stride' needs a power of 2, but {shape_in[1]} // {shape_out[1]} = {factor}; use 'unshuffle'"
+        )
     with drawing_from(seed):
         stem = ConvStem(shape_in, shape_out, width=width, depth=depth, reduce=reduce, norm_input=norm_input)
         for layer in stem.modules():
@@ -161,21 +164,21 @@ def _fit_grid(x_BCPQ: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 class StemAdapter(Backbone):
-    """A pretrained body with a new stem in place of everything up to `tap`.
+    """A pretrained body whose layers up to `tap` are replaced by a new stem.
 
-    The body's later parts and head are copied: training this network leaves `body` as it was, so `body` can be its
-    teacher. The stem's output takes the name `tap`, so that student and teacher are compared tap by tap.
+    The later parts and the head of the body are copied. Training this network does not change `body`, so `body` can be
+    its teacher. The output of the stem has the tap name `tap`, so student and teacher can be compared tap by tap.
 
     Args:
-        stem: (B, *in_shape) -> (B, *body.tap_shapes[tap]); `conv_stem` makes one.
+        stem: (B, *in_shape) -> (B, *body.tap_shapes[tap]); see `conv_stem`.
         body: the pretrained network.
-        tap: the feature map of `body` that the stem has to produce.
-        in_shape: (K, P, Q) of the stem's input; by default `stem.in_shape`.
+        tap: the feature map of `body` that the stem produces.
+        in_shape: (K, P, Q) of the input of the stem; by default `stem.in_shape`.
         takes_image: the input is a plain RGB image in [0, 1], which may be mirrored.
 
     Raises:
-        InvalidInputError: `body` has no such tap, or the stem states no in_shape and none is given.
-        ShapeError: the stem's output is not the body's feature map.
+        InvalidInputError: `body` has no such tap, or neither the stem nor the caller gives in_shape.
+        ShapeError: the output shape of the stem is not that of the feature map.
     """
 
     def __init__(
@@ -188,10 +191,12 @@ class StemAdapter(Backbone):
         takes_image: bool = False,
     ) -> None:
         if tap not in body.tap_shapes:
-            raise InvalidInputError(f"no tap named {tap}; this body has {', '.join(body.tap_shapes)}")
+            raise InvalidInputError(f"unknown tap {tap}; this body has {', '.join(body.tap_shapes)}")
         stated = getattr(stem, "in_shape", None) if in_shape is None else in_shape
         if stated is None:
-            raise InvalidInputError("the stem states no in_shape: give in_shape=(K, P, Q), the masker's spec.out_shape")
+            raise InvalidInputError(
+                "the stem has no in_shape; give in_shape=(K, P, Q), the spec.out_shape of the masker"
+            )
         shape = check_in_shape(stated, smallest_grid=1)
         _check_stem(stem, shape, body.tap_shapes[tap])
         names = list(body.parts)
@@ -210,11 +215,11 @@ class StemAdapter(Backbone):
 
     @property
     def stem(self) -> nn.Module:
-        """The new part, the one that is trained first."""
+        """The new part, which is trained first."""
         return self.parts[self.tap]
 
     def body_parameters(self) -> list[nn.Parameter]:
-        """Parameters that came from the body, the ones that are unfrozen later."""
+        """The parameters of the body, which are unfrozen later."""
         new = {id(parameter) for parameter in self.stem.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in new]
 
@@ -222,12 +227,12 @@ class StemAdapter(Backbone):
         """JSON-ready description of stem, body and tap.
 
         Raises:
-            InvalidInputError: the stem is none of `conv_stem`'s, so its arguments are not known.
+            InvalidInputError: the stem was not built by `conv_stem`, so its arguments are unknown.
         """
         if not isinstance(self.stem, ConvStem):
             raise InvalidInputError(
-                f"the stem is a {type(self.stem).__name__}, whose arguments are not known; "
-                "make it with conv_stem to save the network, or keep its state_dict yourself"
+                f"the stem is a {type(self.stem).__name__}, whose arguments are unknown; "
+                "build it with conv_stem to save the network, or save its state_dict yourself"
             )
         return {
             "stem": self.stem.config(),
@@ -237,12 +242,14 @@ class StemAdapter(Backbone):
         }
 
 
-def _check_stem(stem: nn.Module, in_shape: Shape3, wanted: Shape3) -> None:
+def _check_stem(stem: nn.Module, in_shape: Shape3, expected: Shape3) -> None:
     was_training = stem.training
     stem.eval()
     first = next(stem.parameters(), None)
     with torch.no_grad():
         out = stem(torch.zeros(1, *in_shape, device=None if first is None else first.device))
     stem.train(was_training)
-    if tuple(out.shape[1:]) != tuple(wanted):
-        raise ShapeError(f"the stem gives {tuple(out.shape[1:])}, the body's feature map is {tuple(wanted)}")
+    if tuple(out.shape[1:]) != tuple(expected):
+        raise ShapeError(
+            f"the output of the stem is {tuple(out.shape[1:])}, but the feature map of the body is {tuple(expected)}"
+        )

@@ -1,4 +1,4 @@
-"""Saving and loading networks: safetensors only (no pickle), the card in the file's header, strict on every tensor."""
+"""Saving and loading networks as safetensors files (no pickle) with the model card in the file header."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _CARD_KEY = "ppfr_card"
 
 
 def build_network(architecture: str, config: Mapping[str, Any], *, seed: int) -> Backbone:
-    """A network from the name and the arguments in a card; its first weights are drawn from `seed`.
+    """Build a network from the architecture and config of a card, with initial weights drawn from `seed`.
 
     Raises:
-        CheckpointError: unknown architecture, or arguments that it does not take.
+        CheckpointError: the architecture is unknown, or does not accept the arguments.
     """
     if architecture not in _ARCHITECTURES:
         raise CheckpointError(
-            f"architecture {architecture!r} is unknown; this version of ppfr has {', '.join(_ARCHITECTURES)}"
+            f"unknown architecture {architecture!r}; this version of ppfr has {', '.join(_ARCHITECTURES)}"
         )
     try:
         return _ARCHITECTURES[architecture](dict(config), seed)
     except (TypeError, KeyError) as error:
-        raise CheckpointError(f"the arguments given for {architecture} are not its own: {error}") from error
+        raise CheckpointError(f"{architecture} does not accept the given arguments: {error}") from error
 
 
 def card_for(
@@ -51,7 +51,7 @@ def card_for(
     may_have_seen: tuple[str, ...] = (),
     notes: str = "",
 ) -> ModelCard:
-    """The card of `network`: its architecture read off, the rest as given."""
+    """A card for `network`. Architecture and shapes are read from the network."""
     return ModelCard(
         name=name,
         architecture=type(network).__name__,
@@ -67,22 +67,24 @@ def card_for(
 
 
 def save_model(path: Path, network: Backbone, card: ModelCard) -> ModelCard:
-    """Write weights and card into one safetensors file, whole or not at all.
+    """Write weights and card to one safetensors file, atomically.
 
     Returns:
-        The card with the file's sha256.
+        The card with the sha256 of the file.
 
     Raises:
         InvalidInputError: the card describes another network, or the path does not end in .safetensors.
-        StorageError: the disk is full or the directory cannot be written.
+        StorageError: the disk is full or the directory is not writable.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InvalidInputError(f"{path.name} must end in .safetensors: weights are stored in no other format")
+        raise InvalidInputError(f"{path.name} must end in .safetensors, the only supported format")
     described = (card.architecture, json.dumps(dict(card.config), sort_keys=True))
     actual = (type(network).__name__, json.dumps(network.config(), sort_keys=True))
     if described != actual:
-        raise InvalidInputError(f"the card describes {described}, the network is {actual}; make the card with card_for")
+        raise InvalidInputError(
+            f"the card describes {described}, but the network is {actual}; create the card with card_for"
+        )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     unsigned = dataclasses.replace(card, sha256="")
     with write_atomically(path) as temporary:
@@ -91,27 +93,27 @@ def save_model(path: Path, network: Backbone, card: ModelCard) -> ModelCard:
 
 
 def load_model(path: Path) -> tuple[Backbone, ModelCard]:
-    """Read what `save_model` wrote; the network is on the CPU, in evaluation mode.
+    """Load a network that `save_model` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        MissingWeightsError: no such file.
-        CheckpointError: damaged, without a card, or its tensors are not those of the card's architecture.
+        MissingWeightsError: the file does not exist.
+        CheckpointError: the file is damaged, has no card, or its tensors do not match the architecture of the card.
     """
     path = Path(path)
     card = read_card(path)
     network = build_network(card.architecture, card.config, seed=0)
     if (network.dim, network.in_shape) != (card.dim, card.in_shape):
-        raise CheckpointError(f"the card of {path.name} contradicts itself: dim or in_shape are not its config's")
+        raise CheckpointError(f"the card of {path.name} contradicts itself: dim or in_shape differ from its config")
     load_tensors(network, read_tensors(path), path.name)
     return network.eval(), dataclasses.replace(card, sha256=sha256_of(path))
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a stored network, read from the file's header alone.
+    """The card of a saved network, read from the file header.
 
     Raises:
-        MissingWeightsError: no such file.
-        CheckpointError: damaged, or without a card.
+        MissingWeightsError: the file does not exist.
+        CheckpointError: the file is damaged, or has no card.
     """
     path = Path(path)
     _check_exists(path)
@@ -119,11 +121,13 @@ def read_card(path: Path) -> ModelCard:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_CARD_KEY)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error}); it is damaged or of another kind") from error
+        raise CheckpointError(
+            f"{path} is not a safetensors file ({error}); it is damaged or has another format"
+        ) from error
     if text is None:
         raise CheckpointError(
             f"{path} has no model card, so it was not written by save_model; "
-            "public networks are loaded by name (`ppfr models list`)"
+            "load pretrained networks by name (`ppfr models list`)"
         )
     return ModelCard.from_json(text)
 
@@ -132,21 +136,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file.
 
     Raises:
-        MissingWeightsError: no such file.
-        CheckpointError: damaged.
+        MissingWeightsError: the file does not exist.
+        CheckpointError: the file is damaged.
     """
     _check_exists(Path(path))
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error}); it is damaged or of another kind") from error
+        raise CheckpointError(
+            f"{path} is not a safetensors file ({error}); it is damaged or has another format"
+        ) from error
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copy `tensors` into `network`: every one is used, none is missing, each has its shape; else nothing is changed.
+    """Copy `tensors` into `network`. Names and shapes must match exactly; otherwise nothing is changed.
 
     Raises:
-        CheckpointError: a checkpoint of another model; lists what is missing, left over and mis-shaped.
+        CheckpointError: they do not match; lists tensors that are missing, left over or have another shape.
     """
     own = network.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -158,8 +164,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     ]
     if missing or left_over or misshaped:
         raise CheckpointError(
-            f"{what} is a checkpoint of another model than {type(network).__name__}: missing {shown(missing)}; "
-            f"left over {shown(left_over)}; mis-shaped {shown(misshaped)}. Check that file and network belong together"
+            f"{what} does not match {type(network).__name__}: missing {shown(missing)}; left over {shown(left_over)}; "
+            f"wrong shape {shown(misshaped)}. Check that the file belongs to this network"
         )
     network.load_state_dict(tensors)
 
@@ -169,7 +175,7 @@ def _check_exists(path: Path) -> None:
         raise MissingWeightsError(
             path.name,
             looked_in=[str(path.parent)],
-            remedy="Give the path of a network stored with save_model, or the name of a public one "
+            remedy="Give the path of a network that save_model wrote, or the name of a pretrained network "
             "(`ppfr models list`).",
         )
 

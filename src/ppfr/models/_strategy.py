@@ -1,4 +1,4 @@
-"""The strategy network of AdaMixUp: a masked batch -> one distribution over how many images to mix.
+"""The strategy network of AdaMixUp: masked batch -> one distribution over the number of images to mix.
 
 Shapes: `B` batch, `K P Q` the input's channels and grid, `C P Q` a feature map, `A` choices.
 """
@@ -21,39 +21,39 @@ _NUM_HALVINGS = 5
 
 
 class StrategyNetwork(nn.Module):
-    """ResNet-18 whose features are averaged over the whole batch before the last layer: one distribution a batch.
+    """ResNet-18 whose features are averaged over the batch before the last layer: one distribution per batch.
 
-    The batch is what is decided upon, so it counts as one row: the order of its images does not matter, and neither
-    does repeating all of them. The last layer starts at zero, so that the policy starts uniform whatever the batch and
-    the seed; the first step therefore moves only the last layer, every later one the whole network.
+    The decision concerns the whole batch, so the output does not depend on the order of its images, nor on repeating
+    all of them. The last layer is initialised with zeros, so the initial policy is uniform for every batch and seed.
+    The first step therefore changes only the last layer, and later steps change the whole network.
 
-    Which statistics BatchNorm uses is a matter of mode, as in any network:
+    BatchNorm uses these statistics:
 
-    - training mode, `forward`: those of the batch; the running ones move. For the strategy's own steps.
-    - training mode, `log_probabilities`: those of the batch; nothing moves. For drawing a choice between steps. It is
-      the very policy that a step then differentiates, as the policy gradient asks.
-    - evaluation mode, both: the running ones, which do not move.
+    - training mode, `forward`: batch statistics, and updates the running statistics. For the updates of the strategy.
+    - training mode, `log_probabilities`: batch statistics, without any update. For drawing a choice between updates. It
+      is the same policy that an update differentiates, as the policy gradient requires.
+    - evaluation mode, both: running statistics, without any update.
 
-    With the batch's own statistics a gain common to the whole batch cannot be seen; with the running ones it can.
+    With batch statistics, the output does not depend on a gain that all images of the batch share.
 
     Args:
-        in_shape: (K, P, Q) of one masked image (or of one crop), any number of channels, any grid from 7x7 up. It is
-            taken as it is, without scaling. Below 7x7 the stem would see more of its padding than of the image.
-        num_choices: A, the size of the candidate set; 2 or more.
-        width: channels of the first stage; 64 is ResNet-18, a smaller one is cheaper.
-        seed: of the first weights; the global generator is left as it was.
+        in_shape: (K, P, Q) of one masked image (or of one crop), any number of channels, any grid from 7x7 up. The
+            input is not scaled. Below 7x7 the stem would see more padding than image.
+        num_choices: A, the number of candidates; at least 2.
+        width: channels of the first stage; 64 is ResNet-18, smaller is cheaper.
+        seed: seeds the initial weights; the global generator is not changed.
 
     Raises:
-        ShapeError: `in_shape` is no (K, P, Q) of at least 7x7.
-        InvalidInputError: fewer than two choices, or width below 1.
+        ShapeError: `in_shape` is not (K, P, Q) with a grid of at least 7x7.
+        InvalidInputError: there are fewer than two choices, or width is below 1.
 
     Privacy:
-        It belongs to the owner's training side, sees only masked images and protects nobody by itself. The adversary is
-        taken to know it: an attack on AdaMixUp mixes with the shares that its choices had.
+        It is part of the training by the owner of the data, sees only masked images and gives no protection by itself.
+        The adversary is assumed to know it: an attack on AdaMixUp mixes with the same shares of choices.
 
     References:
         He et al. "Deep residual learning for image recognition", CVPR 2016 (18 layers, shortcuts of kind B); AdaMixUp,
-        arXiv 2403.10558, section 3; methods A.2.3. The zero start is ours: the paper states none.
+        arXiv 2403.10558, section 3; methods A.2.3. The zero initialisation is ours; the paper states none.
 
     Examples:
         >>> network = StrategyNetwork((36, 28, 28), 4, width=8, seed=1)
@@ -65,8 +65,8 @@ class StrategyNetwork(nn.Module):
         super().__init__()
         if num_choices < 2 or width < 1:
             raise InvalidInputError(
-                f"num_choices={num_choices}, width={width}: at least two choices and a positive width are allowed; "
-                "where there is one choice there is nothing to learn, so mix with a fixed number of images instead"
+                f"num_choices={num_choices}, width={width}: num_choices must be at least 2 and width at least 1; "
+                "with a single choice, mix a fixed number of images instead"
             )
         self.in_shape = check_in_shape(in_shape, smallest_grid=7)
         self.num_choices, self.width = num_choices, width
@@ -89,13 +89,13 @@ class StrategyNetwork(nn.Module):
         """(B, K, P, Q) -> log-probabilities of the choices, (A,), float32 also under autocast.
 
         Raises:
-            ShapeError: another shape than `in_shape`, no image at all, or, in training mode, so few that BatchNorm has
-                a single value a channel.
+            ShapeError: the shape is not `in_shape`, the batch is empty or, in training mode, so small that BatchNorm
+                has a single value per channel.
         """
-        check_shape(x_BKPQ, self.in_shape, "the strategy network's input")
+        check_shape(x_BKPQ, self.in_shape, "the input of the strategy network")
         self._check_batch(len(x_BKPQ))
         features_BCPQ = self.stages(self.stem(x_BKPQ))
-        # Disabled, or autocast would sum the batch and take the product in half precision.
+        # Disable autocast, which would compute the mean over the batch and the product in half precision.
         with torch.autocast(x_BKPQ.device.type, enabled=False):
             features_C = features_BCPQ.float().mean(dim=(0, 2, 3))
             logits_A = functional.linear(features_C, self.last.weight.float(), self.last.bias.float())
@@ -103,34 +103,34 @@ class StrategyNetwork(nn.Module):
 
     @torch.no_grad()
     def log_probabilities(self, x_BKPQ: Tensor) -> Tensor:
-        """What `forward` would give, without gradient and without moving a running statistic: for drawing a choice.
+        """The output of `forward` without gradients and without updating running statistics, to draw a choice.
 
         Returns:
-            (A,) float32 on the batch's device.
+            (A,) float32 on the device of the batch.
 
         Raises:
-            ShapeError: as for `forward`.
-            RangeError: a log-probability that is not finite, so that no choice can be drawn.
+            ShapeError: see `forward`.
+            RangeError: a log-probability is not finite, so no choice can be drawn.
         """
         with self._keeping_statistics():
             found_A = self(x_BKPQ)
         if not bool(torch.isfinite(found_A).all()):
             raise RangeError(
-                "the strategy network gives log-probabilities that are not finite: the masked batch holds such values, "
-                "or training diverged; check the masker's output, then lower the strategy's learning rate"
+                "the log-probabilities of the strategy network are not finite: the masked batch has such values, or "
+                "training diverged. Check the output of the masker, or lower the learning rate of the strategy"
             )
         return found_A
 
     def config(self) -> dict[str, Any]:
-        """JSON-ready constructor arguments, less the seed."""
+        """JSON-ready constructor arguments, without the seed."""
         return {"in_shape": list(self.in_shape), "num_choices": self.num_choices, "width": self.width}
 
     @contextlib.contextmanager
     def _keeping_statistics(self) -> Iterator[None]:
-        """Within the block a forward pass in training mode uses the batch's statistics and keeps no trace of them."""
+        """Within the block, a forward pass in training mode uses batch statistics without storing them."""
         norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         tracked = [norm.track_running_stats for norm in norms]
-        for norm in norms:  # in evaluation mode this changes nothing: the running statistics are used all the same
+        for norm in norms:  # no effect in evaluation mode, which uses the running statistics
             norm.track_running_stats = False
         try:
             yield
@@ -139,19 +139,20 @@ class StrategyNetwork(nn.Module):
                 norm.track_running_stats = was_tracked
 
     def _check_batch(self, num_images: int) -> None:
-        """Refuse what BatchNorm or the mean over the batch cannot take."""
+        """Reject a batch that is too small for BatchNorm or for the mean over the batch."""
         positions = 1
         for side in self.in_shape[1:]:
             positions *= -(-side // 2**_NUM_HALVINGS)
         if num_images < 1 or (self.training and num_images * positions < 2):
             raise ShapeError(
-                f"a batch of {num_images} image(s) of grid {self.in_shape[1]}x{self.in_shape[2]} gives the strategy "
-                f"network no statistics; give at least {2 if self.training else 1} (training batches have many)"
+                f"a batch of {num_images} image(s) with grid {self.in_shape[1]}x{self.in_shape[2]} is too small "
+                "for the "
+                f"statistics of the strategy network; give at least {2 if self.training else 1} images"
             )
 
 
 class BasicUnit(nn.Module):
-    """conv(stride)-BN-ReLU-conv-BN added to a shortcut, then ReLU.
+    """conv(stride)-BN-ReLU-conv-BN plus a shortcut, then ReLU.
 
     The shortcut is the input, or a strided 1x1 convolution with BatchNorm where the shape changes.
     """
@@ -177,7 +178,7 @@ class BasicUnit(nn.Module):
 
 
 def _stages(width: int) -> list[nn.Module]:
-    """Four stages of basic units; every stage but the first starts with stride 2."""
+    """Four stages of basic units; every stage except the first starts with stride 2."""
     stages: list[nn.Module] = []
     before = width
     for number, num_units in enumerate(_UNITS):
