@@ -151,7 +151,7 @@ def test_adaptive_mixing_wraps_an_identical_recogniser_task() -> None:
 
 
 def test_adaptive_mixing_rejects_single_candidate() -> None:
-    with pytest.raises(InvalidInputError, match="mix with a fixed number of images"):
+    with pytest.raises(InvalidInputError, match="mix a fixed number of images"):
         strategy(AdaptiveMixing(candidates=(3,))).build(PpfrFd(secret=SECRET), num_classes=4, seed=3)
 
 
