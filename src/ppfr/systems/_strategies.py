@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -62,26 +63,32 @@ HEADS: Mapping[str, Callable[..., MarginHead]] = MappingProxyType(
 _OWN_LICENCE = "as the training data and the pretrained parts allow: see training_data"
 
 
-class TrainingStrategy(Protocol):
-    """Trains a recogniser of masked images."""
+class TrainingStrategy(ABC):
+    """Trains a recogniser of masked images. Subclasses are frozen dataclasses whose fields are the configuration.
+
+    Attributes:
+        plan: epochs, schedule and precision.
+        mixing: how images are mixed with each other, or None.
+    """
+
+    plan: Plan
+    mixing: Mixing | None
 
     @property
-    def plan(self) -> Plan:
-        """Epochs, schedule and precision."""
-        ...
+    @abstractmethod
+    def description(self) -> str:
+        """How the recogniser was trained, for the name in its model card."""
 
-    @property
-    def mixing(self) -> Mixing | None:
-        """How images are mixed with each other, or None."""
-        ...
-
+    @abstractmethod
     def cards(self) -> tuple[ModelCard, ...]:
         """Cards of the pretrained networks that the strategy uses, available before training."""
-        ...
 
+    @abstractmethod
     def build(self, masker: ImageMasker, *, num_classes: int, seed: int) -> tuple[TrainingTask, Backbone]:
         """The training task and its recognition network. Deterministic in the arguments."""
-        ...
+
+    def prepare(self, task: TrainingTask, images: ImageSet) -> None:  # noqa: B027 (an optional hook)
+        """Set initial weights of the task from the training images. Does nothing by default."""
 
     def train(
         self,
@@ -107,11 +114,37 @@ class TrainingStrategy(Protocol):
         Returns:
             The system and the record of the run.
         """
-        ...
+        check_batch(self.mixing, self.plan.batch_size // max(1, options.num_devices))
+        num_classes = len(set(images.subject_ids))
+        task, network = self.build(masker, num_classes=num_classes, seed=seed)
+        rebuild = None
+        if options.num_devices > 1 and masker.spec.is_keyed:
+            # A keyed masker cannot be pickled, so each process builds its own. Only the pipe carries the secret.
+            rebuild = functools.partial(
+                _rebuild,
+                self,
+                name=masker.name,
+                config=dict(masker.public_config()),
+                arrays=dict(masker.public_arrays()),
+                secret=secret,
+                num_classes=num_classes,
+                seed=seed,
+            )
+        record = fit(
+            task,
+            images,
+            plan=self.plan,
+            seed=derive_seed(seed, "fit"),
+            options=options,
+            with_tensorboard=with_tensorboard,
+            rebuild=rebuild,
+            prepare=functools.partial(self.prepare, task, images),
+        )
+        return _system(masker, network, images, description=self.description, pretrained=self.cards()), record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FromScratch:
+class FromScratch(TrainingStrategy):
     """Train a new network with a margin head on labels.
 
     Attributes:
@@ -141,6 +174,11 @@ class FromScratch:
         _check_name(NETWORKS, self.network, "network")
         _check_name(HEADS, self.head, "head")
 
+    @property
+    def description(self) -> str:
+        """See `TrainingStrategy`."""
+        return "trained from scratch"
+
     def cards(self) -> tuple[ModelCard, ...]:
         """Empty: the network is not pretrained."""
         return ()
@@ -152,31 +190,9 @@ class FromScratch:
         task = MarginTask(masker, network, head, mixer=fixed_mixer(self.mixing), optimizer=self.optimizer)
         return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
-    def train(
-        self,
-        masker: ImageMasker,
-        images: ImageSet,
-        *,
-        seed: int,
-        options: RunOptions,
-        secret: bytes | None = None,
-        with_tensorboard: bool = False,
-    ) -> tuple[MaskedSystem, FitRecord]:
-        """See `TrainingStrategy`."""
-        return _train(
-            self,
-            masker,
-            images,
-            seed=seed,
-            options=options,
-            secret=secret,
-            with_tensorboard=with_tensorboard,
-            description="trained from scratch",
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distillation:
+class Distillation(TrainingStrategy):
     """Train a new network on the embeddings, and optionally features, of a frozen pretrained recogniser.
 
     Attributes:
@@ -204,6 +220,11 @@ class Distillation:
         _check_name(PRETRAINED, self.teacher, "pretrained network")
         _check_name(NETWORKS, self.network, "network")
 
+    @property
+    def description(self) -> str:
+        """See `TrainingStrategy`."""
+        return f"distilled from {self.teacher}"
+
     def cards(self) -> tuple[ModelCard, ...]:
         """The card of the teacher."""
         return (PRETRAINED[self.teacher].card,)
@@ -224,31 +245,9 @@ class Distillation:
         )
         return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
-    def train(
-        self,
-        masker: ImageMasker,
-        images: ImageSet,
-        *,
-        seed: int,
-        options: RunOptions,
-        secret: bytes | None = None,
-        with_tensorboard: bool = False,
-    ) -> tuple[MaskedSystem, FitRecord]:
-        """See `TrainingStrategy`."""
-        return _train(
-            self,
-            masker,
-            images,
-            seed=seed,
-            options=options,
-            secret=secret,
-            with_tensorboard=with_tensorboard,
-            description=f"distilled from {self.teacher}",
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTuning:
+class FineTuning(TrainingStrategy):
     """Give a pretrained recogniser a new stem for masked images, then train stem and body.
 
     This strategy suits small training sets.
@@ -300,6 +299,11 @@ class FineTuning:
         if self.head is not None:
             _check_name(HEADS, self.head, "head")
 
+    @property
+    def description(self) -> str:
+        """See `TrainingStrategy`."""
+        return f"fine-tuned from {self.teacher}"
+
     def cards(self) -> tuple[ModelCard, ...]:
         """The card of the teacher."""
         return (PRETRAINED[self.teacher].card,)
@@ -335,36 +339,12 @@ class FineTuning:
         )
         return with_adaptive_mixing(task, self.mixing, masker, seed=seed), network
 
-    def train(
-        self,
-        masker: ImageMasker,
-        images: ImageSet,
-        *,
-        seed: int,
-        options: RunOptions,
-        secret: bytes | None = None,
-        with_tensorboard: bool = False,
-    ) -> tuple[MaskedSystem, FitRecord]:
-        """See `TrainingStrategy`."""
-
-        def initialise_head(task: TrainingTask) -> None:
-            inner = task.recogniser if isinstance(task, AdaptiveMixingTask) else task
-            assert isinstance(inner, FineTuningTask)
-            if inner.head is not None:
-                inner.head.weight_CD.data.copy_(class_centres(inner.teacher, images))
-
-        description = f"fine-tuned from {self.teacher}"
-        return _train(
-            self,
-            masker,
-            images,
-            seed=seed,
-            options=options,
-            secret=secret,
-            with_tensorboard=with_tensorboard,
-            description=description,
-            prepare=initialise_head,
-        )
+    def prepare(self, task: TrainingTask, images: ImageSet) -> None:
+        """Initialise the class centres of the head, if any, with the mean embeddings of the teacher."""
+        inner = task.recogniser if isinstance(task, AdaptiveMixingTask) else task
+        assert isinstance(inner, FineTuningTask)
+        if inner.head is not None:
+            inner.head.weight_CD.data.copy_(class_centres(inner.teacher, images))
 
 
 def _check_name(catalogue: Mapping[str, Any], name: str, what: str) -> None:
@@ -381,47 +361,6 @@ def _new_head(name: str, num_classes: int, dim: int, *, scale: float, margin: fl
     options = {} if margin is None else {"margin": margin}
     head: MarginHead = HEADS[name](num_classes, dim, scale=scale, seed=derive_seed(seed, "head"), **options)
     return head
-
-
-def _train(
-    strategy: TrainingStrategy,
-    masker: ImageMasker,
-    images: ImageSet,
-    *,
-    seed: int,
-    options: RunOptions,
-    secret: bytes | None,
-    with_tensorboard: bool,
-    description: str,
-    prepare: Callable[[TrainingTask], None] | None = None,
-) -> tuple[MaskedSystem, FitRecord]:
-    check_batch(strategy.mixing, strategy.plan.batch_size // max(1, options.num_devices))
-    num_classes = len(set(images.subject_ids))
-    task, network = strategy.build(masker, num_classes=num_classes, seed=seed)
-    rebuild = None
-    if options.num_devices > 1 and masker.spec.is_keyed:
-        # A keyed masker cannot be pickled, so each process builds its own. The secret is sent only through the pipe.
-        rebuild = functools.partial(
-            _rebuild,
-            strategy,
-            name=masker.name,
-            config=dict(masker.public_config()),
-            arrays=dict(masker.public_arrays()),
-            secret=secret,
-            num_classes=num_classes,
-            seed=seed,
-        )
-    record = fit(
-        task,
-        images,
-        plan=strategy.plan,
-        seed=derive_seed(seed, "fit"),
-        options=options,
-        with_tensorboard=with_tensorboard,
-        rebuild=rebuild,
-        prepare=None if prepare is None else functools.partial(prepare, task),
-    )
-    return _system(masker, network, images, description=description, pretrained=strategy.cards()), record
 
 
 def _rebuild(
