@@ -11,11 +11,11 @@ PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
 PPFR_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
 export PPFR_DATA PPFR_WEIGHTS
 
-.PHONY: setup demo test lint type arch docs bench check clean
+.PHONY: setup demo test test-all lint type arch docs bench check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,8 +31,11 @@ setup: $(VENV)/.dev  ## environment with everything that developers need
 demo: $(VENV)/.runtime  ## environment + the main job on synthetic faces; opens nothing, prints where the report is
 	$(BIN)/ppfr demo --out runs/demo --resume
 
-test: $(VENV)/.dev  ## environment + tests and doctests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+test: $(VENV)/.dev  ## environment + fast tests and doctests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow" --durations=15
+
+test-all: $(VENV)/.dev  ## every test and doctest, with coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=15 --cov=ppfr --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## ruff: format and rules
 	$(BIN)/ruff format --check .
@@ -56,7 +59,7 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_parties.py --json benchmarks/secure_parties.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_backends.py --json benchmarks/secure_backends.json
 
-check: lint type arch docs test  ## what CI runs
+check: lint type arch docs test-all  ## what CI runs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site

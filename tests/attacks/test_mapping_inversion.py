@@ -84,6 +84,7 @@ def test_gradients_are_the_objectives(compression):
     assert objective(rows[0])[0] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_compression_recovers_more_from_heavy_tails():
     rows = unit_rows(NUM)
     scheme = IdentityMapping(dim=DIM, overlap=4)

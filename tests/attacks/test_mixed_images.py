@@ -68,6 +68,7 @@ def test_an_attack_without_signs_says_the_same_whatever_the_coins(few, victims):
     assert not torch.equal(*recovered[False])
 
 
+@pytest.mark.slow
 def test_instahide_is_recovered_by_magnitudes_where_signs_mislead(public, victims):
     """The same network, data and steps: with signs it learns no more than the mean face, without them it sees."""
     faces = victims.tensor()

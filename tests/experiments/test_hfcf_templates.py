@@ -1,4 +1,4 @@
-"""The experiments on identity-specific mapping run from end to end through the command line, and build on real faces."""
+"""The experiments on identity-specific mapping run end to end on the command line, and build on real faces."""
 
 from __future__ import annotations
 

@@ -125,6 +125,7 @@ def noisy_ends(eps: float, *, num: int = 50_000, seed: int = 1) -> tuple[np.ndar
     return found[0], found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.5, 2.0])
 def test_the_measured_privacy_loss_stays_under_eps(eps: float, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.65 * eps < worst_loss(*noisy_ends(eps)) <= eps

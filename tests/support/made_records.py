@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ppfr.core import Record, check_record
+from ppfr import evaluation
+from ppfr.core import Record, check_record, kind_of, row_schema
 
 Json = dict[str, Any]
+ROW_TYPES = {kind_of(value): value for name, value in vars(evaluation).items() if name.endswith("Row")}
 
 
 def estimate(value: float, spread: float = 0.01, *, n: int = 6000, caveat: str = "") -> Json:
@@ -238,7 +240,7 @@ class Builder:
             "comparisons": [],
             "attacks": self.attacks,
             "results": self.results,
-            "schemas": {kind: {} for kind in self.results},
+            "schemas": {kind: dict(row_schema(ROW_TYPES[kind])) for kind in self.results},
             "stages": [stage("train/unprotected", "Train Unprotected"), stage("train/ppfr-fd", "Train PPFR-FD")],
         }
         check_record(made)

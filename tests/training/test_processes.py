@@ -19,6 +19,7 @@ def _fit(task, run_dir, **options):
     return run_fit(task, run_dir, plan=PLAN, **options)
 
 
+@pytest.mark.slow
 def test_ranks_partition_the_batch_of_a_single_process():
     one = BatchSource(ToyImages(), plan=PLAN, seed=4)
     ranks = [BatchSource(ToyImages(), plan=PLAN, seed=4, rank=rank, num_ranks=2) for rank in range(2)]
