@@ -1,63 +1,62 @@
-"""Checksummed download with progress and resume, on the standard library's HTTP client."""
+"""Checksummed download with retries and resume, by pooch."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import shutil
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ppfr.assets._assets import Asset, sha256_of, verify_asset
-from ppfr.core import ChecksumError, MissingAssetError, StorageError
+import filelock
 
-_CHUNK_BYTES = 1 << 18
+from ppfr.assets._assets import Asset, verify_asset
+from ppfr.core import ChecksumError, MissingAssetError, PpfrError, StorageError
+
+if TYPE_CHECKING:
+    import requests
+
+_CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 30.0
 _USER_AGENT = "ppfr (asset download)"
-_RANGE_NOT_SATISFIABLE = 416
-
-Advance = Callable[[int, int | None], None]
-"""Called with (bytes on disk so far, bytes in all or None if the server does not say)."""
+_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, 206, 416, 429, 500
 
 
-class _SourceError(Exception):
-    """One source failed; `is_final` means that asking it again is pointless."""
+class _FinalSourceError(Exception):
+    """A source cannot serve the asset, and another attempt would give the same answer."""
 
-    def __init__(self, reason: str, *, is_final: bool) -> None:
-        self.is_final = is_final
-        super().__init__(reason)
+
+class _WrongBytesError(Exception):
+    """A complete transfer had another checksum, so that another attempt is pointless."""
 
 
 def fetch(
     asset: Asset,
     into: Path,
     *,
-    progress: bool | Advance = False,
+    progress: bool = False,
     attempts: int = 4,
-    pause_s: float = 1.0,
-    remedy: str = "Check the network, or fetch the file by hand, put it there, and run the command again.",
+    remedy: str = "Check the network, or download the file by hand, put it there, and run the command again.",
 ) -> Path:
     """Download an asset unless it is already there, and check its bytes.
 
-    A broken transfer is taken up where it stopped, now and in a later call: the received part stays beside the target
-    as `.NAME.part`. The target itself appears only whole and verified. A server without ranges is read from the start.
+    An interrupted transfer is resumed, in this call and in later calls: the received part stays beside the target as
+    `.NAME.part`. The target appears only when it is complete and verified. If the server does not support ranges, the
+    transfer starts again.
 
     Args:
-        asset: what to get.
-        into: directory; the file is `into / asset.name`. Made if absent.
-        progress: True draws a bar on standard error; a callable receives (bytes so far, bytes in all or None).
-        attempts: how often each source is asked before the next one.
-        pause_s: pause before asking again; doubles each time.
-        remedy: what the message advises if no source serves it.
+        asset: what to download.
+        into: directory; the file is `into / asset.name`. Created if absent.
+        progress: draw a progress bar on standard error.
+        attempts: number of attempts per source, with pauses of 1, 2, 3, ... seconds between them.
+        remedy: advice in the error message if no source serves the asset.
 
     Raises:
-        MissingAssetError: no source served it; says what each answered.
-        ChecksumError: the bytes are not the ones known; nothing is kept.
-        StorageError: the disk is full or `into` cannot be written; nothing half-written is kept.
+        MissingAssetError: no source served the asset; the message lists the answer of each source.
+        ChecksumError: the bytes differ from the known ones; nothing is kept.
+        StorageError: the disk is full, `into` is not writable, or another process downloads the same file. A part
+            that could not be written is removed.
     """
     target = Path(into) / asset.name
     if target.is_file():
@@ -66,47 +65,48 @@ def fetch(
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _single_writer(part), _shown(asset, progress) as advance:
-            _fetch_part(asset, part, advance, attempts=attempts, pause_s=pause_s, remedy=remedy)
-            part.replace(target)
+        with _single_writer(part):
+            _fetch_from_sources(asset, target, part, progress=progress, attempts=attempts, remedy=remedy)
     except OSError as error:
-        if isinstance(error, MissingAssetError):
+        if isinstance(error, PpfrError):
             raise
         part.unlink(missing_ok=True)
         raise StorageError(
-            f"could not write {target}: {error.strerror or error}; free space or choose another directory."
-            " Nothing half-written was kept"
+            f"Could not write {target}: {error.strerror or error}. Free space or choose another directory."
+            " No partial file was kept."
         ) from error
     verify_asset(asset, target)
     return target
 
 
-def _fetch_part(asset: Asset, part: Path, advance: Advance, *, attempts: int, pause_s: float, remedy: str) -> None:
-    """Fill `part` with verified bytes from the first source that serves them."""
+def _fetch_from_sources(asset: Asset, target: Path, part: Path, *, progress: bool, attempts: int, remedy: str) -> None:
+    """Place the verified file at `target` from the first source that serves it."""
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("ERROR")  # its messages repeat ours on standard error
     answers: list[str] = []
     mismatch: ChecksumError | None = None
     for url in asset.urls:
-        for attempt in range(attempts):
-            resumed_at = part.stat().st_size if part.is_file() else 0
-            try:
-                _receive(url, part, asset, advance)
-            except _SourceError as error:
-                answers.append(f"{url} ({error})")
-                if error.is_final:
-                    break
-                if attempt + 1 < attempts:
-                    time.sleep(pause_s * 2**attempt)
-                continue
-            found = sha256_of(part)
-            if found == asset.sha256:
-                return
-            part.unlink()
+        source = pooch.create(
+            path=target.parent,
+            base_url="",
+            registry={target.name: asset.sha256},
+            urls={target.name: url},
+            retry_if_failed=attempts - 1,
+        )
+        try:
+            source.fetch(target.name, downloader=_ResumingDownloader(asset, part, progress=progress))
+            return
+        except (_FinalSourceError, requests.exceptions.RequestException) as error:
+            answers.append(f"{url} ({_reason(error)})")
+        except (_WrongBytesError, ValueError) as error:  # a ValueError is pooch's, at the last attempt
             mismatch = ChecksumError(
-                f"{url} served bytes with sha256 {found}, but {asset.name} is known as {asset.sha256}; the download was"
-                " removed. The source changed or the connection is tampered with: do not use it; get the file elsewhere"
+                f"{url} served bytes whose sha256 is not that of {asset.name}, {asset.sha256}. The download was"
+                " removed. The source changed or the connection is not trustworthy: do not use it; get the file from"
+                " another source."
             )
-            if resumed_at == 0:  # after a resume the old part may be to blame: ask once more from the start
-                break
+            mismatch.__cause__ = error
     if mismatch is not None:
         raise mismatch
     by_hand = f" {asset.note}" if asset.note else ""
@@ -114,126 +114,139 @@ def _fetch_part(asset: Asset, part: Path, advance: Advance, *, attempts: int, pa
     raise MissingAssetError(asset.name, looked_in=places, remedy=remedy + by_hand, sha256=asset.sha256)
 
 
-def _receive(url: str, part: Path, asset: Asset, advance: Advance) -> None:
-    """Append to `part` what the source serves from its end on, to the last byte."""
-    start = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (Asset allows http and https only)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            continues = response.status == http.client.PARTIAL_CONTENT and _range_start(response) == start
-            if start and not continues:
-                start = 0
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdigit() else None
-            _refuse_if_too_large(asset, total, part, start)
-            received = _copy(response, part, asset, advance, start=start, total=total)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == _RANGE_NOT_SATISFIABLE and start:
-            _settle_refused_range(part, asset)
-            return
-        is_final = error.code < http.client.INTERNAL_SERVER_ERROR and error.code != http.client.TOO_MANY_REQUESTS
-        raise _SourceError(f"HTTP {error.code} {error.reason}", is_final=is_final) from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _SourceError(f"{getattr(error, 'reason', error)}", is_final=False) from error
-    if total is not None and received < total:
-        raise _SourceError(f"the transfer stopped after {received} of {total} bytes", is_final=False)
+def _reason(error: Exception) -> str:
+    """What went wrong at a source, in a few words."""
+    if isinstance(error, _FinalSourceError):
+        return str(error)
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {response.reason}"
+    while error.__context__ is not None:  # requests wraps urllib3, which wraps the operating system's error
+        error = error.__context__  # type: ignore[assignment]
+    return str(error)
 
 
-def _settle_refused_range(part: Path, asset: Asset) -> None:
-    """The server has nothing after our part: it is whole, or it is of another version and is dropped."""
-    if sha256_of(part) != asset.sha256:
-        part.unlink()
-        raise _SourceError("the kept part does not belong to what is served", is_final=False)
+class _ResumingDownloader:
+    """A pooch downloader that appends to a part file, which a later attempt continues.
 
+    pooch calls it once per attempt with a temporary path. It retries after a `RequestException` or a wrong checksum.
+    """
 
-def _range_start(response: http.client.HTTPResponse) -> int | None:
-    """First byte of a `Content-Range: bytes 100-199/200`."""
-    words = response.headers.get("Content-Range", "").replace("bytes", "").strip().split("-")
-    return int(words[0]) if words[0].isdigit() else None
+    def __init__(self, asset: Asset, part: Path, *, progress: bool) -> None:
+        self._asset, self._part, self._progress = asset, part, progress
+        self._served_wrong_bytes = False
 
+    def __call__(self, url: str, output_file: str, source: Any) -> None:
+        import requests
+        from pooch import HTTPDownloader
 
-def _refuse_if_too_large(asset: Asset, total: int | None, part: Path, start: int) -> None:
-    if total is None:
-        return
-    if asset.size_bytes is not None and total != asset.size_bytes:
+        if self._served_wrong_bytes:
+            raise _WrongBytesError
+        start = self._part.stat().st_size if self._part.is_file() else 0
+        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
         if start:
-            part.unlink(missing_ok=True)
-        raise _SourceError(f"serves {total} bytes where {asset.size_bytes} are known", is_final=not start)
-    free = shutil.disk_usage(part.parent).free
-    if total - start > free:
-        raise OSError(errno.ENOSPC, f"{total - start} bytes are needed, {free} are free")
+            headers["Range"] = f"bytes={start}-"
+        try:
+            with self._part.open("ab") as file, self._bar() as bar:
+                body = _Body(file, self._asset, start)
+                download = HTTPDownloader(
+                    progressbar=bar,
+                    chunk_size=_CHUNK_BYTES,
+                    timeout=_TIMEOUT_S,
+                    headers=headers,
+                    hooks={"response": body.begin},
+                )
+                download(url, body, source)
+        except requests.exceptions.HTTPError as error:
+            code = error.response.status_code if error.response is not None else 0
+            if code == _RANGE_NOT_SATISFIABLE and start:
+                # The part is complete, or it belongs to other bytes; pooch compares checksums and retries.
+                self._part.replace(output_file)
+                return
+            self._drop_empty_part()
+            if code < _SERVER_ERROR and code != _TOO_MANY_REQUESTS:
+                raise _FinalSourceError(_reason(error)) from error
+            raise
+        except BaseException:
+            self._drop_empty_part()
+            raise
+        self._served_wrong_bytes = body.start == 0  # true if pooch calls again; a resumed part may be of another file
+        self._part.replace(output_file)
+
+    def _drop_empty_part(self) -> None:
+        if self._part.is_file() and not self._part.stat().st_size:
+            self._part.unlink()
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[Any]:
+        if not self._progress:
+            yield False
+            return
+        from tqdm import tqdm
+
+        total = self._asset.size_bytes or _CHUNK_BYTES  # until the server states it
+        with tqdm(desc=self._asset.name, total=total, unit="B", unit_scale=True, ncols=79) as bar:
+            yield bar
 
 
-def _copy(
-    response: http.client.HTTPResponse, part: Path, asset: Asset, advance: Advance, *, start: int, total: int | None
-) -> int:
-    """Write the body after the first `start` bytes of `part`; the number of bytes then in `part`."""
-    limit = asset.size_bytes if asset.size_bytes is not None else total
-    received = start
-    with part.open("ab" if start else "wb") as file:
-        advance(received, total)
-        while chunk := _read(response):
-            received += len(chunk)
-            if limit is not None and received > limit:
-                raise _SourceError(f"serves more than the {limit} bytes announced", is_final=True)
-            file.write(chunk)
-            advance(received, total)
-    return received
+class _Body:
+    """The part file while a response is written to it; refuses responses of a wrong size before and while writing."""
+
+    def __init__(self, file: BinaryIO, asset: Asset, start: int) -> None:
+        self._file, self._asset, self.start = file, asset, start
+
+    def begin(self, response: requests.Response, **_: object) -> None:
+        """Prepare for a response: check its size, and start from the beginning if it does not continue the part."""
+        import requests
+
+        if response.status_code not in {_OK, _PARTIAL_CONTENT}:
+            return
+        if self.start and not (response.status_code == _PARTIAL_CONTENT and _range_start(response) == self.start):
+            self._file.truncate(0)
+            self.start = 0
+        length = response.headers.get("Content-Length", "")
+        if not length.isdigit():
+            return
+        total = self.start + int(length)
+        if self._asset.size_bytes is not None and total != self._asset.size_bytes:
+            reason = f"serves {total} bytes instead of {self._asset.size_bytes}"
+            if self.start:  # the part may be the reason
+                self._file.truncate(0)
+                raise requests.exceptions.ContentDecodingError(reason)
+            raise _FinalSourceError(reason)
+        free = shutil.disk_usage(Path(self._file.name).parent).free
+        if int(length) > free:
+            raise OSError(errno.ENOSPC, f"{length} bytes are needed, {free} are free")
+
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk."""
+        limit = self._asset.size_bytes
+        if limit is not None and self._file.tell() + len(chunk) > limit:
+            raise _FinalSourceError(f"serves more than {limit} bytes")
+        self._file.write(chunk)
+
+    def flush(self) -> None:
+        """Write buffered bytes to the file."""
+        self._file.flush()
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
-    """A piece of the body; a broken connection ends it early, which the caller sees from the count."""
-    try:
-        return response.read(_CHUNK_BYTES)
-    except http.client.IncompleteRead as error:
-        return error.partial
-    except (TimeoutError, ConnectionError) as error:
-        raise _SourceError(f"the connection broke: {error}", is_final=False) from error
+def _range_start(response: requests.Response) -> int | None:
+    """First byte of a `Content-Range: bytes 100-199/200`."""
+    first = response.headers.get("Content-Range", "").replace("bytes", "").strip().split("-")[0]
+    return int(first) if first.isdigit() else None
 
 
 @contextlib.contextmanager
 def _single_writer(part: Path) -> Iterator[None]:
     """Hold a lock beside `part`, so that two processes never append to the same file."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: the checksum still refuses a mixed file
-        yield
-        return
     lock = part.with_name(f"{part.name}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(f"another process is downloading {part.name[1:-5]} here; wait for it to end") from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _shown(asset: Asset, progress: bool | Advance) -> Iterator[Advance]:
-    """Turn the `progress` argument into the callable that is told of each piece."""
-    if callable(progress):
-        yield progress
-        return
-    if not progress:
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(asset.name, total=asset.size_bytes)
-        yield lambda done, total: bar.update(task, completed=done, total=total or asset.size_bytes)
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except filelock.Timeout as error:
+        raise StorageError(
+            f"Another process is downloading {part.name[1:-5]} to {part.parent}. Wait for it to end."
+        ) from error
