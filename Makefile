@@ -37,9 +37,10 @@ test: $(VENV)/.dev  ## environment + fast tests and doctests
 test-all: $(VENV)/.dev  ## every test and doctest, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=15 --cov=ppfr --cov-report=term:skip-covered
 
-lint: $(VENV)/.dev  ## ruff: format and rules
+lint: $(VENV)/.dev  ## ruff: format and rules; codespell: spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 
 type: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
