@@ -15,7 +15,7 @@ from ppfr.core import InvalidInputError, MissingAssetError, RunOptions, check_re
 from ppfr.evaluation import Experiment, Session, System, Verification
 from ppfr.evaluation._workspace import Workspace
 from ppfr.evaluation.measures._image_attacks import _seen_through, _trains_on
-from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
+from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.adamixup._tables import BUDGETS
 from ppfr.masking import MixedMasker
 from ppfr.workflows import run_named_experiment
@@ -140,7 +140,7 @@ def test_every_row_trains_alike_but_for_its_mixing(tables: dict[str, Experiment]
 def test_every_preset_has_a_budget_for_every_attack() -> None:
     assert tuple(BUDGETS) == PRESETS
     for budget in BUDGETS.values():
-        assert set(budget.attack_epochs) == set(budget.attack_options) == set(ATTACK_LABELS)
+        assert all(budget.attack_preset in kind.sizes for kind in IMAGE_ATTACKS.values())
 
 
 # Figures of its authors
@@ -175,7 +175,7 @@ def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experime
 def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
     experiment = tables["2"]
     assert attacks_of(tables["1"]) == attacks_of(tables["3"]) == []
-    assert len(attacks_of(experiment)) == len(experiment.systems) * len(ATTACK_LABELS)
+    assert len(attacks_of(experiment)) == len(experiment.systems) * len(IMAGE_ATTACKS)
     for plan in attacks_of(experiment):
         attack: Any = plan.make(RunOptions(run_dir=tmp_path, device="cpu"))
         assert attack.needs == plan.granted
@@ -185,7 +185,9 @@ def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str
         roles = {"arcface": "positive control", "constant": "negative control"}
         assert plan.role == roles.get(plan.system, "attack")
     assert {(plan.system, plan.label) for plan in attacks_of(experiment)} == {
-        (system.name, label) for system in experiment.systems for label in ATTACK_LABELS.values()
+        (system.name, label)
+        for system in experiment.systems
+        for label in (kind.title for kind in IMAGE_ATTACKS.values())
     }
 
 

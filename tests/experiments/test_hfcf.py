@@ -12,7 +12,7 @@ import pytest
 
 from ppfr.core import MissingAssetError, check_record
 from ppfr.evaluation import Experiment, ImageAttacks
-from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
+from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._ablation import BUDGETS
 from ppfr.masking import Dctdp, Hfcf, NoisyFrontEnd, Sensitivities
 from ppfr.workflows import run_experiment
@@ -101,7 +101,7 @@ def test_each_question_changes_one_thing(experiment: Experiment) -> None:
 def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone(experiment: Experiment) -> None:
     attacked = {(plan.system, plan.label) for plan in attacks_of(experiment)}
     names = {system.name for system in experiment.systems} - UNATTACKED
-    assert attacked == {(name, label) for name in names for label in ATTACK_LABELS.values()}
+    assert attacked == {(name, label) for name in names for label in (kind.title for kind in IMAGE_ATTACKS.values())}
     roles = {"unprotected": "positive control", "constant": "negative control"}
     assert all(plan.role == roles.get(plan.system, "attack") for plan in attacks_of(experiment))
 

@@ -9,7 +9,7 @@ import pytest
 
 from ppfr.core import CheckpointError, check_record
 from ppfr.evaluation import ImageAttacks, Verification
-from ppfr.experiments import ATTACK_LABELS, EXPERIMENTS, PRESETS, ExperimentContext
+from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
 from ppfr.workflows import _run as jobs
 from ppfr.workflows import list_experiments, run_named_experiment
@@ -23,7 +23,7 @@ def test_every_recipe_says_what_it_is_and_has_every_preset() -> None:
     for budgets in (DEMO_BUDGETS, REAL_BUDGETS):
         assert tuple(budgets) == PRESETS
         for budget in budgets.values():
-            assert set(budget.attack_epochs) == set(budget.attack_options) == set(ATTACK_LABELS)
+            assert all(budget.attack_preset in kind.sizes for kind in IMAGE_ATTACKS.values())
 
 
 def check(experiment: object, name: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, num_parameters, weights_drawn_from
+from ppfr.attacks._presets import presets
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, derive_seed
 from ppfr.training import Batch, OptimizerGroup
@@ -42,6 +43,13 @@ class ConditionalGan(TrainedAttack):
         Isola et al. 2017 (pix2pix); PPFR-FD (AAAI 2022) and AdaMixUp attack with "masked data + noise, target
         original". Deviations are listed in docs/methods/conditional-gan.md.
     """
+
+    slug, title = "cgan", "Conditional GAN"
+    sizes = presets(
+        small={"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},
+        wide={"width": 64, "max_width": 512, "discriminator_width": 64},
+        epochs={"fast-test": 1, "demo": 1, "laptop": 2, "paper": 20, "paper-long": 50, "paper-synthetic": 40},
+    )
 
     def __init__(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 from torch import nn
 from torch.nn import functional
 
+from ppfr.attacks._presets import presets
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, ShapeError, derive_seed
 from ppfr.models import Backbone, MobileFaceNet, ModelCard, StemAdapter, conv_stem
@@ -53,6 +54,21 @@ class IdentityLinkage(TrainedAttack):
         FaceLinkGen: loss 1 - cos(student(mask), teacher(face)). Deviations are listed in
         docs/methods/identity-linkage.md.
     """
+
+    slug, title = "linkage", "Identity linkage"
+    sizes = presets(
+        small={"stem_width": 16, "stem_depth": 1, "num_deployments": 1},
+        demo={"stem_width": 48, "stem_depth": 1},
+        laptop={"stem_depth": 2},
+        wide={"stem_width": 128, "stem_depth": 6},
+        epochs={"fast-test": 1, "demo": 3, "laptop": 2, "paper": 10, "paper-long": 24, "paper-synthetic": 40},
+    )
+    estimates_embeddings = True
+
+    @classmethod
+    def with_teacher(cls, teacher: Backbone, card: ModelCard, **options: Any) -> Self:
+        """The attack with this recogniser as its teacher."""
+        return cls(teacher, teacher_card=card, **options)
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from ppfr.attacks._alignment import AlignedDeployments, ChannelAlignment, apply_matrix
 from ppfr.attacks._fresh_secret import AtRest, FreshSecret, Unsigned
 from ppfr.attacks._networks import FACE_SHAPE, num_parameters
+from ppfr.attacks._presets import AttackPreset
 from ppfr.attacks._threats import check_masker, check_observation, masked_images_threat
 from ppfr.core import (
     Attack,
@@ -37,6 +38,8 @@ from ppfr.training import Batch, Plan, TrainingTask, check_probe, fit, masked_pr
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from ppfr.models import Backbone, ModelCard
 
 NUM_SAMPLED_FACES = 512
 
@@ -96,6 +99,36 @@ class TrainedAttack(Attack):
         chunk_size: observed faces in memory at a time.
         progress: show the training's progress.
     """
+
+    slug: ClassVar[str]
+    """One word for names of plans and the command line, as in "unet"."""
+    title: ClassVar[str]
+    """Name for people, as in "U-Net recovery"."""
+    sizes: ClassVar[Mapping[str, AttackPreset]]
+    """Presets by name."""
+    estimates_embeddings: ClassVar[bool] = False
+    """Whether it estimates embeddings rather than pictures, so that 1:1 accuracy on all pairs is cheap to measure."""
+
+    @classmethod
+    def preset(cls, name: str) -> AttackPreset:
+        """One of the attack's sizes.
+
+        Raises:
+            InvalidInputError: unknown name.
+        """
+        if name not in cls.sizes:
+            raise InvalidInputError(f"{cls.title} has no preset {name!r}. Use one of {', '.join(cls.sizes)}.")
+        return cls.sizes[name]
+
+    @classmethod
+    def with_teacher(cls, teacher: Backbone, card: ModelCard, **options: Any) -> Self:
+        """The attack of an adversary who holds a public recogniser; attacks that need none ignore it."""
+        return cls(**options)
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return self.title
 
     def __init__(
         self,

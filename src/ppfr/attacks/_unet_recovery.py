@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from ppfr.attacks._networks import RecoveryUNet, num_parameters, weights_drawn_from
+from ppfr.attacks._presets import presets
 from ppfr.attacks._trained import AttackObjective, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, derive_seed
 from ppfr.training import Batch, OptimizerGroup
@@ -36,6 +37,13 @@ class UNetRecovery(TrainedAttack):
         The comparison of MinusFace (CVPR 2024, fig. 6) and PartialFace (ICCV 2023, table 3): U-Net, L1, lr 1e-3,
         batch 64, trained to convergence on 1.3 million faces. Deviations are listed in docs/methods/unet-recovery.md.
     """
+
+    slug, title = "unet", "U-Net recovery"
+    sizes = presets(
+        small={"width": 8, "max_width": 32, "num_deployments": 1},
+        wide={"width": 64, "max_width": 1024, "num_blocks": 2, "num_fine_blocks": 1},
+        epochs={"fast-test": 1, "demo": 1, "laptop": 2, "paper": 20, "paper-long": 50, "paper-synthetic": 40},
+    )
 
     def __init__(
         self,

@@ -42,9 +42,9 @@ def presets() -> tuple[str, ...]:
 
 def attacks() -> tuple[str, ...]:
     """Attacks."""
-    from ppfr.experiments import ATTACK_LABELS
+    from ppfr.experiments import IMAGE_ATTACKS
 
-    return tuple(ATTACK_LABELS)
+    return tuple(IMAGE_ATTACKS)
 
 
 def protocols() -> tuple[str, ...]:

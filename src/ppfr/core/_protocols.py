@@ -165,7 +165,12 @@ class Attack(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Short name for tables and records, as in "unet-recovery"."""
+        """Short name for records, as in "unet-recovery"."""
+
+    @property
+    def label(self) -> str:
+        """Name for people, as in "U-Net recovery"; by default the short name."""
+        return self.name
 
     @property
     @abstractmethod

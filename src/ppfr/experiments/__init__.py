@@ -1,6 +1,6 @@
 """One package for each paper: its tables as functions, and what they share."""
 
-from ppfr.experiments._attack_plans import ATTACK_LABELS as ATTACK_LABELS
+from ppfr.experiments._attack_plans import IMAGE_ATTACKS as IMAGE_ATTACKS
 from ppfr.experiments._attack_plans import attack_matrix as attack_matrix
 from ppfr.experiments._catalogue import EXPERIMENTS as EXPERIMENTS
 from ppfr.experiments._context import PRESETS as PRESETS

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from ppfr.attacks import ConditionalGan, IdentityLinkage, UNetRecovery, masked_images_threat
-from ppfr.core import Attack, AttackRole, ImageMasker, RunOptions
+from ppfr import attacks
+from ppfr.attacks import TrainedAttack, masked_images_threat
+from ppfr.core import Attack, AttackRole, ImageMasker, RunOptions, ThreatModel
 from ppfr.evaluation import ImageAttackPlan, System
 from ppfr.experiments._context import Budget
 from ppfr.models import Backbone, ModelCard
+
+
+def _image_attacks() -> Mapping[str, type[TrainedAttack]]:
+    """Every trained attack that `ppfr.attacks` exports, by its slug; nothing has to be registered."""
+    found = [kind for kind in vars(attacks).values() if inspect.isclass(kind) and issubclass(kind, TrainedAttack)]
+    return MappingProxyType({kind.slug: kind for kind in found if not inspect.isabstract(kind)})
+
+
+IMAGE_ATTACKS = _image_attacks()
 
 
 def attack_matrix(
@@ -26,46 +38,41 @@ def attack_matrix(
     Args:
         systems: those attacked. Where training mixes images, its mixed images are what is attacked.
         budget: of the attackers.
-        teacher: whose embeddings linkage learns to guess.
+        teacher: whose embeddings linkage learns to estimate.
         teacher_card: its card; also the name of the evaluation recogniser.
         tries_without_secret: also attack keyed maskers without their secret.
-        signless: names of systems whose signs are coins, so that attackers leave them out.
+        signless: names of systems whose signs are random, so that attackers leave them out.
     """
     plans = []
     for system in systems:
         assert system.masker is not None  # attacks on images need one
         sees = "mixed_images" if system.training is not None and system.training.mixes else "masked_images"
-        both = system.is_keyed and tries_without_secret
-        for kind, label in ATTACK_LABELS.items():
-            for knows_secret in (True, False) if both else (True,):
+        for kind in IMAGE_ATTACKS.values():
+            for knows_secret in (True, False) if system.is_keyed and tries_without_secret else (True,):
+                granted = masked_images_threat(knows_secret=knows_secret, sees=sees)
+                make = functools.partial(
+                    _make,
+                    kind,
+                    budget,
+                    system.masker,
+                    teacher=(teacher, teacher_card),
+                    granted=granted,
+                    ignores_signs=system.name in signless,
+                )
                 plans.append(
                     ImageAttackPlan(
-                        name=f"{kind}-{system.name}{'' if knows_secret else '-unknown-secret'}",
-                        label=label,
+                        name=f"{kind.slug}-{system.name}{'' if knows_secret else '-unknown-secret'}",
+                        label=kind.title,
                         system=system.name,
-                        make=_maker(
-                            kind,
-                            budget,
-                            system.masker,
-                            teacher=teacher,
-                            card=teacher_card,
-                            knows_secret=knows_secret,
-                            sees=sees,
-                            ignores_signs=system.name in signless,
-                        ),
-                        granted=masked_images_threat(knows_secret=knows_secret, sees=sees),
+                        make=make,
+                        granted=granted,
                         recogniser=teacher_card.name,
                         role=_role(system),
                         # Pictures are measured on the target subjects; embeddings are cheap, so on all pairs too.
-                        measures_pairs=kind == "linkage",
+                        measures_pairs=kind.estimates_embeddings,
                     )
                 )
     return plans
-
-
-ATTACK_LABELS: Mapping[str, str] = MappingProxyType(
-    {"unet": "U-Net recovery", "cgan": "Conditional GAN", "linkage": "Identity linkage"}
-)
 
 
 def _role(system: System) -> AttackRole:
@@ -73,33 +80,26 @@ def _role(system: System) -> AttackRole:
     return roles.get(system.role, "attack")
 
 
-def _maker(
-    kind: str,
+def _make(
+    kind: type[TrainedAttack],
     budget: Budget,
     masker: ImageMasker,
+    options: RunOptions,
     *,
-    teacher: Backbone,
-    card: ModelCard,
-    knows_secret: bool,
-    sees: str,
+    teacher: tuple[Backbone, ModelCard],
+    granted: ThreatModel,
     ignores_signs: bool,
-) -> Callable[[RunOptions], Attack]:
-    def make(options: RunOptions) -> Attack:
-        shared = {
-            "plan": budget.plan(budget.attack_epochs[kind], warmup_steps=20, clip_norm=5.0),
-            "knows_secret": knows_secret,
-            "sees": sees,
-            "ignores_signs": ignores_signs,
-            "aligns_channels": masker.spec.is_keyed and not knows_secret,
-            "run_dir": options.run_dir,
-            "device": options.device,
-            "progress": options.shows_progress,
-            **budget.attack_options[kind],
-        }
-        if kind == "unet":
-            return UNetRecovery(**shared)
-        if kind == "cgan":
-            return ConditionalGan(**shared)
-        return IdentityLinkage(teacher, teacher_card=card, **shared)
-
-    return make
+) -> Attack:
+    preset = kind.preset(budget.attack_preset)
+    return kind.with_teacher(
+        *teacher,
+        plan=budget.plan(budget.attack_epochs or preset.epochs, warmup_steps=20, clip_norm=5.0),
+        knows_secret=granted.knows_secret,
+        sees=granted.sees,
+        ignores_signs=ignores_signs,
+        aligns_channels=masker.spec.is_keyed and not granted.knows_secret,
+        run_dir=options.run_dir,
+        device=options.device,
+        progress=options.shows_progress,
+        **preset.options,
+    )

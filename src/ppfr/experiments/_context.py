@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -51,8 +50,8 @@ class Budget:
 
     Attributes:
         epochs: of the recogniser's training.
-        attack_epochs: by attack.
-        attack_options: by attack: widths and depths of its networks.
+        attack_preset: size of every attack, a key of `TrainedAttack.sizes`.
+        attack_epochs: of every attack, in place of its preset's; None for the preset's own.
         num_targets: people attacked.
         num_resamples: behind each interval.
         batch_size: of every training.
@@ -61,9 +60,9 @@ class Budget:
     """
 
     epochs: int
-    attack_epochs: Mapping[str, int]
-    attack_options: Mapping[str, Mapping[str, Any]]
+    attack_preset: str
     num_targets: int
+    attack_epochs: int | None = None
     num_resamples: int = 1000
     batch_size: int = 64
     max_steps: int | None = None
@@ -81,28 +80,15 @@ class Budget:
         )
 
 
-WIDE_ATTACKERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "unet": {"width": 64, "max_width": 1024, "num_blocks": 2, "num_fine_blocks": 1},
-        "cgan": {"width": 64, "max_width": 512, "discriminator_width": 64},
-        "linkage": {"stem_width": 128, "stem_depth": 6},
-    }
-)
 LAPTOP_BUDGET = Budget(
     epochs=3,
-    attack_epochs={"unet": 2, "cgan": 2, "linkage": 2},
-    attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_depth": 2}},
+    attack_preset="laptop",
     num_targets=500,
     precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
 )
 FAST_BUDGET = Budget(
     epochs=1,
-    attack_epochs={"unet": 1, "cgan": 1, "linkage": 1},
-    attack_options={
-        "unet": {"width": 8, "max_width": 32, "num_deployments": 1},
-        "cgan": {"width": 8, "max_width": 32, "discriminator_width": 8, "num_deployments": 1},
-        "linkage": {"stem_width": 16, "stem_depth": 1, "num_deployments": 1},
-    },
+    attack_preset="fast-test",
     num_targets=20,
     num_resamples=100,
     batch_size=16,

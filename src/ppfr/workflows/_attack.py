@@ -22,7 +22,7 @@ from ppfr.evaluation import (
     Verification,
     provenance_of,
 )
-from ppfr.experiments._attack_plans import ATTACK_LABELS, attack_matrix
+from ppfr.experiments._attack_plans import IMAGE_ATTACKS, attack_matrix
 from ppfr.experiments.spine._experiments import REAL_BUDGETS
 from ppfr.models import Lpips, NetworkEmbedder, for_inference
 from ppfr.systems._catalogue import make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
@@ -35,7 +35,7 @@ class AttackRequest:
     """What to attack and how, in the command line's words.
 
     Attributes:
-        kind: a key of `ATTACK_LABELS`.
+        kind: a key of `IMAGE_ATTACKS`.
         method: a key of `MASKERS`.
         public: a name that `read_images` knows.
         targets: a name that `read_protocol` knows.
@@ -88,8 +88,8 @@ def attack_method(
         CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
         OverlapError: the public faces show target subjects.
     """
-    if request.kind not in ATTACK_LABELS:
-        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(ATTACK_LABELS)}")
+    if request.kind not in IMAGE_ATTACKS:
+        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(IMAGE_ATTACKS)}")
     where = choose_device(device)
     is_keyed = needs_secret(request.method)
     refuse_earlier_run(out_dir, resumes=resumes)
@@ -158,8 +158,7 @@ def _lpips(weights: Path | None) -> Any:
 
 def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[ImageAttackPlan]:
     """The one attack that was asked for, on the laptop budget but for what the request says."""
-    epochs = dict.fromkeys(ATTACK_LABELS, request.epochs)
-    budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_epochs=epochs, batch_size=request.batch_size)
+    budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_epochs=request.epochs, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
     return [
         dataclasses.replace(plan, role="attack")
@@ -187,7 +186,7 @@ def _experiment(
 ) -> Experiment:
     return Experiment(
         name=f"attack:{request.kind}",
-        title=f"{ATTACK_LABELS[request.kind]} on {request.method}",
+        title=f"{IMAGE_ATTACKS[request.kind].title} on {request.method}",
         command=request.command,
         seed=request.seed,
         people="synthetic" if request.targets.startswith("synthetic") else "real",

@@ -14,7 +14,6 @@ from ppfr.experiments._attack_plans import attack_matrix
 from ppfr.experiments._context import (
     FAST_BUDGET,
     LAPTOP_BUDGET,
-    WIDE_ATTACKERS,
     Budget,
     ExperimentContext,
     budget_of,
@@ -41,8 +40,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "laptop": LAPTOP_BUDGET,
         "paper": Budget(
             epochs=24,
-            attack_epochs={"unet": 20, "cgan": 20, "linkage": 10},
-            attack_options=WIDE_ATTACKERS,
+            attack_preset="paper",
             num_targets=1000,
             batch_size=512,
             precision="16-mixed",

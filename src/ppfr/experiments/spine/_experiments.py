@@ -18,7 +18,6 @@ from ppfr.experiments._attack_plans import attack_matrix
 from ppfr.experiments._context import (
     FAST_BUDGET,
     LAPTOP_BUDGET,
-    WIDE_ATTACKERS,
     Budget,
     ExperimentContext,
     budget_of,
@@ -43,8 +42,7 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "laptop": dataclasses.replace(LAPTOP_BUDGET, precision="32-true"),
         "paper": Budget(
             epochs=24,
-            attack_epochs={"unet": 50, "cgan": 50, "linkage": 24},
-            attack_options=WIDE_ATTACKERS,
+            attack_preset="paper-long",
             num_targets=1500,
         ),
     }
@@ -97,15 +95,13 @@ DEMO_BUDGETS: Mapping[str, Budget] = MappingProxyType(
         "fast-test": FAST_BUDGET,
         "laptop": Budget(
             epochs=4,
-            attack_epochs={"unet": 1, "cgan": 1, "linkage": 3},
-            attack_options={"unet": {}, "cgan": {}, "linkage": {"stem_width": 48, "stem_depth": 1}},
+            attack_preset="demo",
             num_targets=100,
             num_resamples=500,
         ),
         "paper": Budget(
             epochs=40,
-            attack_epochs={"unet": 40, "cgan": 40, "linkage": 40},
-            attack_options=WIDE_ATTACKERS,
+            attack_preset="paper-synthetic",
             num_targets=1000,
         ),
     }
