@@ -53,7 +53,7 @@ def test_attacks_of_a_later_sitting_see_what_was_learned(tmp_path: Path) -> None
         if part.name.startswith(("fit--recover-fd", "attack--recover-fd")):
             part.unlink()
     MASKERS_SEEN.clear()
-    resumed = start(experiment(), tmp_path / "cut", resume=True)
+    resumed = start(experiment(), tmp_path / "cut", resumes=True)
     seen = [masker for name, masker in MASKERS_SEEN if name == "attack-recover-fd"]
     assert len(seen) == 1 and isinstance(seen[0], Dctdp)
     np.testing.assert_allclose(seen[0].budget.learned()["rho"].ravel(), np.linspace(-2, 2, 15 * 16), atol=1e-6)

@@ -31,16 +31,16 @@ def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="earlier run; resume it"):
         start(toy_experiment(plans=()), tmp_path)
     with pytest.raises(CheckpointError, match="another configuration: seed"):
-        start(toy_experiment(seed=4, plans=()), tmp_path, resume=True)
+        start(toy_experiment(seed=4, plans=()), tmp_path, resumes=True)
     with pytest.raises(CheckpointError, match=r"another configuration: data\.training/train"):
-        start(toy_experiment(training_images=people(20, 3, seed=99, name="train"), plans=()), tmp_path, resume=True)
+        start(toy_experiment(training_images=people(20, 3, seed=99, name="train"), plans=()), tmp_path, resumes=True)
     systems = toy_systems()
     systems[1] = dataclasses.replace(systems[1], masker=PpfrFd(secret=bytes(32), in_shape=(3, SIDE, SIDE)))
     with pytest.raises(CheckpointError, match="another secret of system 'fd'"):
-        start(toy_experiment(systems=systems, plans=()), tmp_path, resume=True)
+        start(toy_experiment(systems=systems, plans=()), tmp_path, resumes=True)
     (tmp_path / "parts" / "train--plain.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"train--plain\.json is damaged"):
-        start(toy_experiment(plans=()), tmp_path, resume=True)
+        start(toy_experiment(plans=()), tmp_path, resumes=True)
 
 
 def test_shared_people_are_refused_before_anything_runs(tmp_path: Path) -> None:

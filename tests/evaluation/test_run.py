@@ -153,7 +153,7 @@ def test_two_processes_share_the_stages_of_one_run(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(start, toy_experiment(), tmp_path)
         assert claimed.wait(30)
-        second = pool.submit(start, toy_experiment(), tmp_path, resume=True)
+        second = pool.submit(start, toy_experiment(), tmp_path, resumes=True)
         records = [first.result(timeout=120), second.result(timeout=120)]
     stages = [stage["name"] for stage in finished[1]["stages"]]
     assert sorted(name for _, name in measured) == sorted(stages), "each once"
@@ -173,7 +173,7 @@ def test_a_resumed_run_ends_with_the_same_record(finished: tuple[Path, Record], 
     assert set(stage_states(partial).values()) == {"done", "pending"}
     assert rows(partial, "verification", source="system", name="fd")
     training = ToyTraining(noise=0.3)
-    record = start(toy_experiment(protected=training), tmp_path, resume=True)
+    record = start(toy_experiment(protected=training), tmp_path, resumes=True)
     assert without_timing(record) == without_timing(finished[1])
     assert (training.num_full, training.num_loaded) == (0, 0)  # nothing that is done is done again
 
@@ -183,7 +183,7 @@ def test_resuming_between_training_and_evaluation_loads_the_training(tmp_path: P
     (tmp_path / "parts" / "evaluate--fd.json").unlink()
     (tmp_path / "parts" / "compare--fd.json").unlink()
     training = ToyTraining(noise=0.3)
-    record = start(toy_experiment(protected=training, plans=()), tmp_path, resume=True)
+    record = start(toy_experiment(protected=training, plans=()), tmp_path, resumes=True)
     assert record["status"] == "complete"
     assert (training.num_full, training.num_loaded) == (0, 1)
 
@@ -201,7 +201,7 @@ def test_a_failing_stage_is_recorded_and_independent_stages_run(finished: tuple[
     written = json.loads((tmp_path / "record.json").read_text())
     assert "mend it at …/shop.py" in json.dumps(written, ensure_ascii=False)
     # Mended and resumed, it ends like a run that never failed.
-    record = start(toy_experiment(), tmp_path, resume=True)
+    record = start(toy_experiment(), tmp_path, resumes=True)
     assert without_timing(record) == without_timing(finished[1])
 
 

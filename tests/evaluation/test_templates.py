@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppfr.core import CheckpointError, OverlapError, ProblemsError, Record, check_record, choose_device
+from ppfr.core import CheckpointError, OverlapError, ProblemsError, Record, RunOptions, check_record, choose_device
 from ppfr.data import OpenSetProtocol, one_reference_each
 from ppfr.evaluation import EvaluationRecogniser, Identification, KeySelection, Renewal, Session, Transfer
 from ppfr.evaluation._template_study import cosines, study_of, templates_of
@@ -137,7 +137,7 @@ def test_genuine_tokens_are_a_second_factor(finished: Record) -> None:
 
 def test_templates_are_what_the_scheme_enrols(tmp_path: Path) -> None:
     experiment = template_experiment()
-    session = Session(experiment, Workspace(tmp_path), device=choose_device("cpu"))
+    session = Session(experiment, Workspace(tmp_path), device=choose_device("cpu"), options=RunOptions())
     study, system = study_of(session, toy_pairs()), experiment.system("mapping")
     rows_ND, keys = study.rows_of(system)[:5], study.keys(system)[:5]
     assert [k.material for k in study.keys(system, renewal=1)[:5]] != [k.material for k in keys]
@@ -164,8 +164,8 @@ def test_a_cut_run_resumes_and_ends_the_same(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="earlier run"):
         start(dying, tmp_path / "cut")
     with pytest.raises(CheckpointError, match="seed"):
-        start(dataclasses.replace(dying, seed=4), tmp_path / "cut", resume=True)
-    resumed = start(dying, tmp_path / "cut", resume=True)
+        start(dataclasses.replace(dying, seed=4), tmp_path / "cut", resumes=True)
+    resumed = start(dying, tmp_path / "cut", resumes=True)
     also = frozenset({"seconds_per_victim"})
     assert without_timing(resumed, also=also) == without_timing(whole, also=also)
 

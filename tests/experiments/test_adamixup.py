@@ -61,7 +61,8 @@ MASKS |= {"ppfr-fd": "ppfr-fd"}
 
 
 def context(out_dir: Path, **fields: Any) -> ExperimentContext:
-    return ExperimentContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+    options = RunOptions(run_dir=out_dir, device="cpu", resumes=fields.pop("resumes", False))
+    return ExperimentContext(**{"preset": "fast-test", "seed": 1, "options": options, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
         experiment,
         Workspace(tmp_path),
         device=torch.device("cpu"),
-        shows_progress=False,
+        options=RunOptions(shows_progress=False),
     )
     mixed, alone = (next(p for p in attacks_of(experiment) if p.system == system.name) for system in systems)
     assert _seen_through(session, alone) is systems[1].masker
@@ -286,7 +287,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
 @pytest.mark.slow
 def test_table_1_runs_from_end_to_end(tmp_path: Path) -> None:
     told = run_named_experiment(
-        "adamixup:table1", preset="fast-test", out_dir=tmp_path / "run", seed=1, device="cpu", resumes=False
+        "adamixup:table1", preset="fast-test", seed=1, options=RunOptions(run_dir=tmp_path / "run", device="cpu")
     )
     assert told["status"] == "complete" and told["failed_stages"] == []
     assert set(told["accuracy"]) == {f"{name} on synthetic-pairs" for name in ("arcface", *TABLE_1)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppfr.core import CheckpointError, DatasetError, InvalidInputError
+from ppfr.core import CheckpointError, DatasetError, InvalidInputError, RunOptions
 from ppfr.experiments.ppfr_fd import _channel_analysis as job
 from ppfr.experiments.ppfr_fd import analyse_channels
 from ppfr.masking import PpfrFd
@@ -19,7 +19,8 @@ from ppfr.training import Plan
 
 
 def analyse(out_dir: Path, **options: Any) -> dict[str, Any]:
-    return analyse_channels(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **options})
+    where = RunOptions(run_dir=out_dir, device=options.pop("device", "cpu"), resumes=options.pop("resumes", False))
+    return analyse_channels(**{"preset": "fast-test", "seed": 1, "options": where, **options})
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ppfr.core import MissingAssetError, check_record
+from ppfr.core import MissingAssetError, RunOptions, check_record
 from ppfr.evaluation import Experiment, ImageAttacks
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._ablation import BUDGETS
@@ -24,7 +24,8 @@ UNATTACKED = {"hfcf-3", *(f"hfcf-1-{colour}" for colour in COLOURS)}
 
 
 def context(out_dir: Path, **fields: Any) -> ExperimentContext:
-    return ExperimentContext(**{"preset": "fast-test", "out_dir": out_dir, "seed": 1, "device": "cpu", **fields})
+    options = RunOptions(run_dir=out_dir, device="cpu", resumes=fields.pop("resumes", False))
+    return ExperimentContext(**{"preset": "fast-test", "seed": 1, "options": options, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +130,7 @@ def test_runs_from_end_to_end_and_says_what_is_proven(experiment: Experiment, tm
             ],
             measures=[*experiment.measures[:-1], dataclasses.replace(attacks, plans=plans)],
         ),
-        tmp_path / "run",
-        device="cpu",
-        resumes=False,
+        RunOptions(run_dir=tmp_path / "run", device="cpu"),
     )
     assert told["status"] == "complete" and told["failed_stages"] == []
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppfr.cli import run as ppfr
-from ppfr.core import check_record
+from ppfr.core import RunOptions, check_record
 from ppfr.evaluation import OracleAttacks
 from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._smpc import QUERY_BUDGETS
@@ -48,7 +48,11 @@ def test_every_preset_is_there() -> None:
 @pytest.mark.real_data
 def test_the_real_recipe_builds(tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = ExperimentContext(
-        preset="laptop", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
+        preset="laptop",
+        seed=1,
+        options=RunOptions(run_dir=tmp_path, device="cpu"),
+        data=data_root,
+        weights=weights_root,
     )
     experiment = EXPERIMENTS["hfcf:smpc"](context)
     attacks = measure_of(experiment, OracleAttacks)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppfr.cli import run as ppfr
-from ppfr.core import check_record
+from ppfr.core import RunOptions, check_record
 from ppfr.evaluation import Identification, TemplateInversion, Verification
 from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.experiments.hfcf._templates import TEMPLATE_BUDGETS, simulated_keys
@@ -56,7 +56,7 @@ def test_simulated_keys_are_keys_and_come_from_the_seed() -> None:
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
 def test_real_recipes_build(preset: str, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = ExperimentContext(
-        preset=preset, out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
+        preset=preset, seed=1, options=RunOptions(run_dir=tmp_path, device="cpu"), data=data_root, weights=weights_root
     )
     mapping, search = EXPERIMENTS["hfcf:mapping"](context), EXPERIMENTS["hfcf:one_to_n"](context)
     assert [len(protocol) for protocol in measure_of(mapping, Verification).protocols] == [6000]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppfr.core import CheckpointError, check_record
+from ppfr.core import CheckpointError, RunOptions, check_record
 from ppfr.evaluation import ImageAttacks, Verification
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
@@ -40,7 +40,7 @@ def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("PPFR_DATA", raising=False)
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
     experiment = EXPERIMENTS["spine:demo"](
-        ExperimentContext(preset="fast-test", out_dir=tmp_path, seed=1, device="cpu")
+        ExperimentContext(preset="fast-test", seed=1, options=RunOptions(run_dir=tmp_path, device="cpu"))
     )
     check(experiment, "spine:demo")
     assert experiment.people == "synthetic"
@@ -50,7 +50,11 @@ def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("name", "pairs"), [("spine:lfw", [6000]), ("spine:cfp", [7000, 7000])])
 def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = ExperimentContext(
-        preset="fast-test", out_dir=tmp_path, seed=1, device="cpu", data=data_root, weights=weights_root
+        preset="fast-test",
+        seed=1,
+        options=RunOptions(run_dir=tmp_path, device="cpu"),
+        data=data_root,
+        weights=weights_root,
     )
     experiment = EXPERIMENTS[name](context)
     check(experiment, name)
@@ -89,8 +93,9 @@ def test_what_went_wrong_is_summed_up() -> None:
 
 @pytest.mark.slow
 def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) -> None:
-    arguments = {"preset": "fast-test", "out_dir": tmp_path / "run", "seed": 1, "device": "cpu"}
-    told = run_named_experiment("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+    options = RunOptions(run_dir=tmp_path / "run", device="cpu")
+    resumed = RunOptions(run_dir=tmp_path / "run", device="cpu", resumes=True)
+    told = run_named_experiment("spine:demo", preset="fast-test", seed=1, options=options)
     assert set(told) == DEMO_RECORD_KEYS
     assert told["status"] == "complete" and told["failed_stages"] == []
     assert set(told["accuracy"]) == {"unprotected on synthetic-pairs", "ppfr-fd on synthetic-pairs"}
@@ -103,10 +108,10 @@ def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) 
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"
 
     with pytest.raises(CheckpointError, match="--resume"):
-        run_named_experiment("spine:demo", resumes=False, **arguments)  # type: ignore[arg-type]
+        run_named_experiment("spine:demo", preset="fast-test", seed=1, options=options)
     lost = tmp_path / "run" / "parts" / "evaluate--ppfr-fd.json"
     before = json.loads(lost.read_text(encoding="utf-8"))
     lost.unlink()
-    again = run_named_experiment("spine:demo", resumes=True, **arguments)  # type: ignore[arg-type]
+    again = run_named_experiment("spine:demo", preset="fast-test", seed=1, options=resumed)
     assert again["status"] == "complete" and again["accuracy"] == told["accuracy"]
     assert json.loads(lost.read_text(encoding="utf-8"))["result"] == before["result"]

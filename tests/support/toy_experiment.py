@@ -267,4 +267,5 @@ def toy_experiment(
 
 
 def start(experiment: Experiment, folder: Path, **options: Any) -> Record:
-    return run(experiment, out_dir=folder, device="cpu", progress=False, **options)
+    """Run on the CPU without printing."""
+    return run(experiment, options=RunOptions(run_dir=folder, device="cpu", shows_progress=False, **options))

@@ -52,9 +52,8 @@ def train(out_dir: Path, **changes: Any) -> dict[str, Any]:
 
 
 def attack(out_dir: Path, request: AttackRequest, *, resumes: bool = False) -> dict[str, Any]:
-    return attack_method(
-        request, out_dir=out_dir, secret_path=None, data=None, weights=None, device="cpu", resumes=resumes
-    )
+    options = RunOptions(run_dir=out_dir, device="cpu", resumes=resumes)
+    return attack_method(request, options=options, secret_path=None, data=None, weights=None)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +100,8 @@ def test_an_attack_leaves_figures_a_record_and_a_report(plain: Path, tmp_path: P
     assert told["status"] == "complete" and told["failed_controls"] == [] and told["is_sound"]
     figures = told["outcome"]["linkage-unprotected"]
     assert figures["measured"] and figures["gallery_size"] == figures["num_targets"] == 10
-    assert figures["chance_top1"] == pytest.approx(0.1)
-    assert 0 <= figures["top1"]["low"] <= figures["top1"]["value"] <= figures["top1"]["high"] <= 1
+    assert figures["chance_rank_1"] == pytest.approx(0.1)
+    assert 0 <= figures["rank_1"]["low"] <= figures["rank_1"]["value"] <= figures["rank_1"]["high"] <= 1
     assert figures["pairs"]["synthetic-pairs"]["n"] == 200, "each of 100 pairs in both orders"
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     assert "--batch-size 16" in record["experiment"]["command"]
@@ -117,7 +116,7 @@ def test_attacks_that_make_no_sense_are_refused(plain: Path, tmp_path: Path) -> 
     train(tmp_path / "masked")
     with pytest.raises(InvalidInputError, match="takes plain ones"):
         attack(tmp_path / "run", dataclasses.replace(ATTACK, teacher=str(tmp_path / "masked")))
-    with pytest.raises(InvalidInputError, match="'guess'; there are unet, cgan, linkage"):
+    with pytest.raises(InvalidInputError, match=r"'guess'; there are .*linkage"):
         attack(tmp_path / "run", dataclasses.replace(ATTACK, kind="guess"))
     assert not (tmp_path / "run").exists()
 
@@ -126,6 +125,5 @@ def test_attacks_that_make_no_sense_are_refused(plain: Path, tmp_path: Path) -> 
 def test_public_faces_that_show_targets_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
     request = dataclasses.replace(ATTACK, teacher=str(plain), public="cfp-train", targets="lfw")
     with pytest.raises(OverlapError):
-        attack_method(
-            request, out_dir=tmp_path, secret_path=None, data=data_root, weights=None, device="cpu", resumes=False
-        )
+        options = RunOptions(run_dir=tmp_path, device="cpu")
+        attack_method(request, options=options, secret_path=None, data=data_root, weights=None)

@@ -1,4 +1,4 @@
-"""How large an attack is: named sizes that every trained attack has, so that protections are compared at equal effort."""
+"""Named sizes that every trained attack has, so that protections are compared at equal effort."""
 
 from __future__ import annotations
 

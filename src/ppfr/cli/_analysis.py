@@ -43,14 +43,13 @@ def analyse_channels(
     Writes OUT/channels.json: for each penalty weight, the channels kept and dropped, the share of energy kept, and the
     task loss on held-out images.
     """
+    from ppfr.core import RunOptions
     from ppfr.experiments.ppfr_fd import analyse_channels as analyse
 
     result = analyse(
         preset=preset,
-        out_dir=out if out is not None else Path("runs") / f"ppfr-fd-analysis-{preset}",
         seed=seed,
-        device=device,
-        resumes=resume,
+        options=RunOptions(run_dir=out or Path("runs") / f"ppfr-fd-analysis-{preset}", device=device, resumes=resume),
         data=data,
         weights=weights,
         penalty_weights=penalty_weight or None,

@@ -26,9 +26,11 @@ def demo(
 
     Writes OUT/report.html (one page, opens without a network) and OUT/record.json. It is `ppfr run spine:demo`.
     """
+    from ppfr.core import RunOptions
     from ppfr.workflows import run_named_experiment
 
-    result = run_named_experiment("spine:demo", preset="laptop", out_dir=out, seed=seed, device=device, resumes=resume)
+    options = RunOptions(run_dir=out, device=device, resumes=resume)
+    result = run_named_experiment("spine:demo", preset="laptop", seed=seed, options=options)
     finish(result, as_json=json, title="demo")
 
 
@@ -65,6 +67,7 @@ def run_experiment(
 
     Every finished part is kept; after an interruption, the same command with --resume goes on.
     """
+    from ppfr.core import RunOptions
     from ppfr.workflows import list_experiments, run_named_experiment
 
     if experiment == "list":
@@ -74,11 +77,8 @@ def run_experiment(
     result = run_named_experiment(
         experiment,
         preset=preset,
-        out_dir=directory,
         seed=seed,
-        device=device,
-        num_devices=num_devices,
-        resumes=resume,
+        options=RunOptions(run_dir=directory, device=device, num_devices=num_devices, resumes=resume),
         data=data,
         weights=weights,
     )

@@ -194,6 +194,7 @@ def attack(
     Writes OUT/record.json and OUT/report.html. With --no-knows-secret the adversary simulates the protection under
     secrets of its own and aligns them with the masked images that it observes.
     """
+    from ppfr.core import RunOptions
     from ppfr.workflows import AttackRequest, attack_method
 
     request = AttackRequest(
@@ -208,7 +209,6 @@ def attack(
         num_targets=num_targets,
         seed=seed,
     )
-    result = attack_method(
-        request, out_dir=out, secret_path=secret, data=data, weights=weights, device=device, resumes=resume
-    )
+    options = RunOptions(run_dir=out, device=device, resumes=resume)
+    result = attack_method(request, options=options, secret_path=secret, data=data, weights=weights)
     finish(result, as_json=json, title=f"{kind} on {method}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from ppfr.core._errors import InvalidInputError
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
@@ -26,3 +28,14 @@ class RunOptions:
     num_devices: int = 1
     resumes: bool = False
     shows_progress: bool = True
+
+    @property
+    def directory(self) -> Path:
+        """`run_dir`, of a run that needs one.
+
+        Raises:
+            InvalidInputError: it is None.
+        """
+        if self.run_dir is None:
+            raise InvalidInputError("This run keeps its results on disk. Give `RunOptions(run_dir=...)`.")
+        return self.run_dir

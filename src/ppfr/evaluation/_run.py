@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -14,6 +13,7 @@ from ppfr.core import (
     Json,
     PpfrError,
     Record,
+    RunOptions,
     StorageError,
     as_json,
     choose_device,
@@ -37,28 +37,22 @@ _LOOK_AGAIN_S = 1.0
 def run(
     experiment: Experiment,
     *,
-    out_dir: Path | str,
-    resume: bool = False,
-    device: str = "auto",
-    num_devices: int = 1,
-    progress: bool = True,
+    options: RunOptions,
 ) -> Record:
-    """Run an experiment and keep its record as `out_dir`/record.json.
+    """Run an experiment and keep its record as record.json in `options.run_dir`.
 
     The record is written before the first stage and anew after each one, so what was measured is never lost. A stage
     that fails is recorded with its error, and the stages that do not depend on it still run. What cannot be measured
     at all is refused before anything is trained.
 
-    Several processes may share one run, each working on a stage of its own: start the same experiment with `resume`, on
-    this machine or on another one that shares the folder. Each returns when all is done.
+    Several processes may share one run, each working on a stage of its own: start the same experiment with `resumes`,
+    on this machine or on another one that shares the folder. Each returns when all is done.
 
     Args:
         experiment: what to run.
-        out_dir: the run's folder; a new one, or with `resume` that of an earlier run of the same experiment.
-        resume: keep stages that are done, run failed and missing ones, and resume trainings that were cut short.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        num_devices: processes side by side that train each recogniser; attackers train on one.
-        progress: print a line per stage with the remaining time, and the trainings' own progress, to stderr.
+        options: `run_dir` is the run's folder: a new one, or with `resumes` that of an earlier run of the same
+            experiment, whose finished stages are kept. `num_devices` processes train each recogniser; attackers train
+            on one.
 
     Returns:
         The record; its "status" is "complete" or "failed".
@@ -67,20 +61,18 @@ def run(
         ProblemsError: the experiment does not fit together.
         OverlapError: training or public images share people with a test.
         ThreatModelError: an attack needs what its threat model does not grant.
-        CheckpointError: `out_dir` holds an earlier run and `resume` is false, or a run of another configuration.
+        CheckpointError: `run_dir` holds an earlier run and `resumes` is false, or a run of another configuration.
         DeviceError: the device is not there.
         StorageError: the disk refuses; what was measured before stays.
     """
-    chosen = choose_device(device)
-    workspace = Workspace(Path(out_dir))
+    chosen = choose_device(options.device)
+    workspace = Workspace(options.directory)
     check_experiment(experiment, device=str(chosen))
     data = [describe_data(use) for use in data_uses(experiment)]
     config = resolved_config(experiment, data)
-    session = Session(
-        experiment, workspace, device=chosen, num_devices=num_devices, resumes=resume, shows_progress=progress
-    )
+    session = Session(experiment, workspace, device=chosen, options=options)
     stages = stages_of(session)
-    workspace.claim(run_fingerprint(experiment, config), resume=resume)
+    workspace.claim(run_fingerprint(experiment, config), resume=options.resumes)
     writer = RecordWriter(experiment, stages, config=config, data=data, software=software(), device=chosen)
 
     def write() -> Record:
@@ -90,7 +82,7 @@ def run(
         return record
 
     write()
-    reporter = _Reporter(stages, workspace, is_shown=progress)
+    reporter = _Reporter(stages, workspace, is_shown=options.shows_progress)
     tried: set[str] = set()
     while left := _left(stages, workspace, tried):
         worked = [_work_on(number, stages, workspace, tried, reporter=reporter, write=write) for number in left]

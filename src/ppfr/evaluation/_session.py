@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,9 +24,7 @@ class Session:
         experiment: what is run.
         workspace: its folder.
         device: where maskers, recognisers and attackers run.
-        num_devices: processes side by side that train a recogniser.
-        resumes: take up trainings that were cut short.
-        shows_progress: print the trainings' progress.
+        options: of the run.
     """
 
     def __init__(
@@ -34,12 +33,10 @@ class Session:
         workspace: Workspace,
         *,
         device: torch.device,
-        num_devices: int = 1,
-        resumes: bool = False,
-        shows_progress: bool = True,
+        options: RunOptions,
     ) -> None:
         self.experiment, self.workspace, self.device = experiment, workspace, device
-        self._num_devices, self._resumes, self._shows_progress = num_devices, resumes, shows_progress
+        self._options = options
         self.embedding = Embedding(experiment, device=device)
         self._trained: dict[str, TrainedSystem] = {}
         self._plain: dict[tuple[str, str], np.ndarray] = {}
@@ -57,13 +54,14 @@ class Session:
 
     def options(self, kind: str, name: str, *, resumes: bool) -> RunOptions:
         """Where and how the training of a system or an attack runs."""
-        return RunOptions(
+        several = self._options.num_devices > 1
+        return dataclasses.replace(
+            self._options,
             run_dir=self.workspace.training_dir(kind, name),
             # Several devices are of one kind; a single one is named exactly.
-            device=str(self.device) if self._num_devices == 1 else self.device.type,
-            num_devices=self._num_devices if kind == "system" else 1,
+            device=self.device.type if several else str(self.device),
+            num_devices=self._options.num_devices if kind == "system" else 1,
             resumes=resumes,
-            shows_progress=self._shows_progress,
         )
 
     def trained(self, system: System, *, again: bool = True) -> TrainedSystem:
@@ -71,7 +69,7 @@ class Session:
         if system.name not in self._trained:
             images = self.experiment.training_images
             assert system.training is not None and system.masker is not None and images is not None  # checked
-            options = self.options("system", system.name, resumes=again or self._resumes)
+            options = self.options("system", system.name, resumes=again or self._options.resumes)
             self._trained[system.name] = system.training.train(
                 system.masker, images, seed=self.seed("train"), options=options
             )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ppfr.core import InvalidInputError, choose_device, derive_seed
+from ppfr.core import InvalidInputError, RunOptions, choose_device, derive_seed
 from ppfr.evaluation import EvaluationRecogniser, provenance_of
 from ppfr.masking import SECRET_BYTES
 from ppfr.models import Backbone, ModelCard, NetworkEmbedder, for_inference
@@ -25,20 +25,16 @@ class ExperimentContext:
 
     Attributes:
         preset: one of `PRESETS`.
-        out_dir: the run's directory.
         seed: root of every draw.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        resumes: take up what lies in `out_dir`.
+        options: where and on what it runs.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         command: the command line that runs this, for the report.
     """
 
     preset: str
-    out_dir: Path
     seed: int
-    device: str = "auto"
-    resumes: bool = False
+    options: RunOptions
     data: Path | None = None
     weights: Path | None = None
     command: str = ""
@@ -118,6 +114,6 @@ def recogniser_of(context: ExperimentContext, network: Backbone, card: ModelCard
     return EvaluationRecogniser(
         name=card.name,
         label=card.name,
-        embedder=NetworkEmbedder(for_inference(network).to(choose_device(context.device))),
+        embedder=NetworkEmbedder(for_inference(network).to(choose_device(context.options.device))),
         provenance=[provenance_of(card, used_as="evaluation recogniser and the linkage attack's teacher")],
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ppfr.assets import read_record
 from ppfr.attacks import masked_images_threat
-from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, Record, choose_device
+from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, Record, RunOptions, choose_device
 from ppfr.data import PairProtocol
 from ppfr.evaluation import (
     EvaluationRecogniser,
@@ -71,31 +71,29 @@ class AttackRequest:
 def attack_method(
     request: AttackRequest,
     *,
-    out_dir: Path,
+    options: RunOptions,
     secret_path: Path | None,
     data: Path | None,
     weights: Path | None,
-    device: str,
-    resumes: bool,
 ) -> dict[str, Any]:
-    """Run one attack on one protection, with a record and a report in `out_dir`.
+    """Run one attack on one protection, with a record and a report in `options.run_dir`.
 
     Returns:
         What `run_experiment` returns, less the accuracies, and "outcome": attack -> its figures.
 
     Raises:
         InvalidInputError: words that name nothing, or a teacher that takes masked faces.
-        CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
+        CheckpointError: `options.run_dir` holds a run and `resumes` is false, or a run of another configuration.
         OverlapError: the public faces show target subjects.
     """
     if request.kind not in IMAGE_ATTACKS:
         raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(IMAGE_ATTACKS)}")
-    where = choose_device(device)
+    where = choose_device(options.device)
     is_keyed = needs_secret(request.method)
-    refuse_earlier_run(out_dir, resumes=resumes)
+    refuse_earlier_run(options)
     teacher = _teacher(request.teacher, weights)
     protocol, public = read_protocol(request.targets, data=data), read_images(request.public, data=data)
-    secret = read_or_create_secret(secret_path or out_dir / SECRET_FILE)[0] if is_keyed else None
+    secret = read_or_create_secret(secret_path or options.directory / SECRET_FILE)[0] if is_keyed else None
     masker = make_masker(request.method, secret=secret)
     recogniser = EvaluationRecogniser(
         name=teacher.card.name,
@@ -107,9 +105,9 @@ def attack_method(
     experiment = _experiment(
         request, masker, plans, recogniser, protocol=protocol, public=public, lpips=_lpips(weights)
     )
-    result = run_experiment(experiment, out_dir, device=device, resumes=resumes)
+    result = run_experiment(experiment, options)
     del result["accuracy"]  # nothing recognises here
-    record = read_record(out_dir / RECORD_FILE)
+    record = read_record(options.directory / RECORD_FILE)
     return {**result, "outcome": {entry["name"]: outcome_of(record, entry["name"]) for entry in record["attacks"]}}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppfr.core import CheckpointError, InvalidInputError, Record, choose_device
+from ppfr.core import CheckpointError, InvalidInputError, Record, RunOptions, choose_device
 from ppfr.evaluation import Experiment, run
 from ppfr.experiments import EXPERIMENTS, PRESETS, SECTIONS, ExperimentContext
 from ppfr.report import SECTIONS as REPORT_SECTIONS
@@ -28,24 +28,18 @@ def run_named_experiment(
     name: str,
     *,
     preset: str,
-    out_dir: Path,
     seed: int,
-    device: str,
-    resumes: bool,
-    num_devices: int = 1,
+    options: RunOptions,
     data: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a experiment and write its record and report into `out_dir`.
+    """Run a experiment and write its record and report into `options.run_dir`.
 
     Args:
         name: a key of `EXPERIMENTS`.
         preset: one of `PRESETS`.
-        out_dir: the run's directory.
         seed: root of every draw.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        resumes: go on with the run in `out_dir`.
-        num_devices: processes side by side that train each recogniser.
+        options: where and on what it runs.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
 
@@ -54,7 +48,7 @@ def run_named_experiment(
 
     Raises:
         InvalidInputError: unknown experiment or preset.
-        CheckpointError: `out_dir` holds a run and `resumes` is false, or a run of another configuration.
+        CheckpointError: `options.run_dir` holds a run and `resumes` is false, or a run of another configuration.
         MissingAssetError: data or weights are not there.
         DeviceError: the device is not there.
     """
@@ -62,36 +56,33 @@ def run_named_experiment(
         raise InvalidInputError(f"no experiment is named {name!r}; there are {', '.join(EXPERIMENTS)}")
     if preset not in PRESETS:
         raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(PRESETS)}")
-    choose_device(device)
-    refuse_earlier_run(out_dir, resumes=resumes)
+    choose_device(options.device)
+    refuse_earlier_run(options)
     context = ExperimentContext(
         preset=preset,
-        out_dir=out_dir,
         seed=seed,
-        device=device,
-        resumes=resumes,
+        options=options,
         data=data,
         weights=weights,
         command=f"ppfr run {name} --preset {preset} --seed {seed}",
     )
-    return run_experiment(EXPERIMENTS[name](context), out_dir, device=device, resumes=resumes, num_devices=num_devices)
+    return run_experiment(EXPERIMENTS[name](context), options)
 
 
-def refuse_earlier_run(out_dir: Path, *, resumes: bool) -> None:
+def refuse_earlier_run(options: RunOptions) -> None:
     """Keep a run from being mixed with an earlier one.
 
     Raises:
         CheckpointError: there is one and `resumes` is false.
     """
-    if not resumes and any((out_dir / name).exists() for name in _TRACES):
+    folder = options.directory
+    if not options.resumes and any((folder / name).exists() for name in _TRACES):
         raise CheckpointError(
-            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+            f"{folder} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
         )
 
 
-def run_experiment(
-    experiment: Experiment, out_dir: Path, *, device: str, resumes: bool, num_devices: int = 1
-) -> dict[str, Any]:
+def run_experiment(experiment: Experiment, options: RunOptions) -> dict[str, Any]:
     """Run an experiment, write its report, and tell what came out.
 
     Returns:
@@ -99,7 +90,7 @@ def run_experiment(
         went wrong, or empty), "accuracy" (system on protocol -> figure with n and interval; of 1:N the rank-1 rate),
         "wall_s", and the paths "record" and "report".
     """
-    record = run(experiment, out_dir=out_dir, resume=resumes, device=device, num_devices=num_devices)
+    record, out_dir = run(experiment, options=options), options.directory
     page = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE, sections=ALL_SECTIONS)
     controls = failed_controls(record)
     return {

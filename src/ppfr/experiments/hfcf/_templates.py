@@ -183,7 +183,7 @@ def _common(context: ExperimentContext, budget: TemplateBudget) -> dict[str, Any
 
 def public_recogniser(context: ExperimentContext, name: str) -> EvaluationRecogniser:
     """A public network; in fast-test a random one, whose figures mean nothing."""
-    device = choose_device(context.device)
+    device = choose_device(context.options.device)
     if context.preset == "fast-test":
         network = NETWORKS["mobilefacenet-small"](
             in_shape=(3, 112, 112), seed=derive_seed(context.seed, "random network")

@@ -124,10 +124,8 @@ def _laptop(weights: Path | None) -> AnalysisBudget:
 def analyse_channels(
     *,
     preset: str,
-    out_dir: Path,
     seed: int,
-    device: str = "auto",
-    resumes: bool = False,
+    options: RunOptions,
     data: Path | None = None,
     weights: Path | None = None,
     penalty_weights: Sequence[float] | None = None,
@@ -140,10 +138,8 @@ def analyse_channels(
 
     Args:
         preset: one of `ANALYSIS_PRESETS`.
-        out_dir: gets `channels.json`, and checkpoints by which `resumes` goes on.
         seed: root of every draw.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        resumes: go on with what an earlier run in `out_dir` left.
+        options: `run_dir` gets `channels.json` and checkpoints.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         penalty_weights: in place of the preset's.
@@ -153,21 +149,22 @@ def analyse_channels(
 
     Raises:
         InvalidInputError: unknown preset; weights that are negative or appear twice.
-        CheckpointError: `out_dir` holds an earlier run and `resumes` is false, or one of another configuration.
+        CheckpointError: `run_dir` holds an earlier run and `resumes` is false, or one of another configuration.
         MissingAssetError: data or weights are not there.
         DeviceError: the device is not there.
     """
-    choose_device(device)
+    choose_device(options.device)
+    out_dir = options.directory
     budget = analysis_budget(preset, weights=weights)
     if penalty_weights is not None:
         budget = dataclasses.replace(budget, penalty_weights=tuple(penalty_weights))
     _check_weights(budget.penalty_weights)
-    _refuse_earlier_analysis(out_dir, resumes=resumes)
+    _refuse_earlier_analysis(out_dir, resumes=options.resumes)
     began = time.perf_counter()
     images = read_images(budget.images, data=data)
     if preset == "fast-test":
         images = images.cached()  # drawing a face takes as long as training on it
-    run = _Run(budget=budget, images=images, out_dir=out_dir, seed=seed, device=device, resumes=resumes)
+    run = _Run(budget=budget, images=images, seed=seed, options=options)
     given = "".join(f" --penalty-weight {weight:g}" for weight in penalty_weights or ())
     record = {
         "experiment": RECIPE,
@@ -187,11 +184,8 @@ def analyse_channels(
 class _Run:
     """One analysis: the data, the common start, a row for each weight."""
 
-    def __init__(
-        self, *, budget: AnalysisBudget, images: StoredImageSet, out_dir: Path, seed: int, device: str, resumes: bool
-    ) -> None:
-        self._budget, self._out_dir, self._seed = budget, out_dir, seed
-        self._device, self._resumes = device, resumes
+    def __init__(self, *, budget: AnalysisBudget, images: StoredImageSet, seed: int, options: RunOptions) -> None:
+        self._budget, self._seed, self._options = budget, seed, options
         self._masker = FrequencyChannels(num_channels=_CANDIDATES, keeps_dc=True)
         held_out = _held_out(images, budget.num_held_out, seed=seed)
         kept = np.setdiff1d(np.arange(len(images)), held_out)
@@ -223,7 +217,7 @@ class _Run:
             "candidates": list(channels),
             "energies": dict(zip(map(str, channels), analysis.energies(), strict=True)),
             "task": _task_name(analysis),
-            "knowledge": [{"name": c.name, "training_data": c.training_data} for c in self._budget.start.cards()],
+            "provenance": [{"name": c.name, "training_data": c.training_data} for c in self._budget.start.cards()],
             "start": first.as_dict(),
             "rows": rows,
         }
@@ -250,7 +244,7 @@ class _Run:
             self._training,
             plan=plan,
             seed=derive_seed(self._seed, "start" if name == "start" else "analysis"),
-            options=RunOptions(run_dir=self._out_dir / "training" / name, device=self._device, resumes=self._resumes),
+            options=dataclasses.replace(self._options, run_dir=self._options.directory / "training" / name),
         )
 
     def _row(self, analysis: ChannelAnalysisTask, record: FitRecord) -> dict[str, Any]:
@@ -270,7 +264,7 @@ class _Run:
 
     def _loss(self, analysis: ChannelAnalysisTask, places: Sequence[int]) -> dict[str, Any]:
         """Mean of the task's loss over the held-out images, gates at 0 or 1."""
-        device, losses = choose_device(self._device), []
+        device, losses = choose_device(self._options.device), []
         analysis.eval().to(device)
         for start in range(0, len(self._held_out), _EVALUATED_AT_ONCE):
             indices = list(range(start, min(start + _EVALUATED_AT_ONCE, len(self._held_out))))

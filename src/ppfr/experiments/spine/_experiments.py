@@ -30,7 +30,7 @@ from ppfr.masking import Constant, PpfrFd, Unprotected
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.synthetic import SyntheticFaces
 from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
-from ppfr.systems._strategies import FineTuning, FromScratch, RunOptions, TrainingStrategy
+from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
 from ppfr.training import OptimizerSettings
 
 ADAPTED, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"
@@ -158,10 +158,10 @@ def synthetic_recogniser(
     context: ExperimentContext, way: TrainingStrategy, images: ImageSet
 ) -> tuple[Backbone, ModelCard]:
     """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
-    run_dir = context.out_dir / "recogniser"
-    options = RunOptions(run_dir=run_dir, device=context.device, resumes=context.resumes)
-    context.out_dir.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(context.out_dir / "recogniser.lock"):  # whoever works on this run too waits, and loads it
+    folder = context.options.directory
+    options = dataclasses.replace(context.options, run_dir=folder / "recogniser", num_devices=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "recogniser.lock"):  # whoever works on this run too waits, and loads it
         system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
     return system.network, dataclasses.replace(system.card, name="synthetic-judge")
 
