@@ -11,7 +11,7 @@ PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
 PPFR_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
 export PPFR_DATA PPFR_WEIGHTS
 
-.PHONY: setup demo test test-all lint type arch docs bench check clean
+.PHONY: setup demo test test-all lint type arch pages docs bench minimum check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,7 +48,16 @@ type: $(VENV)/.dev  ## mypy
 arch: $(VENV)/.dev  ## import-linter: arrows point down
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev  ## build the documentation, warnings are errors
+# Every committed record has a page; it is rendered again if the record or the report's code is newer.
+RECORDS := $(shell grep -l '"schema_version"' results/*/*.json)
+PAGES := $(RECORDS:.json=.html)
+
+results/%.html: results/%.json $(shell find src/ppfr/report -type f -not -name '*.pyc')
+	$(BIN)/ppfr report $< --out $@
+
+pages: $(VENV)/.dev $(PAGES)  ## HTML pages of all records, in results/
+
+docs: pages  ## render the pages and build the documentation, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
@@ -62,5 +71,5 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 
 check: lint type arch docs test-all  ## what CI runs
 
-clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
+clean:  ## remove the environment, caches and rendered pages
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site $(PAGES)
