@@ -69,7 +69,13 @@ bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_parties.py --json benchmarks/secure_parties.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_backends.py --json benchmarks/secure_backends.json
 
+minimum:  ## tests with the oldest supported versions, in an environment of their own
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/minimum.txt \
+		torch==2.13.0 -e '.[mpc,mpyc,he,onnx]' pytest pytest-randomly pytest-xdist hypothesis scikit-learn scikit-image
+	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(TEST_WORKERS)
+
 check: lint type arch docs test-all  ## what CI runs
 
 clean:  ## remove the environment, caches and rendered pages
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site $(PAGES)
+	rm -rf $(VENV) $(VENV)-minimum .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site $(PAGES)
