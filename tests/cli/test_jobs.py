@@ -114,4 +114,4 @@ def test_doctor_and_lists_find_what_is_there(ppfr: Ppfr, data_root: Path, weight
     assert sets["lfw"].startswith("6000 pairs in 10 folds, 7701 images")
     assert sets["lfw-train"].split()[1] == "images," and int(sets["lfw-train"].split()[0]) > 5000
     networks = ppfr("models", "list", "--weights", weights_root, "--json").json["models"]
-    assert all(not entry["file"].startswith("not here") for entry in networks)
+    assert all(not entry["file"].startswith("not installed") for entry in networks)

@@ -1,4 +1,4 @@
-"""The command line: parses, calls `ppfr.workflows`, prints, exits."""
+"""The command line: parses arguments, calls `ppfr.workflows`, prints the result and exits."""
 
 from ppfr.cli import _analysis as _analysis
 from ppfr.cli import _match as _match

@@ -1,4 +1,4 @@
-"""The application, the options that commands share, and how results and errors reach a person or a machine."""
+"""The typer application, options shared by commands, and output of results and errors as text or JSON."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(
     name="ppfr",
     help=(
-        "Privacy-preserving face recognition: mask faces on the device, train and run recognition on what is left, "
-        "attack it, and report accuracy and leakage side by side.\n\n"
-        "Start with [bold]ppfr demo[/bold]; it needs no data and takes a few minutes. [bold]ppfr doctor[/bold] says "
+        "Privacy-preserving face recognition: mask faces on the device, train and run recognition on masked images, "
+        "attack the protection, and report accuracy and leakage side by side.\n\n"
+        "Start with [bold]ppfr demo[/bold]; it needs no data and takes a few minutes. [bold]ppfr doctor[/bold] shows "
         "what this machine can run.\n\n"
-        "Exit codes: 0 done; 1 ran, but a part failed or a control did not hold; 2 bad input (the message says what "
-        "to do); 130 interrupted."
+        "Exit codes: 0 success; 1 completed, but a stage or a control failed; 2 invalid input (the message names the "
+        "remedy); 130 interrupted."
     ),
     invoke_without_command=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines; errors too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results and errors as one JSON object on stdout.")]
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Directory of real faces, with lfw112/ and cfp112/ in it. Default: $PPFR_DATA.", show_default=False
+        help="Directory of real faces, which contains lfw112/ and cfp112/. Default: $PPFR_DATA.", show_default=False
     ),
 ]
 Weights = Annotated[
@@ -48,17 +48,17 @@ Weights = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, cuda:N or mps. A device that is missing is an error.",
+        help="auto, cpu, cuda, cuda:N or mps. An unavailable device is an error.",
         autocompletion=offering(lambda: DEVICES),
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Root of every random draw; the same seed gives the same result.")]
-Out = Annotated[Path, typer.Option(help="Directory for everything that is written.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier run in the directory left.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers; the same seed gives the same result.")]
+Out = Annotated[Path, typer.Option(help="Output directory.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in the output directory.")]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """Print a result on stdout: one JSON object for a machine, labelled lines for a person."""
+    """Print a result on stdout, as one JSON object or as labelled lines."""
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2, default=str) + "\n")
         return
@@ -74,41 +74,41 @@ def emit(result: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Say something to the person on stderr, where it disturbs no pipe."""
+    """Print a note on stderr, so that stdout can be piped."""
     Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `ppfr`: runs a command and exits with its code."""
+    """Entry point of `ppfr`: run a command and exit with its code."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command and return its exit code; errors are told in one place.
+    """Run a command, print its error if it fails, and return the exit code.
 
-    What a user can mend is told without a traceback; anything else is a fault of ours and keeps it.
+    Errors that a user can correct are printed without a traceback. Any other exception is a bug and propagates.
     """
     wants_json = "--json" in arguments
     try:
         code = app(arguments, standalone_mode=False, prog_name="ppfr")
     except PpfrError as error:
-        return _tell(type(error).__name__, str(error), EXIT_BAD_INPUT, wants_json)
+        return _print_error(type(error).__name__, str(error), EXIT_BAD_INPUT, wants_json)
     except typer.TyperException as error:  # an option or argument that does not exist, is missing or malformed
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "ppfr"
-        return _tell("UsageError", f"{error.format_message()} See `{where} --help`.", EXIT_BAD_INPUT, wants_json)
+        return _print_error("UsageError", f"{error.format_message()} See `{where} --help`.", EXIT_BAD_INPUT, wants_json)
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _tell(type(error).__name__, f"{place}{error.strerror or error}", EXIT_BAD_INPUT, wants_json)
-    if code == EXIT_INTERRUPTED:  # typer turns the interrupt within a command into this code, in silence
-        told = "interrupted; what was finished is kept, and the same command with --resume goes on where it has one"
-        return _tell("Interrupted", told, EXIT_INTERRUPTED, wants_json)
+        return _print_error(type(error).__name__, f"{place}{error.strerror or error}", EXIT_BAD_INPUT, wants_json)
+    if code == EXIT_INTERRUPTED:  # typer converts an interrupt within a command into this code, without a message
+        message = "Interrupted. Completed stages were kept; run the same command with --resume to continue."
+        return _print_error("Interrupted", message, EXIT_INTERRUPTED, wants_json)
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _tell(kind: str, message: str, code: int, wants_json: bool) -> int:
+def _print_error(kind: str, message: str, code: int, wants_json: bool) -> int:
     if wants_json:
         sys.stdout.write(json.dumps({"error": {"type": kind, "message": message}, "exit_code": code}, indent=2) + "\n")
     else:
@@ -117,14 +117,14 @@ def _tell(kind: str, message: str, code: int, wants_json: bool) -> int:
 
 
 def help_if_alone(context: typer.Context) -> None:
-    """Print the help of a group that was called without a command, and leave with the code of bad input."""
+    """Print the help of a group that was called without a command, and exit with the code for invalid input."""
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help().rstrip() + "\n")
         raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def _show_version(is_asked: bool) -> None:
-    if is_asked:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         sys.stdout.write(f"ppfr {ppfr.__version__}\n")
         raise typer.Exit
 

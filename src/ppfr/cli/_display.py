@@ -1,4 +1,4 @@
-"""A result as rows for a person: nested facts flattened, figures with their interval."""
+"""A result as text rows: nested values flattened, estimates with their interval."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _NO_PERCENTAGES = ("ssim", "psnr", "lpips", "cosine", "auc", "loss")
 
 
 def rows_of(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(label, text) for each fact; a mapping within gives a row for each of its facts."""
+    """(label, text) for each value; a nested mapping gives one row per value."""
     for key, value in result.items():
-        # "hfcf:one_to_n" is to be typed as it stands; other keys are fields of ours, in words.
+        # A key such as "hfcf:one_to_n" is typed by users and stays as it is; other keys are shown as words.
         label = f"{prefix}{key if ':' in key else key.replace('_', ' ')}"
         if is_estimate(value):
             yield label, estimate(value, is_percentage=not any(word in key for word in _NO_PERCENTAGES))
@@ -24,12 +24,12 @@ def rows_of(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def is_estimate(value: Any) -> bool:
-    """Whether a value is a figure with n and an interval, as `ppfr.metrics.Estimate.to_dict` gives it."""
+    """Whether a value is an estimate with n and an interval, as `ppfr.metrics.Estimate.to_dict` returns it."""
     return isinstance(value, Mapping) and {"value", "low", "high", "n"} <= value.keys()
 
 
 def estimate(figure: Mapping[str, Any], *, is_percentage: bool) -> str:
-    """As in "98.95 % [98.62, 99.23], n=6000", with what is to be said against it."""
+    """An estimate as "98.95 % [98.62, 99.23], n=6000", followed by its caveat."""
     scale, unit, places = (100.0, " %", 2) if is_percentage else (1.0, "", 3)
 
     def number(key: str) -> str:

@@ -1,4 +1,4 @@
-"""`ppfr demo`, `ppfr run` and `ppfr report`: whole experiments."""
+"""`ppfr demo`, `ppfr run` and `ppfr report`: complete experiments."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def demo(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """The whole loop on synthetic faces, in minutes: mask, train, recognise, attack, report. Needs no data.
+    """Mask, train, recognise, attack and report on synthetic faces, in minutes. Needs no data.
 
     ppfr demo --out runs/demo
 
-    Writes OUT/report.html (one page, opens without a network) and OUT/record.json. It is `ppfr run spine:demo`.
+    Writes OUT/report.html (one page, opens offline) and OUT/record.json. Equivalent to `ppfr run spine:demo`.
     """
     from ppfr.core import RunOptions
     from ppfr.workflows import run_named_experiment
@@ -39,21 +39,21 @@ def run_experiment(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="FAMILY:NAME, as in spine:lfw; `ppfr run list` lists them.", autocompletion=offering(experiments)
+            help="FAMILY:NAME, for example spine:lfw; `ppfr run list` lists all.", autocompletion=offering(experiments)
         ),
     ],
     preset: Annotated[
         str,
         typer.Option(
-            help="fast-test (minutes, figures mean nothing), laptop (two cores) or paper (GPU).",
+            help="fast-test (minutes, meaningless results), laptop (two cores) or paper (GPU).",
             autocompletion=offering(presets),
         ),
     ] = "laptop",
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory for the run. Default: runs/FAMILY-NAME-PRESET.", show_default=False),
+        typer.Option(help="Directory of the run. Default: runs/FAMILY-NAME-PRESET.", show_default=False),
     ] = None,
-    num_devices: Annotated[int, typer.Option(help="Processes side by side that train each recogniser (DDP).")] = 1,
+    num_devices: Annotated[int, typer.Option(help="Number of processes that train each recogniser in parallel.")] = 1,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -61,11 +61,11 @@ def run_experiment(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Run a whole experiment and write its record and report.
+    """Run a complete experiment and write its record and report.
 
     ppfr run spine:lfw --preset laptop --data DIR --weights DIR
 
-    Every finished part is kept; after an interruption, the same command with --resume goes on.
+    Completed stages are kept. After an interruption, run the same command with --resume to continue.
     """
     from ppfr.core import RunOptions
     from ppfr.workflows import list_experiments, run_named_experiment
@@ -88,15 +88,18 @@ def run_experiment(
 @app.command()
 def report(
     records: Annotated[
-        list[Path], typer.Argument(help="A record.json or a run's folder; several are shown side by side.")
+        list[Path], typer.Argument(help="record.json files or run directories; several are shown side by side.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     pictures: Annotated[
-        bool, typer.Option(help="Show the pictures kept beside the record; leave real faces out of what you pass on.")
+        bool,
+        typer.Option(
+            help="Include the pictures beside the record. Exclude them from reports on real people that you pass on."
+        ),
     ] = True,
     json: Json = False,
 ) -> None:
-    """Write the report of finished (or half-finished) runs again, from their records.
+    """Render the report of complete or partial runs again, from their records.
 
     ppfr report runs/spine-lfw-laptop --out report.html --no-pictures
     """
@@ -106,6 +109,6 @@ def report(
 
 
 def finish(result: Mapping[str, Any], *, as_json: bool, title: str) -> None:
-    """Print a run's result and leave with its code."""
+    """Print the result of a run and exit with its code."""
     emit(result, as_json=as_json, title=title)
     raise typer.Exit(EXIT_OK if result["is_sound"] else EXIT_FAILED)

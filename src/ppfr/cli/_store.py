@@ -1,4 +1,4 @@
-"""`ppfr data`, `ppfr models` and `ppfr doctor`: what is on this machine, and how to get what is not."""
+"""`ppfr data`, `ppfr models` and `ppfr doctor`: available data and networks, and how to get missing ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from ppfr.cli._app import EXIT_FAILED, EXIT_OK, Data, Json, Weights, app, emit, help_if_alone
 from ppfr.cli._completion import image_sets, offering, public_networks
 
-data_app = typer.Typer(help="Faces: what is there, whether it can be read, and how to get it.")
-models_app = typer.Typer(help="Networks: the public ones by name, and your own by file.")
+data_app = typer.Typer(help="List, check, download and generate face data sets.")
+models_app = typer.Typer(help="List, download, inspect and export networks: public ones by name, your own by file.")
 for _group, _name in ((data_app, "data"), (models_app, "models")):
     _group.callback(invoke_without_command=True)(help_if_alone)
     app.add_typer(_group, name=_name)
@@ -27,7 +27,7 @@ Model = Annotated[
 
 @data_app.command("list")
 def list_data(data: Data = None, json: Json = False) -> None:
-    """Which data sets are in the data directory, with images and people of each.
+    """List the data sets in the data directory, with the number of images and people.
 
     ppfr data list --data DIR
     """
@@ -41,14 +41,14 @@ def check_data(
     source: Annotated[
         str,
         typer.Argument(
-            help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with a folder a person, .rec or .tar.",
+            help="lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, a folder with one folder per subject, .rec or .tar.",
             autocompletion=offering(image_sets),
         ),
     ],
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Read every image of a set and list all problems at once.
+    """Read every image of a data set and list all problems.
 
     ppfr data check photos/
     """
@@ -59,12 +59,12 @@ def check_data(
 
 @data_app.command("fetch")
 def fetch_data(
-    name: Annotated[str, typer.Argument(help="Data set to get; today: lfw.")],
-    data: Annotated[Path, typer.Option(help="Directory to fill.")],
+    name: Annotated[str, typer.Argument(help="Data set to download. Available: lfw.")],
+    data: Annotated[Path, typer.Option(help="Output directory.")],
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """Download a data set from its public source (checksummed, resumed where it broke off) and align it.
+    """Download a data set from its public source and align it. Checksums are verified; a download can be resumed.
 
     ppfr data fetch lfw --data DIR --weights DIR
     """
@@ -75,13 +75,13 @@ def fetch_data(
 
 @data_app.command("synthetic")
 def make_synthetic(
-    out: Annotated[Path, typer.Option(help="Directory to fill: a folder a person.")],
-    subjects: Annotated[int, typer.Option(help="How many people.")] = 20,
-    images: Annotated[int, typer.Option(help="Images a person.")] = 10,
-    seed: Annotated[int, typer.Option(help="Which people.")] = 1,
+    out: Annotated[Path, typer.Option(help="Output directory, with one folder per subject.")],
+    subjects: Annotated[int, typer.Option(help="Number of people.")] = 20,
+    images: Annotated[int, typer.Option(help="Images per person.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed; another seed gives other people.")] = 1,
     json: Json = False,
 ) -> None:
-    """Write synthetic faces as image files, to look at or to try the other commands on.
+    """Write synthetic faces as image files.
 
     ppfr data synthetic --out faces/ --subjects 20 --images 10
     """
@@ -93,7 +93,7 @@ def make_synthetic(
 
 @models_app.command("list")
 def list_models(weights: Weights = None, json: Json = False) -> None:
-    """The public networks that ppfr knows by name, their licence, and whether they are here.
+    """List the public networks, their licences, and whether they are installed.
 
     ppfr models list --weights DIR
     """
@@ -104,10 +104,10 @@ def list_models(weights: Weights = None, json: Json = False) -> None:
 
 @models_app.command("fetch")
 def fetch_models(
-    weights: Annotated[Path, typer.Option(help="Directory to fill.")],
+    weights: Annotated[Path, typer.Option(help="Output directory.")],
     json: Json = False,
 ) -> None:
-    """Download the networks that have a public source (checksummed), and say how to get the others.
+    """Download the networks that have a public source, and show how to get the others. Checksums are verified.
 
     ppfr models fetch --weights DIR
     """
@@ -122,7 +122,7 @@ def show_model(
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """The card of a network: what it is, what it was trained on, whom it may have seen, under which terms.
+    """Show the model card of a network: architecture, training data, people it may have seen, licence.
 
     ppfr models show mobilefacenet-casia --weights DIR
     """
@@ -138,7 +138,7 @@ def export_model(
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """Write a network as ONNX and check that onnxruntime gives the same embeddings.
+    """Export a network to ONNX and verify that onnxruntime computes the same embeddings.
 
     ppfr models export mobilefacenet-y1 --out y1.onnx --weights DIR
     """
@@ -149,7 +149,7 @@ def export_model(
 
 @app.command()
 def doctor(data: Data = None, weights: Weights = None, json: Json = False) -> None:
-    """What this machine has: versions, device, memory, data, weights, extras, and what is missing for which job.
+    """Show versions, device, memory, data, weights and extras, and what is missing for each task.
 
     ppfr doctor --data DIR --weights DIR
     """

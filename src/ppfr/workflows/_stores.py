@@ -1,4 +1,4 @@
-"""What `ppfr data`, `ppfr models` and `ppfr doctor` do."""
+"""Workflows of `ppfr data`, `ppfr models` and `ppfr doctor`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _DEMO_GIB = 4
 
 
 def describe_data(data: Path | None) -> dict[str, Any]:
-    """Which protocols and training sets the data directory can serve, with counts."""
+    """Protocols and training sets in the data directory, with counts."""
     found: dict[str, Any] = {"directory": str(data_root(data))}
     for name in PROTOCOLS:
         try:
             protocol = read_protocol(name, data=data)
         except PpfrError as error:
-            found[name] = f"not there: {error}"
+            found[name] = f"not available: {error}"
             continue
         people = len(protocol.subjects())
         found[name] = (
@@ -47,17 +47,17 @@ def describe_data(data: Path | None) -> dict[str, Any]:
         try:
             images = read_images(name, data=data)
         except PpfrError as error:
-            found[name] = f"not there: {error}"
+            found[name] = f"not available: {error}"
             continue
         found[name] = f"{len(images)} images, {len(set(images.subject_ids))} people"
     return found
 
 
 def check_images(source: str, *, data: Path | None) -> dict[str, Any]:
-    """Decode every image of a set.
+    """Decode every image of a data set.
 
     Raises:
-        ProblemsError: some cannot be read; all of them are listed.
+        ProblemsError: images that cannot be read; all are listed.
     """
     images = read_images(source, data=data)
     problems: list[str] = []
@@ -68,7 +68,7 @@ def check_images(source: str, *, data: Path | None) -> dict[str, Any]:
         except PpfrError:
             problems += [text for index in indices if (text := _problem(images, index))]
     if problems:
-        raise ProblemsError(f"{images.name} cannot be used as it is", problems)
+        raise ProblemsError(f"{images.name} contains images that cannot be read", problems)
     return {"name": images.name, "images": len(images), "people": len(set(images.subject_ids))}
 
 
@@ -84,19 +84,19 @@ def fetch_data_set(name: str, root: Path, *, weights: Path | None) -> dict[str, 
     """Download a public data set and align it.
 
     Raises:
-        InvalidInputError: a name that cannot be fetched; says where a person gets it.
+        InvalidInputError: the data set cannot be downloaded; the message explains how to get it.
     """
     if name != "lfw":
         raise InvalidInputError(
-            f"{name!r} cannot be fetched; `lfw` can. CFP is given out by its authors (cfpw.io): unpack it, run "
-            "`ppfr align` on it, and lay it out as docs/how-to/real-data.md shows"
+            f"{name!r} cannot be downloaded; only `lfw` can. CFP is distributed by its authors (cfpw.io): extract it, "
+            "run `ppfr align` on it, and arrange the files as described in docs/how-to/real-data.md."
         )
     images = fetch_lfw(root, yunet_path=find_yunet(weights))
     return {"name": images.name, "images": len(images), "people": len(set(images.subject_ids)), "directory": str(root)}
 
 
 def write_synthetic(out_dir: Path, *, num_subjects: int, images_per_subject: int, seed: int) -> dict[str, Any]:
-    """Write synthetic faces as PNG files, a folder a person."""
+    """Write synthetic faces as PNG files, with one folder per subject."""
     faces = SyntheticFaces(num_subjects, images_per_subject, seed=seed)
     counts: dict[str, int] = {}
     for start in range(0, len(faces), _READ_AT_ONCE):
@@ -109,24 +109,24 @@ def write_synthetic(out_dir: Path, *, num_subjects: int, images_per_subject: int
 
 
 def describe_models(weights: Path | None) -> list[dict[str, Any]]:
-    """The public networks: what they are, their terms, and whether they are here."""
+    """The public networks: card, licence, and whether they are installed."""
     rows = []
     for name, entry in PRETRAINED.items():
         try:
             where = str(_find(entry.asset, weights))
         except PpfrError:
-            where = f"not here: put {entry.asset.name} into --weights DIR. {entry.asset.note}"
+            where = f"not installed: put {entry.asset.name} into --weights DIR. {entry.asset.note}"
         rows.append({"name": name, **_card_facts(entry.card), "file": where})
     return rows
 
 
 def fetch_networks(directory: Path) -> dict[str, Any]:
-    """Download the networks that have a public source into `directory`, and say how to get the others.
+    """Download the networks that have a public source into `directory`, and describe how to get the others.
 
     Raises:
-        MissingAssetError: no source served a file.
-        ChecksumError: a source served other bytes; nothing is kept.
-        StorageError: the disk is full or the directory cannot be written.
+        MissingAssetError: no source served the file.
+        ChecksumError: a source served different bytes; nothing is kept.
+        StorageError: the disk is full or the directory is not writable.
     """
     path = fetch(YUNET, directory, progress=True)
     by_hand = [f"{entry.asset.name}: {entry.asset.note}" for entry in PRETRAINED.values() if not entry.asset.urls]
@@ -134,7 +134,7 @@ def fetch_networks(directory: Path) -> dict[str, Any]:
 
 
 def describe_model(model: str, *, weights: Path | None) -> dict[str, Any]:
-    """The card of a public network, of a file, or of a trained system's network."""
+    """The model card of a public network, of a file, or of the network of a trained system."""
     if model in PRETRAINED:
         network, card = load_pretrained(model, weights_dir=weights)
         return {"name": card.name, **_card_facts(card), "parameters": _num_parameters(network)}
@@ -143,14 +143,14 @@ def describe_model(model: str, *, weights: Path | None) -> dict[str, Any]:
 
 
 def export_network(model: str, out_path: Path, *, weights: Path | None) -> dict[str, Any]:
-    """Write a network as ONNX, with a parity check.
+    """Export a network to ONNX and compare its embeddings with onnxruntime.
 
     Raises:
-        InvalidInputError: a model that is none, or a file name that does not end in .onnx.
+        InvalidInputError: `model` is not a model, or the file name does not end in .onnx.
         MissingExtraError: the onnx extra is not installed.
     """
     if out_path.suffix != ".onnx":
-        raise InvalidInputError(f"{out_path} must end in .onnx")
+        raise InvalidInputError(f"The output file must end in .onnx, got {out_path}.")
     network, card = (
         load_pretrained(model, weights_dir=weights) if model in PRETRAINED else load_model(_network_file(model))
     )
@@ -168,12 +168,13 @@ def _network_file(model: str) -> Path:
     if path.suffix == ".safetensors":
         return path
     raise InvalidInputError(
-        f"{model!r} is no public network ({', '.join(PRETRAINED)}), no .safetensors file, and no directory of a system"
+        f"{model!r} is not a public network ({', '.join(PRETRAINED)}), a .safetensors file or the directory of a"
+        " trained system."
     )
 
 
 def examine_machine(*, data: Path | None, weights: Path | None) -> dict[str, Any]:
-    """Versions, device, memory, data, weights and extras, and what is missing for which job."""
+    """Versions, device, memory, data, weights and extras, and what is missing for each task."""
     packages = {name: _version(name) for name in _PACKAGES}
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -198,14 +199,14 @@ def examine_machine(*, data: Path | None, weights: Path | None) -> dict[str, Any
             "photos": _try(lambda: find_yunet(weights), ready="ready"),
             "real faces": _real_faces_verdict(data, weights),
             "export": "ready" if extras["onnx"] == "installed" else extras["onnx"],
-            "gpu": "ready" if cuda else "no CUDA device: --preset paper is out of reach",
+            "gpu": "ready" if cuda else "no CUDA device: --preset paper is not practical",
         },
         "can_run_demo": not missing,
     }
 
 
 def _memory_verdict(gib: float) -> str:
-    return "ready" if gib >= _DEMO_GIB else f"may run out of memory: it wants {_DEMO_GIB} GiB"
+    return "ready" if gib >= _DEMO_GIB else f"may run out of memory: {_DEMO_GIB} GiB are recommended"
 
 
 def _real_faces_verdict(data: Path | None, weights: Path | None) -> str:
@@ -229,7 +230,7 @@ def _card_facts(card: ModelCard) -> dict[str, Any]:
         "input": "x".join(map(str, card.in_shape)),
         "embedding": card.dim,
         "training_data": card.training_data,
-        "may_have_seen": list(card.may_have_seen) or "nothing known",
+        "may_have_seen": list(card.may_have_seen) or "none known",
         "licence": card.licence,
         "source": card.source,
         "sha256": card.sha256,
@@ -248,7 +249,7 @@ def _version(package: str) -> str:
 
 
 def _try(get: Callable[[], object], *, ready: str = "") -> str:
-    """What `get` gives (or `ready`), or "missing: ..." with its error."""
+    """The result of `get` (or `ready`), or "missing: ..." with the error."""
     try:
         found = get()
     except PpfrError as error:
