@@ -1,4 +1,4 @@
-"""Assets by name and checksum, the two roots, whole-or-absent writing."""
+"""Assets by name and checksum, data and weights directories, atomic writing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def asset_of(content: bytes = CONTENT, **changes: object) -> Asset:
     return Asset(**{"name": "net.bin", "sha256": hashlib.sha256(content).hexdigest(), **changes})
 
 
-def test_finds_the_first_directory_that_holds_it(tmp_path: Path) -> None:
+def test_find_asset_returns_the_first_directory_with_the_file(tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in "abc")
     for directory in (second, third):
         directory.mkdir()
@@ -27,7 +27,7 @@ def test_finds_the_first_directory_that_holds_it(tmp_path: Path) -> None:
     assert find_asset(asset_of(), [first, second, third], remedy="") == second / "net.bin"
 
 
-def test_absent_asset_names_checksum_places_and_remedy(tmp_path: Path) -> None:
+def test_missing_asset_error_contains_checksum_directories_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(MissingWeightsError) as caught:
         find_asset(asset_of(), [tmp_path / "x", tmp_path / "y"], remedy="Run `ppfr fetch`.", error=MissingWeightsError)
     text = str(caught.value)
@@ -38,16 +38,16 @@ def test_absent_asset_names_checksum_places_and_remedy(tmp_path: Path) -> None:
         find_asset(by_hand, [], remedy="By hand.")
 
 
-def test_changed_bytes_are_refused_even_after_they_were_verified(tmp_path: Path) -> None:
+def test_changed_file_is_refused_even_if_it_was_verified_before(tmp_path: Path) -> None:
     path = tmp_path / "net.bin"
     path.write_bytes(CONTENT)
     verify_asset(asset_of(), path)
     path.write_bytes(CONTENT[:-1] + b"!")
-    with pytest.raises(ChecksumError, match="fetch it again"):
+    with pytest.raises(ChecksumError, match="Remove it and download it again"):
         find_asset(asset_of(), [tmp_path], remedy="")
 
 
-def test_verification_is_remembered_until_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_is_cached_until_requested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.bin"
     path.write_bytes(CONTENT)
     reads: list[Path] = []
@@ -70,7 +70,7 @@ def test_verification_is_remembered_until_asked_again(tmp_path: Path, monkeypatc
         ({"urls": ("file:///etc/passwd",)}, "http and https"),
     ],
 )
-def test_unsafe_assets_cannot_be_made(changes: dict[str, object], reason: str) -> None:
+def test_unsafe_assets_are_refused(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         asset_of(**changes)
 
@@ -78,7 +78,7 @@ def test_unsafe_assets_cannot_be_made(changes: dict[str, object], reason: str) -
 @pytest.mark.parametrize(
     ("root", "variable", "flag"), [(data_root, "PPFR_DATA", "--data"), (weights_root, "PPFR_WEIGHTS", "--weights")]
 )
-def test_option_beats_environment_and_absence_names_both(
+def test_option_overrides_environment_and_error_names_both(
     root: object, variable: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     option, environment = tmp_path / "option", tmp_path / "environment"
@@ -96,7 +96,7 @@ def test_option_beats_environment_and_absence_names_both(
         root(tmp_path / "nowhere")
 
 
-def test_a_write_is_whole_or_absent(tmp_path: Path) -> None:
+def test_write_is_atomic(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "result.json"
     with write_atomically(path) as temporary:
         temporary.write_text("whole")
@@ -110,9 +110,9 @@ def test_a_write_is_whole_or_absent(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["result.json"]
 
 
-def test_a_full_disk_is_a_storage_error_and_missing_input_is_not(tmp_path: Path) -> None:
+def test_full_disk_is_a_storage_error_and_missing_input_is_not(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    with pytest.raises(StorageError, match="free space"), write_atomically(path) as temporary:
+    with pytest.raises(StorageError, match="Free space"), write_atomically(path) as temporary:
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(MissingAssetError, match="net"), write_atomically(path):

@@ -165,7 +165,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path: Path, crop: Crop, mon
         return written(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(StorageError, match="free space"):
+    with pytest.raises(StorageError, match="Free space"):
         align_folder(tmp_path / "in", tmp_path / "out", StandIn())
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) == 2

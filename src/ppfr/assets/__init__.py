@@ -1,4 +1,4 @@
-"""Named files: where they are, what their checksum is, how to get them, and writing files whole or not at all."""
+"""Named files: locations, checksums, download; atomic writing; result records as files."""
 
 from ppfr.assets._archives import extract_tar as extract_tar
 from ppfr.assets._assets import Asset as Asset

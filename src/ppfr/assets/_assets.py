@@ -1,4 +1,4 @@
-"""Assets: files known by name and checksum, and finding them in the directories a user names."""
+"""Assets: files known by name and checksum, and their lookup in user-defined directories."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _verified_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
-    """A file that the package can use but does not ship.
+    """A file that the package can use but does not contain.
 
     Attributes:
-        name: file name, also the path below the directories it is looked for in.
+        name: file name; relative path below the searched directories.
         sha256: checksum of its bytes, 64 lower-case hexadecimal digits.
-        size_bytes: its size where known; a download that grows past it is stopped.
-        urls: public sources, tried in order; empty if it can only be had by hand (`note` says how).
-        licence: the source's own terms, for the user to judge.
-        note: what it is, and how to get it where no URL serves it.
+        size_bytes: its size if known; a longer download is stopped.
+        urls: public sources, tried in order; empty if the file must be obtained manually (`note` describes how).
+        licence: terms of the source.
+        note: description, and how to get the file if no URL serves it.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Asset:
     def __post_init__(self) -> None:
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise InvalidInputError(
-                f"asset {self.name!r} needs a sha256 of 64 lower-case hexadecimal digits; `sha256sum FILE` prints it"
+                f"Asset {self.name!r} needs a sha256 of 64 lower-case hexadecimal digits. `sha256sum FILE` prints it."
             )
         path = Path(self.name)
         if not self.name or path.is_absolute() or ".." in path.parts:
-            raise InvalidInputError(f"asset name {self.name!r} must be a relative path without '..'")
+            raise InvalidInputError(f"Asset name {self.name!r} must be a relative path without '..'.")
         for url in self.urls:
             if not url.startswith(("https://", "http://")):
-                raise InvalidInputError(f"asset {self.name!r} has the URL {url!r}; only http and https are fetched")
+                raise InvalidInputError(f"Asset {self.name!r} has the URL {url!r}; only http and https are supported.")
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes as 64 hexadecimal digits, read in pieces of 1 MiB."""
+    """SHA-256 of a file as 64 hexadecimal digits, read in chunks of 1 MiB."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -58,17 +58,17 @@ def sha256_of(path: Path) -> str:
 
 
 def verify_asset(asset: Asset, path: Path, *, again: bool = False) -> None:
-    """Check that `path` holds the asset's bytes.
+    """Check that the file at `path` is the asset.
 
-    The result is remembered for this process under the file's size and time of change, so asking often is free.
+    The result is cached per process under the file's size and modification time, so repeated calls are cheap.
 
     Args:
-        asset: what should be there.
-        path: the file.
+        asset: the expected file.
+        path: the file to check.
         again: read the file even if it was verified before.
 
     Raises:
-        ChecksumError: other bytes; names both checksums.
+        ChecksumError: the checksum differs; the message contains both.
     """
     path = Path(path).resolve()
     facts = path.stat()
@@ -79,8 +79,8 @@ def verify_asset(asset: Asset, path: Path, *, again: bool = False) -> None:
     found = sha256_of(path)
     if found != asset.sha256:
         raise ChecksumError(
-            f"{path} has sha256 {found}, but {asset.name} is known as {asset.sha256}; the file is damaged or another"
-            " version: remove it and fetch it again"
+            f"{path} has sha256 {found}, expected {asset.sha256} for {asset.name}. The file is damaged or of another"
+            " version. Remove it and download it again."
         )
     with _verified_lock:
         _verified[path] = stamp
@@ -94,18 +94,18 @@ def find_asset(
     error: type[MissingAssetError] = MissingAssetError,
     verify_again: bool = False,
 ) -> Path:
-    """The first of `dirs` that holds the asset, verified by checksum.
+    """Find the asset in the first of `dirs` that contains it, and verify its checksum.
 
     Args:
-        asset: what to look for; at `dir / asset.name`.
+        asset: the file to find, as `dir / asset.name`.
         dirs: directories, in order of preference.
-        remedy: the command or option that gets it, for the message if it is absent.
-        error: class to raise if it is absent, such as `MissingWeightsError`.
+        remedy: command or option that provides the file, for the error message.
+        error: class to raise if the file is absent, such as `MissingWeightsError`.
         verify_again: read the file even if this process has verified it before.
 
     Raises:
-        MissingAssetError: in none of `dirs`; names file, checksum, places and remedy.
-        ChecksumError: a file of that name holds other bytes.
+        MissingAssetError: the file is in none of `dirs`; the message contains name, checksum, directories and remedy.
+        ChecksumError: a file of that name has another checksum.
     """
     for directory in dirs:
         path = Path(directory) / asset.name

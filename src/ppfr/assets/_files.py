@@ -1,4 +1,4 @@
-"""Writing so that a file is whole or absent."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppfr.core import PpfrError, StorageError
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is removed.
+    """Yield a temporary path beside `path`; it replaces `path` on success and is removed on failure.
 
-    Only the owner may read the file: what this package writes is made from faces. Share it by `chmod`.
+    Only the owner may read the file, because the files of this package are derived from faces. Use `chmod` to share it.
 
     Raises:
-        StorageError: the directory cannot be made or written, or the disk is full.
+        StorageError: the directory cannot be created or written, or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -32,10 +32,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        if isinstance(error, PpfrError):  # a missing asset in the caller's block is no failure to write
+        if isinstance(error, PpfrError):  # a missing asset in the caller's block, not a write error
             raise
         raise StorageError(
-            f"could not write {path}: {error.strerror or error}; free space or choose another directory"
+            f"Could not write {path}: {error.strerror or error}. Free space or choose another directory."
         ) from error
     finally:
         if temporary is not None:

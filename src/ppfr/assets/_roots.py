@@ -1,4 +1,4 @@
-"""Where real data and weights live: an option, else an environment variable, never a path of our own."""
+"""Directories of real data and weights: an option or an environment variable; there is no default path."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ WEIGHTS_VARIABLE = "PPFR_WEIGHTS"
 
 
 def data_root(option: Path | None = None) -> Path:
-    """Directory that holds lfw112/ and cfp112/: `option`, else the variable PPFR_DATA.
+    """Directory that contains lfw112/ and cfp112/: `option`, otherwise the variable PPFR_DATA.
 
     Raises:
-        MissingAssetError: neither is given, or the directory is not there; names both ways to set it.
+        MissingAssetError: neither is set, or the directory does not exist; the message names both.
     """
     return _root(option, variable=DATA_VARIABLE, flag="--data", what="data directory", get="ppfr data fetch lfw")
 
 
 def weights_root(option: Path | None = None) -> Path:
-    """Directory that holds pretrained networks: `option`, else the variable PPFR_WEIGHTS.
+    """Directory of pretrained networks: `option`, otherwise the variable PPFR_WEIGHTS.
 
     Raises:
-        MissingAssetError: neither is given, or the directory is not there; names both ways to set it.
+        MissingAssetError: neither is set, or the directory does not exist; the message names both.
     """
     return _root(option, variable=WEIGHTS_VARIABLE, flag="--weights", what="weights directory", get="ppfr models fetch")
 
@@ -32,7 +32,7 @@ def weights_root(option: Path | None = None) -> Path:
 def _root(option: Path | None, *, variable: str, flag: str, what: str, get: str) -> Path:
     from_environment = os.environ.get(variable, "")
     given = str(option) if option is not None else from_environment
-    remedy = f"Give {flag} DIR or set {variable} to an existing directory; `{get} {flag} DIR` fills one."
+    remedy = f"Give {flag} DIR or set {variable} to an existing directory. `{get} {flag} DIR` fills one."
     if not given:
         raise MissingAssetError(what, looked_in=[f"{flag} (not given)", f"{variable} (not set)"], remedy=remedy)
     root = Path(given).expanduser()
