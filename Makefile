@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
-# One thread per test worker; oversubscribed cores are many times slower.
+# Workers of pytest, with one thread each: more threads than cores are many times slower.
 TEST_WORKERS ?= 2
 
-# Tests on real faces and weights run where these directories exist, and say why they skip where not.
+# Tests on real faces and weights run if these directories exist; otherwise they are skipped with the reason.
 PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
 PPFR_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
 export PPFR_DATA PPFR_WEIGHTS
@@ -14,8 +14,8 @@ export PPFR_DATA PPFR_WEIGHTS
 .PHONY: setup demo test test-all lint type arch pages docs bench minimum check clean
 .DEFAULT_GOAL := help
 
-help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
 
 $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,9 +26,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP_INSTALL) torch==2.13.0 -e '.[dev,docs,onnx,mpc,he]'
 	touch $@
 
-setup: $(VENV)/.dev  ## environment with everything that developers need
+setup: $(VENV)/.dev  ## environment for development
 
-demo: $(VENV)/.runtime  ## environment + the main job on synthetic faces; opens nothing, prints where the report is
+demo: $(VENV)/.runtime  ## environment + the whole loop on synthetic faces; prints the path of the report
 	$(BIN)/ppfr demo --out runs/demo --resume
 
 test: $(VENV)/.dev  ## environment + fast tests and doctests
@@ -45,14 +45,14 @@ lint: $(VENV)/.dev  ## ruff: format and rules; codespell: spelling
 type: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
 
-arch: $(VENV)/.dev  ## import-linter: arrows point down
+arch: $(VENV)/.dev  ## import-linter: imports point downwards only
 	$(BIN)/lint-imports
 
 # Every committed record has a page; it is rendered again if the record or the report's code is newer.
 RECORDS := $(shell grep -l '"schema_version"' results/*/*.json)
 PAGES := $(RECORDS:.json=.html)
 
-results/%.html: results/%.json $(shell find src/ppfr/report -type f -not -name '*.pyc')
+results/%.html: results/%.json $(shell find src/ppfr/report -type f -not -name '*.pyc') | $(VENV)/.dev
 	$(BIN)/ppfr report $< --out $@
 
 pages: $(VENV)/.dev $(PAGES)  ## HTML pages of all records, in results/
@@ -60,7 +60,7 @@ pages: $(VENV)/.dev $(PAGES)  ## HTML pages of all records, in results/
 docs: pages  ## render the pages and build the documentation, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.dev  ## speed, side by side; writes benchmarks/*.json
+bench: $(VENV)/.dev  ## speed benchmarks; writes benchmarks/*.json
 	$(BIN)/python benchmarks/front_end.py
 	$(BIN)/python benchmarks/networks.py --threads 2 --json benchmarks/networks.json
 	$(BIN)/python benchmarks/mixing.py --threads 2 --json benchmarks/mixing.json
