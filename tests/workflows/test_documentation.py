@@ -5,7 +5,9 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pytest
 import typer.main
 from torch import Generator, rand
 
-import ppfr
 from ppfr.cli import app
+from ppfr.evaluation import Measure
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,16 +76,77 @@ def test_the_example_protection_keeps_its_promises() -> None:
     assert names["Coarse"](**masker.public_config()).spec == masker.spec
 
 
-def test_names_of_the_architecture_exist() -> None:
-    """Each name that a code block of the page gives to a package is exported by it."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    missing = []
-    for package in PACKAGES:
-        section = re.search(rf"### `{package}`\n\n```python\n(.*?)```", text, flags=re.DOTALL)
-        if section is None:
-            continue
-        code = re.sub(r"#.*", "", section.group(1))
-        module = __import__(f"{ppfr.__name__}.{package}", fromlist=["x"])
-        called = re.findall(r"^(?:@dataclass\(frozen\) )?([A-Za-z_]\w+)\(", code, flags=re.MULTILINE)
-        missing += [f"{package}.{name}" for name in called if not hasattr(module, name)]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+
+def room_sections() -> dict[str, str]:
+    """Text on each room in docs/architecture.md."""
+    text = ARCHITECTURE.read_text(encoding="utf-8").split("## Rooms\n")[1].split("\n## ")[0]
+    parts = re.split(r"^### `(\w+)`$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_architecture_describes_every_room_and_no_other() -> None:
+    sections = room_sections()
+    assert sorted(sections) == PACKAGES
+    assert all(len(text.split()) > 20 for text in sections.values())
+
+
+def test_the_import_direction_of_the_architecture_is_the_enforced_one() -> None:
+    (block,) = (block for block in code_blocks(ARCHITECTURE, "text") if block.startswith("cli\n"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    assert block.split("\n")[:-1] == [layer.replace("ppfr.", "") for layer in layers]
+
+
+def names_in(text: str) -> list[tuple[str, str]]:
+    """(room, name) of the public names in backticks: classes, constants and functions; the room is "" if not given."""
+    tokens = re.findall(r"`(?:ppfr\.)?(?:(\w+)\.)?(\w+)(\([^`]*\))?`", text)
+    is_public = re.compile(r"[A-Z][A-Za-z]*[a-z]\w*|[A-Z][A-Z_]{3,}")
+    return [
+        (room, name)
+        for room, name, call in tokens
+        if room in PACKAGES or (not room and (call == "()" or is_public.fullmatch(name)))
+    ]
+
+
+@pytest.mark.parametrize("room", PACKAGES)
+def test_names_that_the_architecture_gives_to_a_room_are_exported_by_it(room: str) -> None:
+    named = names_in(room_sections()[room])
+    assert named
+    missing = [
+        f"{other or room}.{name}" for other, name in named if not hasattr(import_module(f"ppfr.{other or room}"), name)
+    ]
     assert missing == []
+
+
+def test_other_names_of_the_architecture_exist() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8").split("## Deviations")[
+        0
+    ]
+    for section in room_sections().values():
+        text = text.replace(section, "")
+    exported = {name for room in PACKAGES for name in vars(import_module(f"ppfr.{room}"))}
+    named = [(room, name) for room, name in names_in(text) if room or name[0].isupper()]
+    assert len(named) > 12
+    missing = [
+        f"{room}.{name}"
+        for room, name in named
+        if not (hasattr(import_module(f"ppfr.{room}"), name) if room else name in exported)
+    ]
+    assert missing == []
+
+
+def test_the_architecture_lists_the_members_of_a_measure() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8").split("### Measures\n")[1].split("\n### ")[0]
+    listed = re.findall(r"^\| `(\w+)(?:\(\w*\))?` \|", text, flags=re.MULTILINE)
+    declared = {*vars(Measure), *Measure.__annotations__}
+    assert sorted(listed) == sorted(name for name in declared if not name.startswith("_"))
+
+
+def test_paths_of_the_architecture_exist() -> None:
+    paths = re.findall(r"`((?:src|tests|docs|benchmarks)/[^`]*)`", ARCHITECTURE.read_text(encoding="utf-8"))
+    folders = [(room, name) for room, text in room_sections().items() for name in re.findall(r"`(\w+/)`", text)]
+    assert len(paths) > 3 and len(folders) > 4
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [f"{room}/{name}" for room, name in folders if not (ROOT / "src" / "ppfr" / room / name).is_dir()] == []

@@ -45,4 +45,4 @@ class Coarse(ImageMasker):
         return image_BCHW.unfold(2, self._block, self._block).unfold(3, self._block, self._block).mean((-1, -2))
 
     def public_config(self) -> Mapping[str, Any]:
-        return {"block": self._block, "in_shape": list(self._spec.in_shape)}
+        return {"block": self._block, "in_shape": self._spec.in_shape}
