@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import re
 import shlex
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,15 +17,21 @@ import pytest
 import typer.main
 from torch import Generator, rand
 
+from ppfr import evaluation, experiments, report
 from ppfr.cli import app
+from ppfr.core import AttackEntry, RecordEntries, SystemEntry, kind_of
 from ppfr.evaluation import Measure
+from ppfr.metrics import Estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGES = sorted(path.name for path in (ROOT / "src" / "ppfr").iterdir() if (path / "__init__.py").exists())
 
 
-@pytest.mark.parametrize(("page", "num_examples"), [("README.md", 7), ("docs/how-to/mix-training-images.md", 17)])
+@pytest.mark.parametrize(
+    ("page", "num_examples"),
+    [("README.md", 7), ("docs/how-to/mix-training-images.md", 17), ("docs/reference/result-record.md", 5)],
+)
 def test_the_python_of_a_page_runs(page: str, num_examples: int) -> None:
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted >= num_examples and result.failed == 0
@@ -121,9 +129,7 @@ def test_names_that_the_architecture_gives_to_a_room_are_exported_by_it(room: st
 
 
 def test_other_names_of_the_architecture_exist() -> None:
-    text = ARCHITECTURE.read_text(encoding="utf-8").split("## Deviations")[
-        0
-    ]
+    text = ARCHITECTURE.read_text(encoding="utf-8").split("## Deviations")[0]
     for section in room_sections().values():
         text = text.replace(section, "")
     exported = {name for room in PACKAGES for name in vars(import_module(f"ppfr.{room}"))}
@@ -150,3 +156,49 @@ def test_paths_of_the_architecture_exist() -> None:
     assert len(paths) > 3 and len(folders) > 4
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert [f"{room}/{name}" for room, name in folders if not (ROOT / "src" / "ppfr" / room / name).is_dir()] == []
+
+
+RECORD_PAGE = ROOT / "docs" / "reference" / "result-record.md"
+
+
+def first_column(heading: str) -> list[str]:
+    """Names in the first column of the table under a heading of the page on records."""
+    text = RECORD_PAGE.read_text(encoding="utf-8").split(f"\n{heading}\n")[1].split("\n#")[0]
+    cells = re.findall(r"^\| (`[^|]*`) \|", text, flags=re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "entry"),
+    [
+        ("## Envelope", RecordEntries),
+        ("### Systems", SystemEntry),
+        ("### Attacks", AttackEntry),
+        ("## Estimates", Estimate),
+    ],
+)
+def test_the_record_page_lists_every_field(heading: str, entry: type) -> None:
+    assert sorted(first_column(heading)) == sorted(field.name for field in dataclasses.fields(entry))
+
+
+def test_the_record_page_lists_every_kind_with_its_measures_and_sections() -> None:
+    measures, sections = defaultdict(set), defaultdict(set)
+    for name, kind in vars(evaluation).items():
+        if isinstance(kind, type) and issubclass(kind, Measure) and kind is not Measure:
+            for row in kind.results:
+                measures[kind_of(row)].add(name)
+    for mark, those in (("", report.SECTIONS), ("*", experiments.SECTIONS)):
+        for section in those:
+            for kind in section.kinds:
+                sections[kind].add(f"{section.title}{mark}")
+    text = RECORD_PAGE.read_text(encoding="utf-8").split("## Kinds of rows")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", text, flags=re.MULTILINE)
+    assert {kind: set(re.findall(r"`(\w+)`", left_by)) for kind, left_by, _ in rows} == measures
+    assert {kind: set(shown.split("; ")) for kind, _, shown in rows} == sections
+    headings = re.findall(r"^### (`.*)$", RECORD_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {name for heading in headings for name in re.findall(r"`(\w+)`", heading)} == set(measures)
+
+
+def test_every_room_has_a_page_in_the_reference() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")}
+    assert set(PACKAGES) <= pages
