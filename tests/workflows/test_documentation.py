@@ -202,3 +202,10 @@ def test_the_record_page_lists_every_kind_with_its_measures_and_sections() -> No
 def test_every_room_has_a_page_in_the_reference() -> None:
     pages = {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")}
     assert set(PACKAGES) <= pages
+
+
+def test_the_page_on_reports_lists_every_section() -> None:
+    text = (ROOT / "docs" / "how-to" / "read-a-report.md").read_text(encoding="utf-8")
+    table = text.split("## Sections\n")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| (.*?) \| ", table, flags=re.MULTILINE)[1:]
+    assert listed == [section.title for section in (*report.SECTIONS, *experiments.SECTIONS)]
