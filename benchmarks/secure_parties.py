@@ -137,7 +137,7 @@ def measure_gallery(values: str, num: int, turns: int) -> dict[str, Any]:
         client.enrol(rows, [f"person {i}" for i in range(num)])
         enrolled_s = time.perf_counter() - begun
         begun = time.perf_counter()
-        assert client.best_at_least(rows[:1], threshold=THRESHOLD) == ("person 0",)
+        assert client.identify(rows[:1], threshold=THRESHOLD) == ("person 0",)
         found: dict[str, Any] = {
             "references": num,
             "enrolment_s": round(enrolled_s, 1),
@@ -148,7 +148,7 @@ def measure_gallery(values: str, num: int, turns: int) -> dict[str, Any]:
         client.enrol(one, ["somebody"])
         found["one_more_enrolled_s"] = round(time.perf_counter() - begun, 2)
         begun = time.perf_counter()
-        assert client.best_at_least(one, threshold=THRESHOLD) == ("somebody",)
+        assert client.identify(one, threshold=THRESHOLD) == ("somebody",)
         found["question_after_it_s"] = round(time.perf_counter() - begun, 2)
         for batch in (1, 8, 32):
             probes = rows[7 : 7 + batch]

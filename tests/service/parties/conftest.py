@@ -176,7 +176,7 @@ def asks_until_error():
         while time.monotonic() < end:
             begun = time.monotonic()
             try:
-                client.best_at_least(probe, threshold=0.5)
+                client.identify(probe, threshold=0.5)
             except PpfrError as error:
                 return error, time.monotonic() - begun
         pytest.fail("no question failed")

@@ -30,7 +30,7 @@ def others_of(party):
 @pytest.mark.parametrize("party", [0, 1, 2])
 def test_a_party_that_dies_is_named_and_rejoins(healthy, people, asks_until_error, party):
     with healthy.client() as client:
-        client.best_at_least(people[:1], threshold=0.5)
+        client.identify(people[:1], threshold=0.5)
         killer = threading.Timer(0.05, healthy.kill, [party])  # while questions are asked
         killer.start()
         error, seconds = asks_until_error(client, people[:40])
@@ -39,17 +39,17 @@ def test_a_party_that_dies_is_named_and_rejoins(healthy, people, asks_until_erro
         assert healthy.are_up(*others_of(party))
         begun = time.monotonic()
         with pytest.raises(PartyError, match=rf"party {party} at .* cannot be reached"):
-            client.best_at_least(people[:1], threshold=0.5)
+            client.identify(people[:1], threshold=0.5)
         assert time.monotonic() - begun < 1
         healthy.start(party)
         healthy.wait()
-        assert client.best_at_least(people[:2], threshold=0.5) == ("person 0", "person 1")
+        assert client.identify(people[:2], threshold=0.5) == ("person 0", "person 1")
 
 
 @pytest.mark.parametrize("party", [0, 2])
 def test_a_party_that_stalls_is_named_and_rejoins(healthy, people, asks_until_error, party):
     with healthy.client() as client:
-        client.best_at_least(people[:1], threshold=0.5)
+        client.identify(people[:1], threshold=0.5)
         stopper = threading.Timer(0.05, healthy.signal, [party, signal.SIGSTOP])
         stopper.start()
         error, seconds = asks_until_error(client, people[:40])
@@ -59,7 +59,7 @@ def test_a_party_that_stalls_is_named_and_rejoins(healthy, people, asks_until_er
         assert healthy.are_up(*others_of(party))
         healthy.signal(party, signal.SIGCONT)
         healthy.wait()
-        assert client.best_at_least(people[:2], threshold=0.5) == ("person 0", "person 1")
+        assert client.identify(people[:2], threshold=0.5) == ("person 0", "person 1")
 
 
 @pytest.mark.parametrize("party", [0, 2])
@@ -123,7 +123,7 @@ def test_garbage_on_the_port_disturbs_nobody(healthy, people):
     with healthy.client() as client:
         for address in addresses:
             garbage(address)
-            assert client.best_at_least(people[:1], threshold=0.5) == ("person 0",)
+            assert client.identify(people[:1], threshold=0.5) == ("person 0",)
     for party in range(3):
         sender = dialled(healthy, f"party-{(party + 1) % 3}", party)
         sender.send_bytes(b"ppfrmpc\x01" + b"\xff\xff\xff\xff" + os.urandom(100))  # a head of 4 GB
@@ -132,7 +132,7 @@ def test_garbage_on_the_port_disturbs_nobody(healthy, people):
         sender.send_bytes(os.urandom(4000))
         sender.close()
     with healthy.client() as client:
-        assert client.best_at_least(people[:1], threshold=0.5) == ("person 0",)
+        assert client.identify(people[:1], threshold=0.5) == ("person 0",)
     assert healthy.are_up(0, 1, 2)
     for connection in idle:
         connection.close()
@@ -152,7 +152,7 @@ def test_too_large_a_request_is_refused_unread(healthy, people):
                 link.receive(1000)
             link.close()
             assert f"{limit + 1} bytes, {limit} are allowed" in healthy.logs[party].read_text()
-        assert other.best_at_least(people[:1], threshold=0.5) == ("person 0",)
+        assert other.identify(people[:1], threshold=0.5) == ("person 0",)
 
 
 def test_a_party_that_babbles_in_its_place_is_named(healthy, people):
@@ -236,7 +236,7 @@ def test_wrong_certificates_are_refused(healthy, people, tmp_path):
             f'{first_line}\ncertificate = "{certificate}.crt"\nkey = "{certificate}.key"\nauthority = "{authority}"\n'
         )
         with SecureGalleryClient.open(path) as client, pytest.raises(PpfrError) as raised:
-            client.any_at_least(people[:1], threshold=0.5)
+            client.match_any(people[:1], threshold=0.5)
         return str(raised.value)
 
     ours = healthy.directory

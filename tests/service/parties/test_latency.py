@@ -25,7 +25,7 @@ def check(trio):
     rows = unit(20)
     with trio.client() as client:
         client.enrol(rows, [f"person {i}" for i in range(20)])
-        assert client.best_at_least(rows[3:5], threshold=0.9) == ("person 3", "person 4")
+        assert client.identify(rows[3:5], threshold=0.9) == ("person 3", "person 4")
         assert client.verify(rows[:2], ["person 0", "person 5"], threshold=0.9).tolist() == [True, False]
         taken = []
         for _ in range(5):

@@ -38,25 +38,25 @@ def test_decisions_are_those_of_plain_integers(healthy, people, hides):
         claimed = [f"person {i % 45}" for i in range(40)]
         expected = [accepted[n, n % 45] for n in range(40)]
         assert client.verify(probes, claimed, **asked).tolist() == expected
-        assert client.any_at_least(probes, **asked).tolist() == accepted.any(axis=1).tolist()
+        assert client.match_any(probes, **asked).tolist() == accepted.any(axis=1).tolist()
         best = [named[row.argmax()] if row.max() >= threshold else None for row in plain]
-        assert list(client.best_at_least(probes, **asked)) == best
+        assert list(client.identify(probes, **asked)) == best
         every = [tuple(sorted(named[i] for i in np.flatnonzero(row))) for row in accepted]
-        assert list(client.set_at_least(probes, **asked)) == every
+        assert list(client.match_all(probes, **asked)) == every
 
 
 def test_enrol_and_remove(healthy, people):
     new = near(people[:3], 7)
     with healthy.client() as client, healthy.client() as other:
-        assert other.best_at_least(new[:1], threshold=0.999) == (None,)
+        assert other.identify(new[:1], threshold=0.999) == (None,)
         ids = client.enrol(np.concatenate([new, -new[:1]]), ["guest", "guest", "visitor", "guest"])
         assert len(set(ids)) == 4 and len(client.subjects) == 154
-        assert other.best_at_least(new, threshold=0.999) == ("guest", "guest", "visitor")  # it looks again by itself
+        assert other.identify(new, threshold=0.999) == ("guest", "guest", "visitor")  # it looks again by itself
         claims = ["guest", "guest", "visitor", "visitor"]
         found = client.verify(np.concatenate([new, -new[:1]]), claims, threshold=0.999)
         assert found.tolist() == [True, True, True, False]
         assert client.remove(["guest"]) == 3 and client.remove(["visitor"]) == 1
-        assert other.any_at_least(new, threshold=0.999).tolist() == [False] * 3
+        assert other.match_any(new, threshold=0.999).tolist() == [False] * 3
         with pytest.raises(InvalidInputError, match="not enrolled"):
             other.verify(new[:1], ["guest"], threshold=0.9)
 
@@ -71,11 +71,11 @@ def test_a_change_s_id_is_used_once(healthy, people, monkeypatch):
                 client.enrol(-people[1:2], ["other"])
         assert client.outcome("ab" * 16) == "made" and client.outcome("cd" * 16) == "not made"
         monkeypatch.undo()
-        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.identify(-people[:2], threshold=0.9) == ("guest", None)
     healthy.restart(1)
     healthy.wait()
     with healthy.client() as client:
-        assert client.best_at_least(-people[:2], threshold=0.9) == ("guest", None)
+        assert client.identify(-people[:2], threshold=0.9) == ("guest", None)
         assert client.remove(["guest"]) == 1
 
 
@@ -88,7 +88,7 @@ def test_several_clients_at_once(healthy, people):
         with healthy.client() as client:
             for _ in range(8):
                 expected = scores(probes, people).max() >= 0.5
-                if client.any_at_least(probes, threshold=0.5).tolist() != [expected]:
+                if client.match_any(probes, threshold=0.5).tolist() != [expected]:
                     wrong.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
@@ -109,7 +109,7 @@ def test_many_probes_go_in_several_questions(healthy, people, monkeypatch):
             type(terms)(parameters=terms.parameters, max_request_bytes=1 << 20, max_comparisons=450, timeout_s=2),
         )
         expected = (scores(probes, people) >= 0.6).any(axis=1).tolist()
-        assert client.any_at_least(probes, threshold=0.6).tolist() == expected
+        assert client.match_any(probes, threshold=0.6).tolist() == expected
 
 
 def test_traffic_of_a_decision_is_small(healthy, people):
@@ -124,13 +124,13 @@ def test_traffic_of_a_decision_is_small(healthy, people):
 def test_bad_input_is_refused_and_nothing_is_stuck(healthy, people):
     with healthy.client() as client:
         with pytest.raises(ShapeError):
-            client.any_at_least(people[:1, :8], threshold=0.5)
+            client.match_any(people[:1, :8], threshold=0.5)
         with pytest.raises(RangeError, match="norm 1"):
             client.enrol(2 * people[:1], ["x"])
         with pytest.raises(RangeError, match="finite"):
             client.verify(np.full((1, 16), np.nan), ["person 0"], threshold=0.5)
         with pytest.raises(RangeError, match="threshold"):
-            client.any_at_least(people[:1], threshold=1.5)
+            client.match_any(people[:1], threshold=1.5)
         with pytest.raises(InvalidInputError, match="pseudonym"):  # the parties' own check
             client.enrol(people[:1], ["x" * 101])
         assert client.verify(people[:1], ["person 0"], threshold=0.9).tolist() == [True]
@@ -140,7 +140,7 @@ def test_nothing_secret_in_logs(healthy, people):
     secret = "Ms Very Private"
     with healthy.client() as client:
         client.enrol(-people[:1], [secret])
-        assert client.best_at_least(-people[:1], threshold=0.9) == (secret,)
+        assert client.identify(-people[:1], threshold=0.9) == (secret,)
         with pytest.raises(InvalidInputError):
             client.verify(people[:1], [secret + "?"], threshold=0.9)
         client.remove([secret])
@@ -154,7 +154,7 @@ def test_a_client_may_what_the_operators_let_it(healthy, people):
     with healthy.client(name="enroller") as enroller, healthy.client(name="asker") as asker:
         enroller.enrol(-people[:1], ["guest"])
         with pytest.raises(InvalidInputError, match="may not ask"):
-            enroller.any_at_least(people[:1], threshold=0.5)
+            enroller.match_any(people[:1], threshold=0.5)
         with pytest.raises(InvalidInputError, match="may not enrol"):
             asker.enrol(people[:1], ["other"])
         with pytest.raises(InvalidInputError, match="may not remove"):
@@ -163,20 +163,20 @@ def test_a_client_may_what_the_operators_let_it(healthy, people):
         # 40 bits: 20 decisions 1:1, then two of whom is best among 150 (1 + 8 bits each).
         for asked in ({"threshold": 0.79}, {"threshold": 0.9, "hides_threshold": True}):
             with pytest.raises(InvalidInputError, match="may not ask with a"):
-                asker.any_at_least(people[:1], **asked)
+                asker.match_any(people[:1], **asked)
         assert [facts["bits_left"] for facts in asker.status()] == [40] * 3
         assert asker.verify(people[:20], [f"person {i}" for i in range(20)], threshold=0.9).all()
-        assert asker.best_at_least(people[:2], threshold=0.9) == ("person 0", "person 1")
+        assert asker.identify(people[:2], threshold=0.9) == ("person 0", "person 1")
         with pytest.raises(InvalidInputError, match="has 3 bits and this client has 2 of 40 left"):
-            asker.any_at_least(people[:3], threshold=0.9)
-        assert asker.any_at_least(people[:2], threshold=0.9).all()
+            asker.match_any(people[:3], threshold=0.9)
+        assert asker.match_any(people[:2], threshold=0.9).all()
     for party in (0, 1):  # a restart gives nothing back
         healthy.restart(party)
     healthy.wait()
     with healthy.client(name="asker") as asker:
         assert [facts["bits_left"] for facts in asker.status()] == [0] * 3
         with pytest.raises(InvalidInputError, match="budget_bits"):
-            asker.any_at_least(people[:1], threshold=0.9)
+            asker.match_any(people[:1], threshold=0.9)
 
 
 def test_mapped_templates_under_the_client_s_keys(make_trio):
@@ -191,7 +191,7 @@ def test_mapped_templates_under_the_client_s_keys(make_trio):
     names = [f"person {i}" for i in range(6)]
     with trio.client() as client:
         with pytest.raises(InvalidInputError, match="the gallery is empty"):
-            client.best_at_least(templates[:1], threshold=0.9)
+            client.identify(templates[:1], threshold=0.9)
         client.enrol(templates, names)
         assert client.verify(scheme.values_of(rows, keys), names, threshold=0.9).all()
         wrong = scheme.values_of(rows[[1, 2, 3, 4, 5, 0]], keys)  # somebody else's face under the claimed key

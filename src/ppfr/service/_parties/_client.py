@@ -192,9 +192,7 @@ class SecureGalleryClient:
 
         return self._looking(asked)
 
-    def any_at_least(
-        self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False
-    ) -> NDArray[np.bool_]:
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False) -> NDArray[np.bool_]:
         """(B,): whether anybody enrolled is accepted; one bit a probe is opened. Errors as for `verify`."""
         return self._looking(
             lambda known: np.concatenate(
@@ -202,7 +200,7 @@ class SecureGalleryClient:
             )
         )
 
-    def set_at_least(
+    def match_all(
         self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False
     ) -> tuple[tuple[str, ...], ...]:
         """Of each probe all subjects that are accepted, each once, by name. Errors as for `verify`."""
@@ -215,7 +213,7 @@ class SecureGalleryClient:
 
         return self._looking(asked)
 
-    def best_at_least(
+    def identify(
         self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False
     ) -> tuple[str | None, ...]:
         """Of each probe the accepted subject whose reference scores highest, or None. Errors as for `verify`."""
