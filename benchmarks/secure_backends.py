@@ -102,7 +102,7 @@ def measure_library(name: str, options: argparse.Namespace) -> dict[str, Any] | 
             with ProcessMatcher(people(1, seed=0), make(tls), timeout_s=options.limit_s) as matcher:
                 what = f"1:1, {'' if tls else 'no '}TLS"
                 measured = query(
-                    matcher, lambda m=matcher: m.verify(probe, [0], threshold=THRESHOLD), 5 * options.turns
+                    matcher, lambda m=matcher: m.verify(probe, ["0"], threshold=THRESHOLD), 5 * options.turns
                 )
                 [(header, arrays)] = matcher._ask(
                     [(matcher._asker, {"do": "share"}, {"values": matcher.fixed_point.signed(np.zeros((1, DIM)))})]
@@ -125,7 +125,7 @@ def measure_library(name: str, options: argparse.Namespace) -> dict[str, Any] | 
         try:
             with ProcessMatcher(people(num, seed=0), make(True), timeout_s=options.limit_s) as matcher:
                 enrolled_s = time.perf_counter() - begun
-                measured = query(matcher, lambda m=matcher: m.any_at_least(probe, threshold=THRESHOLD), options.turns)
+                measured = query(matcher, lambda m=matcher: m.match_any(probe, threshold=THRESHOLD), options.turns)
                 found[what] = shown(name, what, measured | {"enrolment_s": round(enrolled_s, 1)})
         except PartyError as error:
             text = str(error).splitlines()[0][:200]
@@ -170,9 +170,9 @@ def measure_ckks(options: argparse.Namespace) -> dict[str, Any] | str:
         for _ in range(options.turns):
             begun, before = time.perf_counter(), time.process_time()
             if num == 1:
-                matcher.verify(probe, [0], threshold=THRESHOLD)
+                matcher.verify(probe, ["0"], threshold=THRESHOLD)
             else:
-                matcher.any_at_least(probe, threshold=THRESHOLD)
+                matcher.match_any(probe, threshold=THRESHOLD)
             wall.append(time.perf_counter() - begun)
             used.append(time.process_time() - before)
         what = "1:1" if num == 1 else f"any of {num}"
@@ -215,19 +215,18 @@ def compare_decisions(options: argparse.Namespace) -> dict[str, Any]:
     ).roc()
     thresholds = {far: curve.threshold_at_far(far) for far in (1e-2, 1e-3)}
     found: dict[str, Any] = {"protocol": protocol.name, "num_pairs": len(first), "network": options.network}
-    pairs = np.arange(len(first))
     for values in ("int16", "int8"):
         point = FixedPoint(dim=rows.shape[1], values=values)
         score = np.einsum("nd,nd->n", *(point.signed(point.quantise(side)) for side in (first, second)))
         clear = {far: score >= point.integer_threshold(threshold) for far, threshold in thresholds.items()}
         with ThreePartyMatcher(second, values=values) as engine:
-            ours = {far: engine.verify(first, pairs, threshold=value) for far, value in thresholds.items()}
+            ours = {far: engine.verify(first, engine.subjects, threshold=value) for far, value in thresholds.items()}
         for name in options.decisions:
             with ProcessMatcher(second, LIBRARIES[name](True), values=values, timeout_s=options.limit_s) as matcher:
                 told: dict[str, Any] = {}
                 for far, threshold in thresholds.items():
                     begun, carried = time.perf_counter(), matcher.link_traffic()
-                    decided = matcher.verify(first, pairs, threshold=threshold)
+                    decided = matcher.verify(first, matcher.subjects, threshold=threshold)
                     told[f"far {far:g}"] = {
                         "accepted": int(decided.sum()),
                         "differ_from_engine": np.flatnonzero(decided != ours[far]).tolist(),

@@ -40,8 +40,8 @@ from ppfr.secure import (
     SharedRows,
     TorchProducts,
     _circuits,
-    ask,
     open_answers,
+    share_query,
     share_rows,
     share_threshold,
 )
@@ -103,7 +103,7 @@ class Trio:
         for _ in range(turns + 1):
             threshold = share_threshold(THRESHOLD, self.point) if hides else THRESHOLD
             references = np.arange(len(probes)) if kind == "verify" else None
-            queries = ask(
+            queries = share_query(
                 kind,
                 probes,
                 fixed_point=self.point,

@@ -81,7 +81,7 @@ def test_the_parties_cannot_tell_how_long_a_probe_is(monkeypatch):
     monkeypatch.setattr(secure.FixedPoint, "quantise", dishonest)  # at the client alone: parties hold shares by now
     in_the_clear = ring_decisions("int8")(references, 0.5)
     interface = MatchInterface(
-        lambda probes, targets: matcher.verify(probes, targets, threshold=0.5),
+        lambda probes, targets: matcher.verify(probes, [str(target) for target in targets], threshold=0.5),
         num_targets=3,
         dim=DIM,
         reveals="decisions",
@@ -105,7 +105,7 @@ def test_whoever_sets_the_threshold_needs_no_search():
             lengths = np.linalg.norm(probes, axis=1)
             return np.array(
                 [
-                    matcher.verify(probe[None] / length, [target], threshold=0.9 / length)[0]
+                    matcher.verify(probe[None] / length, [str(target)], threshold=0.9 / length)[0]
                     for probe, target, length in zip(probes, targets, lengths, strict=True)
                 ]
             )

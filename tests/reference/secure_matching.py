@@ -18,12 +18,18 @@ def accepted(scores, threshold, scale):
     return [[score / scale**2 >= threshold for score in of_probe] for of_probe in scores]
 
 
+def subjects(accepted):
+    """Decisions as a matcher without named subjects returns them: row numbers as text, sorted as text."""
+    return tuple(tuple(sorted(str(m) for m, is_accepted in enumerate(row) if is_accepted)) for row in accepted)
+
+
 def best(scores, threshold, scale):
+    """The row number with the highest accepted score, as text; of equal scores the first; None without one."""
     found = []
     for of_probe in scores:
         top = max(of_probe)
-        found.append(of_probe.index(top) if top / scale**2 >= threshold else -1)
-    return found
+        found.append(str(of_probe.index(top)) if top / scale**2 >= threshold else None)
+    return tuple(found)
 
 
 def ring_product(row, probe, bits):

@@ -82,7 +82,7 @@ class Recorder:
             each.close()
 
 
-def transcripts(library, *, num_references=4, verb="any_at_least", num_runs=NUM_RUNS):
+def transcripts(library, *, num_references=4, verb="match_any", num_runs=NUM_RUNS):
     """(runs, channels, 256) counts for a probe that is accepted, and for its opposite."""
     recorder = Recorder()
     found = [], []
@@ -160,7 +160,7 @@ def test_mpycs_parties_say_the_same_of_opposite_probes():
 def test_spus_parties_say_the_same_of_opposite_probes(protocol, spu_python):
     num_runs = NUM_RUNS_WITH_TOP_UPS if protocol == "cheetah" else NUM_RUNS
     library = Spu(protocol=protocol, python=spu_python, tls=False)
-    one, other = without_top_ups(*transcripts(library, verb="best_at_least", num_runs=num_runs))
+    one, other = without_top_ups(*transcripts(library, verb="identify", num_runs=num_runs))
     assert min(len(one), len(other)) > num_runs / 2
     assert not tell_probes_apart(one, other)
 

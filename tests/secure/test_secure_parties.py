@@ -19,8 +19,8 @@ from ppfr.secure import (
     SharedRows,
     ThreePartyMatcher,
     TorchProducts,
-    ask,
     open_answers,
+    share_query,
     share_rows,
     share_threshold,
 )
@@ -55,23 +55,24 @@ def test_decisions_are_those_of_plain_integers(plain, num, dim, num_probes, valu
         scores = plain.integer_scores(plain.quantised(probes, scale), plain.quantised(references, scale))
         given_ = share_threshold(threshold, matcher.fixed_point) if hides else threshold
         accepted = plain.accepted(scores, threshold, scale)
-        assert matcher.set_at_least(probes, threshold=given_).tolist() == accepted
-        assert matcher.any_at_least(probes, threshold=given_).tolist() == [any(row) for row in accepted]
-        assert matcher.best_at_least(probes, threshold=given_).tolist() == plain.best(scores, threshold, scale)
+        assert matcher.match_all(probes, threshold=given_) == plain.subjects(accepted)
+        assert matcher.match_any(probes, threshold=given_).tolist() == [any(row) for row in accepted]
+        assert matcher.identify(probes, threshold=given_) == plain.best(scores, threshold, scale)
         pairs = np.random.default_rng(seed).integers(0, num, size=num_probes)
         expected = [accepted[n][m] for n, m in enumerate(pairs)]
-        assert matcher.verify(probes, pairs, threshold=given_).tolist() == expected
+        claims = [str(m) for m in pairs]
+        assert matcher.verify(probes, claims, threshold=given_).tolist() == expected
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_a_score_equal_to_the_threshold_is_accepted(values):
+def test_a_score_equal_to_the_threshold_is_accepted(plain, values):
     references, probe = unit(40, 64), unit(1, 64, seed=1)
     with ThreePartyMatcher(references, values=values) as matcher:
         point = matcher.fixed_point
         scores = point.signed(point.quantise(probe)) @ point.signed(point.quantise(references)).T / point.scale**2
         for threshold in (scores[0, 7], np.nextafter(scores[0, 7], 2)):
-            found = matcher.set_at_least(probe, threshold=float(threshold))
-            np.testing.assert_array_equal(found, scores >= threshold)
+            found = matcher.match_all(probe, threshold=float(threshold))
+            assert found == plain.subjects(scores >= threshold)
 
 
 def test_pytorch_products_decide_alike():
@@ -79,9 +80,10 @@ def test_pytorch_products_decide_alike():
     answers = []
     for products in (None, TorchProducts):
         with ThreePartyMatcher(references, products=products) as matcher:
-            answers.append(matcher.set_at_least(probes, threshold=0.1))
-            assert matcher.verify(probes, [0, 1, 2], threshold=0.1).tolist() == answers[-1][range(3), range(3)].tolist()
-    np.testing.assert_array_equal(*answers)
+            answers.append(matcher.match_all(probes, threshold=0.1))
+            verified = matcher.verify(probes, ["0", "1", "2"], threshold=0.1).tolist()
+            assert verified == [str(n) in found for n, found in enumerate(answers[-1])]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("kind", ["verify", "any", "set", "best"])
@@ -89,12 +91,12 @@ def test_traffic_follows_from_sizes_alone(kind):
     """Opposite decisions, equal traffic; and one bit, byte and round counts that the documentation states."""
     row = unit(1, 16)
     references = np.repeat(row, 130, axis=0)
-    asked = {"verify": "verify", "any": "any_at_least", "set": "set_at_least", "best": "best_at_least"}[kind]
+    asked = {"verify": "verify", "any": "match_any", "set": "match_all", "best": "identify"}[kind]
     with ThreePartyMatcher(references, values="int8") as matcher:
         seen = []
         for probe in (row, -row):
-            references_N = {"references_N": [0]} if kind == "verify" else {}
-            getattr(matcher, asked)(probe, threshold=0.5, **references_N)
+            claims = {"subjects": ["0"]} if kind == "verify" else {}
+            getattr(matcher, asked)(probe, threshold=0.5, **claims)
             seen.append(matcher.traffic)
     assert seen[0] == seen[1]
     if kind == "set":  # statement, 130 sums of 2 bytes, 39 gates of 3 words; party 0 also 16 planes of 3 words
@@ -112,22 +114,18 @@ def test_bad_input_is_refused():
         ThreePartyMatcher(2 * row)
     with ThreePartyMatcher(row, timeout_s=5) as matcher:
         with pytest.raises(RangeError, match="finite"):
-            matcher.any_at_least(np.full((1, 8), np.nan), threshold=0.5)
+            matcher.match_any(np.full((1, 8), np.nan), threshold=0.5)
         with pytest.raises(ShapeError):
-            matcher.any_at_least(unit(1, 9), threshold=0.5)
+            matcher.match_any(unit(1, 9), threshold=0.5)
         with pytest.raises(RangeError, match="threshold"):
-            matcher.any_at_least(row, threshold=2.0)
-        with pytest.raises(RangeError, match=r"outside 0\.\.1"):
-            matcher.verify(row[:1], [2], threshold=0.5)
-        with pytest.raises(ShapeError, match="one for each"):
-            matcher.verify(row, [0], threshold=0.5)
+            matcher.match_any(row, threshold=2.0)
         with pytest.raises(InvalidInputError, match="three"):
-            matcher.any_at_least(row, threshold=share_threshold(0.5, matcher.fixed_point)[:2])
+            matcher.match_any(row, threshold=share_threshold(0.5, matcher.fixed_point)[:2])
         with pytest.raises(InvalidInputError, match="fixed-point"):
-            matcher.any_at_least(row, threshold=share_threshold(0.5, FixedPoint(dim=9)))
+            matcher.match_any(row, threshold=share_threshold(0.5, FixedPoint(dim=9)))
         with pytest.raises(InvalidInputError, match="its own"):
-            matcher.any_at_least(row, threshold=share_threshold(0.5, matcher.fixed_point)[::-1])
-        assert matcher.verify(row, [0, 1], threshold=0.9).all()  # and it goes on
+            matcher.match_any(row, threshold=share_threshold(0.5, matcher.fixed_point)[::-1])
+        assert matcher.verify(row, ["0", "1"], threshold=0.9).all()  # and it goes on
 
 
 @pytest.fixture
@@ -135,7 +133,7 @@ def made():
     """(galleries, queries) of one small set-up."""
     point = FixedPoint(dim=8, values="int8")
     galleries = share_rows(unit(4, 8), point)
-    queries = ask("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2, number=0)
+    queries = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2, number=0)
     return point, galleries, queries
 
 
@@ -154,7 +152,7 @@ def test_parties_on_different_things_name_each_other(three_parties, made):
     """Mixed-up shares, another threshold, another query: found before anything is decided."""
     point, galleries, queries = made
     other_rows = share_rows(unit(4, 8), point)
-    other_threshold = ask("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3, number=0)
+    other_threshold = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3, number=0)
     for shares, asked in (
         ((galleries[0], other_rows[1], galleries[2]), queries),
         (galleries, (queries[0], queries[1], other_threshold[2])),
@@ -189,15 +187,20 @@ def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
 def test_a_party_refuses_what_is_not_its_own(three_parties, made):
     point, galleries, queries = made
 
-    def refused(asked, match, gallery=None):
+    def refused(asked, match, gallery=None, error=InvalidInputError):
         def work(party, channel, keys):
-            with pytest.raises(InvalidInputError, match=match):
+            with pytest.raises(error, match=match):
                 Party((gallery or galleries)[party], keys, channel).answer(asked[party])
 
         three_parties(work)
 
     refused(queries[1:] + queries[:1], "its own")
-    refused(ask("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery is under")
+    refused(share_query("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery is under")
+    pair = functools.partial(share_query, "verify", unit(1, 8), fixed_point=point, threshold=0, number=0)
+    refused(pair(references_N=[4]), r"0\.\.3", error=RangeError)
+    refused(pair(references_N=[-1]), r"0\.\.3", error=RangeError)
+    with pytest.raises(ShapeError, match="one for each"):
+        pair(references_N=[0, 1])
     nobody = [
         SharedRows(party=i, fixed_point=point, ids_N16=g.ids_N16[:0], words_NW=g.words_NW[:0])
         for i, g in enumerate(galleries)
@@ -221,7 +224,9 @@ def test_a_query_number_is_used_once(three_parties, made):
 def test_answers_of_three_parties_to_one_query_are_needed(three_parties, made):
     point, galleries, queries = made
     answers = answers_of(three_parties, galleries, queries)
-    later = answers_of(three_parties, galleries, ask("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1))
+    later = answers_of(
+        three_parties, galleries, share_query("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1)
+    )
     with pytest.raises(InvalidInputError, match="all three"):
         open_answers(answers[:2])
     with pytest.raises(InvalidInputError, match="different queries"):

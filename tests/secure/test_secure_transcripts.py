@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ppfr.secure import FixedPoint, InMemoryChannel, Party, SharedRows, ask, open_answers, share_rows
+from ppfr.secure import FixedPoint, InMemoryChannel, Party, SharedRows, open_answers, share_query, share_rows
 
 KINDS = ["verify", "any", "set", "best"]
 STATEMENT = 1
@@ -60,7 +60,7 @@ def transcripts(three_parties, shared, kind, which, *, num, number=3):
         for i in range(3)
     ]
     times = num if kind == "verify" else 1
-    asked = ask(
+    asked = share_query(
         kind,
         np.eye(8)[:1].repeat(times, axis=0),
         fixed_point=point,

@@ -78,6 +78,7 @@ from ppfr.core._reference_ids import new_reference_ids as new_reference_ids
 from ppfr.core._rows import NORM_TOLERANCE as NORM_TOLERANCE
 from ppfr.core._rows import unit_rows as unit_rows
 from ppfr.core._run_options import RunOptions as RunOptions
+from ppfr.core._secure_matching import SecureMatcher as SecureMatcher
 from ppfr.core._seeding import derive_seed as derive_seed
 from ppfr.core._templates import Matcher as Matcher
 from ppfr.core._templates import Matches as Matches

@@ -2,8 +2,8 @@
 
 from ppfr.secure._answers import Answer as Answer
 from ppfr.secure._answers import Query as Query
-from ppfr.secure._answers import ask as ask
 from ppfr.secure._answers import open_answers as open_answers
+from ppfr.secure._answers import share_query as share_query
 from ppfr.secure._backends import LinkTraffic as LinkTraffic
 from ppfr.secure._backends import Mpyc as Mpyc
 from ppfr.secure._backends import ProcessMatcher as ProcessMatcher

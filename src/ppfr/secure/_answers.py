@@ -85,7 +85,7 @@ class Answer:
         return f"Answer(party={self.party}, number={self.number}, kind={self.kind!r}, words=<redacted>)"
 
 
-def ask(
+def share_query(
     kind: Kind,
     probes_BD: ArrayLike,
     *,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.secure._answers import Answer, Kind, Query, ask, open_answers
+from ppfr.secure._answers import Answer, Kind, Query, open_answers, share_query
 from ppfr.secure._channel import NUM_PARTIES, InMemoryChannel
 from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._keystream import PairwiseKeys
@@ -21,6 +21,7 @@ from ppfr.secure._party import Party
 from ppfr.secure._products import RingProducts
 from ppfr.secure._rounds import Traffic
 from ppfr.secure._sharing import SharedThreshold, share_rows
+from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
 
 
 @final
@@ -29,6 +30,7 @@ class ThreePartyMatcher:
 
     Args:
         references_MD: (M, D) of L2 norm 1.
+        subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
         values: "int16" (32-bit ring; decisions of float scores but for near ties) or "int8" (16-bit ring; half the
             memory, traffic and time, coarser scores).
         products: where inner products are computed: makes a `RingProducts` of a party's rows; None for compiled loops.
@@ -47,6 +49,7 @@ class ThreePartyMatcher:
         self,
         references_MD: ArrayLike,
         *,
+        subjects: Sequence[str] | None = None,
         values: Literal["int8", "int16"] = "int16",
         products: Callable[[NDArray[Any]], RingProducts] | None = None,
         timeout_s: float = 60.0,
@@ -58,7 +61,7 @@ class ThreePartyMatcher:
             raise InvalidInputError("the gallery is empty; give at least one reference")
         self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
         shares = share_rows(array_MD, self.fixed_point)
-        self._num_references = len(array_MD)
+        self._subjects = SubjectIndex(subjects, len(array_MD))
         self._products = [None if products is None else products(share.words_NW) for share in shares]
         self._shares = shares
         self._timeout_s = timeout_s
@@ -73,7 +76,12 @@ class ThreePartyMatcher:
     @property
     def num_references(self) -> int:
         """M."""
-        return self._num_references
+        return len(self._subjects.subjects)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subject of each reference."""
+        return self._subjects.subjects
 
     @property
     def traffic(self) -> tuple[Traffic, ...]:
@@ -81,22 +89,26 @@ class ThreePartyMatcher:
         return tuple(party.traffic for party in self._parties)
 
     def verify(
-        self, probes_ND: ArrayLike, references_N: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
+        self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float | Sequence[SharedThreshold]
     ) -> NDArray[np.bool_]:
-        """(N,): whether probe n is accepted against reference references_N[n]."""
-        return self._asked("verify", probes_ND, threshold, references_N)
+        """See `SecureMatcher.verify`; the parties compute only the pairs that are asked for."""
+        claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
+        accepted_P = self._run_query("verify", np.asarray(probes_ND)[claim_P], threshold, reference_P)
+        return any_per_claim(accepted_P, claim_P, len(subjects))
 
-    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
-        """(B,): whether any reference is accepted for the probe; one bit a probe is opened."""
-        return self._asked("any", probes_BD, threshold)
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
+        """See `SecureMatcher.match_any`; one bit per probe is opened."""
+        return self._run_query("any", probes_BD, threshold)
 
-    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
-        """(B, M): which references are accepted for which probe."""
-        return self._asked("set", probes_BD, threshold)
+    def match_all(
+        self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]
+    ) -> tuple[tuple[str, ...], ...]:
+        """See `SecureMatcher.match_all`; one bit per probe and reference is opened."""
+        return self._subjects.all_of(self._run_query("set", probes_BD, threshold))
 
-    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.int64]:
-        """(B,): the accepted reference of highest score, of equal ones the lowest index; -1 where none is accepted."""
-        return self._asked("best", probes_BD, threshold)
+    def identify(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> tuple[str | None, ...]:
+        """See `SecureMatcher.identify`; of equal scores the first reference wins, and its index is opened."""
+        return self._subjects.best_of(self._run_query("best", probes_BD, threshold))
 
     def close(self) -> None:
         """End the threads."""
@@ -118,14 +130,14 @@ class ThreePartyMatcher:
         ]
         self._number = 0
 
-    def _asked(
+    def _run_query(
         self,
         kind: Kind,
         probes_BD: ArrayLike,
         threshold: float | Sequence[SharedThreshold],
         references_N: ArrayLike | None = None,
     ) -> NDArray[Any]:
-        queries = ask(
+        queries = share_query(
             kind,
             probes_BD,
             fixed_point=self.fixed_point,

@@ -9,13 +9,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, choose_device
+from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, SecureMatcher, choose_device
 from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
 from ppfr.models import NetworkEmbedder, for_inference
@@ -97,77 +97,57 @@ class FaceReader:
         return np.asarray(row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True))
 
 
-class Decider(Protocol):
-    """Who decides, by subject: `SecureGalleryClient`, or a gallery in this process."""
-
-    def verify(self, probes_ND: Any, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]: ...
-
-    def any_at_least(self, probes_BD: Any, *, threshold: float) -> NDArray[np.bool_]: ...
-
-    def set_at_least(self, probes_BD: Any, *, threshold: float) -> tuple[tuple[str, ...], ...]: ...
-
-    def best_at_least(self, probes_BD: Any, *, threshold: float) -> tuple[str | None, ...]: ...
-
-    def close(self) -> None: ...
-
-
-class LocalGallery:
-    """A gallery in this process, behind the same calls.
+class ExactGallery:
+    """Plain cosine in this process behind the methods of `SecureMatcher`; it protects nothing.
 
     Args:
         rows_MD: (M, D) of L2 norm 1.
         subjects: of the rows.
-        backend: "exact" (plain cosine) or "three-party" (the secure engine, all parties in this process).
     """
 
-    def __init__(self, rows_MD: NDArray[Any], subjects: Sequence[str], *, backend: Backend) -> None:
-        self._subjects = np.array(subjects)
-        self._exact = ExactMatcher(rows_MD) if backend == "exact" else None
-        self._parties = ThreePartyMatcher(rows_MD) if backend == "three-party" else None
+    def __init__(self, rows_MD: NDArray[Any], subjects: Sequence[str]) -> None:
+        self.subjects = tuple(subjects)
+        self._subjects_M = np.array(subjects)
+        self._matcher = ExactMatcher(rows_MD)
 
-    def verify(self, probes_ND: Any, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self._matcher.dim
+
+    def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
         """(N,): whether any reference of the claimed subject is accepted."""
-        if not set(subjects) <= set(self._subjects.tolist()):
+        if not set(subjects) <= set(self.subjects):
             raise InvalidInputError("a subject is not enrolled; compare the names with those of the gallery")
-        accepted_NM = self._accepted(probes_ND, threshold)
-        return np.asarray((accepted_NM & (self._subjects[None] == np.array(subjects)[:, None])).any(axis=1))
+        accepted_NM = self._matcher.score_matrix(probes_ND) >= threshold
+        return np.asarray((accepted_NM & (self._subjects_M[None] == np.array(subjects)[:, None])).any(axis=1))
 
-    def any_at_least(self, probes_BD: Any, *, threshold: float) -> NDArray[np.bool_]:
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
         """(B,)."""
-        if self._parties is not None:
-            return self._parties.any_at_least(probes_BD, threshold=threshold)
-        return np.asarray(self._accepted(probes_BD, threshold).any(axis=1))
+        return np.asarray((self._matcher.score_matrix(probes_BD) >= threshold).any(axis=1))
 
-    def set_at_least(self, probes_BD: Any, *, threshold: float) -> tuple[tuple[str, ...], ...]:
+    def match_all(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[tuple[str, ...], ...]:
         """Subjects of each probe."""
-        return tuple(tuple(sorted(set(self._subjects[row].tolist()))) for row in self._accepted(probes_BD, threshold))
+        accepted_BM = self._matcher.score_matrix(probes_BD) >= threshold
+        return tuple(tuple(sorted(set(self._subjects_M[row_M].tolist()))) for row_M in accepted_BM)
 
-    def best_at_least(self, probes_BD: Any, *, threshold: float) -> tuple[str | None, ...]:
+    def identify(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[str | None, ...]:
         """The best subject of each probe."""
-        if self._parties is not None:
-            best_B = self._parties.best_at_least(probes_BD, threshold=threshold)
-        else:
-            score_BM = self._scores(probes_BD)
-            best_B = np.where(score_BM.max(axis=1) >= threshold, score_BM.argmax(axis=1), -1)
-        return tuple(None if index < 0 else str(self._subjects[index]) for index in best_B.tolist())
+        score_BM = self._matcher.score_matrix(probes_BD)
+        best_B = np.where(score_BM.max(axis=1) >= threshold, score_BM.argmax(axis=1), -1)
+        return tuple(None if index < 0 else self.subjects[index] for index in best_B.tolist())
 
     def close(self) -> None:
-        """End the parties' threads."""
-        if self._parties is not None:
-            self._parties.close()
+        """Do nothing: there are no threads or connections."""
 
-    def _scores(self, probes_ND: Any) -> NDArray[Any]:
-        if self._exact is None:
-            raise InvalidInputError("three parties show no scores")
-        return np.asarray(self._exact.score_matrix(probes_ND))
+    def __enter__(self) -> Self:
+        return self
 
-    def _accepted(self, probes_ND: Any, threshold: float) -> NDArray[np.bool_]:
-        if self._parties is not None:
-            return self._parties.set_at_least(probes_ND, threshold=threshold)
-        return self._scores(probes_ND) >= threshold
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces: FaceReader) -> Decider:
+def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces: FaceReader) -> SecureMatcher:
     """Three parties by a client's configuration, or a gallery that is read from photos or embeddings now.
 
     Raises:
@@ -180,7 +160,7 @@ def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces
     if backend not in get_args(Backend):
         raise InvalidInputError(f"backend {backend!r} is not one of {', '.join(get_args(Backend))}")
     rows_MD, names = faces.read(Path(str(gallery)))
-    return LocalGallery(rows_MD, names, backend="exact" if backend == "exact" else "three-party")
+    return ExactGallery(rows_MD, names) if backend == "exact" else ThreePartyMatcher(rows_MD, subjects=names)
 
 
 def match_enrol(source: Path, *, parties: Path, subject: str | None, faces: FaceReader) -> dict[str, Any]:
@@ -216,12 +196,9 @@ def match_verify(
     faces: FaceReader,
 ) -> dict[str, Any]:
     """Decide of each probe whether it is the subject; errors as for `SecureGalleryClient.verify`, `FaceReader.read`."""
-    decider = open_gallery(parties, gallery, backend, faces)
-    try:
+    with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, _ = faces.read(source)
-        accepted = decider.verify(rows_ND, [subject] * len(rows_ND), threshold=threshold).tolist()
-    finally:
-        decider.close()
+        accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=threshold).tolist()
     return {"probes": len(accepted), "num_accepted": sum(accepted), "accepted": accepted}
 
 
@@ -238,18 +215,15 @@ def match_identify(
     """Look for each probe in the gallery; errors as for `match_verify`."""
     if answer not in get_args(AnswerKind):
         raise InvalidInputError(f"answer {answer!r} is not one of {', '.join(get_args(AnswerKind))}")
-    decider = open_gallery(parties, gallery, backend, faces)
-    try:
+    with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, names = faces.read(source)
         found: Sequence[Any]
         if answer == "any":
-            found = decider.any_at_least(rows_ND, threshold=threshold).tolist()
+            found = matcher.match_any(rows_ND, threshold=threshold).tolist()
         elif answer == "set":
-            found = [list(subjects) for subjects in decider.set_at_least(rows_ND, threshold=threshold)]
+            found = [list(subjects) for subjects in matcher.match_all(rows_ND, threshold=threshold)]
         else:
-            found = decider.best_at_least(rows_ND, threshold=threshold)
-    finally:
-        decider.close()
+            found = matcher.identify(rows_ND, threshold=threshold)
     key = {"any": "is_enrolled", "set": "subjects", "best": "subject"}[answer]
     told = [{"name": name, key: one} for name, one in zip(names, found, strict=True)]
     return {"probes": len(told), "num_found": sum(bool(one) for one in found), "answers": told}

@@ -118,7 +118,7 @@ def party_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float
         matcher = ThreePartyMatcher(references_NK, values=values)
 
         def answer(probes_RK: Floats, targets_R: NDArray[np.int64]) -> NDArray[Any]:
-            return matcher.verify(probes_RK, targets_R, threshold=threshold)
+            return matcher.verify(probes_RK, [str(target) for target in targets_R], threshold=threshold)
 
         return answer
 

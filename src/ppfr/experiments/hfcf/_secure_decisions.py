@@ -105,7 +105,7 @@ def _decisions(
     far: float,
     threshold: float,
 ) -> DecisionsAtFar:
-    secure_N = matcher.verify(first_NK, np.arange(len(first_NK)), threshold=threshold)
+    secure_N = matcher.verify(first_NK, matcher.subjects, threshold=threshold)
     exact_N, genuine_N = np.asarray(exact.scores), np.asarray(exact.is_genuine)
     return DecisionsAtFar(
         far=far,
@@ -130,10 +130,10 @@ def _queries(values: Format, enrolled_NK: NDArray[Any]) -> list[QueryTraffic]:
     rows = []
     with ThreePartyMatcher(enrolled_NK, values=values) as matcher:
         asked = {
-            "verify": lambda: matcher.verify(probe_1K, [0], threshold=0.5),
-            "any": lambda: matcher.any_at_least(probe_1K, threshold=0.5),
-            "set": lambda: matcher.set_at_least(probe_1K, threshold=0.5),
-            "best": lambda: matcher.best_at_least(probe_1K, threshold=0.5),
+            "verify": lambda: matcher.verify(probe_1K, ["0"], threshold=0.5),
+            "any": lambda: matcher.match_any(probe_1K, threshold=0.5),
+            "set": lambda: matcher.match_all(probe_1K, threshold=0.5),
+            "best": lambda: matcher.identify(probe_1K, threshold=0.5),
         }
         for kind, ask in asked.items():
             ask()

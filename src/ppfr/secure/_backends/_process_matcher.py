@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import InvalidInputError, RangeError, ShapeError
+from ppfr.core import InvalidInputError, ShapeError
 from ppfr.secure._answers import Kind
 from ppfr.secure._backends import _dealer, _worker
 from ppfr.secure._backends._certificates import write_certificates
 from ppfr.secure._backends._libraries import Mpyc, Spu
 from ppfr.secure._backends._processes import Message, Worker, Workers, free_ports
 from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
 
 _BLOCK_BYTES = 1 << 25
 Route = Callable[[int, int, int], int]
@@ -59,6 +60,7 @@ class ProcessMatcher:
     Args:
         references_MD: (M, D) of L2 norm 1.
         library: `Spu` or `Mpyc`.
+        subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
         values: "int16" or "int8", as for `ThreePartyMatcher`.
         timeout_s: how long a party may take for a query, and parties wait for each other.
         route: for recorders and slow links in tests: (from party, to party, port) -> port to connect to instead.
@@ -78,6 +80,7 @@ class ProcessMatcher:
         references_MD: ArrayLike,
         library: Spu | Mpyc,
         *,
+        subjects: Sequence[str] | None = None,
         values: Literal["int8", "int16"] = "int16",
         timeout_s: float = 120.0,
         route: Route | None = None,
@@ -88,6 +91,7 @@ class ProcessMatcher:
         if len(array_MD) == 0:
             raise InvalidInputError("the gallery is empty; give at least one reference")
         self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
+        self._subjects = SubjectIndex(subjects, len(array_MD))
         self._library = library
         self._timeout_s = timeout_s
         words_MD = self.fixed_point.quantise(array_MD)
@@ -101,7 +105,6 @@ class ProcessMatcher:
         except BaseException:
             self.close()
             raise
-        self._num_references = len(words_MD)
 
     @property
     def dim(self) -> int:
@@ -111,7 +114,12 @@ class ProcessMatcher:
     @property
     def num_references(self) -> int:
         """M."""
-        return self._num_references
+        return len(self._subjects.subjects)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subject of each reference."""
+        return self._subjects.subjects
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -131,28 +139,26 @@ class ProcessMatcher:
             for header, _ in told
         )
 
-    def verify(self, probes_ND: ArrayLike, references_N: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(N,): whether probe n is accepted against reference references_N[n]."""
-        words_ND = self.fixed_point.quantise(probes_ND)
-        chosen_N = np.asarray(references_N, dtype=np.int64)
-        if chosen_N.shape != (len(words_ND),):
-            raise ShapeError(f"references have shape {chosen_N.shape}; give one for each of the probes")
-        if not ((chosen_N >= 0) & (chosen_N < self.num_references)).all():
-            raise RangeError(f"references are outside 0..{self.num_references - 1}; give indices of this gallery")
-        opened = self._asked("verify", words_ND, threshold, {"references": chosen_N})
-        return opened.reshape(-1).astype(bool)
+    def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
+        """See `SecureMatcher.verify`; the parties compute only the pairs that are asked for."""
+        claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
+        words_PD = self.fixed_point.quantise(np.asarray(probes_ND)[claim_P])
+        opened = self._run_query("verify", words_PD, threshold, {"references": reference_P})
+        return any_per_claim(opened.reshape(-1).astype(bool), claim_P, len(subjects))
 
-    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(B,): whether any reference is accepted for the probe; one bit a probe is opened."""
-        return self._asked("any", self.fixed_point.quantise(probes_BD), threshold).astype(bool)
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
+        """See `SecureMatcher.match_any`; one bit per probe is opened."""
+        return self._run_query("any", self.fixed_point.quantise(probes_BD), threshold).astype(bool)
 
-    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(B, M): which references are accepted for which probe."""
-        return self._asked("set", self.fixed_point.quantise(probes_BD), threshold).astype(bool)
+    def match_all(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[tuple[str, ...], ...]:
+        """See `SecureMatcher.match_all`; one bit per probe and reference is opened."""
+        opened = self._run_query("set", self.fixed_point.quantise(probes_BD), threshold)
+        return self._subjects.all_of(opened.astype(bool))
 
-    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.int64]:
-        """(B,): the accepted reference of highest score, of equal ones the lowest index; -1 where none is accepted."""
-        return self._asked("best", self.fixed_point.quantise(probes_BD), threshold).astype(np.int64)
+    def identify(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[str | None, ...]:
+        """See `SecureMatcher.identify`; of equal scores the first reference wins, and its index is opened."""
+        opened = self._run_query("best", self.fixed_point.quantise(probes_BD), threshold)
+        return self._subjects.best_of(opened.astype(np.int64))
 
     def close(self) -> None:
         """End the processes."""
@@ -226,7 +232,7 @@ class ProcessMatcher:
             ]
         )
 
-    def _asked(
+    def _run_query(
         self, kind: Kind, words_BD: NDArray[Any], threshold: float, more: dict[str, NDArray[np.int64]] | None = None
     ) -> NDArray[Any]:
         """Share probes, let the parties answer, and open what they answer."""

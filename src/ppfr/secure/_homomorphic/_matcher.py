@@ -11,17 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from ppfr.core import InvalidInputError, RangeError, ShapeError, unit_rows
 from ppfr.secure._homomorphic._key import SLOTS, CkksKey, largest_error
 from ppfr.secure._homomorphic._server import CkksServer
+from ppfr.secure._subjects import SubjectIndex
 
 
 @final
 class CkksMatcher:
     """Decisions by CKKS: a server without a key computes encrypted scores, the key holder decrypts and compares.
 
-    The verbs are those of `ThreePartyMatcher`; decisions are those of exact scores but where a score lies within
-    `largest_error` of the threshold (or, for `best_at_least`, of the best).
+    A `SecureMatcher`. Decisions equal those of exact scores unless a score lies within `largest_error` of the threshold
+    (for `identify`, of the best score).
 
     Args:
         references_MD: (M, D) of L2 norm 1.
+        subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
         probe: "encrypted", or "plain" where the server may read probes.
 
     Raises:
@@ -35,7 +37,13 @@ class CkksMatcher:
 
     largest_error = largest_error()
 
-    def __init__(self, references_MD: ArrayLike, *, probe: Literal["encrypted", "plain"] = "encrypted") -> None:
+    def __init__(
+        self,
+        references_MD: ArrayLike,
+        *,
+        subjects: Sequence[str] | None = None,
+        probe: Literal["encrypted", "plain"] = "encrypted",
+    ) -> None:
         array_MD = np.asarray(references_MD)
         if array_MD.ndim != 2:
             raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
@@ -43,7 +51,7 @@ class CkksMatcher:
             raise InvalidInputError("the gallery is empty; give at least one reference")
         if probe not in ("encrypted", "plain"):
             raise InvalidInputError(f"probe={probe!r} is not encrypted or plain")
-        self._probe, self._num_references = probe, len(array_MD)
+        self._probe, self._subjects = probe, SubjectIndex(subjects, len(array_MD))
         self._key = CkksKey.create(array_MD.shape[1])
         self._server = CkksServer(self._key.context())
         for block in self._key.encrypt_references(array_MD):
@@ -58,39 +66,52 @@ class CkksMatcher:
     @property
     def num_references(self) -> int:
         """M."""
-        return self._num_references
+        return len(self._subjects.subjects)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subject of each reference."""
+        return self._subjects.subjects
 
     @property
     def num_bytes(self) -> tuple[int, int]:
         """Of the last query: sent to the server, and received from it."""
         return self._num_bytes
 
-    def verify(self, probes_ND: ArrayLike, references_N: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(N,): whether probe n is accepted against reference references_N[n]; the server computes its whole block."""
-        index_N = np.asarray(references_N)
-        if index_N.shape != (len(np.asarray(probes_ND)),):
-            raise ShapeError(f"references have shape {index_N.shape}; give one for each of the probes")
-        if (
-            not np.issubdtype(index_N.dtype, np.integer)
-            or not ((index_N >= 0) & (index_N < self._num_references)).all()
-        ):
-            raise InvalidInputError(f"a reference is not an index from 0 to {self._num_references - 1}")
-        scores = self._scores(probes_ND, threshold, [[int(index) // SLOTS] for index in index_N])
-        return np.array([row[index % SLOTS] >= threshold for row, index in zip(scores, index_N, strict=True)])
+    def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
+        """See `SecureMatcher.verify`; the server computes the whole blocks that hold the subject's references."""
+        references = self._subjects.references_of(probes_ND, subjects)
+        blocks = [sorted({m // SLOTS for m in of_claim}) for of_claim in references]
+        scores = self._scores(probes_ND, threshold, blocks)
+        return np.array(
+            [
+                any(score_S[SLOTS * chosen.index(m // SLOTS) + m % SLOTS] >= threshold for m in of_claim)
+                for score_S, chosen, of_claim in zip(scores, blocks, references, strict=True)
+            ]
+        )
 
-    def any_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(B,): whether any reference is accepted for the probe."""
-        return np.asarray(self.set_at_least(probes_BD, threshold=threshold).any(axis=1))
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
+        """See `SecureMatcher.match_any`; the key holder decrypts every score."""
+        return np.asarray((np.stack(self._scores(probes_BD, threshold)) >= threshold).any(axis=1))
 
-    def set_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(B, M): which references are accepted for which probe."""
-        return np.asarray(np.stack(self._scores(probes_BD, threshold)) >= threshold)
+    def match_all(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[tuple[str, ...], ...]:
+        """See `SecureMatcher.match_all`; the key holder decrypts every score."""
+        return self._subjects.all_of(np.stack(self._scores(probes_BD, threshold)) >= threshold)
 
-    def best_at_least(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.int64]:
-        """(B,): the accepted reference of highest score; -1 where none is accepted."""
+    def identify(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[str | None, ...]:
+        """See `SecureMatcher.identify`; the key holder decrypts every score."""
         scores_BM = np.stack(self._scores(probes_BD, threshold))
-        best_B = scores_BM.argmax(axis=1)
-        return np.asarray(np.where(scores_BM.max(axis=1) >= threshold, best_B, -1))
+        best_B = np.where(scores_BM.max(axis=1) >= threshold, scores_BM.argmax(axis=1), -1)
+        return self._subjects.best_of(best_B)
+
+    def close(self) -> None:
+        """Do nothing: there are no threads, processes or connections."""
+
+    def __enter__(self) -> CkksMatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _scores(
         self, probes_BD: ArrayLike, threshold: float, blocks: Sequence[Sequence[int]] | None = None
@@ -110,4 +131,4 @@ class CkksMatcher:
         return scores
 
     def __repr__(self) -> str:
-        return f"CkksMatcher(num_references={self._num_references}, dim={self.dim}, probe={self._probe!r})"
+        return f"CkksMatcher(num_references={self.num_references}, dim={self.dim}, probe={self._probe!r})"

@@ -210,8 +210,8 @@ class PartyServer:
 def _compile(point: FixedPoint) -> None:
     """Have the kernels ready before anybody waits for an answer."""
     with ThreePartyMatcher(np.eye(2), values=point.values) as matcher:
-        matcher.verify(np.eye(2), [0, 1], threshold=0.5)
-        matcher.best_at_least(np.eye(2), threshold=0.5)
+        matcher.verify(np.eye(2), matcher.subjects, threshold=0.5)
+        matcher.identify(np.eye(2), threshold=0.5)
 
 
 def _check_store(store: ShareStore, settings: PartySettings) -> None:

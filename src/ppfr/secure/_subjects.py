@@ -1,0 +1,80 @@
+"""Subjects to reference indices and back: the protocols compute with indices, callers name subjects.
+
+Suffixes: B probes, N claims, M references, P pairs of a probe and a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr.core import InvalidInputError, ShapeError
+
+
+@final
+class SubjectIndex:
+    """The subjects of a gallery's M references.
+
+    Args:
+        subjects: M strings; a subject with several references occurs several times. None numbers the references "0" to
+            "M - 1".
+        num_references: M.
+
+    Raises:
+        ShapeError: another number of subjects than references.
+        InvalidInputError: a subject that is not a non-empty string.
+    """
+
+    def __init__(self, subjects: Sequence[str] | None, num_references: int) -> None:
+        names = tuple(map(str, range(num_references))) if subjects is None else tuple(subjects)
+        if len(names) != num_references:
+            raise ShapeError(f"Expected one subject for each of {num_references} references, got {len(names)}.")
+        if not all(isinstance(name, str) and name for name in names):
+            raise InvalidInputError("Subjects must be non-empty strings. Convert numbers with str().")
+        self.subjects = names
+        self._references: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            self._references.setdefault(name, []).append(index)
+
+    def references_of(self, probes_ND: ArrayLike, subjects: Sequence[str]) -> list[list[int]]:
+        """For each of N claims the indices of the claimed subject's references.
+
+        Raises:
+            ShapeError: probes that are not (N, D), or another number of claims.
+            InvalidInputError: a subject that is not enrolled; the message does not name it.
+        """
+        shape = np.shape(np.asarray(probes_ND))
+        if len(shape) != 2 or shape[0] != len(subjects):
+            raise ShapeError(f"Expected probes of shape (N, D) and N subjects, got {shape} and {len(subjects)}.")
+        try:
+            return [self._references[name] for name in subjects]
+        except (KeyError, TypeError):
+            raise InvalidInputError(
+                "A claimed subject is not enrolled. Compare the claims with the matcher's `subjects`."
+            ) from None
+
+    def all_of(self, accepted_BM: NDArray[np.bool_]) -> tuple[tuple[str, ...], ...]:
+        """The subjects of each probe's accepted references, each once, sorted."""
+        return tuple(tuple(sorted({self.subjects[m] for m in np.flatnonzero(row_M)})) for row_M in accepted_BM)
+
+    def best_of(self, best_B: NDArray[np.int64]) -> tuple[str | None, ...]:
+        """The subject of each probe's best reference; None for -1."""
+        return tuple(None if m < 0 else self.subjects[m] for m in best_B.tolist())
+
+    def __repr__(self) -> str:
+        return f"SubjectIndex(num_references={len(self.subjects)}, subjects=<redacted>)"
+
+
+def pairs_of(references: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(P,) claims and (P,) references: every claim with each reference of its subject, in order."""
+    sizes_N = np.array([len(of_claim) for of_claim in references], dtype=np.int64)
+    claim_P = np.repeat(np.arange(len(references)), sizes_N)
+    return claim_P, np.array([m for of_claim in references for m in of_claim], dtype=np.int64)
+
+
+def any_per_claim(accepted_P: NDArray[Any], claim_P: NDArray[np.int64], num_claims: int) -> NDArray[np.bool_]:
+    """(N,): whether any pair of the claim was accepted."""
+    return np.bincount(claim_P[accepted_P], minlength=num_claims) > 0
