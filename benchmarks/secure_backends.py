@@ -104,8 +104,8 @@ def measure_library(name: str, options: argparse.Namespace) -> dict[str, Any] | 
                 measured = query(
                     matcher, lambda m=matcher: m.verify(probe, ["0"], threshold=THRESHOLD), 5 * options.turns
                 )
-                [(header, arrays)] = matcher._ask(
-                    [(matcher._asker, {"do": "share"}, {"values": matcher.fixed_point.signed(np.zeros((1, DIM)))})]
+                [(header, arrays)] = matcher._send(
+                    [(matcher._client, {"do": "share"}, {"values": matcher.fixed_point.signed(np.zeros((1, DIM)))})]
                 )
                 del header
                 measured["bytes_probe_to_each_party"] = [part.nbytes for part in arrays.values()]

@@ -1,4 +1,4 @@
-"""Slow twin of secure matching: Python integers, one coordinate and one bit after another."""
+"""Slow reference of secure matching: Python integers, one coordinate and one bit at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's slow twin, three parties in threads, and SPU's interpreter."""
+"""The engine's slow reference, three parties in threads, and SPU's interpreter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plain():
 
 @pytest.fixture(scope="session")
 def three_parties():
-    """Run a function of (party, channel, keys) at three parties at once; their results. Keys are fixed."""
+    """Run a function of (party, channel, keys) at three parties in parallel, with fixed keys; return the results."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     from ppfr.secure import InMemoryChannel, PairwiseKeys
 
@@ -40,8 +40,8 @@ def three_parties():
 
 @pytest.fixture(scope="session")
 def spu_python():
-    """Interpreter of SPU's environment."""
-    named = os.environ.get("PPFR_SPU_PYTHON")
-    if not named:
-        pytest.skip("PPFR_SPU_PYTHON is not set: it names the interpreter of SPU's environment, requirements/spu.txt")
-    return named
+    """The interpreter of SPU's environment."""
+    interpreter = os.environ.get("PPFR_SPU_PYTHON")
+    if not interpreter:
+        pytest.skip("PPFR_SPU_PYTHON is not set; see requirements/spu.txt")
+    return interpreter

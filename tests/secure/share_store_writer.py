@@ -1,7 +1,7 @@
-"""A process whose children tests kill: each line, `path path path number` or `hold path`, is a new child's work.
+"""A process whose children are killed by tests.
 
-The first coordinates changes over three stores, from that number on, and says on stdout what it was promised; the
-second holds one store open.
+Each input line, `path path path number` or `hold path`, starts a child. The first form coordinates changes over three
+stores, starting at that number, and reports each completed step on stdout. The second form keeps one store open.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POINT = FixedPoint(dim=64, values="int16")
 
 
 def enrolment(number, party):
-    """The enrolment of this number, at this party: the same whoever asks. Words are noise, as shares are."""
+    """The enrolment with this number at this party, deterministic. Words are uniform, as shares are."""
     rng = np.random.default_rng(number)
     num = int(rng.integers(1, 40))
     ids, change_id = rng.integers(0, 256, (num, 16), dtype=np.uint8), rng.bytes(16)
@@ -29,28 +29,28 @@ def enrolment(number, party):
 
 
 def removal(number):
-    """Of every second reference of that enrolment."""
+    """The removal of every second reference of that enrolment."""
     change = enrolment(number, 0)
     ids = tuple(row.tobytes() for row in change.rows.ids_N16[::2])
     return Removal(change_id=bytes(reversed(change.change_id)), reference_ids=ids)
 
 
-def say(*words):
+def report(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def coordinate(stores, number):
-    """Of four enrolments one is withdrawn; every fourth change removes what was enrolled before."""
+    """One of four enrolments is withdrawn; one of four changes removes the previous enrolment."""
     while True:
-        say("trying", number)
+        report("trying", number)
         is_withdrawn = number % 4 == 3
         parts = [removal(number - 1)] * 3 if number % 4 == 2 else [enrolment(number, party) for party in range(3)]
         for store, part in zip(stores, parts, strict=True):
             store.prepare(part)
-            say("prepared", store.party, part.change_id.hex())
+            report("prepared", store.party, part.change_id.hex())
         for store in stores:
             (store.abort if is_withdrawn else store.commit)(parts[0].change_id)
-        say("withdrawn" if is_withdrawn else "acknowledged", parts[0].change_id.hex())
+        report("withdrawn" if is_withdrawn else "acknowledged", parts[0].change_id.hex())
         number += 1
 
 
@@ -59,22 +59,22 @@ def run(words):
         try:
             held = ShareStore.open(words[1])
         except StorageError:
-            say("refused")
+            report("rejected")
             return
-        say("held", held.party)
+        report("held", held.party)
         signal.pause()
     stores = [ShareStore.open(path) for path in words[:3]]
-    say("started")
+    report("started")
     coordinate(stores, int(words[3]))
 
 
 if __name__ == "__main__":
-    say("ready")
+    report("ready")
     while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
             run(line.split())
             os._exit(0)
-        say("child", child)
+        report("child", child)
         os.waitpid(child, 0)
-        say("gone")
+        report("gone")

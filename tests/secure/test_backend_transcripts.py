@@ -1,10 +1,10 @@
-"""What parties of other libraries are given and say to each other does not tell probes apart.
+"""Shares and messages of other libraries' parties do not distinguish probes.
 
-A recorder sits on every connection between parties (TLS off, so that it sees what a party sees). Queries with two
-opposite probes, one that all references accept and one that none does, alternate in one session. Libraries frame what
-they send, so that bytes are not uniform; instead the byte frequencies of the runs of one probe are compared with those
-of the other by a permutation test over whole runs, which holds however bytes of a run hang together. It cannot see what
-a message says only together with its receiver's own shares: that is for the libraries' proofs.
+A recorder sits on every connection between parties (without TLS, so it sees what a party sees). Queries with two
+opposite probes, one that matches all references and one that matches none, alternate in one session. Libraries frame
+their messages, so bytes are not uniform. Instead, a permutation test over whole runs compares the byte frequencies of
+the runs of the two probes; it is valid for any dependence of the bytes within a run. It cannot detect information that
+a message contains only in combination with its receiver's shares; the libraries' proofs cover that.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import pytest
 from ppfr.secure import Mpyc, ProcessMatcher, Spu
 
 NUM_RUNS = 12
-NUM_RUNS_WITH_TOP_UPS = 28  # half of them may be left out, and 14 against 14 still has small p
+NUM_RUNS_WITH_TOP_UPS = 28  # half of them may be excluded, and 14 against 14 can still give a small p
 NUM_PERMUTATIONS = 100_000
-SMALLEST_P = 2e-5  # for each channel: a sound library fails this once in some thousands of times
+SMALLEST_P = 2e-5  # per channel; a secure library fails once in several thousand runs
 ROW = np.abs(np.random.default_rng(0).standard_normal((1, 128)))
 ROW /= np.linalg.norm(ROW)
 
 
 class Recorder:
-    """Forwards connections between parties, and counts the values of bytes in each direction of each."""
+    """Forwards connections between parties and counts byte values in each direction."""
 
     def __init__(self):
         self.counts = {}
@@ -52,13 +52,13 @@ class Recorder:
                 threading.Thread(target=self._forward, args=(source, target, counts), daemon=True).start()
 
     def _connected(self, port):
-        """To a party that may not be up yet."""
+        """Connect to a party that may still be starting."""
         for _ in range(3000):
             try:
                 return socket.create_connection(("127.0.0.1", port))
             except OSError:
                 time.sleep(0.05)
-        raise TimeoutError(f"nobody listens on {port}")
+        raise TimeoutError(f"no listener on port {port}")
 
     def _forward(self, source, target, counts):
         try:
@@ -70,7 +70,7 @@ class Recorder:
             return
 
     def taken(self):
-        """(channels, 256) so far, when nothing has come for a moment."""
+        """(channels, 256) counts so far, once traffic has paused."""
         before = -1
         while (now := sum(int(counts.sum()) for counts in self.counts.values())) != before:
             before = now
@@ -82,28 +82,28 @@ class Recorder:
             each.close()
 
 
-def transcripts(library, *, num_references=4, verb="match_any", num_runs=NUM_RUNS):
+def transcripts(library, *, num_references=4, method="match_any", num_runs=NUM_RUNS):
     """(runs, channels, 256) counts for a probe that is accepted, and for its opposite."""
     recorder = Recorder()
     found = [], []
     with ProcessMatcher(
         np.repeat(ROW, num_references, axis=0), library, timeout_s=300, route=recorder.route
     ) as matcher:
-        ask = getattr(matcher, verb)
-        assert ask(ROW, threshold=0.5)[0] != ask(-ROW, threshold=0.5)[0]  # and what is made once is made
+        query = getattr(matcher, method)
+        assert query(ROW, threshold=0.5)[0] != query(-ROW, threshold=0.5)[0]  # and one-time set-up is complete
         for _ in range(num_runs):
             for which, probe in enumerate((ROW, -ROW)):
                 before = recorder.taken()
-                ask(probe, threshold=0.5)
+                query(probe, threshold=0.5)
                 found[which].append(recorder.taken() - before)
     recorder.close()
     return np.array(found[0]), np.array(found[1])
 
 
 def p_of_no_difference(one, other, *, seed=0):
-    """Permutation test over runs, for each channel: how far the means of square roots of counts lie apart; least p.
+    """Smallest p over channels of a permutation test over runs on the distance of mean square-root counts.
 
-    Of square roots, since they have the same variance for rare and frequent values.
+    Square roots have the same variance for rare and frequent values.
     """
     side = np.concatenate([np.full(len(one), 1 / len(one)), np.full(len(other), -1 / len(other))])
     sides = np.random.default_rng(seed).permuted(np.tile(side, (NUM_PERMUTATIONS, 1)), axis=1)
@@ -122,51 +122,53 @@ def sizes(runs):
 
 
 def scaled(one, other):
-    """Counts of runs as if all were of one size: sizes are compared by themselves, and would drown the bytes."""
+    """Counts normalised to one size per run: sizes are compared separately and would mask the bytes."""
     usual = np.median(sizes(np.concatenate([one, other])), axis=0)
     return [runs * (usual / np.maximum(sizes(runs), 1)) for runs in (one, other)]
 
 
 def in_the_clear(row):
-    """Counts of a probe's bytes as the integers that are shared."""
+    """Byte counts of a probe as unshared integers."""
     return np.bincount(np.rint(32755 * row).astype(np.int32).view(np.uint8).reshape(-1), minlength=256)
 
 
 def without_top_ups(one, other):
-    """Runs of usual size: CHEETAH tops up its oblivious transfers now and then, whatever is asked."""
+    """Runs of typical size: CHEETAH replenishes its oblivious transfers from time to time, for any query."""
     usual = np.median(sizes(np.concatenate([one, other])), axis=0)
     return [runs[(sizes(runs) < 1.2 * usual).all(axis=(1, 2))] for runs in (one, other)]
 
 
-def tell_probes_apart(one, other):
-    """Whether the test sees a difference; that it would see a planted one is asserted on the way."""
+def distinguishes_probes(one, other):
+    """Whether the test finds a difference; also asserts that it finds a planted one."""
     planted = [runs.copy() for runs in (one, other)]
-    planted[0][:, 0] += in_the_clear(ROW)  # had one party sent its probe once, without a mask
+    planted[0][:, 0] += in_the_clear(ROW)  # as if one party had sent its probe once without a mask
     planted[1][:, 0] += in_the_clear(-ROW)
     assert p_of_no_difference(*scaled(*planted)) < SMALLEST_P
     by_bytes, by_size = p_of_no_difference(*scaled(one, other)), p_of_no_difference(sizes(one), sizes(other))
     return min(by_bytes, by_size) < SMALLEST_P
 
 
-def test_mpycs_parties_say_the_same_of_opposite_probes():
+def test_messages_of_mpyc_do_not_distinguish_opposite_probes():
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     one, other = transcripts(Mpyc(tls=False))
-    assert not tell_probes_apart(one, other)
-    assert np.ptp(sizes(np.concatenate([one, other])), axis=0).max() < 200  # it pickles numbers: random leading zeros
+    assert not distinguishes_probes(one, other)
+    assert (
+        np.ptp(sizes(np.concatenate([one, other])), axis=0).max() < 200
+    )  # it pickles numbers with random leading zeros
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["aby3", "cheetah", "semi2k"])
-def test_spus_parties_say_the_same_of_opposite_probes(protocol, spu_python):
+def test_messages_of_spu_do_not_distinguish_opposite_probes(protocol, spu_python):
     num_runs = NUM_RUNS_WITH_TOP_UPS if protocol == "cheetah" else NUM_RUNS
     library = Spu(protocol=protocol, python=spu_python, tls=False)
-    one, other = without_top_ups(*transcripts(library, verb="identify", num_runs=num_runs))
+    one, other = without_top_ups(*transcripts(library, method="identify", num_runs=num_runs))
     assert min(len(one), len(other)) > num_runs / 2
-    assert not tell_probes_apart(one, other)
+    assert not distinguishes_probes(one, other)
 
 
 def shares_of(library, values_ND):
-    """What each party is given of rows, several times over."""
+    """Each party's shares of several sets of rows."""
     with ProcessMatcher(np.eye(8), library, timeout_s=300) as matcher:
         return [[share for _, share in matcher._shared(rows)] for rows in values_ND]
 
@@ -180,7 +182,7 @@ def uniform_p(shares):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["aby3", "cheetah", "semi2k"])
-def test_what_a_party_of_spu_is_given_is_uniform(protocol, spu_python):
+def test_shares_of_spu_are_uniform(protocol, spu_python):
     rows = np.full((400, 8), 11584)
     library = Spu(protocol=protocol, python=spu_python, tls=False)
     for parts in shares_of(library, [rows, -rows]):
@@ -189,8 +191,8 @@ def test_what_a_party_of_spu_is_given_is_uniform(protocol, spu_python):
     assert uniform_p(rows.astype(np.int32).view(np.uint8)) < 1e-30
 
 
-def test_what_a_party_of_mpyc_is_given_is_alike():
-    """Field elements' highest bytes are not uniform; so one probe's against the other's."""
+def test_shares_of_mpyc_do_not_distinguish_opposite_probes():
+    """The highest bytes of field elements are not uniform, so the two probes are compared with each other."""
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     from scipy.stats import chi2_contingency
 

@@ -1,4 +1,4 @@
-"""CKKS matching: decisions of plain scores but within the stated band; a server that sees noise and holds no key."""
+"""CKKS matching: decisions equal those of plain scores outside the error bound; the server sees only noise."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def server(key, blocks):
     threshold=st.sampled_from([-1.0, -0.1, 0.0, 0.4, 1.0]),
     seed=st.integers(0, 999),
 )
-def test_decisions_are_those_of_exact_scores_but_within_the_band(probe, num, dim, num_probes, threshold, seed):
+def test_decisions_equal_those_of_exact_scores_outside_the_error_bound(probe, num, dim, num_probes, threshold, seed):
     needs_tenseal()
     references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
     probes[0] = references[0]
@@ -87,7 +87,7 @@ def test_decisions_are_those_of_exact_scores_but_within_the_band(probe, num, dim
             assert of_probe[int(best)] >= max(threshold, of_probe.max() - matcher.largest_error) - matcher.largest_error
 
 
-def test_scores_err_as_the_bound_says_and_blocks_can_be_chosen(key, server):
+def test_score_errors_have_the_stated_deviation_and_blocks_can_be_selected(key, server):
     """2,300 references in two blocks; the bound is eight standard deviations, 7.76e-7 each for an encrypted probe."""
     references, probe = unit(2300), unit(1, seed=1)[0]
     for sent, deviation in ((key.encrypt_probe(probe), 7.76e-7), (probe, 5.49e-7)):
@@ -99,7 +99,7 @@ def test_scores_err_as_the_bound_says_and_blocks_can_be_chosen(key, server):
     np.testing.assert_allclose(alone, references[2048:] @ probe, atol=1e-5)
 
 
-def test_a_probe_that_is_zero_but_for_one_coordinate(key, server):
+def test_a_probe_with_one_nonzero_coordinate_is_scored(key, server):
     probe = np.eye(DIM)[3]
     for sent in (probe, key.encrypt_probe(probe)):
         found = key.decrypt_scores(server.answer(sent), server.sizes)
@@ -107,7 +107,7 @@ def test_a_probe_that_is_zero_but_for_one_coordinate(key, server):
 
 
 def words_of(part):
-    """(2, 4096) words of 64 bits of a ciphertext, below a prime of 60 bits: found where every eighth byte is so."""
+    """(2, 4096) words of 64 bits of a ciphertext, below a prime of 60 bits; located by the top byte of each word."""
     held = np.frombuffer(part, dtype=np.uint8)
     (size, num_words) = (len(held), 2 * 4096)
     fits = [at for at in range(size - 8 * num_words, -1, -1) if (held[at + 7 : at + 8 * num_words : 8] < 16).all()]
@@ -115,7 +115,7 @@ def words_of(part):
 
 
 def largest_chi_square(parts):
-    """Over the seven low bytes of words that are uniform below a prime just under 2^60: 255 degrees of freedom each."""
+    """Largest statistic of the seven low bytes of words below a prime just under 2^60; 255 degrees of freedom each."""
     words = np.stack([words_of(part) for part in parts])
     statistics = []
     for half in range(2):
@@ -126,8 +126,8 @@ def largest_chi_square(parts):
     return max(statistics)
 
 
-def test_what_the_server_gets_has_one_length_and_is_uniform_whatever_is_in_it(key):
-    """Two very different inputs, the same in every slot. Beyond 390 by chance once in ten million."""
+def test_messages_to_the_server_have_one_length_and_are_uniform_for_all_contents(key):
+    """Two very different inputs, equal in every slot. The statistic exceeds 390 by chance once in ten million."""
     from ppfr.secure._homomorphic._messages import Message
 
     lengths = set()
@@ -139,21 +139,21 @@ def test_what_the_server_gets_has_one_length_and_is_uniform_whatever_is_in_it(ke
         for message in messages:
             assert largest_chi_square(message.parts) < 390
             masks = np.stack([words_of(part)[1] for part in message.parts])
-            assert len(np.unique(masks)) == masks.size  # drawn anew for each ciphertext, or words would repeat
+            assert len(np.unique(masks)) == masks.size  # fresh for each ciphertext; otherwise words would repeat
     assert len(lengths) == 2  # of a message, and of a ciphertext
 
 
-def test_the_statistic_finds_a_ciphertext_without_a_mask(key):
-    """The control: the same words less the uniform half, as of an encryption under a known mask of zeros."""
+def test_the_statistic_detects_a_ciphertext_without_a_mask(key):
+    """Positive control: words without the uniform part, as in an encryption with a mask of zeros."""
     from ppfr.secure._homomorphic._messages import Message
 
     parts = Message.from_bytes(key.encrypt_probe(np.eye(DIM)[0]), kind="probe").parts
     small = np.random.default_rng(0).normal(0, 3.2, (2, 4096)).round().astype(np.int64) + 2**28
     assert largest_chi_square([small.astype("<u8").tobytes()] * 4) > 1e5
-    assert largest_chi_square([parts[0]] * 40) > 1e3  # nor is one ciphertext, repeated, taken for noise
+    assert largest_chi_square([parts[0]] * 40) > 1e3  # and one ciphertext, repeated, is not accepted as noise
 
 
-def test_the_server_holds_no_key_and_cannot_decrypt(key, server):
+def test_the_server_has_no_key_and_cannot_decrypt(key, server):
     tenseal = needs_tenseal()
     from ppfr.secure._homomorphic._messages import Message
 
@@ -165,56 +165,56 @@ def test_the_server_holds_no_key_and_cannot_decrypt(key, server):
     ):
         with pytest.raises(ValueError, match="doesn't hold a secret_key"):
             tenseal.ckks_vector_from(server._context, part).decrypt()
-    assert len(key.context()) < 500  # parameters alone; the key has 60 KB
+    assert len(key.context()) < 500  # parameters only; the key has 60 KB
     with pytest.raises(ValueError, match="Secret key"):
         tenseal.context_from(Message.from_bytes(key.context(), kind="context").parts[0]).secret_key()
 
 
-def test_another_key_is_told_before_anything_is_computed(key, server, blocks):
+def test_another_key_is_rejected_before_any_computation(key, server, blocks):
     other = CkksKey.create(DIM)
     for action in (
         lambda: server.answer(other.encrypt_probe(unit(1)[0])),
         lambda: CkksServer(other.context()).add(blocks[0]),
         lambda: other.decrypt_scores(server.answer(unit(1)[0]), server.sizes),
     ):
-        with pytest.raises(WrongKeyError, match="was made under another key"):
+        with pytest.raises(WrongKeyError, match="another key"):
             action()
 
 
-def test_a_key_outlives_its_process_in_a_file_of_its_owner(key, server, tmp_path):
+def test_a_saved_key_can_be_loaded_and_only_its_owner_may_read_it(key, server, tmp_path):
     path = tmp_path / "ckks.key"
     key.save(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     loaded, probe = CkksKey.load(path), unit(1, seed=3)[0]
     found = loaded.decrypt_scores(server.answer(loaded.encrypt_probe(probe)), server.sizes)
     np.testing.assert_allclose(found, unit(2300) @ probe, atol=1e-5)
-    with pytest.raises(InvalidInputError, match="a key is not written over"):
+    with pytest.raises(InvalidInputError, match="already exists"):
         key.save(path)
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="Cannot read"):
         CkksKey.load(tmp_path / "none")
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError):
         key.save(tmp_path / "file" / "key")
     path.write_bytes(key.context())
-    with pytest.raises(CorruptTemplateError, match="is context; give key"):
+    with pytest.raises(CorruptTemplateError, match="kind 'context'"):
         CkksKey.load(path)
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="Cannot read"):
         CkksKey.load(tmp_path)
 
 
-def test_foreign_damaged_and_newer_messages_are_told(key, server):
+def test_foreign_damaged_and_newer_messages_are_rejected(key, server):
     whole = key.encrypt_probe(unit(1)[0])
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 1
     for bad in (b"", b"x" * 500, whole[:50], whole[:-1], whole + b"x", bytes(damaged), key.context()):
-        with pytest.raises(CorruptTemplateError, match="as probe of homomorphic matching"):
+        with pytest.raises(CorruptTemplateError, match="'probe' message"):
             server.answer(bad)
     newer = whole[:8] + (2).to_bytes(2, "little") + whole[10:]
-    with pytest.raises(OutdatedTemplateError, match="has version 2, this release reads 1"):
+    with pytest.raises(OutdatedTemplateError, match="version 2, but this release reads 1"):
         server.answer(newer)
 
 
-def test_ciphertexts_of_other_parameters_are_told(key, server):
+def test_ciphertexts_of_other_parameters_are_rejected(key, server):
     from ppfr.secure._homomorphic._messages import Message
 
     tenseal = needs_tenseal()
@@ -224,52 +224,52 @@ def test_ciphertexts_of_other_parameters_are_told(key, server):
     for part in (b"", b"words", message.parts[0][:9000], tenseal.ckks_vector(other, [1.0] * 4096).serialize()):
         parts = [part, *message.parts[1:]]
         bad = Message(kind="probe", dim=DIM, num=0, key_id=message.key_id, parts=parts).to_bytes()
-        with pytest.raises(CorruptTemplateError, match=r"a ciphertext (cannot be read|has other slots)"):
+        with pytest.raises(CorruptTemplateError, match=r"(?i)a ciphertext"):
             server.answer(bad)
     short = Message(kind="probe", dim=DIM, num=0, key_id=message.key_id, parts=message.parts[1:]).to_bytes()
-    with pytest.raises(CorruptTemplateError, match="7 ciphertexts were given; this gallery has 8 each"):
+    with pytest.raises(CorruptTemplateError, match="Expected 8 ciphertexts, got 7"):
         server.answer(short)
     for context in (other.serialize(save_secret_key=False), b"words"):
         bad = Message(kind="context", dim=DIM, num=0, key_id=message.key_id, parts=[context]).to_bytes()
-        with pytest.raises(CorruptTemplateError, match="the context"):
+        with pytest.raises(CorruptTemplateError, match="context"):
             CkksServer(bad)
 
 
-def test_bad_input_is_told(key, server):
+def test_bad_input_is_rejected(key, server):
     for action, error, message in (
-        (lambda: CkksKey.create(0), RangeError, "outside 1..4096"),
-        (lambda: CkksServer(key.context()).answer(unit(1)[0]), InvalidInputError, "the gallery is empty"),
-        (lambda: server.answer(unit(1)[0], [2]), InvalidInputError, "outside 0..1"),
-        (lambda: server.answer(unit(1)), ShapeError, r"give \(8,\)"),
+        (lambda: CkksKey.create(0), RangeError, "1..4096, got 0"),
+        (lambda: CkksServer(key.context()).answer(unit(1)[0]), InvalidInputError, "gallery is empty"),
+        (lambda: server.answer(unit(1)[0], [2]), InvalidInputError, "in 0..1"),
+        (lambda: server.answer(unit(1)), ShapeError, r"shape \(8,\)"),
         (lambda: server.answer(unit(1, 9)[0]), ShapeError, "probes have shape"),
         (lambda: server.answer(np.full(DIM, np.nan)), RangeError, "not finite"),
-        (lambda: key.encrypt_probe(unit(2)), ShapeError, r"give \(8,\)"),
+        (lambda: key.encrypt_probe(unit(2)), ShapeError, r"shape \(8,\)"),
         (lambda: key.encrypt_probe(2 * unit(1)[0]), RangeError, "not of L2 norm 1"),
         (lambda: key.encrypt_references(np.full((3, DIM), np.inf)), RangeError, "not finite"),
         (lambda: key.encrypt_references(unit(3, 9)), ShapeError, "references have shape"),
-        (lambda: key.decrypt_scores(server.answer(unit(1)[0]), [4]), InvalidInputError, "of 2 blocks, 1 were asked"),
+        (lambda: key.decrypt_scores(server.answer(unit(1)[0]), [4]), InvalidInputError, "of 1 blocks, got 2"),
         (lambda: CkksMatcher(unit(0)), InvalidInputError, "gallery is empty"),
-        (lambda: CkksMatcher(unit(1)[0]), ShapeError, r"give \(M, D\)"),
-        (lambda: CkksMatcher(unit(1), probe="hidden"), InvalidInputError, "is not encrypted or plain"),
+        (lambda: CkksMatcher(unit(1)[0]), ShapeError, r"shape \(M, D\)"),
+        (lambda: CkksMatcher(unit(1), probe="hidden"), InvalidInputError, "'encrypted' or 'plain', got 'hidden'"),
     ):
         with pytest.raises(error, match=message):
             action()
     matcher = CkksMatcher(unit(3))
     for threshold in (1.1, float("nan")):
-        with pytest.raises(RangeError, match=r"not in \[-1, 1\]"):
+        with pytest.raises(RangeError, match=r"in \[-1, 1\]"):
             matcher.match_any(unit(1), threshold=threshold)
 
 
-def test_the_parameters_are_the_largest_that_128_bits_of_security_allow():
+def test_the_modulus_is_the_maximum_for_128_bits_of_security():
     tenseal = needs_tenseal()
     from ppfr.secure._homomorphic._key import DEGREE, MODULUS_BITS
 
-    assert (DEGREE, sum(MODULUS_BITS)) == (4096, 109)  # of the Homomorphic Encryption Standard, which SEAL enforces
+    assert (DEGREE, sum(MODULUS_BITS)) == (4096, 109)  # the Homomorphic Encryption Standard, enforced by SEAL
     with pytest.raises(ValueError, match="parameters are not set correctly"):
         tenseal.context(tenseal.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=[60, 50])
 
 
-def test_messages_have_the_sizes_that_the_page_says():
+def test_messages_have_the_documented_sizes():
     needs_tenseal()
     for probe, sent, received in (("encrypted", 65_680 * DIM, 98_450), ("plain", 8 * DIM, 65_680)):
         matcher = CkksMatcher(unit(3), probe=probe)
@@ -277,7 +277,7 @@ def test_messages_have_the_sizes_that_the_page_says():
         assert abs(matcher.num_bytes[0] - sent) < 100 and abs(matcher.num_bytes[1] - received) < 100
 
 
-def test_texts_say_nothing_and_secrets_are_not_pickled(key, server):
+def test_texts_show_no_contents_and_secrets_cannot_be_pickled(key, server):
     from ppfr.secure._homomorphic._messages import Message
 
     message = Message.from_bytes(key.context(), kind="context")
@@ -289,14 +289,14 @@ def test_texts_say_nothing_and_secrets_are_not_pickled(key, server):
             pickle.dumps(one)
 
 
-def test_without_tenseal_the_extra_is_named(monkeypatch):
+def test_without_tenseal_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tenseal", None)
     for action in (lambda: CkksKey.create(DIM), lambda: CkksMatcher(unit(2))):
         with pytest.raises(MissingExtraError, match=r"homomorphic matching needs the extra 'he'"):
             action()
 
 
-def test_the_pages_example():
+def test_the_example_of_the_documentation_runs():
     needs_tenseal()
     page = Path(__file__).parents[2] / "docs" / "methods" / "homomorphic-matching.md"
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Other libraries behind the engine's verbs: they decide as the engine does, and fail in words."""
+"""Other libraries behind the SecureMatcher contract: decisions equal the engine's, and failures are reported."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def unit(num, dim, seed=0):
 
 
 def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
-    """All verbs at thresholds on, just above and far from a score, with tied and nearly tied references."""
+    """All methods at thresholds on, just above and far from a score, with tied and nearly tied references."""
     references, probes = unit(num, 16), unit(3, 16, seed=1)
-    references[-1] = references[0]  # a tie for best
+    references[-1] = references[0]  # a tie for the best score
     references[4] = references[5] = probes[1]
     near = references[0] + 1e-4 * unit(1, 16, seed=2)[0]
     references[7] = near / np.linalg.norm(near)  # a near tie: equal as int8, not as int16
@@ -62,25 +62,25 @@ def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_mpyc_in_one_process_decides_as_the_engine(plain, values):
+def test_mpyc_in_one_process_decides_like_the_engine(plain, values):
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     decisions_agree(Mpyc(num_parties=1), plain, values=values)
 
 
-def test_mpyc_among_three_processes_decides_as_the_engine(plain):
+def test_mpyc_with_three_processes_decides_like_the_engine(plain):
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     decisions_agree(Mpyc(num_parties=3), plain, values="int16", num=8, num_thresholds=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["aby3", "cheetah", "semi2k"])
-def test_spu_decides_as_the_engine(plain, protocol, spu_python):
+def test_spu_decides_like_the_engine(plain, protocol, spu_python):
     for values in ("int8", "int16"):
         decisions_agree(Spu(protocol=protocol, python=spu_python), plain, values=values)
 
 
-def test_a_gallery_enrolled_in_blocks_is_one_gallery(plain, monkeypatch):
-    """Also what selects rows of joined blocks."""
+def test_a_gallery_enrolled_in_blocks_decides_like_one_gallery(plain, monkeypatch):
+    """Includes the selection of rows from concatenated blocks."""
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     from ppfr.secure._backends import _process_matcher
 
@@ -88,34 +88,34 @@ def test_a_gallery_enrolled_in_blocks_is_one_gallery(plain, monkeypatch):
     decisions_agree(Mpyc(num_parties=1), plain, values="int8")
 
 
-def test_where_spu_is_not_the_message_says_how_to_get_it(monkeypatch):
+def test_without_spu_the_error_states_how_to_install_it(monkeypatch):
     monkeypatch.delenv("PPFR_SPU_PYTHON", raising=False)
-    for given, said in ((None, "no interpreter was named"), ("/nowhere/python", "/nowhere/python is not a program")):
-        with pytest.raises(MissingEnvironmentError, match=f"{said}.*pip install -r requirements/spu.txt"):
+    for given, problem in ((None, "no interpreter"), ("/nowhere/python", "/nowhere/python")):
+        with pytest.raises(MissingEnvironmentError, match=f"{problem}.*pip install -r requirements/spu.txt"):
             ProcessMatcher(unit(2, 8), Spu(python=given))
-    monkeypatch.setenv("PPFR_SPU_PYTHON", sys.executable)  # has no SPU
+    monkeypatch.setenv("PPFR_SPU_PYTHON", sys.executable)  # an interpreter without SPU
     with pytest.raises(MissingEnvironmentError, match=r"no module spu.*PPFR_SPU_PYTHON"):
         ProcessMatcher(unit(2, 8), Spu(tls=False))
 
 
-def test_a_relative_interpreter_is_found_from_anywhere(tmp_path, monkeypatch):
+def test_a_relative_interpreter_path_is_made_absolute(tmp_path, monkeypatch):
     (tmp_path / "python").symlink_to(sys.executable)
     monkeypatch.chdir(tmp_path)
     assert Spu(python="./python").interpreter() == str(tmp_path / "python")
 
 
-def test_spu_requirements_are_where_the_message_says():
+def test_the_requirements_file_named_by_the_error_exists():
     text = (Path(__file__).parents[2] / "requirements" / "spu.txt").read_text(encoding="utf-8")
     assert "spu==0.9.5" in text and "numpy==1." in text
 
 
-def test_where_mpyc_is_not_the_extra_is_named(monkeypatch):
+def test_without_mpyc_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r"ppfr\[mpyc\]"):
         ProcessMatcher(unit(2, 8), Mpyc())
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     with pytest.raises(InvalidInputError, match="aby3, cheetah, semi2k"):
         Spu(protocol="securenn")
     with pytest.raises(RangeError, match="odd"):
@@ -128,7 +128,7 @@ def test_bad_input_is_refused():
         ProcessMatcher(np.full((1, 8), np.nan), Mpyc())
 
 
-def test_queries_are_checked_before_anything_is_shared():
+def test_queries_are_validated_before_sharing():
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     row = unit(2, 8)
     with ProcessMatcher(row, Mpyc(num_parties=1)) as matcher:
@@ -139,37 +139,37 @@ def test_queries_are_checked_before_anything_is_shared():
         with pytest.raises(RangeError, match="threshold"):
             matcher.identify(row, threshold=2.0)
         assert (matcher.dim, matcher.num_references) == (8, 2)
-        assert matcher.verify(row, ["0", "1"], threshold=0.9).all()  # and it goes on
+        assert matcher.verify(row, ["0", "1"], threshold=0.9).all()  # and it continues to answer
         assert "<redacted>" in repr(matcher) and "array" not in repr(matcher)
 
 
-def test_a_party_that_dies_is_named_and_all_end():
+def test_the_end_of_a_party_is_reported_by_name_and_ends_all():
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     row = unit(2, 8)
     matcher = ProcessMatcher(row, Mpyc(tls=False), timeout_s=60)
     directory, processes = matcher._workers.directory, matcher.process_ids
     os.kill(processes[1], signal.SIGKILL)
-    with pytest.raises(PartyError, match=r"^party 1 (ended|is gone)"):
+    with pytest.raises(PartyError, match=r"^party 1 (ended|has ended)"):
         matcher.match_any(row, threshold=0.5)
     assert not directory.exists()
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-    with pytest.raises(PartyError, match="start a new one"):
+    with pytest.raises(PartyError, match="Create a new matcher"):
         matcher.match_any(row, threshold=0.5)
 
 
-def test_a_party_that_stalls_is_named_within_the_time_limit():
+def test_a_stalled_party_is_reported_by_name_within_the_time_limit():
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     row = unit(2, 8)
     matcher = ProcessMatcher(row, Mpyc(num_parties=1), timeout_s=60)
     matcher._timeout_s = 0.5
     os.kill(matcher.process_ids[0], signal.SIGSTOP)
-    with pytest.raises(PartyError, match=r"party 0 said nothing for 0\.5 s"):
+    with pytest.raises(PartyError, match=r"party 0 .* within 0\.5 s"):
         matcher.match_any(row, threshold=0.5)
 
 
-def test_messages_come_back_and_pickles_do_not():
+def test_messages_round_trip_and_pickles_are_rejected():
     arrays = {"b": np.arange(6, dtype=np.int64).reshape(2, 3), "a": np.zeros((0, 4), np.uint8)}
     header, found = unpacked(io.BytesIO(packed({"do": "share", "n": 3}, arrays)).read)
     assert header == {"do": "share", "n": 3} and list(found) == ["a", "b"]
@@ -186,7 +186,7 @@ def test_messages_come_back_and_pickles_do_not():
         packed({}, {"a": np.array([{"x": 1}], dtype=object)})
 
 
-def test_the_pages_example(capsys):
+def test_the_example_of_the_documentation_runs(capsys):
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     page = Path(__file__).parents[2] / "docs" / "methods" / "secure-backends.md"
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -196,24 +196,24 @@ def test_the_pages_example(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["aby3", "cheetah", "mpyc"])
-def test_a_party_of_another_authority_is_not_let_in(monkeypatch, protocol, spu_python):
-    """It cannot connect, while everybody else can."""
+def test_a_party_with_a_certificate_of_another_authority_is_not_admitted(monkeypatch, protocol, spu_python):
+    """It cannot connect, while the other parties can."""
     from ppfr.secure._backends._certificates import write_certificates
 
     library = Mpyc() if protocol == "mpyc" else Spu(protocol=protocol, python=spu_python)
-    of_one_authority = ProcessMatcher._certificates
+    original = ProcessMatcher._certificates
 
-    def with_a_stranger(self):
-        told = of_one_authority(self)
+    def with_a_foreign_party(self):
+        files = original(self)
         elsewhere = self._workers.directory / "elsewhere"
         elsewhere.mkdir()
         write_certificates(elsewhere, [library.tls_name(0), library.tls_name(1)])
         for part, name in (("certificate", "1.crt"), ("key", "1.key")):
-            Path(told[1][part]).write_bytes((elsewhere / name).read_bytes())
-        return told
+            Path(files[1][part]).write_bytes((elsewhere / name).read_bytes())
+        return files
 
     with ProcessMatcher(unit(1, 4), library, timeout_s=25):
         pass
-    monkeypatch.setattr(ProcessMatcher, "_certificates", with_a_stranger)
-    with pytest.raises(PartyError, match=r"said nothing for 25 s|could not go on"):
+    monkeypatch.setattr(ProcessMatcher, "_certificates", with_a_foreign_party)
+    with pytest.raises(PartyError, match=r"within 25 s|failed"):
         ProcessMatcher(unit(1, 4), library, timeout_s=25)

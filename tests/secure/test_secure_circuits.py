@@ -1,4 +1,4 @@
-"""Kernels against slow loops; adders, signs and tournaments under sharing against integers."""
+"""Kernels against slow references; adders, signs and tournaments on shares against integers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn(shape, dtype, seed):
     dtype=st.sampled_from(TYPES),
     seed=st.integers(0, 99),
 )
-def test_products_are_the_slow_loops(plain, num_rows, num_probes, width, dtype, seed):
+def test_products_equal_the_reference(plain, num_rows, num_probes, width, dtype, seed):
     rows, probes = drawn((num_rows, width), dtype, seed), drawn((num_probes, width), dtype, seed + 1)
     bits = 8 * np.dtype(dtype).itemsize
     expected = [[plain.ring_product(row, probe, bits) for row in rows] for probe in probes]
@@ -48,8 +48,8 @@ def test_products_are_the_slow_loops(plain, num_rows, num_probes, width, dtype, 
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_the_largest_sums_stay_exact(dtype):
-    """All words at their largest, at the largest width: where float64 would lose a bit first."""
+def test_the_largest_sums_are_exact(dtype):
+    """Maximal words at the maximal width, where float64 would lose a bit first."""
     rows = np.full((2, 8192), np.iinfo(dtype).max, dtype=dtype)
     rows[1] = 1 << (8 * np.dtype(dtype).itemsize - 1)
     expected = NumbaProducts(rows).of_all(rows)
@@ -60,7 +60,7 @@ def test_the_largest_sums_stay_exact(dtype):
 
 @settings(deadline=None, max_examples=15)
 @given(num=st.integers(1, 200), dtype=st.sampled_from(TYPES), seed=st.integers(0, 99))
-def test_slices_are_the_slow_ones(plain, num, dtype, seed):
+def test_bit_slices_equal_the_reference(plain, num, dtype, seed):
     values = drawn((2, num), dtype, seed)
     planes = sliced(values)
     for row in range(2):
@@ -74,8 +74,8 @@ def test_slices_are_the_slow_ones(plain, num, dtype, seed):
 
 @pytest.mark.parametrize("num_bits", range(1, 33))
 @pytest.mark.parametrize("every_carry", [False, True])
-def test_prefix_network_carries_as_addition_does(num_bits, every_carry):
-    """The network alone, in the clear."""
+def test_prefix_network_computes_the_carries_of_addition(num_bits, every_carry):
+    """The network in the clear."""
     rng = np.random.default_rng(num_bits)
     x, y = rng.integers(0, 2, size=(2, num_bits, 100), dtype=np.int64)
     state = np.concatenate([x & y, x ^ y])
@@ -90,18 +90,16 @@ def test_prefix_network_carries_as_addition_does(num_bits, every_carry):
 
 
 def test_cost_of_a_comparison_is_as_documented():
-    """Gates and rounds that docs/methods/secure-matching.md states: 15 and 31 bits, the last carry alone."""
+    """Gates and rounds stated in docs/methods/secure-matching.md: 15 and 31 bits, only the last carry."""
     for num_bits, gates, levels in ((15, 39, 4), (31, 86, 5)):
         network = prefix_levels(num_bits, every_carry=False)
         assert (num_bits + sum(len(left) for left, _, _ in network), len(network)) == (gates, levels)
 
 
 def at_three(three_parties, values, circuit, *, seed=0):
-    """Share ring elements, run a circuit on their two summands at each party, put its bits together."""
-    rng = np.random.default_rng(seed)
+    """Share ring elements, run a circuit on their two summands at each party and open its bits."""
     low, high = drawn((2, *values.shape), values.dtype, seed)
     components = [low, high, values - low - high]
-    del rng
 
     def work(party, channel, keys):
         rounds = Rounds(party, channel, ZeroShares(keys, seed))
@@ -116,7 +114,7 @@ def at_three(three_parties, values, circuit, *, seed=0):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_signs_of_all_values(three_parties, dtype):
-    """Every element of the 16-bit ring; of the 32-bit ring the edges and random ones."""
+    """All elements of the 16-bit ring; edge cases and random elements of the 32-bit ring."""
     bits = 8 * np.dtype(dtype).itemsize
     edges = np.array([0, 1, 2, 2 ** (bits - 1) - 1, 2 ** (bits - 1), 2 ** (bits - 1) + 1, 2**bits - 2, 2**bits - 1])
     values = np.arange(2**16) if bits == 16 else np.concatenate([edges, drawn(3000, np.uint32, 1)])
@@ -138,10 +136,10 @@ def test_adder_is_integer_addition(three_parties, num, rows, dtype, seed):
 
 
 @pytest.mark.parametrize("num", [1, 2, 63, 64, 65, 130, 321])
-def test_largest_is_the_first_of_the_largest(three_parties, num):
-    """Few distinct numbers, so that most are ties."""
+def test_largest_returns_the_first_maximum(three_parties, num):
+    """Few distinct numbers, so there are many ties."""
     values = np.random.default_rng(num).integers(0, 4, size=(3, num)).astype(np.uint16)
-    values[2] = 2**15  # all alike, and the least of signed numbers
+    values[2] = 2**15  # all equal, and the minimum of signed numbers
     width = -(-num // 64)
 
     def circuit(rounds, x, y):
@@ -157,15 +155,15 @@ def test_largest_is_the_first_of_the_largest(three_parties, num):
     np.testing.assert_array_equal(lane * width + word, values.argmax(axis=1))
 
 
-def test_nothing_is_told_of_the_best_where_none_is_accepted(three_parties):
+def test_the_best_index_is_hidden_if_none_is_accepted(three_parties):
     values = np.array([[-5, -1, -9], [-5, 0, -9]], dtype=np.int16).view(np.uint16)
     opened = at_three(three_parties, values, lambda rounds, x, y: best_not_negative(rounds, x, y, filled_lanes(3)))
-    told = opened[:, :, 0] & np.uint64(1)
-    assert told[:, 0].tolist() == [0] * 7 and told[:, 1].tolist() == [1, 1, 0, 0, 0, 0, 0]
+    bits = opened[:, :, 0] & np.uint64(1)
+    assert bits[:, 0].tolist() == [0] * 7 and bits[:, 1].tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("num", [1, 64, 65, 200])
-def test_all_lanes(three_parties, num):
+def test_all_lanes_is_the_conjunction_of_a_probes_lanes(three_parties, num):
     values = np.full((3, num), 2**16 - 1, dtype=np.uint16)
     values[1, num - 1] = 1
     values[2, 0] = 1

@@ -1,4 +1,4 @@
-"""The dealer that SPU's SEMI2K asks: its key, its words, and what it refuses."""
+"""The dealer for SPU's SEMI2K: its key, its correction words, and the requests that it rejects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _needs_the_extra():
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
 
 
-def test_a_public_key_is_that_of_the_standards_example():
+def test_the_public_key_equals_the_example_of_the_standard():
     """GB/T 32918.5, annex C: the key pair of its encryption example."""
     x, y = _dealer.times(SECRET, _dealer._BASE)
     assert x == 0x09F9DF311E5421A150DD7D161E4BC5C672179FAD1833FC076BB08FF356F35020
@@ -35,7 +35,7 @@ def test_a_public_key_is_that_of_the_standards_example():
 
 @functools.cache
 def encrypted(plain, *, random=0x59276E27D506861A16680F3AD9C02DCCEF3CC1FA3CDBE4CE6D54B80DEAC1BC21):
-    """Slow twin of the standard's encryption, in the DER layout that OpenSSL writes; lengths below 128 bytes."""
+    """Slow reference of the standard's encryption, in the DER layout that OpenSSL writes; lengths below 128 bytes."""
     public = _dealer.times(SECRET, _dealer._BASE)
     x, y = _dealer.times(random, _dealer._BASE)
     half, other = (value.to_bytes(32, "big") for value in _dealer.times(random, public))
@@ -48,7 +48,7 @@ def encrypted(plain, *, random=0x59276E27D506861A16680F3AD9C02DCCEF3CC1FA3CDBE4C
     return b"\x30" + bytes([len(body)]) + body
 
 
-def test_encryption_of_the_standards_example():
+def test_decryption_of_the_example_of_the_standard():
     """Annex C: "encryption standard" gives C2 = 21886CA9 ... and C3 = 59983C18 ..."""
     data = encrypted(b"encryption standard")
     assert bytes.fromhex("21886CA989CA9C7D58087307CA93092D651EFA") in data
@@ -58,7 +58,7 @@ def test_encryption_of_the_standards_example():
         _dealer.sm2_decrypt(SECRET + 1, data)
 
 
-def test_openssl_encrypts_under_the_key(tmp_path):
+def test_a_message_encrypted_by_openssl_can_be_decrypted(tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("no openssl program")
     path = tmp_path / "key.pem"
@@ -78,7 +78,7 @@ SEEDS = [bytes(range(16)), bytes(range(16, 32))]
 
 
 def words_of(seed, count, num_bytes):
-    """Slow twin of SPU's generator: block after block."""
+    """Slow reference of SPU's generator: one block at a time."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     stream = Cipher(algorithms.AES(seed), modes.ECB()).encryptor()
@@ -86,42 +86,42 @@ def words_of(seed, count, num_bytes):
     return np.frombuffer(b"".join(blocks)[:num_bytes], np.uint8)
 
 
-def asked(lengths, **more):
-    """A request over consecutive draws of two servers, and what each draw sums (or XORs) to."""
+def request_for(lengths, **more):
+    """A request over consecutive draws of two servers, and the two servers' words of each draw."""
     inputs, draws, count = [], [], 0
     for length in lengths:
         sealed = [base64.b64encode(encrypted(seed, random=7 + i)).decode() for i, seed in enumerate(SEEDS)]
         inputs.append({"prg_count": count, "buffer_len": length, "encrypted_seeds": sealed})
         draws.append([words_of(seed, count, length) for seed in SEEDS])
         count += -(-length // 16)
-    del inputs[0]["prg_count"]  # SPU leaves zeros out
+    del inputs[0]["prg_count"]  # SPU omits zeros
     return json.dumps({"prg_inputs": inputs, **more}).encode(), draws
 
 
 @pytest.mark.parametrize("word", [np.uint32, np.uint64])
-def test_triples_are_products(word):
+def test_correction_words_complete_the_triples(word):
     size = np.dtype(word).itemsize
     dealer = _dealer.Dealer(SECRET)
-    request, draws = asked([5 * size] * 3, field_size=size)
+    request, draws = request_for([5 * size] * 3, field_size=size)
     a, b, c = (one.view(word) + other.view(word) for one, other in draws)
     np.testing.assert_array_equal(np.frombuffer(dealer.answer("AdjustMul", request), word) + c, a * b)
-    request, draws = asked([6 * size, 12 * size, 8 * size], field_size=size, M=2, N=4, K=3)
+    request, draws = request_for([6 * size, 12 * size, 8 * size], field_size=size, M=2, N=4, K=3)
     a, b, c = (one.view(word) + other.view(word) for one, other in draws)
     expected = [[sum(int(a[3 * i + k]) * int(b[4 * k + j]) for k in range(3)) for j in range(4)] for i in range(2)]
     found = np.frombuffer(dealer.answer("AdjustDot", request), word) + c
     assert found.reshape(2, 4).tolist() == [[value % 2 ** (8 * size) for value in row] for row in expected]
-    request, draws = asked([40], field_size=size)
+    request, draws = request_for([40], field_size=size)
     bits = (
         np.frombuffer(dealer.answer("AdjustRandBit", request), word) + draws[0][0].view(word) + draws[0][1].view(word)
     )
     assert set(bits.tolist()) <= {0, 1}
-    request, draws = asked([21] * 3)
+    request, draws = request_for([21] * 3)
     a, b, c = (one ^ other for one, other in draws)
     np.testing.assert_array_equal(np.frombuffer(dealer.answer("AdjustAnd", request), np.uint8) ^ c, a & b)
 
 
-def test_the_dealer_answers_its_servers_alone(tmp_path):
-    """Over TLS, whom its authority did not certify gets nothing; and it ends with its input."""
+def test_the_dealer_answers_only_certified_servers(tmp_path):
+    """Over TLS, a client without a certificate of its authority gets no answer; the dealer ends with its input."""
     from ppfr.secure._backends._certificates import write_certificates
 
     for name in ("own", "other"):
@@ -130,32 +130,32 @@ def test_the_dealer_answers_its_servers_alone(tmp_path):
     files = [str(tmp_path / "own" / name) for name in ("0.crt", "0.key", "authority.crt")]
     command = [sys.executable, "-I", _dealer.__file__, *files]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as dealer:
-        told, _ = unpacked(dealer.stdout.read)
+        header, _ = unpacked(dealer.stdout.read)
         body = json.dumps({"prg_inputs": [{"buffer_len": 4, "encrypted_seeds": []}] * 3, "field_size": 4})
 
-        def asked_by(name):
+        def request_as(name):
             context = ssl.create_default_context(cafile=files[2])
             if name:
                 context.load_cert_chain(tmp_path / name / "1.crt", tmp_path / name / "1.key")
             context.check_hostname = False
-            connection = http.client.HTTPSConnection("127.0.0.1", told["port"], context=context, timeout=60)
+            connection = http.client.HTTPSConnection("127.0.0.1", header["port"], context=context, timeout=60)
             try:
                 connection.request("POST", "/BeaverService/AdjustMul", body)
                 return connection.getresponse().read()
             finally:
                 connection.close()
 
-        for stranger in ("other", ""):
+        for foreign in ("other", ""):
             with pytest.raises(OSError, match=r"(?i)alert|reset|EOF|broken pipe|closed"):
-                asked_by(stranger)
-        assert asked_by("own") == bytes([0, 4, 0, 0, 0, 0, 0, 0, 0]) + bytes(4)
+                request_as(foreign)
+        assert request_as("own") == bytes([0, 4, 0, 0, 0, 0, 0, 0, 0]) + bytes(4)
         dealer.stdin.close()
         assert dealer.wait(10) == 0
 
 
-def test_what_matching_does_not_need_is_refused():
-    request, _ = asked([40] * 3, field_size=4)
-    with pytest.raises(ValueError, match="AdjustTrunc is not part"):
+def test_unsupported_methods_are_rejected():
+    request, _ = request_for([40] * 3, field_size=4)
+    with pytest.raises(ValueError, match="'AdjustTrunc' is not supported"):
         _dealer.Dealer(SECRET).answer("AdjustTrunc", request)
     with pytest.raises(ValueError, match="this dealer's key"):
         _dealer.Dealer(SECRET + 1).answer("AdjustMul", request)

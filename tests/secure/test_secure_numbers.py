@@ -1,4 +1,4 @@
-"""Fixed point, sharing, keystreams: what is computed with before anything is sent."""
+"""Fixed-point numbers, sharing and keystreams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unit(num, dim, seed=0):
 
 
 def longest_when_rounded(dim, scale):
-    """Unit rows whose scaled coordinates all lie just above a half: rounding lengthens them most."""
+    """Unit rows whose scaled coordinates lie just above a half: rounding increases their norm most."""
     row = np.full(dim, 1 / math.sqrt(dim))
     steps = np.floor(row[0] * scale) + 0.5
     row[: dim // 2] = (steps + 1e-9) / scale
@@ -38,7 +38,7 @@ def longest_when_rounded(dim, scale):
 
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 127, 128, 512, 4096])
-def test_no_score_less_threshold_leaves_the_ring(values, dim):
+def test_score_minus_threshold_never_overflows_the_ring(values, dim):
     fixed_point = FixedPoint(dim=dim, values=values)
     rows = np.concatenate([unit(50, dim), longest_when_rounded(dim, fixed_point.scale) if dim > 1 else [[1.0]]])
     integers = fixed_point.signed(fixed_point.quantise(rows))
@@ -53,7 +53,7 @@ def test_no_score_less_threshold_leaves_the_ring(values, dim):
 
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("dim", [2, 128, 512])
-def test_errors_are_within_the_bound_and_typical(values, dim):
+def test_errors_are_within_the_bound_and_have_the_typical_size(values, dim):
     fixed_point = FixedPoint(dim=dim, values=values)
     rows = unit(300, dim)
     integers = fixed_point.signed(fixed_point.quantise(rows))
@@ -63,14 +63,14 @@ def test_errors_are_within_the_bound_and_typical(values, dim):
         assert np.sqrt(np.square(error).mean()) == pytest.approx(fixed_point.typical_error, rel=0.1)
 
 
-def test_coordinates_are_the_slow_ones(plain):
+def test_quantised_coordinates_equal_the_reference(plain):
     fixed_point = FixedPoint(dim=512, values="int8")
     rows = unit(5, 512)
     assert fixed_point.signed(fixed_point.quantise(rows)).tolist() == plain.quantised(rows, fixed_point.scale)
 
 
 @given(score=st.integers(-(115**2), 115**2))
-def test_a_threshold_that_is_a_score_accepts_it(score):
+def test_a_score_equal_to_the_threshold_is_accepted(score):
     fixed_point = FixedPoint(dim=512, values="int8")
     assert fixed_point.scale == 115
     assert fixed_point.integer_threshold(score / 115**2) == score
@@ -79,12 +79,12 @@ def test_a_threshold_that_is_a_score_accepts_it(score):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1.01, -1.01])
-def test_thresholds_outside_are_refused(bad):
+def test_thresholds_outside_the_range_are_rejected(bad):
     with pytest.raises(RangeError, match="threshold"):
         FixedPoint(dim=4).integer_threshold(bad)
 
 
-def test_what_cannot_be_quantised_is_refused():
+def test_invalid_embeddings_and_parameters_are_rejected():
     fixed_point = FixedPoint(dim=4)
     with pytest.raises(RangeError, match="finite"):
         fixed_point.quantise([[np.nan, 0, 0, 1]])
@@ -112,8 +112,8 @@ def test_any_two_parties_reconstruct(num, dim, values, seed):
             np.testing.assert_array_equal(reconstruct_rows(shares[one], shares[other]), expected)
 
 
-def test_one_partys_words_are_uniform_whatever_is_shared():
-    """Two rows as different as can be: chi-square of the bytes, against uniform and against each other."""
+def test_one_partys_words_are_uniform_for_all_inputs():
+    """Two opposite rows: chi-square of the bytes, against uniform and against each other."""
     from scipy.stats import chi2, chi2_contingency
 
     fixed_point = FixedPoint(dim=512, values="int8")
@@ -132,16 +132,16 @@ def test_one_partys_words_are_uniform_whatever_is_shared():
         assert chi2_contingency(counts).pvalue > 1e-9
 
 
-def test_shares_of_different_sharings_are_told_apart():
+def test_shares_of_different_sharings_are_rejected():
     fixed_point = FixedPoint(dim=8)
     one, other = share_rows(unit(2, 8), fixed_point), share_rows(unit(2, 8), fixed_point)
-    with pytest.raises(InvalidInputError, match="different embeddings"):
+    with pytest.raises(InvalidInputError, match="different sharings"):
         reconstruct_rows(one[0], other[1])
     with pytest.raises(InvalidInputError, match="two parties"):
         reconstruct_rows(one[0], one[0])
     with pytest.raises(InvalidInputError, match="different parties"):
         SharedRows.concatenate([one[0], other[1]])
-    with pytest.raises(InvalidInputError, match="nothing"):
+    with pytest.raises(InvalidInputError, match="at least one part"):
         SharedRows.concatenate([])
     joined = [SharedRows.concatenate([one[i], other[i]]) for i in range(3)]
     assert len(joined[0]) == 4 and joined[0].digest() == joined[1].digest() != one[0].digest()
@@ -156,7 +156,7 @@ def test_shares_of_different_sharings_are_told_apart():
         ({"ids_N16": np.zeros((1, 16), np.uint8)}, ShapeError),
     ],
 )
-def test_parts_of_a_share_must_fit(change, error):
+def test_inconsistent_shares_are_rejected(change, error):
     given_ = {
         "party": 0,
         "fixed_point": FixedPoint(dim=8),
@@ -168,7 +168,7 @@ def test_parts_of_a_share_must_fit(change, error):
         SharedRows(**(given_ | change))
 
 
-def test_thresholds_are_split_too():
+def test_threshold_shares_sum_to_the_threshold():
     fixed_point = FixedPoint(dim=8, values="int8")
     shares = share_threshold(-0.25, fixed_point)
     total = shares[0].words_2.astype(int).sum() + int(shares[1].words_2[1])
@@ -207,7 +207,7 @@ def test_masks_of_three_parties_cancel(three_parties):
     assert not np.any(drawn[0][1] ^ drawn[1][1] ^ drawn[2][1])
 
 
-def test_agreed_keys_are_of_pairs_and_secret(three_parties):
+def test_agreed_keys_are_pairwise_and_not_shown(three_parties):
     keys = three_parties(lambda _party, channel, _keys: PairwiseKeys.agree(channel))
     assert [key.next for key in keys] == [keys[1].own, keys[2].own, keys[0].own]
     assert len({key.own for key in keys}) == 3 and keys[0].own.hex() not in repr(keys[0])

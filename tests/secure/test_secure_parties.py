@@ -1,4 +1,4 @@
-"""Three parties against plain integers; what they refuse, and what a party says that another one leaves alone."""
+"""Three parties against plain integers; validation, and errors that name the party at fault."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unit(num, dim, seed=0):
     hides=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_decisions_are_those_of_plain_integers(plain, num, dim, num_probes, values, threshold, hides, seed):
+def test_decisions_equal_those_of_plain_integers(plain, num, dim, num_probes, values, threshold, hides, seed):
     references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
     references[-1] = references[0]  # a tie
     probes[0] = references[0]
@@ -75,7 +75,7 @@ def test_a_score_equal_to_the_threshold_is_accepted(plain, values):
             assert found == plain.subjects(scores >= threshold)
 
 
-def test_pytorch_products_decide_alike():
+def test_pytorch_products_give_equal_decisions():
     references, probes = unit(100, 32), unit(3, 32, seed=1)
     answers = []
     for products in (None, TorchProducts):
@@ -88,15 +88,15 @@ def test_pytorch_products_decide_alike():
 
 @pytest.mark.parametrize("kind", ["verify", "any", "set", "best"])
 def test_traffic_follows_from_sizes_alone(kind):
-    """Opposite decisions, equal traffic; and one bit, byte and round counts that the documentation states."""
+    """Opposite decisions, equal traffic; for "set" also the documented counts of bytes and rounds."""
     row = unit(1, 16)
     references = np.repeat(row, 130, axis=0)
-    asked = {"verify": "verify", "any": "match_any", "set": "match_all", "best": "identify"}[kind]
+    method = {"verify": "verify", "any": "match_any", "set": "match_all", "best": "identify"}[kind]
     with ThreePartyMatcher(references, values="int8") as matcher:
         seen = []
         for probe in (row, -row):
             claims = {"subjects": ["0"]} if kind == "verify" else {}
-            getattr(matcher, asked)(probe, threshold=0.5, **claims)
+            getattr(matcher, method)(probe, threshold=0.5, **claims)
             seen.append(matcher.traffic)
     assert seen[0] == seen[1]
     if kind == "set":  # statement, 130 sums of 2 bytes, 39 gates of 3 words; party 0 also 16 planes of 3 words
@@ -104,7 +104,7 @@ def test_traffic_follows_from_sizes_alone(kind):
         assert {t.num_rounds for t in seen[0]} == {7}
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     row = unit(2, 8)
     with pytest.raises(InvalidInputError, match="empty"):
         ThreePartyMatcher(np.empty((0, 8)))
@@ -125,12 +125,12 @@ def test_bad_input_is_refused():
             matcher.match_any(row, threshold=share_threshold(0.5, FixedPoint(dim=9)))
         with pytest.raises(InvalidInputError, match="its own"):
             matcher.match_any(row, threshold=share_threshold(0.5, matcher.fixed_point)[::-1])
-        assert matcher.verify(row, ["0", "1"], threshold=0.9).all()  # and it goes on
+        assert matcher.verify(row, ["0", "1"], threshold=0.9).all()  # and it continues to answer
 
 
 @pytest.fixture
 def made():
-    """(galleries, queries) of one small set-up."""
+    """(parameters, galleries, queries) of a small example."""
     point = FixedPoint(dim=8, values="int8")
     galleries = share_rows(unit(4, 8), point)
     queries = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2, number=0)
@@ -148,80 +148,80 @@ def answers_of(three_parties, galleries, queries, *, timeout_s=5.0):
     return three_parties(work, channels=InMemoryChannel.ring(timeout_s=timeout_s))
 
 
-def test_parties_on_different_things_name_each_other(three_parties, made):
-    """Mixed-up shares, another threshold, another query: found before anything is decided."""
+def test_parties_with_different_inputs_name_each_other(three_parties, made):
+    """Shares of different sharings, another threshold, another gallery: detected before any decision."""
     point, galleries, queries = made
     other_rows = share_rows(unit(4, 8), point)
     other_threshold = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3, number=0)
-    for shares, asked in (
+    for shares, given_ in (
         ((galleries[0], other_rows[1], galleries[2]), queries),
         (galleries, (queries[0], queries[1], other_threshold[2])),
         (tuple(SharedRows.concatenate([g, g]) if g.party == 1 else g for g in galleries), queries),
     ):
-        errors = answers_of(three_parties, shares, asked)
+        errors = answers_of(three_parties, shares, given_)
         assert all(isinstance(error, PartyError) for error in errors)
         assert any("another query, gallery, threshold or version" in str(error) for error in errors)
 
 
-def test_a_party_that_is_silent_or_babbles_is_named(three_parties, made):
+def test_a_silent_or_malfunctioning_party_is_reported_by_name(three_parties, made):
     _, galleries, queries = made
 
-    def work(party, channel, keys, babble):
+    def work(party, channel, keys, data):
         if party == 1:
-            return channel.send(babble) if babble else None
+            return channel.send(data) if data else None
         try:
             return Party(galleries[party], keys, channel).answer(queries[party])
         except PartyError as error:
             channel.close()
             return error
 
-    for babble, said in ((b"", "party 1 sent nothing"), (b"?" * 32, "party 1 is on another")):
-        results = three_parties(functools.partial(work, babble=babble), channels=InMemoryChannel.ring(timeout_s=0.3))
-        assert said in str(results[0])
+    for data, problem in ((b"", "Party 1 sent nothing"), (b"?" * 32, "Party 1 has another")):
+        results = three_parties(functools.partial(work, data=data), channels=InMemoryChannel.ring(timeout_s=0.3))
+        assert problem in str(results[0])
     channels = InMemoryChannel.ring(timeout_s=0.3)
     channels[1].send(b"short")
-    with pytest.raises(PartyError, match="party 1 sent 5 bytes where the protocol has 6"):
+    with pytest.raises(PartyError, match="Party 1 sent 5 bytes, expected 6"):
         channels[0].receive(6)
 
 
-def test_a_party_refuses_what_is_not_its_own(three_parties, made):
+def test_a_party_rejects_queries_that_do_not_fit_its_gallery(three_parties, made):
     point, galleries, queries = made
 
-    def refused(asked, match, gallery=None, error=InvalidInputError):
+    def check(queries, match, gallery=None, error=InvalidInputError):
         def work(party, channel, keys):
             with pytest.raises(error, match=match):
-                Party((gallery or galleries)[party], keys, channel).answer(asked[party])
+                Party((gallery or galleries)[party], keys, channel).answer(queries[party])
 
         three_parties(work)
 
-    refused(queries[1:] + queries[:1], "its own")
-    refused(share_query("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery is under")
+    check(queries[1:] + queries[:1], "its own")
+    check(share_query("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery uses")
     pair = functools.partial(share_query, "verify", unit(1, 8), fixed_point=point, threshold=0, number=0)
-    refused(pair(references_N=[4]), r"0\.\.3", error=RangeError)
-    refused(pair(references_N=[-1]), r"0\.\.3", error=RangeError)
-    with pytest.raises(ShapeError, match="one for each"):
+    check(pair(references_N=[4]), r"0\.\.3", error=RangeError)
+    check(pair(references_N=[-1]), r"0\.\.3", error=RangeError)
+    with pytest.raises(ShapeError, match=r"Expected references of shape \(1,\), got \(2,\)"):
         pair(references_N=[0, 1])
-    nobody = [
+    empty = [
         SharedRows(party=i, fixed_point=point, ids_N16=g.ids_N16[:0], words_NW=g.words_NW[:0])
         for i, g in enumerate(galleries)
     ]
-    refused(queries, "empty", nobody)
+    check(queries, "empty", empty)
 
 
 def test_a_query_number_is_used_once(three_parties, made):
-    """Masks under one number twice would give the difference of two transcripts away."""
+    """Masks with a reused number would reveal the difference of two transcripts."""
     _, galleries, queries = made
 
     def work(party, channel, keys):
         server = Party(galleries[party], keys, channel)
         server.answer(queries[party])
-        with pytest.raises(InvalidInputError, match="was used"):
+        with pytest.raises(InvalidInputError, match="only once"):
             server.answer(queries[party])
 
     three_parties(work)
 
 
-def test_answers_of_three_parties_to_one_query_are_needed(three_parties, made):
+def test_opening_requires_answers_of_all_parties_to_one_query(three_parties, made):
     point, galleries, queries = made
     answers = answers_of(three_parties, galleries, queries)
     later = answers_of(
@@ -233,14 +233,14 @@ def test_answers_of_three_parties_to_one_query_are_needed(three_parties, made):
         open_answers([*answers[:2], later[2]])
 
 
-def test_nothing_secret_in_texts(made):
+def test_texts_show_no_shares(made):
     point, galleries, queries = made
     words = [str(int(word)) for word in galleries[0].words_NW[0] if word > 9999]
     for text in (repr(galleries[0]), repr(queries[0]), repr(share_threshold(0.5, point)[0])):
         assert not any(word in text for word in words) and "array" not in text
 
 
-def test_the_pages_example(capsys):
+def test_the_example_of_the_documentation_runs(capsys):
     page = Path(__file__).parents[2] / "docs" / "methods" / "secure-matching.md"
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     exec(compile(block, str(page), "exec"), {})

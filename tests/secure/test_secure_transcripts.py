@@ -1,8 +1,8 @@
-"""What a party receives says nothing: for fixed shares, every word is uniform over the masks it cannot compute.
+"""A party's received messages reveal nothing: every word is uniform over the masks that the party cannot compute.
 
-Statistically: one sharing repeated over a gallery, so that whatever is sent without its mask repeats too; bytes
-received for two very different probes, by chi-square. Exactly: every message moves word for word with the keystream
-that its receiver does not have, so that it is uniform if that keystream is. Planted bugs are caught by the same checks.
+Statistical test: one sharing is repeated over a gallery, so data sent without a mask would repeat too; the bytes
+received for two very different probes are compared by chi-square. Exact test: every message changes word for word with
+the keystream that its receiver does not have, so it is uniform if that keystream is. Both tests detect planted bugs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STATEMENT = 1
 
 
 class Recorded:
-    """A channel that keeps what it received."""
+    """A channel that records received messages."""
 
     def __init__(self, channel):
         self.channel, self.received = channel, []
@@ -38,7 +38,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def shared():
-    """One sharing of one row, and queries with it and its opposite under it: nothing else differs."""
+    """One sharing of one row, and shares of the same row and of its opposite as probes."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     point = FixedPoint(dim=8, values="int8")
     row = np.zeros((1, 8))
@@ -60,7 +60,7 @@ def transcripts(three_parties, shared, kind, which, *, num, number=3):
         for i in range(3)
     ]
     times = num if kind == "verify" else 1
-    asked = share_query(
+    queries = share_query(
         kind,
         np.eye(8)[:1].repeat(times, axis=0),
         fixed_point=point,
@@ -72,14 +72,14 @@ def transcripts(three_parties, shared, kind, which, *, num, number=3):
 
     def work(party, channel, keys):
         part = SharedRows.concatenate([probes[which][party]] * times)
-        return Party(galleries[party], keys, channel).answer(dataclasses.replace(asked[party], probes=part))
+        return Party(galleries[party], keys, channel).answer(dataclasses.replace(queries[party], probes=part))
 
     answers = three_parties(work, channels=channels)
     return [channel.received[STATEMENT:] for channel in channels], answers
 
 
-def least_p(received):
-    """Smallest p of each party's and message's bytes being uniform, and alike for the two probes."""
+def smallest_p(received):
+    """Smallest p over the parties of received bytes being uniform, and equally distributed for the two probes."""
     from scipy.stats import chi2, chi2_contingency
 
     found = []
@@ -97,22 +97,22 @@ def test_transcripts_are_uniform_and_sizes_equal(three_parties, shared, kind):
     for party in range(3):
         assert [len(message) for message in one[party]] == [len(message) for message in other[party]]
         assert one[party] != other[party]
-    assert least_p([one, other]) > 1e-6
+    assert smallest_p([one, other]) > 1e-6
 
 
 @pytest.mark.parametrize("bug", ["of_sum", "of_xor"])
-def test_a_missing_mask_is_caught(three_parties, shared, monkeypatch, bug):
-    """Re-sharing or gates without their masks: answers stay right, the bytes give it away."""
+def test_a_missing_mask_is_detected(three_parties, shared, monkeypatch, bug):
+    """Re-sharing or gates without masks: answers stay correct, but bytes are not uniform."""
     from ppfr.secure._keystream import ZeroShares
 
     monkeypatch.setattr(ZeroShares, bug, lambda _self, shape, dtype=np.uint64: np.zeros(shape, dtype))
     (one, answers), (other, _) = (transcripts(three_parties, shared, "set", which, num=640) for which in range(2))
     assert open_answers(answers).all()
-    assert least_p([one, other]) < 1e-30
+    assert smallest_p([one, other]) < 1e-30
 
 
-class Moved:
-    """A keystream whose draw `at` is moved: by `shift` in the ring for sums, bit by bit for words."""
+class Shifted:
+    """A keystream whose draw number `at` is shifted: by addition in the ring for sums, by XOR for words."""
 
     def __init__(self, stream, at):
         self.stream, self.at, self.drawn = stream, at, 0
@@ -120,17 +120,17 @@ class Moved:
     def words(self, shape, dtype):
         words = self.stream.words(shape, dtype)
         if self.drawn == self.at:
-            words = words + moved_by(shape, dtype) if dtype == np.uint16 else words ^ moved_by(shape, dtype)
+            words = words + shift_of(shape, dtype) if dtype == np.uint16 else words ^ shift_of(shape, dtype)
         self.drawn += 1
         return words
 
 
-def moved_by(shape, dtype):
+def shift_of(shape, dtype):
     return np.random.default_rng(9).integers(0, np.iinfo(dtype).max, size=shape, dtype=dtype, endpoint=True)
 
 
-def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
-    """For each message of `sender`, whether moving the keystream that its receiver lacks moved it by just that."""
+def shifted_messages(three_parties, shared, monkeypatch, kind, sender):
+    """For each message of `sender`: does a shift of the keystream that its receiver lacks shift it equally?"""
     from ppfr.secure import _party
     from ppfr.secure._keystream import ZeroShares
 
@@ -142,9 +142,9 @@ def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
         def masks(keys, number, at=at):
             made = ZeroShares(keys, number)
             if keys.own == hidden_key:
-                made.own = Moved(made.own, at)
+                made.own = Shifted(made.own, at)
             if keys.next == hidden_key:
-                made.next = Moved(made.next, at)
+                made.next = Shifted(made.next, at)
             return made
 
         with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
         one, other = (np.frombuffer(r[receiver][at], dtype) for r in (before, after))
         difference = (one - other) if at == 0 else (one ^ other)
         held.append(
-            np.array_equal(difference, moved_by(difference.shape, dtype))
+            np.array_equal(difference, shift_of(difference.shape, dtype))
             and before[receiver][:at] == after[receiver][:at]
         )
     return held
@@ -162,20 +162,22 @@ def differences_of_moves(three_parties, shared, monkeypatch, kind, sender):
 
 @pytest.mark.parametrize("sender", range(3))
 @pytest.mark.parametrize("kind", ["any", "best"])
-def test_every_message_moves_with_a_keystream_its_receiver_lacks(three_parties, shared, monkeypatch, kind, sender):
-    held = differences_of_moves(three_parties, shared, monkeypatch, kind, sender)
+def test_every_message_shifts_with_a_keystream_that_its_receiver_lacks(
+    three_parties, shared, monkeypatch, kind, sender
+):
+    held = shifted_messages(three_parties, shared, monkeypatch, kind, sender)
     assert len(held) > 10 and all(held)
 
 
-def test_a_missing_mask_does_not_move(three_parties, shared, monkeypatch):
+def test_a_message_without_a_mask_does_not_shift(three_parties, shared, monkeypatch):
     from ppfr.secure._keystream import ZeroShares
 
     monkeypatch.setattr(ZeroShares, "of_sum", lambda _self, shape, dtype: np.zeros(shape, dtype))
-    assert not differences_of_moves(three_parties, shared, monkeypatch, "any", 1)[0]
+    assert not shifted_messages(three_parties, shared, monkeypatch, "any", 1)[0]
 
 
-def test_bits_shared_without_their_mask_do_not_move(three_parties, shared, monkeypatch):
-    """Bytes alone look uniform here, since the summand is; but party 2 holds the third component, and so the score."""
+def test_bits_shared_without_a_mask_do_not_shift(three_parties, shared, monkeypatch):
+    """The bytes look uniform here, since the summand is; but party 2 has the third component, and thus the score."""
     from ppfr.secure._rounds import Rounds
 
     class Zeros:
@@ -194,12 +196,12 @@ def test_bits_shared_without_their_mask_do_not_move(three_parties, shared, monke
     monkeypatch.setattr(Rounds, "to_summands", unmasked)
     _, answers = transcripts(three_parties, shared, "set", 0, num=70)
     assert open_answers(answers).all()
-    held = differences_of_moves(three_parties, shared, monkeypatch, "any", 0)
+    held = shifted_messages(three_parties, shared, monkeypatch, "any", 0)
     assert held[0] and not held[1]
 
 
 def test_one_partys_answer_is_uniform(three_parties, shared):
-    """Nobody but the asker, who has all three, learns a decision."""
+    """Only the client, which has all three answers, learns a decision."""
     from scipy.stats import chi2
 
     for which in range(2):

@@ -1,4 +1,4 @@
-"""What a party's file holds: whole changes, shares alone, in one order; what it refuses, and what it erases."""
+"""The share store: atomic changes, uniform contents, a common order, validation and erasure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ draw = functools.partial(np.random.default_rng, 7)
 
 
 def noise(num, *, party=1, point=POINT):
-    """Rows as a party sees them: uniform."""
+    """Uniform rows, as a party sees them."""
     ids = new_reference_ids(num)
     words = np.random.default_rng([*ids.ravel()]).integers(0, 1 << point.ring_bits, (num, 2 * point.dim), point.dtype)
     return SharedRows(party=party, fixed_point=point, ids_N16=ids, words_NW=words)
@@ -74,7 +74,7 @@ def store(make_store):
     return make_store()
 
 
-def test_a_change_counts_once_it_is_committed(store):
+def test_a_change_takes_effect_when_it_is_committed(store):
     change = enrolment(1)
     assert store.state(change.change_id) == "unknown"
     store.prepare(change)
@@ -85,7 +85,7 @@ def test_a_change_counts_once_it_is_committed(store):
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_what_is_loaded_is_what_was_enrolled_in_order_of_ids_whatever_the_order_of_changes(make_store, values):
+def test_load_returns_enrolled_rows_in_order_of_ids_for_any_order_of_changes(make_store, values):
     point = FixedPoint(dim=12, values=values)
     embeddings = draw().standard_normal((30, 12))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -114,22 +114,22 @@ def test_what_is_loaded_is_what_was_enrolled_in_order_of_ids_whatever_the_order_
     np.testing.assert_array_equal(reconstruct_rows(rows[2], rows[1]), expected)
 
 
-def test_every_transition_that_is_none_is_refused_and_repeats_are_not(store):
+def test_invalid_transitions_are_rejected_and_repeated_ones_are_not(store):
     change = enrolment(1)
-    with pytest.raises(InvalidInputError, match="is unknown here and cannot become committed; prepare it first"):
+    with pytest.raises(InvalidInputError, match=r"is unknown here and cannot become committed\. Prepare it first"):
         store.commit(change.change_id)
     store.prepare(change)
-    store.prepare(change)  # a message that was sent twice
+    store.prepare(change)  # a repeated message
     with pytest.raises(InvalidInputError, match="was used and is prepared"):
         store.prepare(enrolment(1))
     store.commit(change.change_id)
     store.commit(change.change_id)
     with pytest.raises(InvalidInputError, match="was used and is committed"):
         store.prepare(change)
-    with pytest.raises(InvalidInputError, match="is committed here and cannot become aborted; settle"):
+    with pytest.raises(InvalidInputError, match=r"is committed here and cannot become aborted. Use settle\(\)"):
         store.abort(change.change_id)
     late = enrolment(2)
-    store.abort(late.change_id)  # before it comes
+    store.abort(late.change_id)  # before it arrives
     store.abort(late.change_id)
     assert store.state(late.change_id) == "aborted"
     with pytest.raises(InvalidInputError, match="was used and is aborted"):
@@ -139,38 +139,40 @@ def test_every_transition_that_is_none_is_refused_and_repeats_are_not(store):
     assert len(store) == 5
 
 
-def test_ids_that_are_there_are_refused_by_place_and_nothing_is_stored(store):
+def test_known_ids_are_rejected_by_position_and_nothing_is_stored(store):
     first = enrol(store, enrolment(1))
     waiting = enrolment(2)
     store.prepare(waiting)
     for known in (first, waiting):
         rows = noise(3)
         rows = dataclasses.replace(rows, ids_N16=np.stack([rows.ids_N16[0], known.rows.ids_N16[2], rows.ids_N16[2]]))
-        with pytest.raises(ProblemsError, match=r"nothing was prepared: 1 problem\(s\)\n  - entry 1: its id is there"):
+        with pytest.raises(
+            ProblemsError, match=r"nothing was prepared: 1 problem\(s\)\n  - entry 1: its id exists already"
+        ):
             store.prepare(enrolling(3, rows))
         assert store.state((3).to_bytes(16, "big")) == "unknown"
     assert len(store) == 5
 
 
-def test_shares_of_another_party_or_of_other_parameters_are_refused(store):
+def test_shares_of_another_party_or_of_other_parameters_are_rejected(store):
     for change, message in (
-        (enrolment(1, party=2), "party 2's shares, this is the store of party 1"),
-        (enrolment(1, point=FixedPoint(dim=64, values="int8")), "this store holds FixedPoint"),
-        (enrolment(1, point=FixedPoint(dim=32)), "this store holds FixedPoint"),
+        (enrolment(1, party=2), "belong to party 2, the store to party 1"),
+        (enrolment(1, point=FixedPoint(dim=64, values="int8")), "this store uses FixedPoint"),
+        (enrolment(1, point=FixedPoint(dim=32)), "this store uses FixedPoint"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             store.prepare(change)
     assert store.pending() == ()
 
 
-def test_a_removal_waits_for_its_commit_and_can_be_aborted(store):
+def test_a_removal_takes_effect_on_commit_and_can_be_aborted(store):
     change = enrol(store, enrolment(1))
     ids = [row.tobytes() for row in change.rows.ids_N16]
     removal = Removal(change_id=b"r" * 16, reference_ids=(ids[0], ids[3]))
     store.prepare(removal)
     store.prepare(removal)
     assert len(store) == 5
-    with pytest.raises(ProblemsError, match="entry 0: it is not enrolled, or another change of it is prepared"):
+    with pytest.raises(ProblemsError, match="entry 0: it is not enrolled, or another change to it is prepared"):
         store.prepare(Removal(change_id=b"s" * 16, reference_ids=(ids[3], ids[4])))
     store.abort(removal.change_id)
     again = Removal(change_id=b"t" * 16, reference_ids=removal.reference_ids)
@@ -184,7 +186,7 @@ def test_a_removal_waits_for_its_commit_and_can_be_aborted(store):
         store.prepare(Removal(change_id=b"u" * 16, reference_ids=(ids[0],)))
 
 
-def test_what_is_not_enrolled_yet_cannot_be_removed(store):
+def test_a_prepared_enrolment_cannot_be_removed(store):
     change = enrolment(1)
     store.prepare(change)
     with pytest.raises(ProblemsError, match="entry 0: it is not enrolled"):
@@ -193,7 +195,7 @@ def test_what_is_not_enrolled_yet_cannot_be_removed(store):
 
 @pytest.mark.parametrize("ends", ["removed", "aborted"])
 def test_removed_and_aborted_rows_are_erased_from_the_file(store, ends):
-    """Also copies that the tree's reorganisation leaves; changes are many, interleaved and of all sizes."""
+    """Includes copies that SQLite leaves when it reorganises pages; changes are many, interleaved and of all sizes."""
     rng = draw()
     gone, kept = [], []
     for number in range(1, 40):
@@ -222,8 +224,8 @@ def test_removed_and_aborted_rows_are_erased_from_the_file(store, ends):
     assert all(name.encode() + b"\0" in held for *_, name in kept)
 
 
-def test_a_file_holds_shares_alone_and_they_are_uniform(make_store):
-    """Chi-square of bytes, 255 degrees of freedom: beyond 420 by chance three times in 10^10."""
+def test_a_file_contains_only_shares_and_they_are_uniform(make_store):
+    """Chi-square of bytes, 255 degrees of freedom: it exceeds 420 by chance three times in 10^10."""
     embedding = np.repeat(draw().standard_normal((1, 64)), 400, axis=0)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     quantised = POINT.quantise(embedding)
@@ -246,20 +248,20 @@ def test_a_full_disk_leaves_the_store_readable(store):
     limit = store._connection.execute("PRAGMA page_count").fetchone()[0] + 2
     store._connection.execute(f"PRAGMA max_page_count = {limit}").fetchall()
     big = enrolment(2, 500)
-    with pytest.raises(StorageError, match="full; nothing was changed; see to the disk"):
+    with pytest.raises(StorageError, match=r"full; nothing was changed. Check free space"):
         store.prepare(big)
     assert (store.state(big.change_id), len(store)) == ("unknown", 5)
     enrol(store, enrolment(3))
     store.close()
     with ShareStore.open(store.path) as again:
         assert len(again.load()[0]) == 10
-        enrol(again, big)  # there is room again
+        enrol(again, big)  # there is space again
         assert len(again) == 510
         assert kept.rows.words_NW[0].tobytes() in on_disk(again)
 
 
 def test_a_failing_write_leaves_the_store_readable(store):
-    """A limit on file sizes, so that the log cannot grow: writing fails in the middle of a transaction."""
+    """A limit on file sizes stops the log from growing, so a write fails within a transaction."""
     enrol(store, enrolment(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
@@ -278,7 +280,7 @@ def read(path):
         return len(store.load()[0])
 
 
-def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_path):
+def test_foreign_and_truncated_files_are_rejected_and_not_changed(store, tmp_path):
     for number in range(1, 9):
         enrol(store, enrolment(number, 40))
     store.close()
@@ -293,92 +295,92 @@ def test_foreign_and_truncated_files_are_told_and_left_as_they_are(store, tmp_pa
         *(whole[:at] for at in (1, 50, 100, 2000, 32768, 50000, len(whole) // 2, len(whole) - 1)),
     ]:
         path.write_bytes(content)
-        with pytest.raises(CorruptTemplateError, match=r"was cut short|damaged row"):
+        with pytest.raises(CorruptTemplateError, match=r"truncated|damaged row"):
             read(path)
         assert path.read_bytes() == content
     path.write_bytes(whole)
     assert read(path) == 320
 
 
-def test_a_newer_file_is_told_and_left_as_it_is(store):
+def test_a_newer_file_is_rejected_and_not_changed(store):
     store.close()
     with sqlite3.connect(store.path) as other:
         other.execute("PRAGMA user_version = 2")
     other.close()
     content = store.path.read_bytes()
-    with pytest.raises(OutdatedTemplateError, match="has format version 2, this release reads 1"):
+    with pytest.raises(OutdatedTemplateError, match="has format version 2, but this release reads version 1"):
         ShareStore.open(store.path)
     assert store.path.read_bytes() == content
 
 
-def test_damage_of_a_row_is_found(store):
+def test_a_damaged_row_is_detected(store):
     change = enrol(store, enrolment(1))
     store.close()
     whole = store.path.read_bytes()
     for needle in (change.rows.words_NW[2].tobytes(), b"subject-1-3"):
         at = whole.index(needle) + 5
         store.path.write_bytes(whole[:at] + bytes([whole[at] ^ 128]) + whole[at + 1 :])
-        with pytest.raises(CorruptTemplateError, match="damaged row; restore"):
+        with pytest.raises(CorruptTemplateError, match="damaged row"):
             read(store.path)
 
 
-def test_one_object_at_a_time(store):
-    with pytest.raises(StorageError, match="is open already, here or in another process"):
+def test_only_one_object_may_open_a_file(store):
+    with pytest.raises(StorageError, match="already open"):
         ShareStore.open(store.path)
-    with pytest.raises(InvalidInputError, match="exists; open it, or choose another name"):
+    with pytest.raises(InvalidInputError, match="already exists"):
         ShareStore.create(store.path, party=1, fixed_point=POINT, gallery_id=GALLERY)
     store.close()
-    with pytest.raises(StorageError, match="cannot be used: Cannot operate on a closed database"):
+    with pytest.raises(StorageError, match="Cannot operate on a closed database"):
         len(store)
     with ShareStore.open(store.path) as again:
         assert len(again) == 0
     assert [path.name for path in store.path.parent.iterdir()] == ["party.shares"]
 
 
-def test_threads_share_a_store(store):
+def test_threads_can_share_a_store(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(enrol, [store] * 8, [enrolment(number) for number in range(1, 9)]))
     assert len(store.load()[0]) == 40
 
 
-def test_absent_files_and_directories(tmp_path):
-    with pytest.raises(StorageError, match="is not there; create it"):
+def test_missing_files_and_invalid_arguments_are_rejected(tmp_path):
+    with pytest.raises(StorageError, match="does not exist"):
         ShareStore.open(tmp_path / "none")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="cannot be written: "):
+    with pytest.raises(StorageError, match="Cannot write"):
         ShareStore.create(tmp_path / "file" / "store", party=0, fixed_point=POINT, gallery_id=GALLERY)
     for bad, message in (
-        ({"party": 3}, "party 3 does not exist"),
-        ({"gallery_id": b"short"}, "gallery id is not 16 bytes"),
+        ({"party": 3}, "got 3"),
+        ({"gallery_id": b"short"}, "gallery id must be 16 bytes"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             ShareStore.create(tmp_path / "new", **{"party": 0, "fixed_point": POINT, "gallery_id": GALLERY} | bad)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_changes_that_are_none():
+def test_invalid_changes_are_rejected():
     rows = noise(2)
     twice = dataclasses.replace(rows, ids_N16=rows.ids_N16[[0, 0]])
     for kind, given, error, message in (
         (Enrolment, {"rows": noise(0), "subjects": ()}, InvalidInputError, "has no rows"),
-        (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "2 rows came with 1 subjects"),
-        (Enrolment, {"rows": rows, "subjects": ("a", "")}, InvalidInputError, "entry 1: a subject is text"),
-        (Enrolment, {"rows": rows, "subjects": ("a" * 101, "a")}, InvalidInputError, "entry 0: a subject is text"),
-        (Enrolment, {"rows": rows, "subjects": ("a", "\ud800")}, InvalidInputError, "entry 1: a subject is text"),
-        (Enrolment, {"rows": rows, "subjects": ("a", 7)}, InvalidInputError, "entry 1: a subject is text"),
-        (Enrolment, {"rows": twice, "subjects": ("a", "b")}, InvalidInputError, "an id occurs twice"),
+        (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "each of 2 rows, got 1"),
+        (Enrolment, {"rows": rows, "subjects": ("a", "")}, InvalidInputError, "Entry 1: a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a" * 101, "a")}, InvalidInputError, "Entry 0: a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a", "\ud800")}, InvalidInputError, "Entry 1: a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a", 7)}, InvalidInputError, "Entry 1: a subject"),
+        (Enrolment, {"rows": twice, "subjects": ("a", "b")}, InvalidInputError, "contains an id twice"),
         (Removal, {"reference_ids": ()}, InvalidInputError, "at least one reference"),
-        (Removal, {"reference_ids": (b"a" * 16,) * 2}, InvalidInputError, "none twice"),
-        (Removal, {"reference_ids": (b"a" * 15,)}, InvalidInputError, "is not 16 bytes"),
+        (Removal, {"reference_ids": (b"a" * 16,) * 2}, InvalidInputError, "no duplicates"),
+        (Removal, {"reference_ids": (b"a" * 15,)}, InvalidInputError, "must be 16 bytes"),
     ):
         with pytest.raises(error, match=message):
             kind(change_id=b"c" * 16, **given)
     for change_id in (b"", b"c" * 17, "c" * 16):
-        with pytest.raises(InvalidInputError, match="change id is not 16 bytes"):
+        with pytest.raises(InvalidInputError, match="change id must be 16 bytes"):
             Removal(change_id=change_id, reference_ids=(b"a" * 16,))
 
 
-def test_texts_say_nothing_of_what_is_stored(store):
+def test_texts_show_no_contents(store):
     change = enrol(store, enrolment(1))
     removal = Removal(change_id=b"r" * 16, reference_ids=(change.rows.ids_N16[0].tobytes(),))
     texts = [repr(change), repr(store), repr(store.load()[0]), repr(removal)]

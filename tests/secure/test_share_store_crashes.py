@@ -1,4 +1,4 @@
-"""Processes that are killed, coordinators that give up anywhere: a change is in all three stores or in none."""
+"""Killed processes and coordinators that crash at any step: a change is in all three stores or in none."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def paths(tmp_path):
 
 
 class Children:
-    """Children of the writer, one at a time; each a process of its own that can be killed."""
+    """Child processes of the writer, one at a time; each can be killed."""
 
     def __init__(self):
         command = [sys.executable, str(WRITER)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.said() == ["ready"]
+        assert self.read() == ["ready"]
 
-    def said(self):
+    def read(self):
         return self.process.stdout.readline().split()
 
     def start(self, *words):
-        """Its process id, and the first thing that it says."""
+        """Start a child; return its process id and first report."""
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        told = sorted([self.said(), self.said()], key=lambda words: words[0] != "child")  # whichever is first
-        return int(told[0][1]), told[1]
+        reports = sorted([self.read(), self.read()], key=lambda words: words[0] != "child")  # in any order
+        return int(reports[0][1]), reports[1]
 
     def kill(self, pid):
-        """What it said until then."""
+        """Kill the child; return its remaining reports."""
         os.kill(pid, signal.SIGKILL)
-        return list(iter(self.said, ["gone"]))
+        return list(iter(self.read, ["gone"]))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def children():
 
 
 def settling(stores, change_id):
-    """What whoever recovers does, step by step; others may act in between."""
+    """The steps of a recovery; other actors may act between two steps."""
     states = []
     for store in stores:
         yield
@@ -82,7 +82,7 @@ def settling(stores, change_id):
         try:
             (store.commit if is_commit else store.abort)(change_id)
         except InvalidInputError:
-            assert store.party == 0  # which alone decides
+            assert store.party == 0  # only party 0 decides
             yield from settling(stores, change_id)
             return
 
@@ -94,7 +94,7 @@ def settle_all(stores):
 
 
 def assert_each_change_is_whole_or_absent(store, numbers):
-    """What is loaded follows from the states that the store tells."""
+    """The loaded rows must follow from the states that the store reports."""
     expected = {}
     for number in numbers:
         if number % 4 == 2 or store.state((change := writer.enrolment(number, store.party)).change_id) != "committed":
@@ -112,25 +112,25 @@ def assert_each_change_is_whole_or_absent(store, numbers):
         np.testing.assert_array_equal(rows.words_NW, [expected[one][0] for one in sorted(expected)])
 
 
-def test_killed_at_any_moment_each_change_is_whole_or_absent_and_an_acknowledged_one_in_all_three(children, paths):
-    """Thirty kills in runs of enrolments, removals and withdrawals over the same files.
+def test_after_a_kill_changes_are_atomic_and_acknowledged_ones_are_in_all_stores(children, paths):
+    """Thirty kills during enrolments, removals and withdrawals on the same files.
 
-    Each falls 0 to 12 ms after one of a run's first 15 steps; a step, which waits for the disk, takes 5 to 20 ms.
+    Each kill is 0 to 12 ms after one of the first 15 steps; a step, which waits for the disk, takes 5 to 20 ms.
     """
     moments, numbers, acknowledged, withdrawn, num_unsettled = random.Random(5), [], [], [], 0
     for turn in range(30):
         pid, first = children.start(*paths, 100 * turn)
         assert first == ["started"]
-        told = [children.said() for _ in range(moments.randrange(15))]
+        reports = [children.read() for _ in range(moments.randrange(15))]
         time.sleep(0.012 * moments.random())
-        told += children.kill(pid)
-        numbers += [int(words[1]) for words in told if words[0] == "trying"]
-        acknowledged += [bytes.fromhex(words[1]) for words in told if words[0] == "acknowledged"]
-        withdrawn += [bytes.fromhex(words[1]) for words in told if words[0] == "withdrawn"]
+        reports += children.kill(pid)
+        numbers += [int(words[1]) for words in reports if words[0] == "trying"]
+        acknowledged += [bytes.fromhex(words[1]) for words in reports if words[0] == "acknowledged"]
+        withdrawn += [bytes.fromhex(words[1]) for words in reports if words[0] == "withdrawn"]
         with contextlib.ExitStack() as stack:
             stores = [stack.enter_context(ShareStore.open(path)) for path in paths]
-            for words in (words for words in told if words[0] == "prepared"):
-                assert stores[int(words[1])].state(bytes.fromhex(words[2])) != "unknown"  # on disk once it is said
+            for words in (words for words in reports if words[0] == "prepared"):
+                assert stores[int(words[1])].state(bytes.fromhex(words[2])) != "unknown"  # on disk once it is reported
             for store in stores:
                 assert_each_change_is_whole_or_absent(store, numbers)
             num_unsettled += any(store.pending() for store in stores)
@@ -141,27 +141,27 @@ def test_killed_at_any_moment_each_change_is_whole_or_absent_and_an_acknowledged
                 assert {store.state(change_id) for change_id in withdrawn} <= {"aborted"}
             assert len({store.load()[0].digest() for store in stores}) == 1
     assert len(acknowledged) > 20
-    assert num_unsettled > 5  # kills do fall in between
+    assert num_unsettled > 5  # kills do interrupt changes
 
 
-def test_a_store_belongs_to_one_process_until_that_is_gone(children, paths):
+def test_a_store_is_locked_by_one_process_until_it_ends(children, paths):
     pid, first = children.start("hold", paths[0])
     assert first == ["held", "0"]
     for _ in range(2):
-        with pytest.raises(StorageError, match="is open already, here or in another process"):
+        with pytest.raises(StorageError, match="already open"):
             ShareStore.open(paths[0])
     assert children.kill(pid) == []
     with ShareStore.open(paths[0]) as store:
-        with pytest.raises(StorageError, match="is open already"):
+        with pytest.raises(StorageError, match="already open"):
             ShareStore.open(paths[0])
-        _, first = children.start("hold", paths[0])  # the attempt above has not let go of the file
-        assert first == ["refused"]
-        assert children.said() == ["gone"]
+        _, first = children.start("hold", paths[0])  # the failed attempt above has not released the lock
+        assert first == ["rejected"]
+        assert children.read() == ["gone"]
         assert len(store) == 0
 
 
 def coordinating(stores, parts, acknowledged):
-    """The other side of `settling`."""
+    """The steps of a coordinator."""
     change_id = parts[0].change_id
     try:
         for store, part in zip(stores, parts, strict=True):
@@ -178,7 +178,7 @@ def coordinating(stores, parts, acknowledged):
 
 
 def late(store, part):
-    """A message to prepare that comes at any time."""
+    """A "prepare" message that arrives at any time."""
     yield
     with contextlib.suppress(InvalidInputError):
         store.prepare(part)
@@ -198,10 +198,10 @@ def random_change():
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(schedule=st.lists(st.integers(0, 5), max_size=40))
-def test_however_coordinator_and_settlers_interleave_and_crash_all_three_end_alike(open_stores, schedule):
-    """The schedule says who acts next: the coordinator (0), two settlers (1, 2), a late message to each party (3-5).
+def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_stores, schedule):
+    """The schedule lists who acts next: the coordinator (0), two settlers (1, 2), a late message to each party (3-5).
 
-    Who is not scheduled any more has crashed there. One more settles at the end.
+    An actor that is not scheduled any more has crashed. One more settler acts at the end.
     """
     parts, acknowledged = random_change(), []
     change_id = parts[0].change_id
@@ -237,7 +237,7 @@ def open_stores(paths):
 
 
 @pytest.mark.parametrize("num_steps", range(8))
-def test_a_coordinator_that_crashes_after_each_step(open_stores, num_steps):
+def test_a_change_is_settled_after_a_coordinator_crash_at_each_step(open_stores, num_steps):
     parts, acknowledged = random_change(), []
     steps = coordinating(open_stores, parts, acknowledged)
     for _ in range(num_steps + 1):
@@ -256,12 +256,12 @@ STATES = ("unknown", "prepared", "committed", "aborted")
 
 
 @pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=3)))
-def test_settle_decides_every_case(states):
+def test_settle_decides_all_combinations(states):
     wanted = "commit" if "committed" in states or states == ("prepared",) * 3 else "abort"
     assert settle(states) == wanted
 
 
-def test_settle_wants_three_states():
+def test_settle_requires_three_valid_states():
     for bad in (("prepared",) * 2, ("prepared", "prepared", "lost")):
         with pytest.raises(InvalidInputError, match="states at parties 0, 1 and 2"):
             settle(bad)

@@ -1,4 +1,4 @@
-"""Secure matching: decisions on embeddings that no single server can read."""
+"""Secure matching: decisions on embeddings that no single server can read in the clear."""
 
 from ppfr.secure._answers import Answer as Answer
 from ppfr.secure._answers import Query as Query

@@ -1,4 +1,4 @@
-"""The asker's side: shares of a question out, shares of its answer in.
+"""The client's side of the protocol: splits a query into shares and opens the shares of its answer.
 
 Suffixes: B probes, N pairs, M references, D embedding, W words of 64 lanes.
 """
@@ -24,19 +24,20 @@ _LANE_BITS = 6
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Query:
-    """One party's part of a question.
+    """One party's share of a query.
 
     Attributes:
-        party: 0..2, whom it is for.
-        number: larger than that of any query of the session before; masks are drawn under it.
+        party: 0..2, the recipient.
+        number: must be larger than that of every earlier query in the session; the masks are derived from it.
         kind: "verify" (is probe n accepted against reference n), "any" (does a probe have a match), "set" (which
             references match), "best" (the best match, if any).
-        probes: the party's shares of them.
-        threshold: integer (public), or the party's share of it.
+        probes: the party's shares of the probes.
+        threshold: an integer that the parties may know, or the party's share of a hidden one.
         references_N: (N,) int64 for "verify", else None; public.
 
     Raises:
-        InvalidInputError: parts that do not belong together.
+        InvalidInputError: the parts are inconsistent.
+        ShapeError: another number of references than of probes.
     """
 
     party: int
@@ -48,14 +49,14 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise InvalidInputError(f"kind={self.kind!r} is not one of {', '.join(get_args(Kind))}")
+            raise InvalidInputError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}.")
         if (self.kind == "verify") != (self.references_N is not None):
-            raise InvalidInputError("references are given for verify, and for nothing else")
+            raise InvalidInputError("`references_N` is required for kind 'verify' and not allowed for other kinds.")
         if self.references_N is not None and self.references_N.shape != (len(self.probes),):
-            raise ShapeError(f"references have shape {self.references_N.shape}; give one for each of the probes")
+            raise ShapeError(f"Expected references of shape ({len(self.probes)},), got {self.references_N.shape}.")
         if isinstance(self.threshold, SharedThreshold) and self.threshold.party != self.party:
             raise InvalidInputError(
-                f"the threshold is party {self.threshold.party}'s share; give party {self.party} its own"
+                f"The threshold is the share of party {self.threshold.party}; pass party {self.party} its own share."
             )
 
     def __repr__(self) -> str:
@@ -64,15 +65,15 @@ class Query:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """One party's part of an answer: for the asker alone, and nothing without the other two.
+    """One party's share of an answer, for the client only; it reveals nothing without the other two shares.
 
     Attributes:
         party: 0..2.
-        number: the query's.
-        kind: the query's.
+        number: as in the query.
+        kind: as in the query.
         num_values: N for "verify", else M.
-        words: uint64 component of the packed bits: (B, W) for "verify" (B = 1) and "set", (B, 1) for "any",
-            (1 + J, B, 1) for "best".
+        words: uint64, the party's component of the packed bits: (B, W) for "verify" (B = 1) and "set", (B, 1) for
+            "any", (1 + J, B, 1) for "best".
     """
 
     party: int
@@ -94,15 +95,15 @@ def share_query(
     number: int,
     references_N: ArrayLike | None = None,
 ) -> tuple[Query, Query, Query]:
-    """Split a question among three parties.
+    """Split a query among three parties.
 
     Args:
         kind: as in `Query`.
         probes_BD: (B, D) of L2 norm 1.
-        fixed_point: the gallery's.
-        threshold: in [-1, 1], known to the parties, or the three shares of one that is hidden from them.
+        fixed_point: that of the gallery.
+        threshold: in [-1, 1] and visible to the parties, or the three shares of a hidden one.
         number: as in `Query`.
-        references_N: for "verify", the index of each probe's reference.
+        references_N: only for "verify": the index of each probe's reference.
 
     Raises:
         ShapeError, RangeError, InvalidInputError: as for `share_rows`, `FixedPoint.integer_threshold` and `Query`.
@@ -112,7 +113,7 @@ def share_query(
     else:
         thresholds = threshold
         if len(thresholds) != NUM_PARTIES:
-            raise InvalidInputError(f"{len(thresholds)} shares of a threshold were given; give three")
+            raise InvalidInputError(f"Expected three shares of a threshold, got {len(thresholds)}.")
     references = None if references_N is None else np.asarray(references_N, dtype=np.int64)
     parts = share_rows(probes_BD, fixed_point)
     first, second, third = (
@@ -123,20 +124,20 @@ def share_query(
 
 
 def open_answers(answers: Sequence[Answer]) -> NDArray[Any]:
-    """What the three parties' answers say together.
+    """Combine the answers of the three parties.
 
     Returns:
         "verify": (N,) bool. "any": (B,) bool. "set": (B, M) bool. "best": (B,) int64, -1 where none is accepted.
 
     Raises:
-        InvalidInputError: not one answer of each party to one query.
+        InvalidInputError: not exactly one answer from each party, or answers to different queries.
     """
     if sorted(answer.party for answer in answers) != list(range(NUM_PARTIES)):
-        raise InvalidInputError("answers of all three parties are needed, one of each")
+        raise InvalidInputError("Expected one answer from each of all three parties.")
     first = answers[0]
-    alike = {(answer.number, answer.kind, answer.num_values, answer.words.shape) for answer in answers}
-    if len(alike) != 1:
-        raise InvalidInputError("the answers are to different queries; ask again")
+    variants = {(answer.number, answer.kind, answer.num_values, answer.words.shape) for answer in answers}
+    if len(variants) != 1:
+        raise InvalidInputError("The answers belong to different queries. Send the query again.")
     words = first.words ^ answers[1].words ^ answers[2].words
     if first.kind == "any":
         return np.asarray(words[:, 0] & np.uint64(1)).astype(bool)
@@ -146,9 +147,9 @@ def open_answers(answers: Sequence[Answer]) -> NDArray[Any]:
     return np.asarray(accepted[0] if first.kind == "verify" else accepted)
 
 
-def _best(told_JB: NDArray[np.int64], num_words_of_lanes: int) -> NDArray[np.int64]:
-    """Found, then the winner's word and lane -> its index, or -1."""
-    found_B, index_JB = told_JB[0], told_JB[1:]
+def _best(opened_JB: NDArray[np.int64], num_words_of_lanes: int) -> NDArray[np.int64]:
+    """Bits of "found", the winner's word and its lane -> the winner's index, or -1."""
+    found_B, index_JB = opened_JB[0], opened_JB[1:]
     weight_J1 = 1 << np.arange(len(index_JB))[:, None]
     split = len(index_JB) - _LANE_BITS
     word_B = (index_JB[:split] * weight_J1[:split]).sum(axis=0)

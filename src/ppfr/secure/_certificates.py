@@ -1,4 +1,4 @@
-"""An authority and certificates under it, for parties that talk over TLS."""
+"""A certificate authority and certificates signed by it, for parties that communicate over TLS."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from ppfr.core import MissingExtraError
 
-_A_DAY = datetime.timedelta(days=1)
+_DAY = datetime.timedelta(days=1)
 
 
 def new_authority(name: str, *, days: int) -> tuple[Any, Any]:
-    """Certificate and key of an authority that may sign parties and clients, and no further authority.
+    """Create certificate and key of an authority that may sign parties and clients, but no further authority.
 
     Raises:
         MissingExtraError: `cryptography` is not installed.
     """
     x509, ec, _ = modules()
     key = ec.generate_private_key(ec.SECP256R1())
-    called = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    full_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     usage = x509.KeyUsage(
         digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
         key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
     )  # fmt: skip
-    builder = _builder(called, called, key.public_key(), days)
+    builder = _builder(full_name, full_name, key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(usage, critical=True)
     subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -31,7 +31,7 @@ def new_authority(name: str, *, days: int) -> tuple[Any, Any]:
 
 
 def certified(authority: tuple[Any, Any], name: str, *, is_party: bool, days: int) -> tuple[bytes, bytes]:
-    """Certificate and key in PEM; a party's serves both ends of a connection, a client's the dialling end alone."""
+    """Create certificate and key in PEM; a party's is valid for server and client, a client's for client only."""
     x509, ec, _ = modules()
     issuer, issuer_key = authority
     key = ec.generate_private_key(ec.SECP256R1())
@@ -47,14 +47,14 @@ def certified(authority: tuple[Any, Any], name: str, *, is_party: bool, days: in
 
 
 def pem_of(certificate: Any) -> bytes:
-    """A certificate as it is written to a file."""
+    """Encode a certificate as PEM."""
     _, _, serialization = modules()
     pem: bytes = certificate.public_bytes(serialization.Encoding.PEM)
     return pem
 
 
 def pem_of_key(key: Any) -> bytes:
-    """A key as it is written to a file, without a password."""
+    """Encode a key as PEM, without a password."""
     _, _, serialization = modules()
     pem: bytes = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -63,7 +63,7 @@ def pem_of_key(key: Any) -> bytes:
 
 
 def modules() -> tuple[Any, Any, Any]:
-    """x509, elliptic curves and serialization of `cryptography`.
+    """Import x509, elliptic curves and serialization from `cryptography`.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -86,8 +86,8 @@ def _builder(subject: Any, issuer: Any, public_key: Any, days: int) -> Any:
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _A_DAY)
-        .not_valid_after(now + days * _A_DAY)
+        .not_valid_before(now - _DAY)
+        .not_valid_after(now + days * _DAY)
     )
 
 

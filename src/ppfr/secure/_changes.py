@@ -1,4 +1,4 @@
-"""Changes to a gallery that three parties make together or not at all. Suffix: N rows."""
+"""Atomic changes to a gallery: all three parties apply them, or none does. Suffix: N rows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MAX_SUBJECT_BYTES = 100
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Enrolment:
-    """What one party is to store.
+    """The rows that one party stores.
 
     Attributes:
-        change_id: 16 random bytes, the same at all three parties and never used again.
+        change_id: 16 random bytes, the same at all three parties; never reused.
         rows: the party's shares, N >= 1.
-        subjects: of each row whose it is: 1 to 100 bytes in UTF-8, a pseudonym, for it is stored as it is.
+        subjects: the subject of each row, 1 to 100 bytes in UTF-8. Stored in the clear: use pseudonyms.
 
     Raises:
-        InvalidInputError, ShapeError: anything else; the message names entries by their place alone.
+        InvalidInputError, ShapeError: invalid values; the message identifies entries by position only.
     """
 
     change_id: bytes
@@ -36,24 +36,24 @@ class Enrolment:
     def __post_init__(self) -> None:
         check_change_id(self.change_id)
         if len(self.rows) == 0:
-            raise InvalidInputError("an enrolment has no rows; give at least one")
+            raise InvalidInputError("The enrolment has no rows. Pass at least one.")
         if len(self.subjects) != len(self.rows):
-            raise ShapeError(f"{len(self.rows)} rows came with {len(self.subjects)} subjects; give one for each")
+            raise ShapeError(f"Expected one subject for each of {len(self.rows)} rows, got {len(self.subjects)}.")
         for place, subject in enumerate(self.subjects):
             name = subject.encode(errors="replace") if isinstance(subject, str) else b""
             if not 0 < len(name) <= _MAX_SUBJECT_BYTES or name.decode() != subject:
                 raise InvalidInputError(
-                    f"entry {place}: a subject is text of 1 to {_MAX_SUBJECT_BYTES} bytes in UTF-8; use a pseudonym"
+                    f"Entry {place}: a subject must have 1 to {_MAX_SUBJECT_BYTES} bytes in UTF-8. Use a pseudonym."
                 )
         if len({row.tobytes() for row in self.rows.ids_N16}) != len(self.rows):
-            raise InvalidInputError("an id occurs twice in the enrolment; share the embeddings again")
+            raise InvalidInputError("The enrolment contains an id twice. Share the embeddings again.")
 
     def digest(self) -> bytes:
-        """32 bytes that tell a repeated message from another one under its id."""
-        told = hashlib.sha256(self.rows.digest())
-        told.update(repr(self.subjects).encode())
-        told.update(self.rows.words_NW.tobytes())
-        return told.digest()
+        """32 bytes that distinguish a repeated message from a different one with the same id."""
+        digest = hashlib.sha256(self.rows.digest())
+        digest.update(repr(self.subjects).encode())
+        digest.update(self.rows.words_NW.tobytes())
+        return digest.digest()
 
     def __repr__(self) -> str:
         return f"Enrolment(change_id={self.change_id.hex()}, rows={self.rows!r}, subjects=<redacted>)"
@@ -61,14 +61,14 @@ class Enrolment:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What all parties are to erase.
+    """The references that all parties erase.
 
     Attributes:
-        change_id: as of an `Enrolment`.
+        change_id: as in `Enrolment`.
         reference_ids: 16 bytes each, as in `SharedRows.ids_N16`; at least one, distinct.
 
     Raises:
-        InvalidInputError: anything else.
+        InvalidInputError: invalid values.
     """
 
     change_id: bytes
@@ -77,12 +77,12 @@ class Removal:
     def __post_init__(self) -> None:
         check_change_id(self.change_id)
         if any(not isinstance(one, bytes) or len(one) != ID_BYTES for one in self.reference_ids):
-            raise InvalidInputError(f"a reference id is not {ID_BYTES} bytes; give ids as in SharedRows.ids_N16")
+            raise InvalidInputError(f"A reference id must be {ID_BYTES} bytes, as in SharedRows.ids_N16.")
         if not self.reference_ids or len(set(self.reference_ids)) != len(self.reference_ids):
-            raise InvalidInputError("a removal names at least one reference, and none twice")
+            raise InvalidInputError("A removal must contain at least one reference and no duplicates.")
 
     def digest(self) -> bytes:
-        """As of an `Enrolment`."""
+        """See `Enrolment.digest`."""
         return hashlib.sha256(b"".join(self.reference_ids)).digest()
 
     def __repr__(self) -> str:
@@ -93,34 +93,37 @@ Change = Enrolment | Removal
 
 
 def check_change_id(change_id: bytes) -> None:
-    """Raises InvalidInputError unless it is 16 bytes."""
+    """Raise InvalidInputError unless the id is 16 bytes."""
     if not isinstance(change_id, bytes) or len(change_id) != CHANGE_ID_BYTES:
-        raise InvalidInputError(f"a change id is not {CHANGE_ID_BYTES} bytes; draw one with secrets.token_bytes")
+        raise InvalidInputError(f"A change id must be {CHANGE_ID_BYTES} bytes. Draw one with secrets.token_bytes.")
 
 
 def settle(states: Sequence[State]) -> Literal["commit", "abort"]:
-    """What becomes of a change whose coordinator is gone, from its states at parties 0, 1 and 2, all of them asked.
+    """Decide whether a change whose coordinator is gone is committed or aborted, from its states at all three parties.
 
-    Who coordinates prepares at all three, then commits at party 0, then at 1 and 2, then acknowledges. Who gives up, or
-    settles, does the same to party 0 first: a store takes a change from "prepared" to "committed" or to "aborted" once
-    and never back, so party 0's store decides, however many act at once. Whoever it refuses was overtaken: ask for the
-    states again and settle by them. Where it refuses twice, or another party does, a store was restored from an older
-    copy.
+    The coordinator prepares the change at all three parties, then commits at party 0, then at parties 1 and 2, then
+    acknowledges. An abort, and the decision of this function, is applied at party 0 first, too. A store moves a change
+    from "prepared" to "committed" or to "aborted" exactly once, so the store of party 0 decides, however many
+    processes act at the same time. If party 0 rejects the decision, another process was faster: read the states again
+    and decide by them. If it rejects twice, or another party rejects, a store was restored from an older copy.
 
-    Why that keeps an acknowledged change in all three, and any other in all or none:
+    Why an acknowledged change reaches all three stores, and any other change all or none:
 
-    - "committed" anywhere: party 0 had committed, hence all three had prepared, and nobody aborts at 1 or 2 who was
-      refused at 0. The others are "prepared" or "committed" by now, and can follow: commit. It may be acknowledged.
-    - "aborted" anywhere, or "unknown": it was not prepared at all three when this party was asked. Abort; it is not
-      acknowledged, or party 0 refuses. An aborted id is refused for ever, so that a message that comes late cannot
-      prepare it after the others were asked.
-    - all "prepared": nothing is acknowledged, and both ends are right. Commit, for a coordinator that still lives can
-      only want that.
+    - Any "committed": party 0 had committed, so all three had prepared, and a process that party 0 rejected does not
+      abort at 1 or 2. The other parties are "prepared" or "committed" and can follow: commit. The change may be
+      acknowledged already.
+    - Any "aborted" or "unknown": the change was not prepared at all three when this party reported its state. Abort.
+      Either the change is not acknowledged, or party 0 rejects the abort. An aborted id is rejected for ever, so a late
+      message cannot prepare it after the states were read.
+    - All "prepared": nothing is acknowledged, and both outcomes are correct. Commit: a coordinator that still runs can
+      only do the same.
 
     Raises:
         InvalidInputError: not three states.
     """
     if len(states) != NUM_PARTIES or any(state not in get_args(State) for state in states):
-        raise InvalidInputError("give the change's states at parties 0, 1 and 2")
+        raise InvalidInputError(
+            f"Expected the states at parties 0, 1 and 2 ({', '.join(get_args(State))}), got {tuple(states)}."
+        )
     is_decided = "committed" in states or all(state == "prepared" for state in states)
     return "commit" if is_decided else "abort"

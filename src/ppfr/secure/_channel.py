@@ -1,4 +1,4 @@
-"""What the engine needs of a network: a ring in which every party sends to the one before it."""
+"""The network interface of the engine: a ring in which every party sends to the previous one."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Channel(Protocol):
-    """A party's two connections: to the previous party, which it sends to, and from the next, which it hears.
+    """A party's two connections: it sends to the previous party and receives from the next one.
 
-    Every message of the protocol goes this way, and its length follows from the query alone, never from what is shared;
-    so that a message carries no header: the receiver knows how much to ask for.
+    All messages of the protocol use these connections. The length of a message follows from the query alone, never from
+    shared values. Messages therefore have no header: the receiver knows how many bytes to expect.
     """
 
     def send(self, data: Buffer) -> None:
-        """Hand a message to the connection to the previous party; must not wait for the receiver.
+        """Send a message to the previous party without waiting for the receiver.
 
-        The sender does not change the buffer afterwards, so that a channel need not copy it.
+        The sender does not change the buffer afterwards, so a channel need not copy it.
         """
         ...
 
     def receive(self, num_bytes: int) -> Buffer:
-        """The next message of the next party.
+        """Return the next message from the next party.
 
         Raises:
-            PartyError: names the party that is gone, late, or sent a message of another length.
+            PartyError: the party disconnected, timed out, or sent a message of another length; the error names it.
         """
         ...
 
     def close(self) -> None:
-        """Give up: whoever waits for this party learns of it at once."""
+        """Close the connection; a party that waits for this one gets an error at once."""
         ...
 
 
 @final
 class InMemoryChannel:
-    """Queues between three parties in one process, for tests, measurements and servers of one operator.
+    """Queues between three parties in one process, for tests and measurements.
 
     Args:
-        index: the party's, 0..2.
+        index: of the party, 0..2.
         inboxes: the three parties' queues.
         timeout_s: how long a party waits for a message.
     """
@@ -61,28 +61,30 @@ class InMemoryChannel:
         return [cls(index, inboxes, timeout_s=timeout_s) for index in range(NUM_PARTIES)]
 
     def send(self, data: Buffer) -> None:
-        """Put a message into the previous party's queue."""
+        """Put a message into the queue of the previous party."""
         self._to_previous.put(data)
 
     def receive(self, num_bytes: int) -> Buffer:
-        """Take one from the own queue; errors as for `Channel`."""
+        """Take the next message from the own queue. Raises as `Channel.receive`."""
         try:
             data = self._inbox.get(timeout=self._timeout_s)
         except queue.Empty:
             raise PartyError(
-                f"party {self._next} sent nothing for {self._timeout_s} s; see whether it is up, then ask again",
+                f"Party {self._next} sent nothing for {self._timeout_s} s. Check that it runs, then repeat the query.",
                 party=self._next,
             ) from None
         if data is None:
-            raise PartyError(f"party {self._next} gave up; its own error says why", party=self._next)
+            raise PartyError(
+                f"Party {self._next} closed the connection. See its error for the cause.", party=self._next
+            )
         if len(data) != num_bytes:
             raise PartyError(
-                f"party {self._next} sent {len(data)} bytes where the protocol has {num_bytes}; "
-                "all parties must run the same version on the same query",
+                f"Party {self._next} sent {len(data)} bytes, expected {num_bytes}. "
+                "All parties must run the same version on the same query.",
                 party=self._next,
             )
         return data
 
     def close(self) -> None:
-        """Tell the previous party that nothing follows."""
+        """Signal the end of messages to the previous party."""
         self._to_previous.put(None)

@@ -1,4 +1,4 @@
-"""Comparisons and choices on shared bits, 64 to a word: what a party computes between and by rounds.
+"""Comparisons and selections on shared bits, 64 per word: the circuits that a party evaluates.
 
 Shared bits are (2, K, B, W): component, plane (the lowest bit first), probe, word. Value i of a probe is lane i // W of
 word i % W.
@@ -20,18 +20,19 @@ _SIGN = np.s_[:, -1:]
 
 @functools.cache
 def prefix_levels(num_bits: int, *, every_carry: bool) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64], int], ...]:
-    """Levels of a Sklansky prefix network, without the gates that no wanted carry needs.
+    """Levels of a Sklansky prefix network, without the gates that no required carry depends on.
 
-    A position j has g_j (its group makes a carry) and p_j (it hands one on), planes j and num_bits + j of one state. At
-    level l, where bit l of j is set, the group below ends at e = (j >> l << l) - 1: g_j ^= p_j g_e and p_j = p_j p_e.
+    A position j has g_j (its group generates a carry) and p_j (its group propagates one), planes j and num_bits + j of
+    one state. At level l, where bit l of j is set, the group below ends at e = (j >> l << l) - 1: g_j ^= p_j g_e and
+    p_j = p_j p_e.
 
     Args:
-        num_bits: of the summands.
-        every_carry: all carries; else the last one alone, which leaves a tree.
+        num_bits: width of the summands.
+        every_carry: compute all carries; otherwise only the last one, which needs a tree of gates.
 
     Returns:
-        Per level, the first first: left planes (always p_j, which also says what is written), right planes, and how
-        many of these gates, in front, are g's.
+        For each level, in order: left planes (always p_j, which also determines the plane that is written), right
+        planes, and the number of gates, at the front, that compute g.
     """
     wanted_g, wanted_p = set(range(num_bits)) if every_carry else {num_bits - 1}, set[int]()
     levels = []
@@ -47,7 +48,7 @@ def prefix_levels(num_bits: int, *, every_carry: bool) -> tuple[tuple[NDArray[np
 
 
 def carries(rounds: Rounds, x: Words, y: Words, *, every_carry: bool = False) -> Words:
-    """Carries out of the positions of x + y, (2, K, B, W), or only the last one's, (2, 1, B, W)."""
+    """Carries out of all positions of x + y, (2, K, B, W), or out of the last one only, (2, 1, B, W)."""
     num_bits = x.shape[1]
     state = np.concatenate([rounds.conjunction(x, y), x ^ y], axis=1)
     for left, right, num_g in prefix_levels(num_bits, every_carry=every_carry):
@@ -82,13 +83,13 @@ def all_lanes(rounds: Rounds, bits: Words) -> Words:
 
 
 def largest(rounds: Rounds, numbers: Words) -> tuple[Words, Words]:
-    """A tournament over unsigned numbers; of equal ones the lower index wins.
+    """Maximum of unsigned numbers by a tournament; of equal numbers the lower index wins.
 
-    Neighbouring words are compared first, then neighbouring lanes, so that the left one always stands for lower indices
-    and the choice of each level is the next bit of the winner's index.
+    Neighbouring words are compared first, then neighbouring lanes. The left operand therefore always has the lower
+    indices, and the choice at each level is the next bit of the winner's index.
 
     Args:
-        rounds: of this query.
+        rounds: the query's communication.
         numbers: (2, K, B, W).
 
     Returns:
@@ -108,7 +109,7 @@ def largest(rounds: Rounds, numbers: Words) -> tuple[Words, Words]:
 
 
 def _choose(rounds: Rounds, left: Words, right: Words, num_planes: int) -> Words:
-    """Planes of the side whose number (the first `num_planes`) is larger, left where equal; then the choice."""
+    """Planes of the side with the larger number (the first `num_planes` planes), left if equal; then the choice."""
     takes_right = carries(rounds, right[:, :num_planes], rounds.inverted(left[:, :num_planes]))
     difference = left ^ right
     every = np.arange(difference.shape[1])
@@ -117,11 +118,11 @@ def _choose(rounds: Rounds, left: Words, right: Words, num_planes: int) -> Words
 
 
 def best_not_negative(rounds: Rounds, x: Words, y: Words, filled_W: NDArray[Any]) -> Words:
-    """(2, 1 + J, B, 1): lane 0 says whether any x + y is at least 0, and which is the largest (zeros where none is)."""
+    """(2, 1 + J, B, 1): lane 0 holds whether any x + y >= 0, then the index of the largest (zeros if none is)."""
     total = sum_bits(rounds, x, y)
-    total[_SIGN] = rounds.inverted(total[_SIGN])  # unsigned order; lanes that hold no value become the least number
+    total[_SIGN] = rounds.inverted(total[_SIGN])  # unsigned order; lanes without a value become the minimum
     number, index = largest(rounds, total & filled_W)
     found = number[_SIGN]
     every = np.arange(index.shape[1])
-    told = rounds.and_gates(index, every, found, np.zeros_like(every))
-    return np.concatenate([found, told], axis=1)
+    masked_index = rounds.and_gates(index, every, found, np.zeros_like(every))
+    return np.concatenate([found, masked_index], axis=1)

@@ -1,4 +1,4 @@
-"""Unit embeddings and thresholds as integers of the smallest ring in which a score never overflows.
+"""Fixed-point representation of unit embeddings and thresholds, in the smallest ring where no score overflows.
 
 Suffixes: D embedding, N rows.
 """
@@ -20,23 +20,23 @@ _MAX_DIM = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPoint:
-    """How embeddings become integers: scaled by one public number, to the nearest integer.
+    """Conversion of embeddings to integers: scaled by one public factor and rounded to the nearest integer.
 
-    A share is uniform in the ring whatever it shares, so that what matters is the ring's width, not the value's: "int8"
-    computes in Z_2^16 and "int16" in Z_2^32, and each takes the finest scale that its ring allows.
+    A share is uniform in the ring, independent of the shared value, so costs depend on the width of the ring and not on
+    that of the values: "int8" computes in Z_2^16 and "int16" in Z_2^32. Each uses the finest scale of its ring.
 
     No overflow, with k = `ring_bits` and B = 2^(k/2 - 1) - 1: the scale s is B - ceil(sqrt(D)/2). Rounding moves a unit
-    row times s by at most sqrt(D)/2 in length, so that a rounded row is at most B long, and by Cauchy and Schwarz an
-    inner product lies in [-B^2, B^2]. A threshold in [-1, 1] is an integer in [-s^2, s^2]. Their difference, the only
-    thing whose sign is taken, is at most B^2 + s^2 < 2 B^2 < 2^(k-1) in magnitude: it is a signed number of k bits.
+    row times s by at most sqrt(D)/2 in norm, so a rounded row has norm at most B, and by Cauchy-Schwarz an inner
+    product lies in [-B^2, B^2]. A threshold in [-1, 1] is an integer in [-s^2, s^2]. Their difference, the only value
+    whose sign is taken, is at most B^2 + s^2 < 2 B^2 < 2^(k-1) in magnitude: it is a signed number of k bits.
 
     Attributes:
         dim: D, 1..4096.
-        values: "int8" or "int16": what a rounded coordinate fits in.
+        values: "int8" or "int16", the type that a rounded coordinate fits in.
 
     Raises:
-        RangeError: a dim outside its range.
-        InvalidInputError: another kind of values.
+        RangeError: `dim` is out of range.
+        InvalidInputError: `values` is neither "int8" nor "int16".
     """
 
     dim: int
@@ -44,41 +44,41 @@ class FixedPoint:
 
     def __post_init__(self) -> None:
         if self.values not in _RING_BITS:
-            raise InvalidInputError(f"values={self.values!r} is not int8 or int16")
+            raise InvalidInputError(f"values must be 'int8' or 'int16', got {self.values!r}.")
         if not 1 <= self.dim <= _MAX_DIM:
-            raise RangeError(f"dim={self.dim} is outside 1..{_MAX_DIM}")
+            raise RangeError(f"dim must be in 1..{_MAX_DIM}, got {self.dim}.")
 
     @property
     def ring_bits(self) -> int:
-        """k: everything is computed modulo 2^k."""
+        """k: all arithmetic is modulo 2^k."""
         return _RING_BITS[self.values]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a ring element."""
+        """Type of a ring element."""
         return np.dtype(np.uint16 if self.ring_bits == 16 else np.uint32)
 
     @property
     def scale(self) -> int:
-        """s: a coordinate v becomes the integer nearest to s v, a score that of s^2 times it."""
+        """s: a coordinate v becomes the integer nearest to s v; a score is scaled by s^2."""
         return (1 << (self.ring_bits // 2 - 1)) - 1 - math.ceil(math.sqrt(self.dim) / 2)
 
     @property
     def largest_error(self) -> float:
-        """Bound on how far a score may lie from the exact cosine: sqrt(D)/s + D/(4 s^2).
+        """Bound on the difference between a score and the exact cosine: sqrt(D)/s + D/(4 s^2).
 
-        With e, f what rounding adds to the scaled rows, s^2 times the error is s<u, f> + s<v, e> + <e, f>, and e and f
-        are at most sqrt(D)/2 long.
+        With e, f the rounding errors of the scaled rows, s^2 times the error is s<u, f> + s<v, e> + <e, f>, and e and f
+        have norm at most sqrt(D)/2.
         """
         return math.sqrt(self.dim) / self.scale + self.dim / (4 * self.scale**2)
 
     @property
     def typical_error(self) -> float:
-        """Root mean square error of a score where roundings are as good as independent and uniform: 1/(sqrt(6) s)."""
+        """Root mean square error of a score if rounding errors are independent and uniform: 1/(sqrt(6) s)."""
         return 1 / (math.sqrt(6) * self.scale)
 
     def quantise(self, embeddings_ND: ArrayLike, what: str = "embeddings") -> NDArray[Any]:
-        """(N, D) of L2 norm 1 -> (N, D) ring elements, two's complement.
+        """Convert (N, D) rows of L2 norm 1 to (N, D) ring elements, in two's complement.
 
         Raises:
             ShapeError: not (N, D) with N >= 1.
@@ -88,21 +88,21 @@ class FixedPoint:
         return np.asarray(np.rint(unit_ND * self.scale).astype(np.int64).astype(self.dtype))
 
     def integer_threshold(self, threshold: float) -> int:
-        """Smallest integer score that, divided by s^2, is at least the threshold: ties are accepted.
+        """Smallest integer score that, divided by s^2, is at least the threshold; ties are accepted.
 
         Raises:
             RangeError: not in [-1, 1].
         """
         if not -1 <= threshold <= 1:
-            raise RangeError("the threshold is not in [-1, 1]; scores are cosines")
+            raise RangeError(f"The threshold must be in [-1, 1], got {threshold}.")
         square = self.scale**2
-        least = math.ceil(threshold * square)
-        while (least - 1) / square >= threshold:
-            least -= 1
-        while least / square < threshold:
-            least += 1
-        return least
+        smallest = math.ceil(threshold * square)
+        while (smallest - 1) / square >= threshold:
+            smallest -= 1
+        while smallest / square < threshold:
+            smallest += 1
+        return smallest
 
     def signed(self, words: NDArray[Any]) -> NDArray[np.int64]:
-        """Ring elements as the signed numbers that they stand for."""
+        """Convert ring elements to the signed numbers that they represent."""
         return words.astype(self.dtype).view(f"int{self.ring_bits}").astype(np.int64)

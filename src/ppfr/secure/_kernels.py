@@ -1,4 +1,4 @@
-"""Compiled loops of secure matching; tests/reference/secure_matching.py holds their slow twins.
+"""Compiled kernels of secure matching; tests/reference/secure_matching.py holds their slow references.
 
 Suffixes: B probes, M rows of the gallery, N values, W words of a row, K planes (bits) of a number, L words of 64 lanes.
 """
@@ -17,11 +17,12 @@ _ROWS_IN_CACHE = 8
 
 @numba.njit(nogil=True, cache=True)
 def multiply_rows(rows_MW: NDArray[Any], probes_BW: NDArray[Any], out_BM: NDArray[Any]) -> Any:
-    """Every probe's inner product with every row, modulo the width of the words.
+    """Inner products of all probes with all rows, modulo the width of the words.
 
-    Sums are taken in 64 bits and cut to the ring's width as they are stored; the compiler sees that and works in the
-    narrow type. A few probes go singly, which reads rows in order, as fast as memory gives them; the others, in fours,
-    then find some rows in the cache and take two at a time, so that each word that is loaded is used several times.
+    Sums are accumulated in 64 bits and truncated to the ring's width when stored; the compiler recognises this and uses
+    the narrow type. The first one to four probes are processed singly: they stream the rows from memory at full
+    bandwidth. The remaining probes are processed in fours, two rows at a time, while the rows are in the cache, so each
+    loaded word is used several times.
     """
     zero = np.uint64(0)
     num_probes, num_rows = len(probes_BW), len(rows_MW)
@@ -61,7 +62,7 @@ def multiply_rows(rows_MW: NDArray[Any], probes_BW: NDArray[Any], out_BM: NDArra
 def multiply_pairs(
     rows_MW: NDArray[Any], reference_N: NDArray[np.int64], probes_NW: NDArray[Any], out_N: NDArray[Any]
 ) -> Any:
-    """Probe n's inner product with row reference_N[n]."""
+    """Inner products of probe n with row reference_N[n]."""
     for n in range(len(reference_N)):
         row_W, probe_W = rows_MW[reference_N[n]], probes_NW[n]
         dot = np.uint64(0)
@@ -96,9 +97,9 @@ def and_gates(
     right_G: NDArray[np.int64],
     out_GL: NDArray[np.uint64],
 ) -> Any:
-    """Add a party's additive share of left[left_G] and right[right_G] to the masks in `out_GL`, both by XOR.
+    """XOR a party's additive share of left[left_G] AND right[right_G] into the masks in `out_GL`.
 
-    Axis 0 of the operands: the own component, the next party's.
+    Axis 0 of the operands: the party's own component, then that of the next party.
     """
     for g in range(len(left_G)):
         x0_L, x1_L = left_2KL[0, left_G[g]], left_2KL[1, left_G[g]]

@@ -1,7 +1,7 @@
-"""Correlated randomness: keystreams that pairs of parties have in common, and the zero shares made of them.
+"""Correlated randomness: keystreams shared by pairs of parties, and zero shares derived from them.
 
-Party i holds key i, which party i - 1 holds too, and key i + 1 of party i + 1. What a party adds to a message before it
-sends it to party i - 1 contains the keystream of key i + 1, which party i - 1 cannot compute.
+Party i holds key i, which party i - 1 holds too, and key i + 1 of party i + 1. The mask that party i adds to a message
+for party i - 1 contains the keystream of key i + 1, which party i - 1 cannot compute.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ppfr.core import MissingExtraError, RangeError
 from ppfr.secure._channel import Channel
 
 KEY_BYTES = 16
-# As many zeros as the core's cache keeps; they are encrypted over and over.
+# Sized to stay in the core's cache; the same zeros are encrypted repeatedly.
 _ZEROS = memoryview(bytes(1 << 18))
 
 
 class Keystream:
-    """AES-128 in counter mode over zeros, written straight into arrays.
+    """AES-128 in counter mode over zeros, written directly into arrays.
 
     Args:
         key: 16 bytes.
-        number: 0..2^64 - 1, the first half of the initial counter block: another number, another stream. The second
+        number: 0..2^64 - 1, the first half of the initial counter block; each number gives another stream. The second
             half counts 2^64 blocks.
 
     Raises:
@@ -40,14 +40,14 @@ class Keystream:
         except ImportError as error:
             raise MissingExtraError("mpc", "secure matching") from error
         if len(key) != KEY_BYTES:
-            raise RangeError(f"a key of {len(key)} bytes was given; give {KEY_BYTES}")
+            raise RangeError(f"Expected a key of {KEY_BYTES} bytes, got {len(key)}.")
         if not 0 <= number < 2**64:
-            raise RangeError("the number of a keystream is outside 0..2^64 - 1")
+            raise RangeError(f"The number of a keystream must be in 0..2^64 - 1, got {number}.")
         counter = number.to_bytes(8, "big") + bytes(8)
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
 
     def words(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """The next words of the stream, uniform in their type."""
+        """Return the next words of the stream, uniform over the type."""
         out = np.empty(shape, dtype=dtype)
         out_bytes = out.reshape(-1).view(np.uint8).data
         for start in range(0, len(out_bytes), len(_ZEROS)):
@@ -58,7 +58,7 @@ class Keystream:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PairwiseKeys:
-    """A party's two keys of a session: its own, which the previous party holds too, and the next party's.
+    """A party's two keys of a session: its own, which the previous party also holds, and the next party's.
 
     Attributes:
         own: 16 bytes.
@@ -70,7 +70,7 @@ class PairwiseKeys:
 
     @classmethod
     def agree(cls, channel: Channel) -> PairwiseKeys:
-        """Draw the own key from the operating system, send it to the previous party, receive the next party's."""
+        """Draw the own key from the operating system, send it to the previous party and receive the next party's."""
         own = os.urandom(KEY_BYTES)
         channel.send(own)
         return cls(own=own, next=bytes(channel.receive(KEY_BYTES)))
@@ -79,15 +79,15 @@ class PairwiseKeys:
         return "PairwiseKeys(<redacted>)"
 
     def __reduce__(self) -> Any:
-        raise TypeError("keys are not pickled; agree on new ones in each session")
+        raise TypeError("Keys cannot be pickled. Agree on new keys in each session.")
 
 
 class ZeroShares:
-    """One query's masks: over the three parties they sum (or XOR) to nothing.
+    """Masks of one query: over the three parties they sum (or XOR) to zero.
 
     Args:
-        keys: the session's.
-        number: the query's; never used twice in a session.
+        keys: of the session.
+        number: of the query; must not be used twice in a session.
     """
 
     def __init__(self, keys: PairwiseKeys, number: int) -> None:
@@ -95,13 +95,13 @@ class ZeroShares:
         self.next = Keystream(keys.next, number)
 
     def of_sum(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Ring elements: F(own) - F(next)."""
+        """Masks that sum to zero: ring elements F(own) - F(next)."""
         mask = self.own.words(shape, dtype)
         mask -= self.next.words(shape, dtype)
         return mask
 
     def of_xor(self, shape: int | tuple[int, ...]) -> NDArray[np.uint64]:
-        """64-bit words: F(own) xor F(next)."""
+        """Masks that XOR to zero: 64-bit words F(own) xor F(next)."""
         mask = self.own.words(shape, np.uint64)
         mask ^= self.next.words(shape, np.uint64)
         return mask

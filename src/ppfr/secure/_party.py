@@ -1,4 +1,4 @@
-"""One of three servers: holds one share of a gallery, and answers queries together with the other two.
+"""One of three servers: holds one share of a gallery and answers queries together with the other two.
 
 Suffixes: B probes, N pairs, M references, W words.
 """
@@ -26,20 +26,20 @@ _LANE_0 = np.uint64(1)
 
 @final
 class Party:
-    """A server of the three-party protocol; sees shares, and learns neither embeddings, scores nor decisions.
+    """A server of the three-party protocol; it sees shares and learns neither embeddings, scores nor decisions.
 
-    It answers one query at a time. Memory for a query, beside the gallery: some 50 bytes for each probe and reference
-    ("int8"; twice that for "int16").
+    It answers one query at a time. Memory for a query, besides the gallery: about 50 bytes per pair of probe and
+    reference for "int8", twice that for "int16".
 
     Args:
-        gallery: its shares.
-        keys: of this session with the other two.
-        channel: to them.
-        products: the gallery's rows where inner products are computed; None for compiled loops on one core.
+        gallery: the party's shares.
+        keys: shared with the other two parties in this session.
+        channel: to the other two parties.
+        products: computes inner products with the gallery's rows; None for compiled loops on one core.
 
     Privacy:
-        Against one party that follows the protocol but looks at all it receives (semi-honest, honest majority), nothing
-        but sizes leaks. Two parties together can read everything. A party that deviates can make answers wrong.
+        Semi-honest security with an honest majority: one party that follows the protocol learns only sizes from all
+        that it receives. Two colluding parties can read everything. A party that deviates can make answers wrong.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class Party:
         self.traffic = Traffic()
 
     def answer(self, query: Query) -> Answer:
-        """Compute this party's part of an answer; the other two must be at the same query.
+        """Compute this party's share of an answer; the other two parties must process the same query.
 
         Raises:
-            InvalidInputError: shares that are not this party's or not of these parameters, an empty gallery, or a query
-                number that was used.
-            RangeError: a reference that is not in the gallery.
-            PartyError: another party is gone, late, or on another query; names it.
+            InvalidInputError: shares of another party or of other parameters, an empty gallery, or a reused query
+                number.
+            RangeError: a reference index outside the gallery.
+            PartyError: another party disconnected, timed out, or processes another query; the error names it.
         """
         self._check(query)
         self._last_number = query.number
         rounds = Rounds(self._gallery.party, self._channel, ZeroShares(self._keys, query.number))
         statement = self._statement(query)
-        rounds.tell(statement)
+        rounds.send_statement(statement)
         additive_BN = self._products_of(query)
-        rounds.hear(statement)
-        above_2BN = self._less_threshold(rounds, rounds.reshare(additive_BN), query)
+        rounds.check_statement(statement)
+        above_2BN = self._minus_threshold(rounds, rounds.reshare(additive_BN), query)
         words = _decided(rounds, above_2BN, query)
         self.traffic = rounds.traffic
         return Answer(
@@ -83,35 +83,35 @@ class Party:
     def _check(self, query: Query) -> None:
         mine = self._gallery.party
         if query.party != mine or query.probes.party != mine:
-            raise InvalidInputError(f"the query holds shares of party {query.probes.party}; give party {mine} its own")
+            raise InvalidInputError(f"The query has shares of party {query.probes.party}; pass party {mine} its own.")
         if query.probes.fixed_point != self._gallery.fixed_point:
             raise InvalidInputError(
-                f"probes are shared under {query.probes.fixed_point}; the gallery is under {self._gallery.fixed_point}"
+                f"The probes use {query.probes.fixed_point}, but the gallery uses {self._gallery.fixed_point}."
             )
         if isinstance(query.threshold, SharedThreshold) and query.threshold.fixed_point != self._gallery.fixed_point:
-            raise InvalidInputError("the threshold is shared under other fixed-point parameters than the gallery")
+            raise InvalidInputError("The threshold uses other fixed-point parameters than the gallery.")
         if len(self._gallery) == 0:
-            raise InvalidInputError("the gallery is empty; enrol references before searching in it")
+            raise InvalidInputError("The gallery is empty. Enrol references before searching.")
         if len(query.probes) == 0:
-            raise InvalidInputError("the query holds no probe; give at least one")
+            raise InvalidInputError("The query contains no probes. Pass at least one.")
         if query.number <= self._last_number:
             raise InvalidInputError(
-                f"query number {query.number} was used, or comes late; numbers of a session only ever grow"
+                f"Query number {query.number} must be larger than {self._last_number}; a number is used only once."
             )
         if (
             query.references_N is not None
             and not ((query.references_N >= 0) & (query.references_N < len(self._gallery))).all()
         ):
-            raise RangeError(f"references are outside 0..{len(self._gallery) - 1}; give indices of this gallery")
+            raise RangeError(f"Reference indices must be in 0..{len(self._gallery) - 1}.")
 
     def _statement(self, query: Query) -> bytes:
-        """32 bytes that all three parties must agree on; of public things alone."""
+        """32 bytes that must be equal at all three parties; a hash of public values only."""
         threshold = query.threshold.sharing if isinstance(query.threshold, SharedThreshold) else query.threshold
-        said = hashlib.sha256(_PROTOCOL + self._gallery_digest + query.probes.digest())
-        said.update(repr((query.kind, query.number, threshold)).encode())
+        statement = hashlib.sha256(_PROTOCOL + self._gallery_digest + query.probes.digest())
+        statement.update(repr((query.kind, query.number, threshold)).encode())
         if query.references_N is not None:
-            said.update(query.references_N.astype("<i8").tobytes())
-        return said.digest()
+            statement.update(query.references_N.astype("<i8").tobytes())
+        return statement.digest()
 
     def _products_of(self, query: Query) -> NDArray[Any]:
         """(B, M) additive shares of scores, or (1, N) for pairs."""
@@ -120,17 +120,17 @@ class Party:
             return self._products.of_all(words_BW)
         return self._products.of_pairs(words_BW, query.references_N)[None]
 
-    def _less_threshold(self, rounds: Rounds, scores_2BN: Words, query: Query) -> Words:
+    def _minus_threshold(self, rounds: Rounds, scores_2BN: Words, query: Query) -> Words:
         if isinstance(query.threshold, SharedThreshold):
             return np.asarray(scores_2BN - query.threshold.words_2[:, None, None])
-        return rounds.less_integer(scores_2BN, query.threshold)
+        return rounds.minus_integer(scores_2BN, query.threshold)
 
     def __repr__(self) -> str:
         return f"Party({self._gallery!r})"
 
 
 def _decided(rounds: Rounds, above_2BN: Words, query: Query) -> NDArray[np.uint64]:
-    """The own component of the answer's bits; lanes that the asker has no use for are zero."""
+    """This party's component of the answer's bits; lanes that the client does not need are zero."""
     x, y = rounds.to_summands(above_2BN)
     filled_W = filled_lanes(above_2BN.shape[2])
     if query.kind == "best":

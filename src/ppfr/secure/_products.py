@@ -1,6 +1,6 @@
-"""Inner products in the ring, behind one interface: compiled on the processor, or through PyTorch on any device.
+"""Inner products in the ring behind one interface: compiled for the CPU, or by PyTorch on any device.
 
-A party's additive share of <x, y> is x_0 y_0 + x_0 y_1 + x_1 y_0 over its two components, summed over coordinates. That
+A party's additive share of <x, y> is x_0 y_0 + x_0 y_1 + x_1 y_0 over its two components, summed over coordinates. This
 is one inner product of the stored row (x_0, x_1) with the probe's words (y_0 + y_1, y_0): a plain matrix product over
 the ring. Suffixes: B probes, M rows, N pairs, W words.
 """
@@ -17,7 +17,7 @@ _LOW = 0xFFFF
 
 
 class RingProducts(Protocol):
-    """A gallery's rows, where the products are computed."""
+    """Computes inner products of probes with a gallery's rows."""
 
     def of_all(self, probes_BW: NDArray[Any]) -> NDArray[Any]:
         """(B, W) -> (B, M): every probe with every row."""
@@ -29,7 +29,7 @@ class RingProducts(Protocol):
 
 
 def probe_words(words_BW: NDArray[Any]) -> NDArray[Any]:
-    """A shared probe's words as they are multiplied with a row's: (y_0 + y_1, y_0)."""
+    """A shared probe's words in the form that rows are multiplied with: (y_0 + y_1, y_0)."""
     dim = words_BW.shape[1] // 2
     return np.concatenate([words_BW[:, :dim] + words_BW[:, dim:], words_BW[:, :dim]], axis=1)
 
@@ -39,14 +39,14 @@ class NumbaProducts:
     """Compiled loops on one core.
 
     Args:
-        rows_MW: ring elements, uint16 or uint32; kept, not copied.
+        rows_MW: ring elements, uint16 or uint32; referenced, not copied.
     """
 
     def __init__(self, rows_MW: NDArray[Any]) -> None:
         self._rows_MW = rows_MW
 
     def of_all(self, probes_BW: NDArray[Any]) -> NDArray[Any]:
-        """Every probe with every row."""
+        """See `RingProducts.of_all`."""
         from ppfr.secure._kernels import multiply_rows
 
         out_BM = np.empty((len(probes_BW), len(self._rows_MW)), dtype=self._rows_MW.dtype)
@@ -54,7 +54,7 @@ class NumbaProducts:
         return out_BM
 
     def of_pairs(self, probes_NW: NDArray[Any], reference_N: NDArray[np.int64]) -> NDArray[Any]:
-        """Pair by pair."""
+        """See `RingProducts.of_pairs`."""
         from ppfr.secure._kernels import multiply_pairs
 
         out_N = np.empty(len(reference_N), dtype=self._rows_MW.dtype)
@@ -64,10 +64,10 @@ class NumbaProducts:
 
 @final
 class TorchProducts:
-    """Matrix products in float64, exact: every partial sum is an integer below 2^53.
+    """Exact matrix products in float64: every partial sum is an integer below 2^53.
 
-    Words of 16 bits are multiplied as they are: products are below 2^32, and W <= 8192 of them are summed. Words of 32
-    bits go in halves of 16, of which the product of the two upper ones vanishes in the ring.
+    Words of 16 bits are multiplied directly: products are below 2^32, and W <= 8192 of them are summed. Words of 32
+    bits are split into halves of 16 bits; the product of the two upper halves vanishes in the ring.
 
     Args:
         rows_MW: ring elements, uint16 or uint32; copied to the device, as integers of the same width.
@@ -83,7 +83,7 @@ class TorchProducts:
         self._rows_MW = self._placed(rows_MW)
 
     def of_all(self, probes_BW: NDArray[Any]) -> NDArray[Any]:
-        """Every probe with every row."""
+        """See `RingProducts.of_all`."""
         parts = [
             self._matrix_product(self._rows_MW[start : start + _ROWS_AT_ONCE], self._placed(probes_BW))
             for start in range(0, len(self._rows_MW), _ROWS_AT_ONCE)
@@ -91,7 +91,7 @@ class TorchProducts:
         return np.concatenate(parts, axis=1)
 
     def of_pairs(self, probes_NW: NDArray[Any], reference_N: NDArray[np.int64]) -> NDArray[Any]:
-        """Pair by pair."""
+        """See `RingProducts.of_pairs`."""
         import torch
 
         rows_NW = self._rows_MW[torch.from_numpy(reference_N).to(self._device)].long()

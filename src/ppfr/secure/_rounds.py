@@ -1,7 +1,8 @@
-"""The steps of a query in which a party talks: each is one message to the previous party and one from the next.
+"""The communication rounds of a query: each sends one message to the previous party and receives one from the next.
 
-Shared values have an axis of 2 in front: the own component, the next party's. Suffixes: B probes, N values, K planes
-(bits, the lowest first), W words of 64 lanes, G gates.
+Shared values have a leading axis of size 2: the party's own component, then that of the next party.
+
+Suffixes: B probes, N values, K planes (bits, lowest first), W words of 64 lanes, G gates.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Words = NDArray[Any]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What one party sent and received for one query; follows from the query's sizes alone.
+    """Bytes that one party sent and received for one query; they follow from the query's sizes alone.
 
     Attributes:
         bytes_sent: to the previous party.
         bytes_received: from the next party.
-        num_rounds: steps that wait for the step before, each half a round trip.
+        num_rounds: sequential steps; each takes half a round trip.
     """
 
     bytes_sent: int = 0
@@ -36,12 +37,12 @@ class Traffic:
 
 
 class Rounds:
-    """One query at one party.
+    """The communication of one query at one party.
 
     Args:
         party: 0..2.
-        channel: to the other two.
-        masks: of this query alone.
+        channel: to the other two parties.
+        masks: of this query.
     """
 
     def __init__(self, party: int, channel: Channel, masks: ZeroShares) -> None:
@@ -50,26 +51,26 @@ class Rounds:
         self._masks = masks
         self.traffic = Traffic()
 
-    def tell(self, statement: bytes) -> None:
-        """Send the previous party what this party is about to compute; `hear` compares."""
+    def send_statement(self, statement: bytes) -> None:
+        """Send the previous party a hash of the query; the receiver compares it in `check_statement`."""
         self._send(statement)
 
-    def hear(self, statement: bytes) -> None:
-        """Receive the next party's statement.
+    def check_statement(self, statement: bytes) -> None:
+        """Receive the next party's statement and compare it with this party's own.
 
         Raises:
-            PartyError: it is another one; names the party.
+            PartyError: they differ; the error names the party.
         """
         if self._receive(len(statement)) != statement:
             other = (self._party + 1) % NUM_PARTIES
             raise PartyError(
-                f"party {other} is on another query, gallery, threshold or version than party {self._party}; "
-                "nothing was decided",
+                f"Party {other} has another query, gallery, threshold or version than party {self._party}. "
+                "Nothing was computed.",
                 party=other,
             )
 
     def reshare(self, additive_BN: Words) -> Words:
-        """A party's additive shares of N sums -> (2, B, N) replicated ones: one masked ring element a sum is sent."""
+        """A party's additive shares of N sums -> (2, B, N) replicated shares; sends one masked ring element per sum."""
         own_BN = self._masks.of_sum(additive_BN.shape, additive_BN.dtype)
         own_BN += additive_BN
         return self._replicated(own_BN)
@@ -77,8 +78,8 @@ class Rounds:
     def to_summands(self, shared_2BN: Words) -> tuple[Words, Words]:
         """(2, B, N) ring elements -> the bits of two numbers, (2, K, B, W) each, that add up to them.
 
-        x_0 + x_1 is known to party 0, which shares its bits: under the keystream of key 1 that party 1 has too, the
-        rest goes to party 2. x_2 is known to parties 1 and 2, and is a sharing of itself.
+        Party 0 knows x_0 + x_1 and shares its bits: one component is the keystream of key 1, which party 1 holds too;
+        the other component is sent to party 2. Parties 1 and 2 know x_2, which needs no sharing.
         """
         own_BN, next_BN = shared_2BN
         zero = np.zeros(_planes_shape(own_BN), dtype=np.uint64)
@@ -96,7 +97,7 @@ class Rounds:
         return np.stack(first), np.stack(second)
 
     def and_gates(self, left: Words, left_G: Words, right: Words, right_G: Words) -> Words:
-        """Planes left[:, left_G] and right[:, right_G] -> (2, G, ...) of their conjunctions: one bit a gate is sent."""
+        """Planes left[:, left_G] AND right[:, right_G] -> (2, G, ...); sends one bit per gate."""
         from ppfr.secure._kernels import and_gates
 
         own = self._masks.of_xor((len(left_G), *left.shape[2:]))
@@ -104,12 +105,12 @@ class Rounds:
         return self._replicated(own)
 
     def conjunction(self, left: Words, right: Words) -> Words:
-        """(2, K, ...), (2, K, ...) -> (2, K, ...)."""
+        """Bitwise AND: (2, K, ...), (2, K, ...) -> (2, K, ...)."""
         planes = np.arange(left.shape[1])
         return self.and_gates(left, planes, right, planes)
 
     def inverted(self, bits: Words) -> Words:
-        """Every bit's complement; nothing is sent."""
+        """Complement of all bits; sends nothing."""
         flipped = bits.copy()
         if self._party == 0:
             flipped[0] ^= _ONES
@@ -117,15 +118,15 @@ class Rounds:
             flipped[1] ^= _ONES
         return flipped
 
-    def less_integer(self, shared_2BN: Words, integer: int) -> Words:
-        """Subtract a public integer; nothing is sent."""
-        lessened = shared_2BN.copy()
-        ring = np.array([integer], dtype=np.int64).astype(lessened.dtype)
+    def minus_integer(self, shared_2BN: Words, integer: int) -> Words:
+        """Subtract a public integer; sends nothing."""
+        difference = shared_2BN.copy()
+        ring = np.array([integer], dtype=np.int64).astype(difference.dtype)
         if self._party == 0:
-            lessened[0] -= ring
+            difference[0] -= ring
         if self._party == NUM_PARTIES - 1:
-            lessened[1] -= ring
-        return lessened
+            difference[1] -= ring
+        return difference
 
     def _replicated(self, own: Words) -> Words:
         self._send(_bytes_of(own))
@@ -155,12 +156,12 @@ _ONES = np.uint64(2**64 - 1)
 
 
 def _bytes_of(words: Words) -> memoryview:
-    """An array as a message, not copied; whoever sends it leaves it as it is."""
+    """An array as a message, without a copy; the sender must not change it afterwards."""
     return np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
 
 
 def num_words(num_values: int) -> int:
-    """W: words that N lanes take."""
+    """W: number of words that hold N lanes."""
     return -(-num_values // LANES)
 
 
@@ -174,14 +175,14 @@ def sliced(values_BN: Words) -> NDArray[np.uint64]:
 
 
 def unsliced(bits_BW: NDArray[np.uint64], num_values: int) -> NDArray[np.bool_]:
-    """(B, W) words of one plane -> (B, N): the inverse of `sliced`."""
+    """(B, W) words of one plane -> (B, N) bits: the inverse of `sliced`."""
     lanes = np.arange(LANES, dtype=np.uint64)[None, :, None]
     bits = (bits_BW[:, None, :] >> lanes) & np.uint64(1)
     return np.asarray(bits.reshape(len(bits_BW), -1)[:, :num_values].astype(bool))
 
 
 def filled_lanes(num_values: int) -> NDArray[np.uint64]:
-    """(W,): ones where a lane holds a value."""
+    """(W,): mask of the lanes that hold a value."""
     return np.asarray(sliced(np.ones((1, num_values), dtype=np.uint16))[0, 0])
 
 

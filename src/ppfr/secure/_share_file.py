@@ -1,12 +1,12 @@
-"""The SQLite file of a share store: made whole, opened by one process, recognised, its errors as ours.
+"""The SQLite file of a share store: atomic creation, exclusive access, format checks and error translation.
 
-A row lies in a slot: its words, its subject, a checksum. `listed` says which reference lies where. `pending` names the
-slots on which a prepared change waits: those that an enrolment filled (`early`, until it is committed), or that a
-removal is to empty. `changes` keeps ids for ever.
+A row occupies a slot: its words, its subject, a checksum. `listed` maps references to slots. `pending` lists the slots
+of prepared changes: those that an enrolment filled (`early`, until it is committed) or that a removal will empty.
+`changes` keeps all change ids for ever.
 
-When cells are deleted SQLite moves others between pages, and with `secure_delete` too it sometimes leaves copies where
-they were. Slots are therefore all of one size and never deleted: SQLite writes over a cell in its place when its size
-stays the same. An empty slot is zeros and waits in `free` for the next row.
+When SQLite deletes cells, it moves other cells between pages and, even with `secure_delete`, sometimes leaves copies in
+the old place. Slots therefore all have one size and are never deleted: SQLite overwrites a cell in place if its size
+does not change. An empty slot contains zeros and is listed in `free` for the next row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ppfr.secure._fixed_point import FixedPoint
 APPLICATION_ID = int.from_bytes(b"PFSH", "big")
 FORMAT_VERSION = 1
 GALLERY_ID_BYTES = 16
-_PAGE_BYTES = 1 << 15  # seven rows of 4 KB, none split
+_PAGE_BYTES = 1 << 15  # holds seven rows of 4 KB without splitting one
 _SCHEMA = """
 CREATE TABLE store (party INTEGER NOT NULL, dim INTEGER NOT NULL, value_kind TEXT NOT NULL, gallery_id BLOB NOT NULL);
 CREATE TABLE changes (number INTEGER PRIMARY KEY, change_id BLOB NOT NULL UNIQUE, kind TEXT NOT NULL,
@@ -39,41 +39,41 @@ CREATE VIEW early AS SELECT place FROM pending NATURAL JOIN changes WHERE kind =
 
 
 def create_file(path: Path, header: tuple[int, int, str, bytes]) -> None:
-    """A file without references that is there whole or not at all, and that only its owner may read.
+    """Create a file without references, atomically, readable by its owner only.
 
     Args:
-        path: must not be there; its directory is made.
+        path: must not exist; its directory is created.
         header: party, dim, values, gallery id.
 
     Raises:
         InvalidInputError: the file exists.
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
     try:
         with translated(path):
             _write_empty(made, header)
-        path.hardlink_to(made)  # unlike a rename, never takes another file's place
+        path.hardlink_to(made)  # unlike a rename, never replaces another file
         _sync_directory(path.parent)
     except FileExistsError as error:
-        raise InvalidInputError(f"{path} exists; open it, or choose another name") from error
+        raise InvalidInputError(f"{path} already exists. Open it, or choose another name.") from error
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
         made.unlink(missing_ok=True)
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """The file, opened; whoever reads it first holds it until it is closed or its process dies."""
+    """Open the file; the first reader locks it until it is closed or its process ends."""
     uri = f"{path.resolve().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        # Locking first: SQLite decides on it when the file is touched.
+        # Locking mode first: SQLite applies it on the first access to the file.
         for setting in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "temp_store = MEMORY", "secure_delete = ON"):
             connection.execute(f"PRAGMA {setting}").fetchall()
     except BaseException:
@@ -83,16 +83,17 @@ def connected(path: Path) -> sqlite3.Connection:
 
 
 def read_header(path: Path, connection: sqlite3.Connection) -> tuple[int, FixedPoint, bytes]:
-    """Party, parameters and gallery id; errors as for `ShareStore.open`."""
+    """Read party, parameters and gallery id. Raises as `ShareStore.open`."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
-        raise CorruptTemplateError(f"{path} is no share store, or was cut short; give another path, or restore it")
+        raise CorruptTemplateError(f"{path} is not a share store or is truncated. Check the path, or restore the file.")
     if version != FORMAT_VERSION:
         raise OutdatedTemplateError(
-            f"{path} has format version {version}, this release reads {FORMAT_VERSION}; use the release that wrote it"
+            f"{path} has format version {version}, but this release reads version {FORMAT_VERSION}. "
+            "Use the release that wrote it."
         )
-    damaged = CorruptTemplateError(f"{path} has a damaged header; restore it, or enrol again")
+    damaged = CorruptTemplateError(f"{path} has a damaged header. Restore the file, or enrol again.")
     try:
         ((party, dim, values, gallery_id),) = connection.execute("SELECT * FROM store").fetchall()
         point = FixedPoint(dim=dim, values=values)
@@ -105,26 +106,26 @@ def read_header(path: Path, connection: sqlite3.Connection) -> tuple[int, FixedP
 
 @contextlib.contextmanager
 def translated(path: Path, *, done: str = "nothing was changed") -> Iterator[None]:
-    """SQLite's errors as ours; its own texts name no value.
+    """Translate SQLite's errors; its messages contain no values.
 
     Raises:
-        CorruptTemplateError: the file is none of SQLite's, cut short or damaged.
-        StorageError: it is in use, the disk is full, the process may not.
+        CorruptTemplateError: the file is not an SQLite file, is truncated or damaged.
+        StorageError: the file is in use, the disk is full, or permissions are missing.
     """
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what it was doing
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the operation
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise CorruptTemplateError(
-                f"{path} is no share store, was cut short or is damaged ({error}); restore it, or enrol again"
+                f"{path} is not a share store, is truncated or is damaged ({error}). Restore the file, or enrol again."
             ) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageError(
-                f"{path} is open already, here or in another process; one at a time may use it"
+                f"{path} is already open in this or another process. Only one process at a time may use it."
             ) from error
         raise StorageError(
-            f"{path} cannot be used: {error}; {done}; see to the disk (space, permissions), then try again"
+            f"Cannot use {path}: {error}; {done}. Check free space and permissions of the disk, then try again."
         ) from error
 
 

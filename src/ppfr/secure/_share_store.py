@@ -1,4 +1,4 @@
-"""What one party keeps on disk: its shares, and which changes to them were prepared, committed or aborted.
+"""One party's persistent state: its shares, and which changes to them were prepared, committed or aborted.
 
 Suffixes: N rows of a change, M references, W ring elements of a row.
 """
@@ -29,10 +29,11 @@ _SLOT = struct.Struct("<IB100s")  # CRC-32 of id, subject and words; length of t
 
 @final
 class ShareStore:
-    """The shares of one party, in one file; make it with `create`, then `open`.
+    """The shares of one party in one file; create it with `create`, then use `open`.
 
-    A change is prepared, then committed or aborted (`settle`), each whole or not at all and on disk when the call
-    returns, whatever happens to process or power. One process at a time; its threads may share the object.
+    A change is prepared, then committed or aborted (`settle`). Each step is atomic and durable: it is on disk when the
+    call returns, and survives the end of the process or a power failure. Only one process at a time may open the file;
+    its threads may share the object.
 
     Example:
         >>> import tempfile
@@ -54,8 +55,8 @@ class ShareStore:
         >>> folder.cleanup()
 
     Privacy:
-        It holds uniform words, and beside them subjects (pseudonyms), ids, how many and in which order they came. Two
-        parties' files together are the embeddings: keep them on hosts of different operators, backups too.
+        The file contains uniform words, subjects (pseudonyms), ids, their number and their order. The files of two
+        parties together reveal the embeddings: keep them, and their backups, with different operators.
     """
 
     def __init__(
@@ -67,76 +68,81 @@ class ShareStore:
 
     @classmethod
     def create(cls, path: Path, *, party: int, fixed_point: FixedPoint, gallery_id: bytes) -> ShareStore:
-        """A new store without references, in a file that only its owner may read.
+        """Create a store without references, in a file that only its owner may read.
 
         Args:
-            path: of the file; its directory is made if it is not there.
+            path: of the file; its directory is created if missing.
             party: 0..2.
-            fixed_point: of all rows to come.
-            gallery_id: 16 random bytes, common to the three stores of a gallery.
+            fixed_point: parameters of all rows.
+            gallery_id: 16 random bytes, equal at the three stores of a gallery.
 
         Raises:
-            InvalidInputError: the file exists; no such party; an id of another length.
-            StorageError: it cannot be written.
+            InvalidInputError: the file exists, the party does not, or the id has another length.
+            StorageError: the file cannot be written.
         """
         path = Path(path)
         if party not in range(NUM_PARTIES):
-            raise InvalidInputError(f"party {party} does not exist; parties are 0, 1 and 2")
+            raise InvalidInputError(f"party must be 0, 1 or 2, got {party}.")
         if not isinstance(gallery_id, bytes) or len(gallery_id) != GALLERY_ID_BYTES:
-            raise InvalidInputError(f"a gallery id is not {GALLERY_ID_BYTES} bytes; draw one with secrets.token_bytes")
+            raise InvalidInputError(
+                f"A gallery id must be {GALLERY_ID_BYTES} bytes. Draw one with secrets.token_bytes."
+            )
         create_file(path, (party, fixed_point.dim, fixed_point.values, gallery_id))
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> ShareStore:
-        """A store from its file; what an interrupted process left behind is settled here.
+        """Open a store from its file and complete the erasure that an interrupted process left behind.
 
         Raises:
-            CorruptTemplateError: no share store, or a damaged one; the file is left as it is.
+            CorruptTemplateError: not a share store, or a damaged one; the file is not changed.
             OutdatedTemplateError: a version that this release does not read.
-            StorageError: absent, not readable and writable, or open already.
+            StorageError: missing, not readable and writable, or already open.
         """
         path = Path(path)
         if not path.is_file():
-            raise StorageError(f"{path}, a share store, is not there; create it, or give another path")
+            raise StorageError(f"The share store {path} does not exist. Create it, or check the path.")
         with translated(path), contextlib.ExitStack() as undo:
             connection = connected(path)
             undo.callback(connection.close)
             party, point, gallery_id = read_header(path, connection)
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy made by SQLite's tools is not in it
+            connection.execute(
+                "PRAGMA journal_mode = WAL"
+            ).fetchall()  # copies made by SQLite's tools are in another mode
             store = cls(path, connection, party, point, gallery_id)
-            store._erase()  # a removal was committed, but its process ended before this
+            store._erase()  # for a removal that was committed before its process ended
             undo.pop_all()
         return store
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self._path
 
     @property
     def party(self) -> int:
-        """0..2."""
+        """Index of the party, 0..2."""
         return self._party
 
     @property
     def fixed_point(self) -> FixedPoint:
-        """Of all rows."""
+        """Parameters of all rows."""
         return self._fixed_point
 
     @property
     def gallery_id(self) -> bytes:
-        """16 bytes, common to the three stores of a gallery."""
+        """16 bytes, equal at the three stores of a gallery."""
         return self._gallery_id
 
     def prepare(self, change: Change) -> None:
-        """Store a change so that it can be committed or aborted; the same change again is no error.
+        """Store a change so that it can be committed or aborted; preparing the same change again has no effect.
 
         Raises:
             InvalidInputError: shares of another party or of other parameters; an id that was used for another change,
-                or is committed or aborted already.
-            ProblemsError: every row whose id is there already, or every reference that cannot be removed, by its place.
-            StorageError: it cannot be written; nothing of it was.
+                or whose change is already committed or aborted.
+            ProblemsError: lists every row whose id exists already, or every reference that cannot be removed, by its
+                position.
+            StorageError: the change cannot be written; nothing was written.
         """
         if isinstance(change, Enrolment):
             self._check_rows(change.rows)
@@ -145,7 +151,7 @@ class ShareStore:
             known = connection.execute("SELECT state, digest FROM changes WHERE change_id = ?", [change.change_id])
             if (found := known.fetchone()) is not None:
                 if found != ("prepared", digest):
-                    raise InvalidInputError(f"the change id was used and is {found[0]}; draw a new one")
+                    raise InvalidInputError(f"The change id was used and is {found[0]}. Draw a new id.")
                 return
             number = connection.execute(
                 "INSERT INTO changes (change_id, kind, state, digest) VALUES (?, ?, 'prepared', ?)",
@@ -156,17 +162,17 @@ class ShareStore:
             connection.executemany("INSERT INTO pending VALUES (?, ?, ?)", waiting)
 
     def commit(self, change_id: bytes) -> None:
-        """Make a prepared change count, and erase what it removes; a committed one is left as it is.
+        """Commit a prepared change and erase the rows that it removes; committing again has no effect.
 
         Raises:
             InvalidInputError: the change is unknown here, or was aborted.
-            StorageError: it cannot be written; where it says so the change counts and only the erasing is to be
-                repeated, by `commit` again or by `open`.
+            StorageError: the change cannot be written. If the message says so, the change is committed and only the
+                erasure must be repeated, by `commit` or `open`.
         """
         self._end(change_id, "committed")
 
     def abort(self, change_id: bytes) -> None:
-        """Undo a prepared change, and refuse its id from now on, even where it is unknown; an aborted one stays so.
+        """Undo a prepared change and reject its id from now on, even if it is unknown; aborting again has no effect.
 
         Raises:
             InvalidInputError: the change was committed.
@@ -175,35 +181,36 @@ class ShareStore:
         self._end(change_id, "aborted")
 
     def state(self, change_id: bytes) -> State:
-        """Where a change stands here.
+        """State of a change in this store.
 
         Raises:
-            InvalidInputError: not 16 bytes.
+            InvalidInputError: the id is not 16 bytes.
+            CorruptTemplateError: the recorded state is damaged.
         """
         check_change_id(change_id)
         with self._lock, translated(self._path):
             found = self._connection.execute("SELECT state FROM changes WHERE change_id = ?", [change_id]).fetchone()
         if found is not None and found[0] not in get_args(State):
-            raise CorruptTemplateError(f"{self._path} holds a damaged change; restore it, or enrol again")
+            raise CorruptTemplateError(f"{self._path} contains a damaged change. Restore the file, or enrol again.")
         state: State = "unknown" if found is None else found[0]
         return state
 
     def pending(self) -> tuple[bytes, ...]:
-        """Ids of changes that are prepared, and neither committed nor aborted, the oldest first."""
+        """Ids of changes that are prepared but neither committed nor aborted, oldest first."""
         with self._lock, translated(self._path):
             found = self._connection.execute("SELECT change_id FROM changes WHERE state = 'prepared' ORDER BY number")
             return tuple(change_id for (change_id,) in found)
 
     def __len__(self) -> int:
-        """M, the references that count."""
+        """M, the number of committed references."""
         with self._lock, translated(self._path):
             return int(self._connection.execute("SELECT count(*) FROM listed WHERE place NOT IN early").fetchone()[0])
 
     def load(self) -> tuple[SharedRows, tuple[str, ...]]:
-        """All references that count and their subjects, in order of reference ids: equal at all three parties.
+        """Load all committed references and their subjects in order of reference ids, which is equal at all parties.
 
         Raises:
-            CorruptTemplateError: a row is not what was written.
+            CorruptTemplateError: a row is damaged.
         """
         with self._lock, translated(self._path):
             query = "SELECT place, reference_id FROM listed WHERE place NOT IN early ORDER BY reference_id"
@@ -215,7 +222,7 @@ class ShareStore:
         return rows, tuple(subjects)
 
     def close(self) -> None:
-        """Give the file back; the object is of no use after it."""
+        """Close the file; the object cannot be used afterwards."""
         with self._lock, translated(self._path):
             self._connection.close()
 
@@ -227,16 +234,17 @@ class ShareStore:
 
     def _check_rows(self, rows: SharedRows) -> None:
         if rows.party != self._party:
-            raise InvalidInputError(f"these are party {rows.party}'s shares, this is the store of party {self._party}")
+            raise InvalidInputError(f"The shares belong to party {rows.party}, the store to party {self._party}.")
         if rows.fixed_point != self._fixed_point:
-            raise InvalidInputError(f"the shares are of {rows.fixed_point}; this store holds {self._fixed_point}")
+            raise InvalidInputError(f"The shares use {rows.fixed_point}, but this store uses {self._fixed_point}.")
 
     def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
-        """Fill slots, empty ones first; their places and ids."""
+        """Fill slots, empty ones first; return their places and ids."""
         rows, num = change.rows, len(change.rows)
         ids = [row.tobytes() for row in rows.ids_N16]
         known = "SELECT place FROM listed WHERE reference_id = ?"
-        self._refuse([self._connection.execute(known, [one]).fetchone() is not None for one in ids], "its id is there")
+        is_known_N = [self._connection.execute(known, [one]).fetchone() is not None for one in ids]
+        self._refuse(is_known_N, "its id exists already")
         found = self._connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
         (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
         places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
@@ -250,10 +258,10 @@ class ShareStore:
         return list(zip(places, ids, strict=True))
 
     def _removable(self, change: Removal) -> list[tuple[int, bytes]]:
-        """Places and ids of references that count and on which no other change waits."""
+        """Places and ids of committed references without another pending change."""
         free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
-        self._refuse([row is None for row in found], "it is not enrolled, or another change of it is prepared")
+        self._refuse([row is None for row in found], "it is not enrolled, or another change to it is prepared")
         return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
 
     def _refuse(self, is_bad_N: list[bool], why: str) -> None:
@@ -267,8 +275,8 @@ class ShareStore:
             query = "SELECT number, kind, state FROM changes WHERE change_id = ?"
             number, kind, state = connection.execute(query, [change_id]).fetchone() or (None, "none", "unknown")
             if state not in ("prepared", end) and (state, end) != ("unknown", "aborted"):
-                remedy = "prepare it first" if state == "unknown" else "settle it by its states at all three parties"
-                raise InvalidInputError(f"the change is {state} here and cannot become {end}; {remedy}")
+                remedy = "Prepare it first" if state == "unknown" else "Use settle() with its three states"
+                raise InvalidInputError(f"The change is {state} here and cannot become {end}. {remedy}.")
             erases = kind == ("removal" if end == "committed" else "enrolment")
             if state == "unknown":
                 refused = "INSERT INTO changes (change_id, kind, state) VALUES (?, ?, ?)"
@@ -279,11 +287,11 @@ class ShareStore:
                 connection.execute("DELETE FROM pending WHERE number = ?", [number])
                 connection.execute("UPDATE changes SET state = ?, digest = NULL WHERE number = ?", [end, number])
         if erases:
-            with self._lock, translated(self._path, done=f"the change is {end}, but not erased from the disk yet"):
+            with self._lock, translated(self._path, done=f"the change is {end}, but not yet erased from the disk"):
                 self._erase()
 
     def _empty(self, number: int | None) -> None:
-        """Zeros into the slots on which the change waits."""
+        """Overwrite the slots of a pending change with zeros."""
         for statement in (
             "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
             "(SELECT place FROM pending WHERE number = ?)",
@@ -293,11 +301,11 @@ class ShareStore:
             self._connection.execute(statement, [number])
 
     def _erase(self) -> None:
-        """Write what is in the log into the file, and cut the log, which has earlier bytes, to nothing."""
+        """Write the log into the file and truncate the log, which contains earlier bytes."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _read(self, place_M: NDArray[np.int64], ids: list[bytes]) -> tuple[NDArray[Any], list[str]]:
-        """Rows in the order of the places given, read in the order in which they lie in the file."""
+        """Rows in the order of the given places, read in the order of the file."""
         dtype = self._fixed_point.dtype.newbyteorder("<")
         num, row_bytes, num_read = len(ids), 2 * self._fixed_point.dim * dtype.itemsize, 0
         bytes_M, subjects = np.empty(num * row_bytes, dtype=np.uint8), [""] * num
@@ -308,12 +316,12 @@ class ShareStore:
             crc, length, subject = _SLOT.unpack_from(content)
             words = memoryview(content)[_SLOT.size :]
             if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject[:length], words) != crc:
-                raise CorruptTemplateError(f"{self._path} holds a damaged row; restore it, or enrol again")
+                raise CorruptTemplateError(f"{self._path} contains a damaged row. Restore the file, or enrol again.")
             target[to * row_bytes : (to + 1) * row_bytes] = words
             subjects[to] = subject[:length].decode()
             num_read += 1
         if num_read != num:
-            raise CorruptTemplateError(f"{self._path} does not hold the rows that it lists; restore it, or enrol again")
+            raise CorruptTemplateError(f"{self._path} lacks rows that it lists. Restore the file, or enrol again.")
         words_MW = (
             bytes_M.view(dtype).reshape(num, 2 * self._fixed_point.dim).astype(self._fixed_point.dtype, copy=False)
         )
@@ -330,14 +338,14 @@ class ShareStore:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 with contextlib.suppress(sqlite3.Error):
-                    self._erase()  # gives the room back that the attempt took
+                    self._erase()  # frees the space that the attempt used
                 raise
 
     def __repr__(self) -> str:
         return f"ShareStore({str(self._path)!r}, party={self._party}, {self._fixed_point}, contents=<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise UnsupportableError("a share store cannot be pickled; open its file where it is needed")
+        raise UnsupportableError("A share store cannot be pickled. Open its file in the other process.")
 
 
 def _content(reference_id: bytes, subject: str, words: bytes) -> bytes:

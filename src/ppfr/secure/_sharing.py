@@ -1,7 +1,7 @@
 """Replicated secret sharing, two out of three: x = x_0 + x_1 + x_2 in the ring; party i holds x_i and x_(i+1).
 
-Two components are drawn uniformly, so that what one party holds is uniform whatever x is; any two parties together hold
-x. Suffixes: D embedding, N rows, W = 2 D words of one shared row: the own component, then the next party's.
+Two components are drawn uniformly, so the components of one party are uniform for every x; any two parties together can
+reconstruct x. Suffixes: D embedding, N rows, W = 2 D words of one shared row: the own component, then the next party's.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _NUM_SEEDED = NUM_PARTIES - 1
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedRows:
-    """What one party holds of N shared embeddings.
+    """One party's shares of N embeddings.
 
     Attributes:
-        party: 0..2, whom it is for.
-        fixed_point: how they were made integers; public.
-        ids_N16: (N, 16) uint8, one random number for each sharing; public and the same at all three parties, so that
-            components of different sharings, which would add up to noise, are told apart before anything is computed.
+        party: 0..2, the recipient.
+        fixed_point: conversion to integers; public.
+        ids_N16: (N, 16) uint8, a random id of each sharing; public and equal at all three parties. The parties compare
+            ids before they compute: components of different sharings would add up to noise.
         words_NW: (N, 2 D) ring elements: component `party`, then component `party` + 1.
 
     Raises:
-        ShapeError, InvalidInputError: arrays that do not fit together, or no such party.
+        ShapeError, InvalidInputError: inconsistent arrays, or a party outside 0..2.
 
     Privacy:
-        The words of one party are uniform and say nothing. Two parties' words together are the embeddings.
+        The words of one party are uniform and reveal nothing. The words of two parties reveal the embeddings.
     """
 
     party: int
@@ -52,12 +52,13 @@ class SharedRows:
         num, width = len(self.words_NW), 2 * self.fixed_point.dim
         if self.words_NW.shape != (num, width) or self.ids_N16.shape != (num, ID_BYTES):
             raise ShapeError(
-                f"words have shape {self.words_NW.shape} and ids {self.ids_N16.shape}; "
-                f"give (N, {width}) and (N, {ID_BYTES})"
+                f"Expected words of shape (N, {width}) and ids of shape (N, {ID_BYTES}), "
+                f"got {self.words_NW.shape} and {self.ids_N16.shape}."
             )
         if self.words_NW.dtype != self.fixed_point.dtype or self.ids_N16.dtype != np.uint8:
             raise InvalidInputError(
-                f"words are {self.words_NW.dtype} and ids {self.ids_N16.dtype}; give {self.fixed_point.dtype}, uint8"
+                f"Expected words of type {self.fixed_point.dtype} and ids of type uint8, "
+                f"got {self.words_NW.dtype} and {self.ids_N16.dtype}."
             )
 
     def __len__(self) -> int:
@@ -65,16 +66,16 @@ class SharedRows:
 
     @classmethod
     def concatenate(cls, parts: Sequence[SharedRows]) -> SharedRows:
-        """One gallery of several enrolments.
+        """Concatenate several enrolments into one gallery.
 
         Raises:
-            InvalidInputError: nothing, or parts of different parties or parameters.
+            InvalidInputError: no parts, or parts of different parties or parameters.
         """
         if not parts:
-            raise InvalidInputError("there is nothing to concatenate; give at least one part")
+            raise InvalidInputError("Expected at least one part to concatenate, got none.")
         first = parts[0]
         if any(part.party != first.party or part.fixed_point != first.fixed_point for part in parts):
-            raise InvalidInputError("parts are of different parties or of different fixed-point parameters")
+            raise InvalidInputError("The parts belong to different parties or use different fixed-point parameters.")
         return cls(
             party=first.party,
             fixed_point=first.fixed_point,
@@ -83,7 +84,7 @@ class SharedRows:
         )
 
     def digest(self) -> bytes:
-        """32 bytes over parameters and ids, in order: equal at all three parties, and public."""
+        """32-byte hash of parameters and ids in order; public and equal at all three parties."""
         return hashlib.sha256(repr(self.fixed_point).encode() + np.ascontiguousarray(self.ids_N16).tobytes()).digest()
 
     def __repr__(self) -> str:
@@ -92,20 +93,20 @@ class SharedRows:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SeededRows:
-    """One party's part of a sharing as it travels: components 0 and 1 as the seeds that they are drawn under.
+    """One party's shares in transport form: components 0 and 1 are replaced by the seeds that generate them.
 
     Attributes:
-        party: 0..2, whom it is for.
+        party: 0..2, the recipient.
         fixed_point: as in `SharedRows`.
         ids_N16: as in `SharedRows`.
-        seeds: 16 bytes for each seeded component that the party holds, in its order: two of party 0, one of the others.
-        rest_ND: (N, D) ring elements of component 2, what is left of the embeddings; None at party 0, which has none.
+        seeds: 16 bytes for each seeded component of the party, in its order: two for party 0, one for the others.
+        rest_ND: (N, D) ring elements of component 2, the embeddings minus components 0 and 1; None for party 0.
 
     Raises:
-        ShapeError, InvalidInputError: parts that do not fit together.
+        ShapeError, InvalidInputError: inconsistent parts.
 
     Privacy:
-        As for `SharedRows`: seeds are random, and component 2 is uniform to whoever lacks one of them.
+        As for `SharedRows`: seeds are random, and component 2 is uniform for a party that lacks one of them.
     """
 
     party: int
@@ -118,12 +119,13 @@ class SeededRows:
         _check_party(self.party)
         held = _HELD[self.party]
         if (self.rest_ND is not None) != (_NUM_SEEDED in held):
-            raise InvalidInputError(f"component {_NUM_SEEDED} is given to parties 1 and 2, and to no other")
-        if [len(seed) for seed in self.seeds] != [KEY_BYTES for k in held if k < _NUM_SEEDED]:
-            raise InvalidInputError(f"seeds are not those of party {self.party}; give {KEY_BYTES} bytes for each")
+            raise InvalidInputError(f"Component {_NUM_SEEDED} must be given for parties 1 and 2, and only for them.")
+        num_seeds = sum(k < _NUM_SEEDED for k in held)
+        if [len(seed) for seed in self.seeds] != [KEY_BYTES] * num_seeds:
+            raise InvalidInputError(f"Expected {num_seeds} seeds of {KEY_BYTES} bytes for party {self.party}.")
 
     def expanded(self) -> SharedRows:
-        """What the party holds.
+        """Generate the party's shares from the seeds.
 
         Raises:
             ShapeError, InvalidInputError: as for `SharedRows`.
@@ -131,7 +133,7 @@ class SeededRows:
         """
         point, num = self.fixed_point, len(self.ids_N16)
         if self.rest_ND is not None and self.rest_ND.shape != (num, point.dim):
-            raise ShapeError(f"component 2 has shape {self.rest_ND.shape}; give ({num}, {point.dim})")
+            raise ShapeError(f"Expected component 2 of shape ({num}, {point.dim}), got {self.rest_ND.shape}.")
         words_NW = np.empty((num, 2 * point.dim), dtype=point.dtype)
         seeds = iter(self.seeds)
         for place, component in enumerate(_HELD[self.party]):
@@ -148,12 +150,12 @@ class SeededRows:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedThreshold:
-    """What one party holds of a threshold that no party is to know.
+    """One party's share of a threshold that is hidden from all parties.
 
     Attributes:
         party: 0..2.
-        fixed_point: whose scores it is for.
-        sharing: 16 random bytes, the same at all three parties.
+        fixed_point: parameters of the scores.
+        sharing: 16 random bytes, equal at all three parties.
         words_2: component `party`, then component `party` + 1.
     """
 
@@ -165,18 +167,20 @@ class SharedThreshold:
     def __post_init__(self) -> None:
         _check_party(self.party)
         if self.words_2.shape != (2,) or self.words_2.dtype != self.fixed_point.dtype:
-            raise ShapeError(f"a shared threshold has shape {self.words_2.shape}; give two ring elements")
+            raise ShapeError(
+                f"Expected two {self.fixed_point.dtype} words, got {self.words_2.shape} of {self.words_2.dtype}."
+            )
 
     def __repr__(self) -> str:
         return f"SharedThreshold(party={self.party}, words=<redacted>)"
 
 
 def share_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[SharedRows, SharedRows, SharedRows]:
-    """Split embeddings among three parties; each part goes to its party alone.
+    """Split embeddings among three parties; send each part to its party only.
 
     Args:
         embeddings_ND: (N, D) of L2 norm 1.
-        fixed_point: of dim D.
+        fixed_point: parameters with `dim` D.
 
     Raises:
         ShapeError: not (N, D) with N >= 1.
@@ -188,7 +192,7 @@ def share_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Share
 
 
 def seeded_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[SeededRows, SeededRows, SeededRows]:
-    """Split embeddings among three parties, each part as it travels: a third of the bytes of `share_rows`.
+    """Split embeddings among three parties in transport form, a third of the bytes of `share_rows`.
 
     Raises:
         ShapeError, RangeError, MissingExtraError: as for `share_rows`.
@@ -234,15 +238,15 @@ def share_threshold(
 
 
 def reconstruct_rows(one: SharedRows, other: SharedRows) -> NDArray[np.int64]:
-    """(N, D) integers of two parties' shares: what an owner of both can read.
+    """Reconstruct (N, D) integers from the shares of two parties.
 
     Raises:
-        InvalidInputError: shares of one party, or of different sharings.
+        InvalidInputError: both shares belong to one party, or to different sharings.
     """
     if one.party == other.party:
-        raise InvalidInputError(f"both shares are party {one.party}'s; give those of two parties")
+        raise InvalidInputError(f"Both shares belong to party {one.party}. Pass the shares of two parties.")
     if one.digest() != other.digest():
-        raise InvalidInputError("the shares are of different embeddings; give those of one sharing")
+        raise InvalidInputError("The shares belong to different sharings. Pass the shares of one sharing.")
     if (one.party + 1) % NUM_PARTIES != other.party:
         one, other = other, one
     dim = one.fixed_point.dim
@@ -252,11 +256,11 @@ def reconstruct_rows(one: SharedRows, other: SharedRows) -> NDArray[np.int64]:
 
 def _check_party(party: int) -> None:
     if party not in range(NUM_PARTIES):
-        raise InvalidInputError(f"party {party} does not exist; parties are 0, 1 and 2")
+        raise InvalidInputError(f"party must be 0, 1 or 2, got {party}.")
 
 
 def _split(words: NDArray[Any]) -> list[NDArray[Any]]:
-    """Three components of the same shape, two of them drawn under a key of the operating system."""
+    """Three components of the same shape, two of them drawn with a key from the operating system."""
     stream = Keystream(os.urandom(KEY_BYTES), 0)
     drawn = [stream.words(words.shape, words.dtype) for _ in range(NUM_PARTIES - 1)]
     return [*drawn, words - drawn[0] - drawn[1]]

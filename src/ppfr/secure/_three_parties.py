@@ -1,6 +1,6 @@
-"""Three parties in one process behind one object: the engine with no network, for tests, measurements and trials.
+"""Three parties in one process behind one object: the engine without a network, for tests and measurements.
 
-Suffixes: B probes, N pairs, M references, D embedding.
+Suffixes: B probes, N claims, P pairs of a probe and a reference, M references, D embedding.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
 
 @final
 class ThreePartyMatcher:
-    """Decisions on shared embeddings by three parties, each a thread; no score is ever put together.
+    """Decisions on shared embeddings by three parties, each a thread; no score is ever reconstructed.
+
+    A `SecureMatcher`.
 
     Args:
         references_MD: (M, D) of L2 norm 1.
         subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
-        values: "int16" (32-bit ring; decisions of float scores but for near ties) or "int8" (16-bit ring; half the
-            memory, traffic and time, coarser scores).
-        products: where inner products are computed: makes a `RingProducts` of a party's rows; None for compiled loops.
-        timeout_s: how long a party waits for another.
+        values: "int16" (32-bit ring; decisions equal those of float scores except for near ties) or "int8" (16-bit
+            ring; half the memory, traffic and time, coarser scores).
+        products: factory that makes a `RingProducts` from a party's rows; None for compiled loops.
+        timeout_s: maximum time that a party waits for another.
 
     Raises:
-        ShapeError, RangeError, InvalidInputError: references that cannot be shared; none at all.
+        ShapeError, RangeError, InvalidInputError: invalid references or subjects, or an empty gallery.
         MissingExtraError: `cryptography` is not installed.
 
     Privacy:
-        All three parties are in this process here, so nothing is hidden from whoever runs it. It computes what parties
-        on three hosts compute, message by message.
+        All three parties run in this process, so nothing is hidden from its operator. Computation and messages are
+        those of parties on three hosts.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class ThreePartyMatcher:
     ) -> None:
         array_MD = np.asarray(references_MD)
         if array_MD.ndim != 2:
-            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+            raise ShapeError(f"Expected references of shape (M, D), got {array_MD.shape}.")
         if len(array_MD) == 0:
-            raise InvalidInputError("the gallery is empty; give at least one reference")
+            raise InvalidInputError("The gallery is empty. Pass at least one reference.")
         self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
         shares = share_rows(array_MD, self.fixed_point)
         self._subjects = SubjectIndex(subjects, len(array_MD))
@@ -85,13 +87,13 @@ class ThreePartyMatcher:
 
     @property
     def traffic(self) -> tuple[Traffic, ...]:
-        """What each party sent and received for the last query, answers to the asker not counted."""
+        """Bytes that each party sent and received for the last query, without answers to the client."""
         return tuple(party.traffic for party in self._parties)
 
     def verify(
         self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float | Sequence[SharedThreshold]
     ) -> NDArray[np.bool_]:
-        """See `SecureMatcher.verify`; the parties compute only the pairs that are asked for."""
+        """See `SecureMatcher.verify`; the parties compute only the claimed pairs."""
         claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
         accepted_P = self._run_query("verify", np.asarray(probes_ND)[claim_P], threshold, reference_P)
         return any_per_claim(accepted_P, claim_P, len(subjects))
@@ -111,7 +113,7 @@ class ThreePartyMatcher:
         return self._subjects.best_of(self._run_query("best", probes_BD, threshold))
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown()
 
     def __enter__(self) -> ThreePartyMatcher:
@@ -121,7 +123,7 @@ class ThreePartyMatcher:
         self.close()
 
     def _connect(self) -> None:
-        """A new session: new channels, new keys."""
+        """Start a new session with new channels and keys."""
         self._channels = InMemoryChannel.ring(timeout_s=self._timeout_s)
         keys = list(self._pool.map(PairwiseKeys.agree, self._channels))
         self._parties = [
@@ -151,7 +153,7 @@ class ThreePartyMatcher:
         answers = [job.result() for job in jobs]
         if failures:
             self._connect()
-            raise failures[0]  # the others' follow from it
+            raise failures[0]  # the others are consequences
         return open_answers([answer for answer in answers if answer is not None])
 
     def _run(self, index: int, query: Query, failures: list[BaseException]) -> Answer | None:

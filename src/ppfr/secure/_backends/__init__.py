@@ -1,4 +1,4 @@
-"""Other libraries as secure matchers, each in processes of its own."""
+"""Secure matchers by other libraries, each party in a process of its own."""
 
 from ppfr.secure._backends._libraries import Mpyc as Mpyc
 from ppfr.secure._backends._libraries import Spu as Spu

@@ -1,4 +1,4 @@
-"""Keys of one session's parties, for libraries that take them as files."""
+"""Keys of the parties of one session, for libraries that read them from files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DAYS = 7
 
 
 def write_certificates(directory: Path, names: list[str]) -> None:
-    """A new authority, and a key and a certificate of it for each name: `authority.crt`, `0.key`, `0.crt`, ...
+    """Create an authority, and a key and a certificate for each name: `authority.crt`, `0.key`, `0.crt`, ...
 
-    The authority's own key is forgotten, so that no further party can be admitted.
+    The authority's own key is discarded, so no further party can be admitted.
 
     Raises:
         MissingExtraError: `cryptography` is not installed.

@@ -1,13 +1,13 @@
-"""A dealer for SPU's SEMI2K: the service that SPU's servers ask for correlated randomness, in a process of its own.
+"""A dealer for SPU's SEMI2K: provides correlated randomness to SPU's servers, in a process of its own.
 
-SPU's wheel holds the asking side of this service alone (libspu/mpc/semi2k/beaver, TrustedThirdParty); this is the
-answering side for what matching needs. Each server expands random words from a seed of its own and sends the seed to
-the dealer, encrypted under the dealer's key. The dealer expands all seeds and answers with the words that make the
-third sharing of a triple the product of the other two. It sees seeds and sizes, and nothing that depends on what is
-shared; with the traffic of a server it could read everything.
+SPU's wheel contains only the client of this service (libspu/mpc/semi2k/beaver, TrustedThirdParty); this file implements
+the server for the operations that matching needs. Each SPU server expands random words from its own seed and sends the
+seed to the dealer, encrypted with the dealer's key. The dealer expands all seeds and returns the correction words that
+make the third sharing of a triple the product of the other two. It sees seeds and sizes, but nothing that depends on
+shared values; together with the traffic of a server it could read everything.
 
-Runs alone: python _dealer.py, or with the paths of a certificate, its key and the authority for TLS. Writes one message
-of `_worker`, then answers until its input ends. SM2 is GB/T 32918 (ISO/IEC 14888-3), its hash SM3.
+Runs standalone: python _dealer.py, with the paths of a certificate, its key and the authority for TLS. Writes one
+message in the format of `_worker`, then serves until its input ends. SM2 is GB/T 32918 (ISO/IEC 14888-3), its hash SM3.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BASE = (
     0x32C4AE2C1F1981195F9904466A39C9948FE30BBFF2660BE1715A4589334C74C7,
     0xBC3736A2F4F6779C59BDCEE36B692153D0A9877CC62A474002DF32E52139F0A0,
 )
-# SubjectPublicKeyInfo of an uncompressed point on SM2's curve.
+# SubjectPublicKeyInfo header of an uncompressed point on SM2's curve.
 _KEY_HEADER = bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420004")
 Point = tuple[int, int]
 
 
 def _sum(one: Point, other: Point) -> Point:
-    """Of two points of which neither is the other's opposite."""
+    """Sum of two points that are not each other's inverse."""
     if one == other:
         slope = (3 * one[0] * one[0] + _A) * pow(2 * one[1], -1, _P)
     else:
@@ -49,7 +49,7 @@ def _sum(one: Point, other: Point) -> Point:
 
 
 def times(factor: int, point: Point) -> Point:
-    """`factor` >= 1 times a point; not in constant time: keys live for one session."""
+    """Multiply a point by `factor` >= 1; not in constant time, since keys live for one session."""
     found = point
     for bit in bin(factor)[3:]:
         found = _sum(found, found)
@@ -59,7 +59,7 @@ def times(factor: int, point: Point) -> Point:
 
 
 def public_key_pem(secret: int) -> str:
-    """What SPU wants of a dealer's key."""
+    """The dealer's public key in the PEM format that SPU expects."""
     x, y = times(secret, _BASE)
     data = _KEY_HEADER + x.to_bytes(32, "big") + y.to_bytes(32, "big")
     body = base64.encodebytes(data).decode().replace("\n", "")
@@ -68,7 +68,7 @@ def public_key_pem(secret: int) -> str:
 
 
 def sm2_decrypt(secret: int, data: bytes) -> bytes:
-    """Of SEQUENCE { x, y, hash, ciphertext }; ValueError for what was not encrypted under the key."""
+    """Decrypt SEQUENCE { x, y, hash, ciphertext }; ValueError if it was not encrypted with the key."""
     x, y, digest, masked = _der_parts(data)
     shared_x, shared_y = times(secret, (int.from_bytes(x, "big"), int.from_bytes(y, "big")))
     half, other_half = shared_x.to_bytes(32, "big"), shared_y.to_bytes(32, "big")
@@ -78,7 +78,7 @@ def sm2_decrypt(secret: int, data: bytes) -> bytes:
         count += 1
     plain = bytes(a ^ b for a, b in zip(masked, stream, strict=False))
     if hashlib.new("sm3", half + plain + other_half).digest() != digest:
-        raise ValueError("a seed was not encrypted under this dealer's key")
+        raise ValueError("A seed was not encrypted with this dealer's key.")
     return plain
 
 
@@ -99,7 +99,7 @@ def _der_parts(data: bytes) -> list[bytes]:
 
 
 def _drawn(seed: bytes, count: int, num_bytes: int) -> Any:
-    """SPU's words of a seed: AES-128 of the numbers from `count` on, 16 bytes each, the lowest first."""
+    """Expand a seed as SPU does: AES-128 of consecutive numbers from `count`, 16 bytes each, little-endian."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     blocks = np.zeros((-(-num_bytes // 16), 2), "<u8")
@@ -109,10 +109,10 @@ def _drawn(seed: bytes, count: int, num_bytes: int) -> Any:
 
 
 class Dealer:
-    """Answers one session's requests.
+    """Serves the requests of one session.
 
     Args:
-        secret: the key that seeds are encrypted under.
+        secret: private key that decrypts the seeds.
     """
 
     def __init__(self, secret: int) -> None:
@@ -120,17 +120,17 @@ class Dealer:
         self._seeds: dict[str, bytes] = {}
 
     def answer(self, method: str, request: bytes) -> bytes:
-        """Words to add to (for AND: to XOR into) the third sharing.
+        """Compute the words to add to (for AND: to XOR into) the third sharing.
 
         Raises:
-            ValueError: a method that matching has no use for, or a request that is none.
+            ValueError: a method that matching does not use, or a malformed request.
         """
-        asked = json.loads(request)
-        inputs = asked["prg_inputs"]
+        parameters = json.loads(request)
+        inputs = parameters["prg_inputs"]
         if method == "AdjustAnd":
             a, b, c = (self._joined(part, np.dtype(np.uint8), exclusive=True) for part in inputs)
             return bytes((a & b) ^ c)
-        word = np.dtype(f"u{asked['field_size']}")
+        word = np.dtype(f"u{parameters['field_size']}")
         words = [self._joined(part, word, exclusive=False) for part in inputs]
         if method == "AdjustMul":
             return bytes(words[0] * words[1] - words[2])
@@ -139,13 +139,13 @@ class Dealer:
         if method == "AdjustRandBit":
             bits = np.frombuffer(secrets.token_bytes(len(words[0])), np.uint8) & 1
             return bytes(bits.astype(word) - words[0])
-        if method == "AdjustDot" and not any(asked.get("transpose_inputs", [])):
-            rows, columns = words[0].reshape(asked["M"], -1), words[1].reshape(-1, asked["N"])
+        if method == "AdjustDot" and not any(parameters.get("transpose_inputs", [])):
+            rows, columns = words[0].reshape(parameters["M"], -1), words[1].reshape(-1, parameters["N"])
             return bytes((rows @ columns).reshape(-1) - words[2])
-        raise ValueError(f"{method} is not part of matching")
+        raise ValueError(f"Method {method!r} is not supported: matching does not use it.")
 
     def _joined(self, part: dict[str, Any], word: np.dtype[Any], *, exclusive: bool) -> Any:
-        """Sum (or XOR) of what the servers drew."""
+        """Sum (or XOR) of the words that the servers drew."""
         total = np.zeros(part["buffer_len"] // word.itemsize, word)
         for encrypted in part["encrypted_seeds"]:
             if encrypted not in self._seeds:
@@ -156,7 +156,7 @@ class Dealer:
 
 
 def handler(dealer: Dealer) -> type[BaseHTTPRequestHandler]:
-    """Of requests to BeaverService/<method>: a status byte, the length, the words."""
+    """Create a handler of requests to BeaverService/<method>; it returns a status byte, the length, and the words."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -176,13 +176,13 @@ def handler(dealer: Dealer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(struct.pack("<Bq", status, len(words)) + words)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing is logged."""
+            """Log nothing."""
 
     return Handler
 
 
 def main(certificate: str = "", key: str = "", authority: str = "") -> None:
-    """Serve on a free port of loopback, with mutual TLS where files are given, until the input ends."""
+    """Serve on a free loopback port, with mutual TLS if files are given, until the input ends."""
     secret = 1 + secrets.randbelow(_ORDER - 2)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(Dealer(secret)))
     if certificate:
@@ -191,8 +191,8 @@ def main(certificate: str = "", key: str = "", authority: str = "") -> None:
         context.verify_mode = ssl.CERT_REQUIRED
         server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    told = json.dumps({"port": server.server_port, "public_key": public_key_pem(secret), "arrays": []}).encode()
-    sys.stdout.buffer.write(struct.pack(">Q", len(told)) + told)
+    message = json.dumps({"port": server.server_port, "public_key": public_key_pem(secret), "arrays": []}).encode()
+    sys.stdout.buffer.write(struct.pack(">Q", len(message)) + message)
     sys.stdout.buffer.flush()
     sys.stdin.buffer.read()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What MPyC's processes do for `_worker`: the asker's half, and a party.
+"""MPyC's roles for `_worker`: the client, which shares and opens values, and a party.
 
 Runs without ppfr. Suffixes: B probes, N pairs, M references, D embedding.
 """
@@ -13,15 +13,15 @@ import numpy as np
 
 
 def _runtime(setup: dict[str, Any], *arguments: str) -> Any:
-    """MPyC reads its options from the command line as it is imported."""
+    """Import MPyC, which reads its options from the command line, and create its secure integers."""
     sys.argv = [sys.argv[0], "--no-log", *arguments]
     from mpyc.runtime import mpc
 
     return mpc, mpc.SecInt(setup["ring_bits"])
 
 
-class Asker:
-    """Makes Shamir shares of integers and puts shares of an answer together."""
+class Client:
+    """Creates Shamir shares of integers and reconstructs answers."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         _, secure = _runtime(setup)
@@ -37,7 +37,7 @@ class Asker:
         return [""] * len(parts), [_field_bytes(self._field, part).reshape(*values.shape, -1) for part in parts]
 
     def open(self, metas: list[str], parts: list[Any]) -> Any:
-        """Values of one share of each party."""
+        """Reconstruct values from one share of each party."""
         from mpyc import thresha
 
         del metas
@@ -53,29 +53,29 @@ class Party:
     def __init__(self, setup: dict[str, Any]) -> None:
         addresses = [argument for address in setup["addresses"] for argument in ("-P", address)]
         if setup["tls"] is not None:
-            os.chdir(setup["tls"]["directory"])  # MPyC looks for its keys in .config there
+            os.chdir(setup["tls"]["directory"])  # MPyC reads its keys from .config in the working directory
         tls = [] if setup["tls"] is None else ["--ssl"]
         self._mpc, self._secure = _runtime(setup, *addresses, "-I", str(setup["rank"]), *tls)
         self._rows: list[Any] = []
         self._mpc.run(self._mpc.start())
 
     def enrol(self, meta: str, rows: Any) -> int:
-        """Keep rows of shares; how many there are now."""
+        """Append rows of shares; return the number of rows."""
         del meta
         self._rows = [np.concatenate([*self._rows, _field_elements(rows)])]
         return len(self._rows[0])
 
     def answer(self, kind: str, threshold: int, meta: str, rows: Any, references: Any) -> tuple[str, Any]:
-        """A share of the answer to a query."""
+        """Compute the party's share of the answer to a query."""
         del meta
         probes = self._secure.array(_field_elements(rows))
-        ways = {"verify": self._verify, "set": self._set, "any": self._any, "best": self._best}
-        decided = ways[kind](probes, threshold, references)
+        programs = {"verify": self._verify, "set": self._set, "any": self._any, "best": self._best}
+        decided = programs[kind](probes, threshold, references)
         share = self._mpc.run(self._mpc.gather(decided))
         return "", _field_bytes(self._secure.field, share.value)
 
     def _scores(self, probes: Any) -> Any:
-        return probes @ self._secure.array(self._rows[0].T.copy())  # MPyC reduces what it is given in place
+        return probes @ self._secure.array(self._rows[0].T.copy())  # copied because MPyC reduces its argument in place
 
     def _verify(self, probes: Any, threshold: int, references: Any) -> Any:
         rows = self._secure.array(self._rows[0][references][:, :, None].copy())
@@ -88,7 +88,7 @@ class Party:
         return 1 - self._mpc.np_prod(self._scores(probes) < threshold, axis=1)
 
     def _best(self, probes: Any, threshold: int, _: Any) -> Any:
-        """A tournament as in SPU's program."""
+        """A tournament as in `_spu_roles`."""
         score = self._scores(probes)
         index = self._secure.array(np.arange(score.shape[1]) + np.zeros((score.shape[0], 1), int))
         while (num := score.shape[1]) > 1:
@@ -104,7 +104,7 @@ class Party:
 
 
 def _field_bytes(field: Any, values: Any) -> Any:
-    """Field elements -> the same shape with an axis of bytes behind."""
+    """Field elements -> the same shape with a trailing axis of bytes."""
     length = (field.modulus.bit_length() + 7) // 8
     flat = np.asarray(values, object).reshape(-1)
     data = b"".join(int(value).to_bytes(length, "little") for value in flat)

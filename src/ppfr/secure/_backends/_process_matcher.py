@@ -1,6 +1,6 @@
-"""Secure matching by other libraries, behind the verbs of `ThreePartyMatcher`: every party is a process.
+"""Secure matching by other libraries behind the `SecureMatcher` contract; every party is a process.
 
-Suffixes: B probes, N pairs, M references, D embedding.
+Suffixes: B probes, N claims, P pairs of a probe and a reference, M references, D embedding.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
 
 _BLOCK_BYTES = 1 << 25
 Route = Callable[[int, int, int], int]
+Request = tuple[Worker, dict[str, Any], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTraffic:
-    """What one party's connections have carried so far, framing and TLS included.
+    """Bytes on one party's connections so far, including framing and TLS.
 
     Attributes:
         bytes_sent: to the other parties.
-        bytes_received: from them.
-        bytes_of_dealer: to and from the dealer, where there is one.
+        bytes_received: from the other parties.
+        bytes_of_dealer: to and from the dealer, if there is one.
     """
 
     bytes_sent: int
@@ -51,28 +52,28 @@ class LinkTraffic:
 
 @final
 class ProcessMatcher:
-    """Decisions on embeddings that the servers of another library hold in shares; no score is ever put together.
+    """Decisions on embeddings that the servers of another library hold in shares; no score is ever reconstructed.
 
-    Every server is a process of its own on this machine and is given its shares alone, through a pipe; the servers talk
-    to each other over loopback. One more process makes the asker's shares and opens the answers. Embeddings and
-    threshold become the integers of `ThreePartyMatcher`, so that decisions are the same, ties included.
+    A `SecureMatcher`. Every server is a process on this machine and receives only its shares, through a pipe; the
+    servers communicate over loopback. One more process acts as the client: it creates shares and opens the answers.
+    Embeddings and threshold become the integers of `ThreePartyMatcher`, so decisions are equal, also for ties.
 
     Args:
         references_MD: (M, D) of L2 norm 1.
         library: `Spu` or `Mpyc`.
         subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
         values: "int16" or "int8", as for `ThreePartyMatcher`.
-        timeout_s: how long a party may take for a query, and parties wait for each other.
+        timeout_s: maximum time of a party for a query, and of parties waiting for each other.
         route: for recorders and slow links in tests: (from party, to party, port) -> port to connect to instead.
 
     Raises:
-        ShapeError, RangeError, InvalidInputError: references that cannot be shared; none at all.
-        MissingEnvironmentError, MissingExtraError: the library is not installed; the message says how to.
-        PartyError: a party failed; all are ended then.
+        ShapeError, RangeError, InvalidInputError: invalid references or subjects, or an empty gallery.
+        MissingEnvironmentError, MissingExtraError: the library is not installed; the message states how to install it.
+        PartyError: a party failed; all processes are ended then.
 
     Privacy:
-        As the library promises (docs/methods/secure-backends.md), against servers that follow the protocol. All
-        processes belong to one user here, so that nothing is hidden from whoever runs them. The threshold is public.
+        The library's guarantee (docs/methods/secure-backends.md), against servers that follow the protocol. Here all
+        processes belong to one user, so nothing is hidden from that user. The threshold is public.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class ProcessMatcher:
     ) -> None:
         array_MD = np.asarray(references_MD)
         if array_MD.ndim != 2:
-            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+            raise ShapeError(f"Expected references of shape (M, D), got {array_MD.shape}.")
         if len(array_MD) == 0:
-            raise InvalidInputError("the gallery is empty; give at least one reference")
+            raise InvalidInputError("The gallery is empty. Pass at least one reference.")
         self.fixed_point = FixedPoint(dim=array_MD.shape[1], values=values)
         self._subjects = SubjectIndex(subjects, len(array_MD))
         self._library = library
@@ -98,7 +99,7 @@ class ProcessMatcher:
         self._workers = Workers()
         try:
             self._dealer_port = 0
-            self._asker, self._parties = self._started(route)
+            self._client, self._parties = self._started(route)
             block = max(1, _BLOCK_BYTES // (8 * self.dim))
             for start in range(0, len(words_MD), block):
                 self._enrol(self.fixed_point.signed(words_MD[start : start + block]))
@@ -123,24 +124,24 @@ class ProcessMatcher:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """The parties' processes."""
+        """Process ids of the parties."""
         return tuple(party.process_id for party in self._parties)
 
     def link_traffic(self) -> tuple[LinkTraffic, ...]:
-        """What each party's connections have carried so far; a query's share is the difference of two."""
-        asked = {"do": "count", "dealer_port": self._dealer_port}
-        told = self._workers.ask([(party, asked, {}) for party in self._parties], self._timeout_s)
+        """Bytes on each party's connections so far; subtract two results to get the traffic of a query."""
+        request = {"do": "count", "dealer_port": self._dealer_port}
+        replies = self._send([(party, request, {}) for party in self._parties])
         return tuple(
             LinkTraffic(
                 bytes_sent=header["parties"][0],
                 bytes_received=header["parties"][1],
                 bytes_of_dealer=sum(header["dealer"]),
             )
-            for header, _ in told
+            for header, _ in replies
         )
 
     def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
-        """See `SecureMatcher.verify`; the parties compute only the pairs that are asked for."""
+        """See `SecureMatcher.verify`; the parties compute only the claimed pairs."""
         claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
         words_PD = self.fixed_point.quantise(np.asarray(probes_ND)[claim_P])
         opened = self._run_query("verify", words_PD, threshold, {"references": reference_P})
@@ -171,7 +172,7 @@ class ProcessMatcher:
         self.close()
 
     def _started(self, route: Route | None) -> tuple[Worker, list[Worker]]:
-        """The asker's process and the parties', connected."""
+        """Start and connect the processes of the client and the parties."""
         library, num = self._library, self._library.num_parties
         command = [library.interpreter(), "-I", str(Path(_worker.__file__))]
         ports = free_ports(num)
@@ -182,31 +183,31 @@ class ProcessMatcher:
             "dealer": self._dealer(tls[-1]) if library.has_dealer else None,
             "tls": None,
         }
-        asker = self._workers.start("the asker", command)
+        client = self._workers.start("the client", command)
         parties = [self._workers.start(f"party {i}", command) for i in range(num)]
-        asked: list[tuple[Worker, dict[str, Any], dict[str, Any]]] = [(asker, setup | {"role": "asker"}, {})]
+        requests: list[Request] = [(client, setup | {"role": "client"}, {})]
         for i, party in enumerate(parties):
             reached = [port if route is None or i == j else route(i, j, port) for j, port in enumerate(ports)]
-            told = {"role": "party", "rank": i, "addresses": [f"127.0.0.1:{port}" for port in reached], "tls": tls[i]}
-            asked.append((party, setup | told, {}))
-        for header, _ in self._workers.ask(asked, self._timeout_s):
+            own = {"role": "party", "rank": i, "addresses": [f"127.0.0.1:{port}" for port in reached], "tls": tls[i]}
+            requests.append((party, setup | own, {}))
+        for header, _ in self._send(requests):
             if "missing" in header:
                 raise library.missing(header["missing"])
-        return asker, parties
+        return client, parties
 
     def _dealer(self, tls: dict[str, str] | None) -> dict[str, str]:
-        """Where the dealer is, and the key to encrypt seeds under."""
+        """Start the dealer; return its address and the public key that encrypts seeds."""
         files = [] if tls is None else [tls["certificate"], tls["key"], tls["authority"]]
         dealer = self._workers.start("the dealer", [sys.executable, "-I", str(Path(_dealer.__file__)), *files])
-        told, _ = dealer.receive(self._timeout_s)
-        self._dealer_port = told["port"]
-        return {"address": f"127.0.0.1:{told['port']}", "public_key": told["public_key"]}
+        header, _ = dealer.receive(self._timeout_s)
+        self._dealer_port = header["port"]
+        return {"address": f"127.0.0.1:{header['port']}", "public_key": header["public_key"]}
 
     def _certificates(self) -> list[dict[str, str] | None]:
-        """Keys of the session, the dealer's last; each in a directory of its own, laid out as MPyC wants it."""
+        """Create the keys of the session, the dealer's last; each in its own directory in the layout of MPyC."""
         directory, num = self._workers.directory, self._library.num_parties
         write_certificates(directory, [self._library.tls_name(i) for i in range(num + 1)])
-        told: list[dict[str, str] | None] = []
+        files: list[dict[str, str] | None] = []
         for i in range(num + 1):
             own = directory / f"tls-{i}" / ".config"
             own.mkdir(parents=True, mode=0o700)
@@ -215,17 +216,17 @@ class ProcessMatcher:
             (directory / f"{i}.key").rename(paths["key"])
             (own / "mpyc_ca.crt").write_bytes((directory / "authority.crt").read_bytes())
             paths |= {"authority": own / "mpyc_ca.crt", "directory": own.parent}
-            told.append({name: str(path) for name, path in paths.items()})
-        return told
+            files.append({name: str(path) for name, path in paths.items()})
+        return files
 
     def _shared(self, integers_ND: NDArray[np.int64]) -> list[tuple[str, NDArray[np.uint8]]]:
-        """Each party's share: meta data and bytes."""
-        [(header, arrays)] = self._ask([(self._asker, {"do": "share"}, {"values": integers_ND})])
+        """Create each party's share: metadata and bytes."""
+        [(header, arrays)] = self._send([(self._client, {"do": "share"}, {"values": integers_ND})])
         return [(meta, arrays[str(i)]) for i, meta in enumerate(header["metas"])]
 
     def _enrol(self, integers_ND: NDArray[np.int64]) -> None:
         parts = self._shared(integers_ND)
-        self._ask(
+        self._send(
             [
                 (party, {"do": "enrol", "meta": meta}, {"share": share})
                 for party, (meta, share) in zip(self._parties, parts, strict=True)
@@ -235,23 +236,23 @@ class ProcessMatcher:
     def _run_query(
         self, kind: Kind, words_BD: NDArray[Any], threshold: float, more: dict[str, NDArray[np.int64]] | None = None
     ) -> NDArray[Any]:
-        """Share probes, let the parties answer, and open what they answer."""
+        """Share the probes, query the parties, and open their answers."""
         integer = self.fixed_point.integer_threshold(threshold)
         query = {"do": "answer", "kind": kind, "threshold": integer}
         parts = self._shared(self.fixed_point.signed(words_BD))
-        told = self._ask(
+        replies = self._send(
             [
                 (party, query | {"meta": meta}, {"share": share, **(more or {})})
                 for party, (meta, share) in zip(self._parties, parts, strict=True)
             ]
         )
-        answers = {str(i): arrays["share"] for i, (_, arrays) in enumerate(told)}
-        metas = [header["meta"] for header, _ in told]
-        [(_, opened)] = self._ask([(self._asker, {"do": "open", "metas": metas}, answers)])
+        answers = {str(i): arrays["share"] for i, (_, arrays) in enumerate(replies)}
+        metas = [header["meta"] for header, _ in replies]
+        [(_, opened)] = self._send([(self._client, {"do": "open", "metas": metas}, answers)])
         return np.asarray(opened["values"])
 
-    def _ask(self, asked: list[tuple[Worker, dict[str, Any], dict[str, Any]]]) -> list[Message]:
-        return self._workers.ask(asked, self._timeout_s)
+    def _send(self, requests: list[Request]) -> list[Message]:
+        return self._workers.query(requests, self._timeout_s)
 
     def __repr__(self) -> str:
         return f"ProcessMatcher({self._library}, {self.fixed_point}, contents=<redacted>)"

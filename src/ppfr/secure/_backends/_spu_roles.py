@@ -1,4 +1,4 @@
-"""What SPU's processes do for `_worker`: the asker's half, and a party that runs the four programs below.
+"""SPU's roles for `_worker`: the client, which shares and opens values, and a party that runs the programs below.
 
 Runs without ppfr. Suffixes: B probes, N pairs, M references, D embedding.
 """
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 
-class Asker:
-    """Makes SPU's shares of integers and puts shares of an answer together."""
+class Client:
+    """Creates SPU's shares of integers and reconstructs answers."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         import spu
@@ -21,18 +21,18 @@ class Asker:
         self._io = spu.Io(setup["num_parties"], _config(setup))
 
     def share(self, values: Any) -> tuple[list[str], list[Any]]:
-        """(N, D) integers -> each party's meta data and (N, bytes) rows."""
+        """(N, D) integers -> metadata and (N, bytes) rows for each party."""
         shares = self._io.make_shares(np.ascontiguousarray(values, np.int32), self._spu.libspu.VIS_SECRET)
-        told = [_share_rows(share, len(values)) for share in shares]
-        return [meta for meta, _ in told], [rows for _, rows in told]
+        parts = [_share_rows(share, len(values)) for share in shares]
+        return [meta for meta, _ in parts], [rows for _, rows in parts]
 
     def open(self, metas: list[str], parts: list[Any]) -> Any:
-        """Values of one share of each party."""
+        """Reconstruct values from one share of each party."""
         return np.asarray(self._io.reconstruct([_share(*pair) for pair in zip(metas, parts, strict=True)]))
 
 
 class Party:
-    """One of SPU's parties: keeps shares of a gallery; runs the programs below, and no others."""
+    """One of SPU's parties: stores shares of a gallery and runs only the programs below."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         import spu
@@ -59,13 +59,13 @@ class Party:
         self._is_loaded = False
 
     def enrol(self, meta: str, rows: Any) -> int:
-        """Keep rows of shares; how many there are now."""
+        """Append rows of shares; return the number of rows."""
         self._meta, self._is_loaded = meta, False
         self._rows = [np.concatenate([*self._rows, rows])]
         return len(self._rows[0])
 
     def answer(self, kind: str, threshold: int, meta: str, rows: Any, references: Any) -> tuple[str, Any]:
-        """A share of the answer to a query."""
+        """Compute the party's share of the answer to a query."""
         chosen = self._rows[0]
         if kind == "verify":
             chosen = chosen[references]
@@ -96,7 +96,7 @@ class Party:
 
         secret = self._spu.libspu.VIS_SECRET
         gallery = np.zeros((num_references, dim), np.int32)
-        told: Any = (
+        arguments: Any = (
             frontend.Kind.JAX,
             make_cached_var,
             [gallery],
@@ -105,7 +105,7 @@ class Party:
             [secret],
             lambda _: ["kept gallery"],
         )
-        return frontend.compile(*told)[0]
+        return frontend.compile(*arguments)[0]
 
     def _program(self, kind: str, num_probes: int, num_references: int, dim: int, gallery: str) -> Any:
         key = (kind, num_probes, num_references, dim, gallery)
@@ -140,15 +140,15 @@ def _config(setup: dict[str, Any]) -> Any:
     if setup["tls"] is not None:
         names = {"certificate": "certificate", "private_key": "key", "ca_file_path": "authority"}
         dealer["ssl_config"] = {name: setup["tls"][key] for name, key in names.items()} | {"verify_depth": 1}
-    # SPU 0.9.5 cannot be given a dealer by attribute ("custom holder type"): as text, merged with the rest as bytes.
-    told, merged = spu.RuntimeConfig(), spu.RuntimeConfig()
-    told.ParseFromJsonString(json.dumps({"beaver_type": "TrustedThirdParty", "ttp_beaver_config": dealer}))
-    merged.ParseFromString(config.SerializeToString() + told.SerializeToString())
+    # SPU 0.9.5 does not accept a dealer as an attribute ("custom holder type"): parse it from JSON, merge as bytes.
+    with_dealer, merged = spu.RuntimeConfig(), spu.RuntimeConfig()
+    with_dealer.ParseFromJsonString(json.dumps({"beaver_type": "TrustedThirdParty", "ttp_beaver_config": dealer}))
+    merged.ParseFromString(config.SerializeToString() + with_dealer.SerializeToString())
     return merged
 
 
 def _share_rows(share: Any, num_rows: int) -> tuple[str, Any]:
-    """An SPU share -> its meta data and its bytes, a row each: elements lie row by row."""
+    """An SPU share -> its metadata and its bytes by row; elements are stored in row order."""
     from spu.libspu import ValueChunk
 
     chunks = []
@@ -161,24 +161,24 @@ def _share_rows(share: Any, num_rows: int) -> tuple[str, Any]:
 
 
 def _share(meta: str, rows: Any, num_rows: int | None = None) -> Any:
-    """The inverse; `num_rows` where rows were chosen or joined, so that the meta data are another array's."""
+    """The inverse of `_share_rows`; `num_rows` if rows were selected or joined, since `meta` is of another array."""
     from spu.libspu import Share, ValueChunk, ValueMeta
 
-    told, share, chunk = ValueMeta(), Share(), ValueChunk()
-    told.ParseFromString(bytes.fromhex(meta))
+    metadata, share, chunk = ValueMeta(), Share(), ValueChunk()
+    metadata.ParseFromString(bytes.fromhex(meta))
     if num_rows is not None:
-        told.shape = [num_rows, told.shape.dims[1]]
+        metadata.shape = [num_rows, metadata.shape.dims[1]]
     chunk.total_bytes, chunk.chunk_offset, chunk.content = rows.nbytes, 0, np.ascontiguousarray(rows).tobytes()
-    share.meta, share.share_chunks = told.SerializeToString(), [chunk.SerializeToString()]
+    share.meta, share.share_chunks = metadata.SerializeToString(), [chunk.SerializeToString()]
     return share
 
 
 def _num_columns(meta: str) -> int:
     from spu.libspu import ValueMeta
 
-    told = ValueMeta()
-    told.ParseFromString(bytes.fromhex(meta))
-    return int(told.shape.dims[1])
+    metadata = ValueMeta()
+    metadata.ParseFromString(bytes.fromhex(meta))
+    return int(metadata.shape.dims[1])
 
 
 def _verify(probes_ND: Any, rows_ND: Any, threshold: Any) -> Any:
@@ -194,7 +194,7 @@ def _any(probes_BD: Any, gallery_MD: Any, threshold: Any) -> Any:
 
 
 def _best(probes_BD: Any, gallery_MD: Any, threshold: Any) -> Any:
-    """A tournament of neighbours: of equal ones the left goes on, so that the lowest index wins."""
+    """A tournament of neighbours: of equal scores the left one wins, so the lowest index wins."""
     from jax import lax
 
     score = probes_BD @ gallery_MD.T

@@ -1,4 +1,7 @@
-"""Key holder and server behind one object, for tests, measurements and trials. Suffixes: B probes, N pairs, M, D."""
+"""Key holder and server behind one object, for tests and measurements.
+
+Suffixes: B probes, N claims, M references, D embedding, S scores of the computed blocks.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from ppfr.secure._subjects import SubjectIndex
 
 @final
 class CkksMatcher:
-    """Decisions by CKKS: a server without a key computes encrypted scores, the key holder decrypts and compares.
+    """Decisions by CKKS: a server without a key computes encrypted scores; the key holder decrypts and compares.
 
     A `SecureMatcher`. Decisions equal those of exact scores unless a score lies within `largest_error` of the threshold
     (for `identify`, of the best score).
@@ -24,15 +27,15 @@ class CkksMatcher:
     Args:
         references_MD: (M, D) of L2 norm 1.
         subjects: the subject of each reference; by default the row numbers, "0" to "M - 1".
-        probe: "encrypted", or "plain" where the server may read probes.
+        probe: "encrypted", or "plain" if the server may read probes.
 
     Raises:
-        ShapeError, RangeError, InvalidInputError: references that cannot be used; none at all.
+        ShapeError, RangeError, InvalidInputError: invalid references or subjects, or an empty gallery.
         MissingExtraError: `tenseal` is not installed.
 
     Privacy:
-        Key holder and server are in this process here. Apart, they exchange the same messages: the server learns sizes
-        alone, the key holder learns every score that it asks for.
+        Key holder and server run in this process. On two hosts they exchange the same messages: the server learns only
+        sizes, the key holder learns every score that it requests.
     """
 
     largest_error = largest_error()
@@ -46,11 +49,11 @@ class CkksMatcher:
     ) -> None:
         array_MD = np.asarray(references_MD)
         if array_MD.ndim != 2:
-            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+            raise ShapeError(f"Expected references of shape (M, D), got {array_MD.shape}.")
         if len(array_MD) == 0:
-            raise InvalidInputError("the gallery is empty; give at least one reference")
+            raise InvalidInputError("The gallery is empty. Pass at least one reference.")
         if probe not in ("encrypted", "plain"):
-            raise InvalidInputError(f"probe={probe!r} is not encrypted or plain")
+            raise InvalidInputError(f"probe must be 'encrypted' or 'plain', got {probe!r}.")
         self._probe, self._subjects = probe, SubjectIndex(subjects, len(array_MD))
         self._key = CkksKey.create(array_MD.shape[1])
         self._server = CkksServer(self._key.context())
@@ -75,7 +78,7 @@ class CkksMatcher:
 
     @property
     def num_bytes(self) -> tuple[int, int]:
-        """Of the last query: sent to the server, and received from it."""
+        """Bytes sent to the server and received from it for the last query."""
         return self._num_bytes
 
     def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
@@ -117,7 +120,7 @@ class CkksMatcher:
         self, probes_BD: ArrayLike, threshold: float, blocks: Sequence[Sequence[int]] | None = None
     ) -> list[NDArray[np.float64]]:
         if not -1 <= threshold <= 1:
-            raise RangeError("the threshold is not in [-1, 1]; scores are cosines")
+            raise RangeError(f"The threshold must be in [-1, 1], got {threshold}.")
         unit_BD = unit_rows(probes_BD, self.dim, "probes")
         scores, num_sent, num_received = [], 0, 0
         for place, probe_D in enumerate(unit_BD):

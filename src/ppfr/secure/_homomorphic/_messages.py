@@ -1,4 +1,4 @@
-"""What travels between key holder and server, and the key's file: one frame for all, checked before it is used."""
+"""The frame of all messages between key holder and server, and of the key's file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _CHECKSUM_BYTES = 16
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Message:
-    """A frame's content.
+    """The content of a frame.
 
     Attributes:
         kind: "context" (parameters, for the server), "references" (a block of the gallery), "probe", "scores", or
-            "key", which stays with its holder.
+            "key", which stays with the key holder.
         dim: D.
-        num: of references in the block, of blocks in "scores", else 0.
-        key_id: 16 random bytes that say which key it is under; public.
-        parts: TenSEAL's own bytes.
+        num: number of references in the block, or of blocks in "scores"; otherwise 0.
+        key_id: 16 random bytes that identify the key; public.
+        parts: serialised TenSEAL objects.
     """
 
     kind: Kind
@@ -40,7 +40,7 @@ class Message:
     parts: Sequence[bytes]
 
     def to_bytes(self) -> bytes:
-        """The frame, with a checksum, which finds damage, not forgery."""
+        """Serialise with a checksum, which detects damage but not forgery."""
         code = get_args(Kind).index(self.kind)
         packed = [_HEADER.pack(_MAGIC, FORMAT_VERSION, code, self.dim, self.num, len(self.parts), self.key_id)]
         for part in self.parts:
@@ -49,30 +49,31 @@ class Message:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, kind: Kind, key_id: bytes | None = None) -> Message:
-        """Read a frame.
+        """Parse a frame.
 
         Args:
-            data: all of it.
-            kind: what it must hold.
-            key_id: the key that it must be under, if that is known.
+            data: the whole frame.
+            kind: the expected kind.
+            key_id: the expected key, if known.
 
         Raises:
-            CorruptTemplateError: foreign, cut short, damaged or of another kind.
+            CorruptTemplateError: not a frame, truncated, damaged or of another kind.
             OutdatedTemplateError: a version that this release does not read.
-            WrongKeyError: it was made under another key.
+            WrongKeyError: it was made with another key.
         """
-        what = f"what was given as {kind} of homomorphic matching"
+        what = f"The '{kind}' message of homomorphic matching"
         if not isinstance(data, bytes) or len(data) < _HEADER.size + _CHECKSUM_BYTES or data[:8] != _MAGIC:
-            raise CorruptTemplateError(f"{what} is none, or was cut short; have it made again")
+            raise CorruptTemplateError(f"{what} is not in the expected format or is truncated. Create it again.")
         _, version, code, dim, num, num_parts, found_id = _HEADER.unpack_from(data)
         if version != FORMAT_VERSION:
-            raise OutdatedTemplateError(f"{what} has version {version}, this release reads {FORMAT_VERSION}")
+            raise OutdatedTemplateError(f"{what} has version {version}, but this release reads {FORMAT_VERSION}.")
         if _checksum([memoryview(data)[:-_CHECKSUM_BYTES]]) != data[-_CHECKSUM_BYTES:]:
-            raise CorruptTemplateError(f"{what} is damaged or was cut short; have it made again")
+            raise CorruptTemplateError(f"{what} is damaged or truncated. Create it again.")
         if code != get_args(Kind).index(kind):
-            raise CorruptTemplateError(f"{what} is {(*get_args(Kind), 'unknown')[min(code, 5)]}; give {kind}")
+            given = (*get_args(Kind), "unknown")[min(code, len(get_args(Kind)))]
+            raise CorruptTemplateError(f"{what} is of kind '{given}'. Pass '{kind}'.")
         if key_id is not None and found_id != key_id:
-            raise WrongKeyError(f"{what} was made under another key; use the one key for gallery, probes and scores")
+            raise WrongKeyError(f"{what} was made with another key. Use one key for gallery, probes and scores.")
         return cls(kind=kind, dim=dim, num=num, key_id=found_id, parts=_parts(data, num_parts, what))
 
     def __repr__(self) -> str:
@@ -83,12 +84,12 @@ def _parts(data: bytes, num_parts: int, what: str) -> list[bytes]:
     at, end, parts = _HEADER.size, len(data) - _CHECKSUM_BYTES, []
     for _ in range(num_parts):
         if at + _LENGTH.size > end:
-            raise CorruptTemplateError(f"{what} is shorter than it says; have it made again")
+            raise CorruptTemplateError(f"{what} is shorter than its header states. Create it again.")
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size + length
         parts.append(data[at - length : at])
     if at != end:
-        raise CorruptTemplateError(f"{what} is not of the length that it says; have it made again")
+        raise CorruptTemplateError(f"{what} does not have the length that its header states. Create it again.")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""The server's side of CKKS matching: ciphertexts in, ciphertexts out, no key. Suffix: D embedding."""
+"""The server's side of CKKS matching: computes on ciphertexts without a key. Suffix: D embedding."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ppfr.secure._homomorphic._messages import Message
 
 @final
 class CkksServer:
-    """An encrypted gallery and the arithmetic on it.
+    """An encrypted gallery and the computation of encrypted scores.
 
     Args:
-        context: `CkksKey.context()`.
+        context: from `CkksKey.context()`.
 
     Raises:
         CorruptTemplateError, OutdatedTemplateError: not a context of this release.
         MissingExtraError: `tenseal` is not installed.
 
     Privacy:
-        It learns how many references and probes there are and when, and nothing of an encrypted one as long as CKKS's
-        problem (ring learning with errors, 128 bits) is hard and no decrypted score comes back to it. A plain probe it
-        reads. It can answer with anything: that a score is right is not proven to the key holder.
+        The server learns the number and time of references and probes. It learns nothing about their contents as long
+        as ring learning with errors (128 bits) is hard and no decrypted score is disclosed to it. It reads plain
+        probes. It can return wrong scores: the key holder gets no proof of correctness.
     """
 
     def __init__(self, context: bytes) -> None:
         message = Message.from_bytes(context, kind="context")
         self._context = context_of(message)
         if self._context.has_secret_key():
-            raise InvalidInputError("this context has the secret key in it; a server gets CkksKey.context()")
+            raise InvalidInputError("The context contains the secret key. Give the server CkksKey.context() instead.")
         self._dim, self._key_id = message.dim, message.key_id
         self._blocks: list[list[Any]] = []
         self._sizes: list[int] = []
@@ -46,40 +46,40 @@ class CkksServer:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many references each block holds."""
+        """Number of references in each block."""
         return tuple(self._sizes)
 
     def add(self, block: bytes) -> None:
-        """Append a block of references; it takes 66 KB times D of memory.
+        """Append a block of references; it uses 66 KB times D of memory.
 
         Raises:
-            CorruptTemplateError, OutdatedTemplateError, WrongKeyError: not a block under the key of the context.
+            CorruptTemplateError, OutdatedTemplateError, WrongKeyError: not a block made with the key of the context.
         """
         message = Message.from_bytes(block, kind="references", key_id=self._key_id)
         self._blocks.append(self._vectors(message))
         self._sizes.append(message.num)
 
     def answer(self, probe: bytes | ArrayLike, blocks: Sequence[int] | None = None) -> bytes:
-        """Encrypted scores of a probe.
+        """Compute the encrypted scores of a probe.
 
         Args:
-            probe: `CkksKey.encrypt_probe(...)`, or (D,) of L2 norm 1 in the clear, which is faster by half and sends 66
-                KB times D less.
-            blocks: which; all if left out.
+            probe: from `CkksKey.encrypt_probe`, or (D,) of L2 norm 1 in the clear, which takes half the time and
+                saves 66 KB times D of traffic.
+            blocks: indices of the blocks; all by default.
 
         Returns:
-            A ciphertext for each block: 98 KB, or 66 KB for a plain probe.
+            A message with one ciphertext per block: 98 KB, or 66 KB for a plain probe.
 
         Raises:
-            CorruptTemplateError, OutdatedTemplateError, WrongKeyError: not a probe under the key of the context.
-            ShapeError, RangeError: a plain probe that is none.
-            InvalidInputError: no such block, or an empty gallery.
+            CorruptTemplateError, OutdatedTemplateError, WrongKeyError: not a probe made with the key of the context.
+            ShapeError, RangeError: an invalid plain probe.
+            InvalidInputError: a block that does not exist, or an empty gallery.
         """
         if not self._blocks:
-            raise InvalidInputError("the gallery is empty; add at least one block")
+            raise InvalidInputError("The gallery is empty. Add at least one block.")
         chosen = range(len(self._blocks)) if blocks is None else blocks
         if any(block not in range(len(self._blocks)) for block in chosen):
-            raise InvalidInputError(f"a block outside 0..{len(self._blocks) - 1} was asked for")
+            raise InvalidInputError(f"Block indices must be in 0..{len(self._blocks) - 1}.")
         factors = self._factors(probe)
         parts = [bytes(_inner_product(self._blocks[block], factors).serialize()) for block in chosen]
         return Message(kind="scores", dim=self._dim, num=len(parts), key_id=self._key_id, parts=parts).to_bytes()
@@ -89,27 +89,25 @@ class CkksServer:
             return self._vectors(Message.from_bytes(probe, kind="probe", key_id=self._key_id))
         row_D = np.asarray(probe)
         if row_D.ndim != 1:
-            raise ShapeError(f"a probe has shape {row_D.shape}; give ({self._dim},)")
-        # What rounds to zero on the scale's grid is left out: SEAL refuses a product that would not be encrypted.
+            raise ShapeError(f"Expected a probe of shape ({self._dim},), got {row_D.shape}.")
+        # Coordinates that round to zero on the scale's grid are skipped: SEAL rejects transparent products.
         grid_D = np.rint(unit_rows(row_D[None], self._dim, "probes")[0] * 2**SCALE_BITS) / 2**SCALE_BITS
         return [value if value else None for value in grid_D.tolist()]
 
     def _vectors(self, message: Message) -> list[Any]:
         if message.dim != self._dim or len(message.parts) != self._dim:
-            raise CorruptTemplateError(
-                f"{len(message.parts)} ciphertexts were given; this gallery has {self._dim} each"
-            )
+            raise CorruptTemplateError(f"Expected {self._dim} ciphertexts, got {len(message.parts)}.")
         return [ciphertext(self._context, part) for part in message.parts]
 
     def __repr__(self) -> str:
         return f"CkksServer(dim={self._dim}, num_references={sum(self._sizes)}, contents=<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise UnsupportableError("a server holds a gallery and cannot be pickled; keep blocks as they came")
+        raise UnsupportableError("A server with its gallery cannot be pickled. Store the blocks instead.")
 
 
 def _inner_product(block: list[Any], factors: list[Any]) -> Any:
-    """Sum over D, slot by slot; sums grow in place, and nothing is rescaled: one product fits the modulus."""
+    """Slot-wise sum over D, accumulated in place; one product fits the modulus, so nothing is rescaled."""
     total = None
     for coordinate, factor in zip(block, factors, strict=True):
         if factor is None:
