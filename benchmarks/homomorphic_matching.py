@@ -1,13 +1,13 @@
-"""Homomorphic matching (CKKS): what a query costs key holder and server, and why the gallery is packed as it is.
+"""Homomorphic matching (CKKS): cost of a query at key holder and server, and alternatives to the packing of galleries.
 
-- The packing of `ppfr.matching.CkksKey`: ciphertext d holds coordinate d of 2,048 references. Enrolment a block, then a
-  query with an encrypted and with a plain probe: time at key holder and server, bytes, comparisons a second.
-- Rows instead: a reference's coordinates side by side, one product, then 9 rotations that sum 512 slots (8 references
-  share a ciphertext of 8,192 coefficients); and TenSEAL's own `matmul` with references in the clear.
-- A comparison under encryption, so that the key holder would see decisions alone: the polynomials g3 and f3 of Cheon et
-  al. (Asiacrypt 2020) after one another, on one ciphertext, and one product at the level that they need.
+- The packing of `ppfr.secure.CkksKey`: ciphertext d holds coordinate d of 2,048 references. Enrolment per block, then a
+  query with an encrypted and with a plain probe: time at key holder and server, bytes, comparisons per second.
+- Packing by rows: the coordinates of a reference side by side, one product, then 9 rotations that sum 512 slots (8
+  references share a ciphertext of 8,192 coefficients); and TenSEAL's `matmul` with references in the clear.
+- Comparison under encryption, so that the key holder would see only decisions: composition of the polynomials g3 and f3
+  of Cheon et al. (Asiacrypt 2020) on one ciphertext, and one product at the level that they need.
 
-Times are of one thread, by its processor, and by the clock.
+Times are processor time and wall time of one thread.
 
 Run: python benchmarks/homomorphic_matching.py --json benchmarks/homomorphic_matching.json
 """
@@ -45,7 +45,7 @@ def people(num: int, *, seed: int) -> np.ndarray:
 
 
 def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
-    """Median milliseconds of processor and clock."""
+    """Median milliseconds of processor time and wall time."""
     processor, wall = [], []
     for _ in range(turns):
         begun, used = time.perf_counter(), time.process_time()
@@ -59,7 +59,7 @@ def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
 
 
 def measure_packed(num: int, turns: int) -> dict[str, Any]:
-    """A gallery of `num`, from enrolment to scores."""
+    """A gallery of `num` references, from enrolment to scores."""
     key = CkksKey.create(DIM)
     server, references, probe = CkksServer(key.context()), people(num, seed=0), people(1, seed=1)[0]
     blocks: list[bytes] = []
@@ -90,7 +90,7 @@ def measure_packed(num: int, turns: int) -> dict[str, Any]:
 
 
 def measure_rows(turns: int) -> dict[str, Any]:
-    """One product and 9 rotations, which eight references could share; and TenSEAL's matmul with 2,048 plain ones."""
+    """One product and 9 rotations, for up to eight references; and TenSEAL's matmul with 2,048 plain references."""
     context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
     context.global_scale = 2.0**40
     context.generate_galois_keys()
@@ -115,13 +115,13 @@ def measure_rows(turns: int) -> dict[str, Any]:
 
 
 def measure_sign(num_g: int, num_f: int) -> dict[str, Any]:
-    """The sign of 16,384 values in one ciphertext; degree 7 after degree 7."""
+    """The sign of 16,384 values in one ciphertext, by composed polynomials of degree 7."""
     bits, levels = 29, 27
     context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 32768, coeff_mod_bit_sizes=[45, *[bits] * levels, 45])
     context.global_scale = 2.0**bits
     values = np.concatenate([np.linspace(-1, -1 / 256, 8192), np.linspace(1 / 256, 1, 8192)])
     encrypted = tenseal.ckks_vector(context, values.tolist())
-    context.auto_relin = context.auto_rescale = False  # sums of products first, as the packing allows
+    context.auto_relin = context.auto_rescale = False  # products are summed before relinearisation, as in the packing
     product = timed(lambda: encrypted * encrypted, 5)
     context.auto_relin = context.auto_rescale = True
     found: dict[str, Any] = {
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2048, 8192])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--sign", type=int, nargs=2, default=[4, 2], metavar=("G3", "F3"))
-    parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
+    parser.add_argument("--note", default="", help="free text for the result, such as other load on the machine")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result = {

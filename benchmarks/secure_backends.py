@@ -1,15 +1,15 @@
-"""Secure matching side by side in one run: this package's engine, SPU (ABY3, CHEETAH, SEMI2K and dealer), MPyC, CKKS.
+"""Comparison of secure matchers in one run: the engine, SPU (ABY3, CHEETAH, SEMI2K with a dealer), MPyC, CKKS.
 
-- 1:1: one decision about one pair, with TLS between the parties and without; medians of repeated queries.
-- 1:N: does a gallery hold a match (one bit), over growing galleries; a size that does not finish within the limit ends
-  that library's column, and is named.
-- all pairs of a protocol in one query: decisions beside the engine's and beside integers in the clear.
+- 1:1: one decision about one pair, with and without TLS between the parties; medians of repeated queries.
+- 1:N: whether a gallery contains a match (one bit), for growing galleries. The column of a library ends at the first
+  size that does not finish within the limit; the result states which.
+- All pairs of a protocol in one query: decisions compared with the engine's and with those of integers in the clear.
 
-The engine's parties are threads of this process and processes over TLS;
-the libraries' are processes over loopback. Times are the asker's, from embedding to decision: sharing, computing,
-opening. Bytes between parties are the kernel's count of their connections, framing and TLS included; the engine's, of
-its messages. Processor time is the busiest party's. The first query of a kind is told apart: a library compiles its
-program then, CHEETAH sets up oblivious transfers, SEMI2K masks the gallery.
+The engine's parties are measured both as threads of this process and as processes over TLS; the libraries' parties are
+processes over loopback. Times are measured at the client, from embedding to decision: sharing, computing, opening.
+Bytes between parties are counted by the kernel, including framing and TLS; for the engine, its messages are counted.
+Processor time is that of the busiest party. The first query of a kind is reported separately: a library then compiles
+its program, CHEETAH sets up oblivious transfers, SEMI2K masks the gallery.
 
 Run: PPFR_SPU_PYTHON=... taskset -c 2,3 python benchmarks/secure_backends.py --json benchmarks/secure_backends.json
 """
@@ -49,26 +49,26 @@ LIBRARIES: dict[str, Callable[[bool], Spu | Mpyc]] = {
     "mpyc": lambda tls: Mpyc(tls=tls),
 }
 
-# A server of CHEETAH held 6 GB, and rising, for 100,000 references when 24 GB were used up; MPyC keeps Python integers.
-LARGEST = {"spu cheetah": 10_000, "mpyc": 10_000}
+# For 100,000 references a server of CHEETAH needed more than 6 GB when 24 GB were exhausted; MPyC uses Python integers.
+MAX_REFERENCES = {"spu cheetah": 10_000, "mpyc": 10_000}
 
 
 def processor_s(process: int) -> float:
-    """Processor time of a process so far, all its threads."""
+    """Processor time of a process so far, over all its threads."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def query(matcher: ProcessMatcher, ask: Callable[[], Any], turns: int) -> dict[str, Any]:
-    """First query, then medians of `turns` more; stops early when they take long."""
+def query(matcher: ProcessMatcher, run: Callable[[], Any], turns: int) -> dict[str, Any]:
+    """The first query, then medians of up to `turns` more; fewer if they take long."""
 
     def once() -> tuple[float, float, tuple[LinkTraffic, ...]]:
         carried, used = matcher.link_traffic(), [processor_s(process) for process in matcher.process_ids]
         begun = time.perf_counter()
-        ask()
+        run()
         wall = time.perf_counter() - begun
         used = [processor_s(process) - before for process, before in zip(matcher.process_ids, used, strict=True)]
-        time.sleep(0.02)  # what is still under way
+        time.sleep(0.02)  # for data in flight
         return wall, max(used), tuple(a - b for a, b in zip(matcher.link_traffic(), carried, strict=True))
 
     first_s, _, first = once()
@@ -115,8 +115,8 @@ def measure_library(name: str, options: argparse.Namespace) -> dict[str, Any] | 
     last_num, last_s, fixed_s = 1, 0.0, 0.0
     for num in options.sizes:
         what, begun = f"any of {num}", time.perf_counter()
-        if num > LARGEST.get(name, num):
-            found[what] = f"not tried: it would take more than 6 GB a party; {LARGEST[name]} are tried at most"
+        if num > MAX_REFERENCES.get(name, num):
+            found[what] = f"not tried: it would take more than 6 GB a party; {MAX_REFERENCES[name]} are tried at most"
             break
         if last_s * num / last_num > options.limit_s:
             found[what] = f"not tried: {last_num} took {last_s:.0f} s, and {options.limit_s:g} s are the limit"
@@ -156,7 +156,7 @@ def measure_parties(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_ckks(options: argparse.Namespace) -> dict[str, Any] | str:
-    """One server, encrypted probe; the key holder, in this process too, sees the scores."""
+    """One server, encrypted probes; the key holder, in the same process, sees the scores."""
     probe, found = people(1, seed=1), {}
     sizes = [1, *(num for num in options.sizes if num <= options.ckks_limit)]
     for num in sizes:
@@ -187,7 +187,7 @@ def measure_ckks(options: argparse.Namespace) -> dict[str, Any] | str:
 
 
 def embedded(network: str, protocol: PairProtocol) -> np.ndarray[Any, Any]:
-    """(U, D) unit rows of the images that occur in a pair."""
+    """(U, D) unit rows of the images that occur in pairs."""
     backbone, _ = load_pretrained(network)
     embedder, used, rows = NetworkEmbedder(for_inference(backbone)), protocol.used().tolist(), []
     for start in range(0, len(used), 64):
@@ -223,11 +223,11 @@ def compare_decisions(options: argparse.Namespace) -> dict[str, Any]:
             ours = {far: engine.verify(first, engine.subjects, threshold=value) for far, value in thresholds.items()}
         for name in options.decisions:
             with ProcessMatcher(second, LIBRARIES[name](True), values=values, timeout_s=options.limit_s) as matcher:
-                told: dict[str, Any] = {}
+                decisions: dict[str, Any] = {}
                 for far, threshold in thresholds.items():
                     begun, carried = time.perf_counter(), matcher.link_traffic()
                     decided = matcher.verify(first, matcher.subjects, threshold=threshold)
-                    told[f"far {far:g}"] = {
+                    decisions[f"far {far:g}"] = {
                         "accepted": int(decided.sum()),
                         "differ_from_engine": np.flatnonzero(decided != ours[far]).tolist(),
                         "differ_from_integers_in_the_clear": np.flatnonzero(decided != clear[far]).tolist(),
@@ -236,8 +236,8 @@ def compare_decisions(options: argparse.Namespace) -> dict[str, Any]:
                             (a - b).bytes_sent for a, b in zip(matcher.link_traffic(), carried, strict=True)
                         ),
                     }
-                found[f"{name}, {values}"] = told
-                print(name, values, told, flush=True)
+                found[f"{name}, {values}"] = decisions
+                print(name, values, decisions, flush=True)
     return found
 
 
@@ -245,14 +245,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000])
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--limit-s", type=float, default=300, help="for any one step of a library")
-    parser.add_argument("--ckks-limit", type=int, default=10_000, help="largest gallery for CKKS; 0 leaves it out")
+    parser.add_argument("--limit-s", type=float, default=300, help="time limit of each step of a library")
+    parser.add_argument("--ckks-limit", type=int, default=10_000, help="largest gallery for CKKS; 0 skips it")
     parser.add_argument("--libraries", nargs="*", default=list(LIBRARIES), choices=list(LIBRARIES))
-    parser.add_argument("--without-parties", action="store_true", help="leave the engine's processes over TLS out")
+    parser.add_argument("--without-parties", action="store_true", help="skip the engine's processes over TLS")
     parser.add_argument("--decisions", nargs="*", default=["spu aby3"], choices=list(LIBRARIES))
-    parser.add_argument("--protocol", default="lfw", help="whose pairs are decided")
+    parser.add_argument("--protocol", default="lfw", help="verification protocol whose pairs are decided")
     parser.add_argument("--network", default="mobilefacenet-y1")
-    parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
+    parser.add_argument("--note", default="", help="free text for the result, such as other load on the machine")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {

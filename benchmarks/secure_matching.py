@@ -1,14 +1,14 @@
-"""Secure matching: what a party's core computes and what a query costs. Beside other ways: secure_backends.py.
+"""Secure matching: throughput per party core and cost per query. Comparison with other libraries: secure_backends.py.
 
-Three parties of the engine run as threads of this process over in-memory channels (no network, no TLS). Per party core,
-by the processor time of a party's own thread, which other work on the machine does not blur as it does wall time:
+Three parties of the engine run as threads of this process over in-memory channels (no network, no TLS). Throughput per
+party core is measured by the processor time of a party's thread, which other load affects less than wall time:
 
-- inner products with a shared gallery, one probe and a batch of 32;
-- comparisons with a hidden threshold, re-sharing included;
+- inner products with a shared gallery, for one probe and for a batch of 32;
+- comparisons with a hidden threshold, including re-sharing;
 - masks: AES in counter mode.
 
-Per query: wall time, the busiest party's processor time, bytes and rounds between parties, bytes to and from the asker;
-for 1:1, over growing galleries, over batches of 1 to 32 probes, and for a large gallery.
+Per query: wall time, processor time of the busiest party, bytes and rounds between parties, bytes to and from the
+client; for 1:1, for growing galleries, for batches of 1 to 32 probes, and for a large gallery.
 
 Run: python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 """
@@ -57,7 +57,7 @@ def people(num: int, *, seed: int) -> np.ndarray:
 
 
 def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
-    """Median seconds of the clock and of this thread's processor time, the first turn (compilation) left out."""
+    """Median seconds of wall time and of this thread's processor time, without the first run (compilation)."""
     action()
     wall, processor = [], []
     for _ in range(turns):
@@ -69,11 +69,11 @@ def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
 
 
 class Trio:
-    """Three parties on one gallery, each a thread."""
+    """Three parties with one gallery, each a thread."""
 
     def __init__(self, num: int, values: str, *, seed: int = 0) -> None:
         self.point = FixedPoint(dim=DIM, values=values)
-        # Large galleries repeat people: cost does not depend on what is shared, and it is quicker to make.
+        # Large galleries repeat rows: costs do not depend on shared values, and set-up is faster.
         parts = share_rows(people(min(num, 20_000), seed=seed), self.point)
         times = -(-num // len(parts[0]))
         galleries = [
@@ -131,7 +131,7 @@ class Trio:
         }
 
     def comparisons(self, num: int, turns: int) -> dict[str, float]:
-        """Hidden-threshold comparisons alone: from additive shares of scores to a shared bit for each."""
+        """Hidden-threshold comparisons only: from additive shares of scores to one shared bit per score."""
         rng = np.random.default_rng(0)
         high = np.iinfo(self.point.dtype).max
         scores = [rng.integers(0, high, size=(1, num), dtype=self.point.dtype) for _ in range(3)]
@@ -213,13 +213,13 @@ def measure_keystream(turns: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=30_000, help="of the inner products")
+    parser.add_argument("--rows", type=int, default=30_000, help="number of gallery rows for inner products")
     parser.add_argument("--comparisons", type=int, default=500_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000])
     parser.add_argument("--batch-gallery", type=int, default=20_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--values", nargs="+", default=["int8", "int16"])
-    parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
+    parser.add_argument("--note", default="", help="free text for the result, such as other load on the machine")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""What a party's share store costs: enrolling one by one and in batches, loading, removing, and its size on disk.
+"""Cost of a party's share store: single and batch enrolment, loading, removal, and size on disk.
 
-Words are random, as shares are. Times are of one process, by its processor and by the clock; `fsync` waits for the
-disk, and loading finds the file in the page cache as far as that holds it.
+Words are random, as shares are. Times are processor time and wall time of one process. `fsync` waits for the disk;
+loading reads from the page cache as far as the file fits.
 
 Run: python benchmarks/share_store.py --json benchmarks/share_store.json
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ppfr.matching import new_reference_ids
+from ppfr.core import new_reference_ids
 from ppfr.secure import Enrolment, FixedPoint, Removal, SharedRows, ShareStore
 
 DIM = 512
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--values", nargs="+", default=["int8"])
     parser.add_argument("--batch", type=int, default=20_000)
     parser.add_argument("--turns", type=int, default=51)
-    parser.add_argument("--folder", type=Path, help="where the store is made; the disk that is measured")
-    parser.add_argument("--note", default="", help="kept in the result, such as what else the machine does")
+    parser.add_argument("--folder", type=Path, help="directory of the store, on the disk to measure")
+    parser.add_argument("--note", default="", help="free text for the result, such as other load on the machine")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result: dict[str, Any] = {

@@ -21,8 +21,8 @@ from ppfr.core import (
     ShapeError,
     StorageError,
     UnsupportableError,
+    new_reference_ids,
 )
-from ppfr.matching import new_reference_ids
 from ppfr.secure import Enrolment, FixedPoint, Removal, SharedRows, ShareStore, reconstruct_rows, share_rows
 
 POINT = FixedPoint(dim=64, values="int16")

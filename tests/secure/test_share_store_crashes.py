@@ -19,8 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppfr.core import InvalidInputError, StorageError
-from ppfr.matching import new_reference_ids
+from ppfr.core import InvalidInputError, StorageError, new_reference_ids
 from ppfr.secure import Enrolment, ShareStore, settle
 
 WRITER = Path(__file__).with_name("share_store_writer.py")
