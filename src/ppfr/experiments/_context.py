@@ -21,7 +21,7 @@ AnyBudget = TypeVar("AnyBudget")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentContext:
-    """What a experiment is told: where things are and how large to be; no figure depends on the directories.
+    """What an experiment is told: where things are and how large to be; no figure depends on the directories.
 
     Attributes:
         preset: one of `PRESETS`.

@@ -33,7 +33,7 @@ def run_named_experiment(
     data: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a experiment and write its record and report into `options.run_dir`.
+    """Run an experiment and write its record and report into `options.run_dir`.
 
     Args:
         name: a key of `EXPERIMENTS`.
