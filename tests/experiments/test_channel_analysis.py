@@ -44,7 +44,7 @@ def test_the_record_says_what_was_done_on_what_and_by_which_command(record: dict
         "num_held_out": 8,
     }
     assert record["candidates"] == sorted([0, *PpfrFd(secret=bytes(32)).kept_channels])
-    assert record["task"] == "the margin head's loss on the labels" and record["knowledge"] == []
+    assert record["task"] == "the margin head's loss on the labels" and record["provenance"] == []
     assert [row["training"]["steps"] for row in record["rows"]] == [8, 8]
     assert "/" not in json.dumps({key: value for key, value in record.items() if key not in {"start", "rows"}})
 
@@ -118,7 +118,7 @@ def test_the_laptop_s_way_works_with_the_public_network(
     monkeypatch.setattr(job, "analysis_budget", lambda preset, *, weights: small)
     told = analyse(tmp_path, preset="laptop", weights=weights_root, penalty_weights=(0.1,))
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
-    assert "mobilefacenet-y1" in record["task"] and record["knowledge"][0]["name"] == "mobilefacenet-y1"
+    assert "mobilefacenet-y1" in record["task"] and record["provenance"][0]["name"] == "mobilefacenet-y1"
     assert record["command"].endswith("--penalty-weight 0.1")
     (row,) = record["rows"]
     assert 0 < row["task_loss"]["value"] < 2
