@@ -96,7 +96,7 @@ def _export(unit: _UnitNorm, path: Path, opset: int) -> None:
             dynamo=True,
             input_names=["input"],
             output_names=["embedding"],
-            dynamic_shapes={"x_BKPQ": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=opset,
             external_data=False,
             verbose=False,
