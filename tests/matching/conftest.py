@@ -1,4 +1,4 @@
-"""The slow twin, and keyed galleries of random people."""
+"""Fixtures: the slow reference implementation, and enrolled random embeddings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unit_rows(num: int, dim: int, *, seed: int = 0) -> np.ndarray:
 
 
 def random_keys(num: int, num_terms: int, *, seed: int = 0) -> PolynomialKeys:
-    """Seeded, for tests alone: real keys come from the operating system."""
+    """Seeded keys for tests. Real keys come from the operating system."""
     rng = np.random.default_rng(seed)
     drawn = np.argsort(rng.random((num, 100)), axis=1)[:, :num_terms] - 50
     coefficients = np.where(drawn >= 0, drawn + 1, drawn).astype(np.int8)
@@ -37,7 +37,7 @@ def random_keys(num: int, num_terms: int, *, seed: int = 0) -> PolynomialKeys:
 
 @pytest.fixture(scope="session")
 def make_enrolled(twin):
-    """(shape, embeddings, templates of norm 1, keys): templates made by the slow twin."""
+    """(shape, embeddings, templates of norm 1, keys); the slow reference maps the templates."""
 
     def make(num, dim, num_terms, overlap, *, scale=None, seed=0):
         shape = PolynomialShape(dim=dim, num_terms=num_terms, overlap=overlap, scale=scale)

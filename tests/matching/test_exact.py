@@ -22,7 +22,7 @@ def unit_rows(num, dim, seed):
     block_size=st.sampled_from([1, 7, 1000]),
     seed=st.integers(0, 999),
 )
-def test_float32_search_is_the_cosine_and_ranks_by_double_precision(num, dim, k, block_size, seed):
+def test_float32_search_matches_cosine_similarity_in_double_precision(num, dim, k, block_size, seed):
     rows, probes = unit_rows(num, dim, seed).astype(np.float32), unit_rows(3, dim, seed + 1).astype(np.float32)
     matcher = ExactMatcher(rows, num_threads=2, block_size=block_size)
     a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (probes, rows))
@@ -35,7 +35,7 @@ def test_float32_search_is_the_cosine_and_ranks_by_double_precision(num, dim, k,
     assert len(matches.probe_C) == int((exact >= 0.1).sum())
 
 
-def test_int8_scores_are_those_of_the_quantised_rows():
+def test_int8_scores_match_the_quantised_rows():
     rows, probes = unit_rows(500, 96, 0), unit_rows(20, 96, 1)
     matcher = ExactMatcher(rows, values="int8")
     quantised = np.rint(rows * (127 / np.abs(rows).max(axis=1, keepdims=True)))
@@ -47,21 +47,21 @@ def test_int8_scores_are_those_of_the_quantised_rows():
     assert "redacted" in repr(matcher)
 
 
-def test_equal_scores_come_in_order_of_index():
+def test_equal_scores_are_sorted_by_index():
     rows = np.repeat(unit_rows(3, 8, 0), 4, axis=0)
     found = ExactMatcher(rows, block_size=5).top_k(rows[:1], k=6)
     assert list(found.reference_Nk[0][:4]) == [0, 1, 2, 3]
 
 
-def test_bad_input():
+def test_invalid_input_is_rejected():
     rows = unit_rows(4, 8, 0)
     with pytest.raises(InvalidInputError, match="the gallery is empty"):
         ExactMatcher(rows[:0])
-    with pytest.raises(ShapeError, match=r"give \(M, D\)"):
+    with pytest.raises(ShapeError, match=r"\(8,\); must be \(M, D\)"):
         ExactMatcher(rows[0])
     with pytest.raises(RangeError, match="not of L2 norm 1"):
         ExactMatcher(rows * 3)
-    with pytest.raises(InvalidInputError, match="not float32 or int8"):
+    with pytest.raises(InvalidInputError, match="values='float64'; allowed: float32, int8"):
         ExactMatcher(rows, values="float64")
     with pytest.raises(RangeError, match="block_size=0"):
         ExactMatcher(rows, block_size=0)

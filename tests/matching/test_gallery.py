@@ -1,4 +1,4 @@
-"""Galleries on disk: what comes back, what is refused, what an interrupted append leaves."""
+"""Galleries on disk: reading, damaged files, and interrupted appends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def part_of(keys, part):
     return PolynomialKeys(coefficients_Mm=keys.coefficients_Mm[part], exponents_Mm=keys.exponents_Mm[part])
 
 
-def test_files_hold_what_memory_holds(stored):
+def test_gallery_on_disk_equals_gallery_in_memory(stored):
     gallery, paths, (shape, rows, templates, keys), ids = stored
     opened = KeyedGallery.open(*paths)
     in_memory = KeyedGallery.in_memory(shape, templates, keys, ids=ids, values=gallery.values)
@@ -64,7 +64,7 @@ def test_files_hold_what_memory_holds(stored):
         np.testing.assert_array_equal(stored_bits, templates)
 
 
-def test_keys_and_templates_lie_in_different_files(stored):
+def test_keys_and_templates_are_in_different_files(stored):
     _, (templates_path, keys_path), (_, _, templates, keys), ids = stored
     packed = keys.coefficients_Mm[3].tobytes() + keys.exponents_Mm[3].tobytes()
     assert packed in keys_path.read_bytes() and packed not in templates_path.read_bytes()
@@ -72,7 +72,7 @@ def test_keys_and_templates_lie_in_different_files(stored):
     assert templates[3].tobytes() not in keys_path.read_bytes()
 
 
-def test_appending_rewrites_nothing(stored):
+def test_append_does_not_rewrite_existing_rows(stored):
     gallery, paths, (_, _, templates, keys), _ = stored
     before = [path.read_bytes() for path in paths]
     gallery.append(templates[:2], part_of(keys, slice(0, 2)))
@@ -81,11 +81,11 @@ def test_appending_rewrites_nothing(stored):
     assert len(KeyedGallery.open(*paths)) == 32
 
 
-def test_two_handles_see_each_others_references_when_they_append(stored):
+def test_append_sees_references_that_another_handle_appended(stored):
     gallery, paths, (_, _, templates, keys), _ = stored
     other = KeyedGallery.open(*paths)
     added = gallery.append(templates[:1], part_of(keys, slice(0, 1)))
-    with pytest.raises(ProblemsError, match="entry 0: its id is in the gallery already"):
+    with pytest.raises(ProblemsError, match="entry 0: its id is already in the gallery"):
         other.append(templates[:1], part_of(keys, slice(0, 1)), ids=added)
     other.append(templates[1:2], part_of(keys, slice(1, 2)))
     assert len(other) == 32 == len(KeyedGallery.open(*paths))
@@ -93,72 +93,72 @@ def test_two_handles_see_each_others_references_when_they_append(stored):
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("cut", [1, 100, None])
-def test_truncated_files_are_refused(stored, which, cut):
+def test_truncated_files_are_rejected(stored, which, cut):
     _, paths, _, _ = stored
     whole = paths[which].read_bytes()
     paths[which].write_bytes(whole[: len(whole) - cut] if cut else whole[:3000])
-    with pytest.raises(CorruptTemplateError, match="cut short"):
+    with pytest.raises(CorruptTemplateError, match="is truncated"):
         KeyedGallery.open(*paths, verifies=False)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_damaged_rows_are_found(stored, which):
+def test_damaged_rows_are_detected(stored, which):
     _, paths, _, _ = stored
-    spoilt = bytearray(paths[which].read_bytes())
-    spoilt[-1] ^= 1
-    paths[which].write_bytes(spoilt)
+    damaged = bytearray(paths[which].read_bytes())
+    damaged[-1] ^= 1
+    paths[which].write_bytes(damaged)
     with pytest.raises(CorruptTemplateError):
         KeyedGallery.open(*paths)
 
 
-def test_rows_that_are_no_keys_are_refused_even_unverified(stored):
-    """A kernel would read past its tables with them."""
+def test_invalid_keys_are_rejected_even_without_verification(stored):
+    """With invalid exponents, a kernel would read outside its tables."""
     _, paths, _, _ = stored
-    spoilt = bytearray(paths[1].read_bytes())
-    spoilt[-1] = 99
-    paths[1].write_bytes(spoilt)
-    with pytest.raises(CorruptTemplateError, match="rows that are no keys"):
+    damaged = bytearray(paths[1].read_bytes())
+    damaged[-1] = 99
+    paths[1].write_bytes(damaged)
+    with pytest.raises(CorruptTemplateError, match="invalid keys; restore it"):
         KeyedGallery.open(*paths, verifies=False)
 
 
 @pytest.mark.parametrize("at", [0, 10, 20, 40, 60])
-def test_damaged_headers_are_found(stored, at):
+def test_damaged_headers_are_detected(stored, at):
     _, paths, _, _ = stored
-    spoilt = bytearray(paths[0].read_bytes())
-    spoilt[at] ^= 1
-    paths[0].write_bytes(spoilt)
+    damaged = bytearray(paths[0].read_bytes())
+    damaged[at] ^= 1
+    paths[0].write_bytes(damaged)
     with pytest.raises(CorruptTemplateError):
         KeyedGallery.open(*paths)
 
 
-def test_later_versions_and_foreign_files_are_told_apart(stored, tmp_path):
+def test_later_versions_and_other_files_are_distinguished(stored, tmp_path):
     _, paths, _, _ = stored
-    spoilt = bytearray(paths[0].read_bytes())
-    spoilt[8] = 2
-    paths[0].write_bytes(spoilt)
+    damaged = bytearray(paths[0].read_bytes())
+    damaged[8] = 2
+    paths[0].write_bytes(damaged)
     with pytest.raises(OutdatedTemplateError, match="format version 2"):
         KeyedGallery.open(*paths)
-    with pytest.raises(CorruptTemplateError, match="is none or was cut short"):
+    with pytest.raises(CorruptTemplateError, match="not a gallery file of templates"):
         KeyedGallery.open(paths[1], paths[1])
     with pytest.raises(CorruptTemplateError, match="cannot be read"):
         KeyedGallery.open(tmp_path / "absent", paths[1])
 
 
-def test_one_lost_commit_is_survived_and_two_are_not(stored):
-    """A crash while a commit is written leaves the other one."""
+def test_one_damaged_commit_is_tolerated_but_not_two(stored):
+    """A crash while a commit is written does not damage the other one."""
     gallery, paths, _, _ = stored
-    spoilt = bytearray(paths[0].read_bytes())
-    latest = 512 if int.from_bytes(spoilt[512:520], "little") > int.from_bytes(spoilt[1024:1032], "little") else 1024
-    spoilt[latest + 2] ^= 1
-    paths[0].write_bytes(spoilt)
+    damaged = bytearray(paths[0].read_bytes())
+    latest = 512 if int.from_bytes(damaged[512:520], "little") > int.from_bytes(damaged[1024:1032], "little") else 1024
+    damaged[latest + 2] ^= 1
+    paths[0].write_bytes(damaged)
     assert len(KeyedGallery.open(*paths, verifies=False)) == 11 < len(gallery)
-    spoilt[1536 - latest + 2] ^= 1
-    paths[0].write_bytes(spoilt)
+    damaged[1536 - latest + 2] ^= 1
+    paths[0].write_bytes(damaged)
     with pytest.raises(CorruptTemplateError, match="no readable commit"):
         KeyedGallery.open(*paths)
 
 
-def test_an_append_cut_off_between_the_files_leaves_the_earlier_gallery(stored, monkeypatch):
+def test_append_interrupted_between_the_files_keeps_the_earlier_gallery(stored, monkeypatch):
     gallery, paths, (_, _, templates, keys), _ = stored
     from ppfr.matching import _row_files
 
@@ -182,14 +182,14 @@ def test_an_append_cut_off_between_the_files_leaves_the_earlier_gallery(stored, 
     np.testing.assert_array_equal(again.keys_of([30, 31]).coefficients_Mm, keys.coefficients_Mm[3:5])
 
 
-def test_files_of_two_galleries_do_not_mix(stored, tmp_path):
+def test_files_of_different_galleries_are_rejected(stored, tmp_path):
     _, paths, (shape, *_), _ = stored
     KeyedGallery.create(tmp_path / "t2", tmp_path / "k2", shape=shape)
-    with pytest.raises(CorruptTemplateError, match="do not belong to one gallery"):
+    with pytest.raises(CorruptTemplateError, match="belong to different galleries"):
         KeyedGallery.open(paths[0], tmp_path / "k2")
 
 
-def test_deletion_and_quantisation_by_copying(stored, tmp_path):
+def test_copy_can_omit_references_and_quantise(stored, tmp_path):
     gallery, _, _, ids = stored
     copy = gallery.copy_to(tmp_path / "t2", tmp_path / "k2", without=[bytes(ids[4]), bytes(ids[29])], values="int8")
     kept = [i for i in range(30) if i not in (4, 29)]
@@ -197,24 +197,24 @@ def test_deletion_and_quantisation_by_copying(stored, tmp_path):
     np.testing.assert_array_equal(copy.ids_of(np.arange(28)), ids[kept])
     np.testing.assert_allclose(copy.templates_of(np.arange(28)), gallery.templates_of(kept), atol=0.02)
     np.testing.assert_array_equal(copy.keys_of([4]).exponents_Mm, gallery.keys_of([5]).exponents_Mm)
-    with pytest.raises(InvalidInputError, match="1 of the 1 ids to leave out"):
+    with pytest.raises(InvalidInputError, match="1 of the 1 ids in `without` are not in the gallery"):
         gallery.copy_to(tmp_path / "t3", tmp_path / "k3", without=[bytes(16)])
 
 
-def test_all_duplicates_are_told_at_once_and_nothing_is_added(stored):
+def test_all_duplicates_are_listed_and_nothing_is_added(stored):
     gallery, _, (_, _, templates, keys), ids = stored
     fresh = new_reference_ids(2)
     given = np.concatenate([ids[3:4], fresh, fresh[1:]])
     with pytest.raises(ProblemsError) as caught:
         gallery.append(templates[:4], part_of(keys, slice(0, 4)), ids=given)
     assert list(caught.value.problems) == [
-        "entry 0: its id is in the gallery already",
-        "entry 3: its id occurs before in what was given",
+        "entry 0: its id is already in the gallery",
+        "entry 3: its id occurs more than once in the given ids",
     ]
     assert len(gallery) == 30
 
 
-def test_memory_beside_templates_and_keys_is_small():
+def test_memory_overhead_is_small():
     for overlap in range(5):
         shape = PolynomialShape(dim=512, num_terms=5, overlap=overlap)
         for values, size in (("float32", 4), ("int8", 1)):
@@ -227,23 +227,23 @@ def test_memory_beside_templates_and_keys_is_small():
             assert gallery.num_bytes <= 1.3 * 50 * (shape.num_windows * size + 10)
 
 
-def test_bad_input(enrolled, tmp_path):
+def test_invalid_input_is_rejected(enrolled, tmp_path):
     shape, _, templates, keys = enrolled
-    spoilt = templates.copy()
-    spoilt[2, 0] = np.nan
+    damaged = templates.copy()
+    damaged[2, 0] = np.nan
     with pytest.raises(RangeError, match="1 of 30 templates are not finite or not of norm 1"):
-        KeyedGallery.in_memory(shape, spoilt, keys)
+        KeyedGallery.in_memory(shape, damaged, keys)
     with pytest.raises(RangeError, match="30 of 30"):
         KeyedGallery.in_memory(shape, 2 * templates, keys)
-    with pytest.raises(ShapeError, match="one key for each"):
+    with pytest.raises(ShapeError, match="one key per template"):
         KeyedGallery.in_memory(shape, templates[:3], keys)
-    with pytest.raises(ShapeError, match=r"give \(M, "):
+    with pytest.raises(ShapeError, match=r"must be \(M, "):
         KeyedGallery.in_memory(shape, templates[:, :-1], keys)
-    with pytest.raises(ShapeError, match="bytes"):
+    with pytest.raises(ShapeError, match=r"\(30, 4\); must be \(30, 16\) bytes"):
         KeyedGallery.in_memory(shape, templates, keys, ids=np.zeros((30, 4), np.uint8))
-    with pytest.raises(InvalidInputError, match="not float32 or int8"):
+    with pytest.raises(InvalidInputError, match="values='float16'; allowed: float32, int8"):
         KeyedGallery.in_memory(shape, templates, keys, values="float16")
-    with pytest.raises(InvalidInputError, match="kept apart"):
+    with pytest.raises(InvalidInputError, match="use two different files"):
         KeyedGallery.create(tmp_path / "one", tmp_path / "one", shape=shape)
     KeyedGallery.create(tmp_path / "t", tmp_path / "k", shape=shape)
     with pytest.raises(InvalidInputError, match="exists"):
@@ -253,7 +253,7 @@ def test_bad_input(enrolled, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_gallery_shows_nothing_and_is_not_pickled(enrolled):
+def test_gallery_redacts_its_contents_and_cannot_be_pickled(enrolled):
     shape, _, templates, keys = enrolled
     gallery = KeyedGallery.in_memory(shape, templates, keys)
     assert "redacted" in repr(gallery) and "redacted" in repr(keys)
@@ -262,7 +262,7 @@ def test_a_gallery_shows_nothing_and_is_not_pickled(enrolled):
             pickle.dumps(secret)
 
 
-def test_templates_of_half_precision_are_taken_and_brought_to_norm_1(enrolled):
+def test_half_precision_templates_are_normalised(enrolled):
     shape, _, templates, keys = enrolled
     gallery = KeyedGallery.in_memory(shape, templates.astype(np.float16), keys)
     stored = np.array([row[:-16].view("<f4") for row in gallery._template_rows], dtype=np.float64)

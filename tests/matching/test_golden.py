@@ -1,4 +1,4 @@
-"""Gallery files of version 1, as first released: these bytes must be readable for ever, do not write them anew."""
+"""Gallery files of format version 1. They must remain readable: do not regenerate these bytes."""
 
 from __future__ import annotations
 

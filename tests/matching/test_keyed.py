@@ -1,4 +1,4 @@
-"""Keyed search against the slow loop: scores, ranks, what is flagged, threads, batches."""
+"""Keyed search compared with the slow reference: scores, ranks, flags, threads, batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppfr.matching import KeyedGallery, KeyedMatcher
 
 
 def near(rows, cosine, *, seed=3):
-    """Other captures of the same people."""
+    """Further captures of the same people."""
     noise = np.random.default_rng(seed).standard_normal(rows.shape)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     mixed = cosine * rows + np.sqrt(1 - cosine**2) * noise
@@ -20,7 +20,7 @@ def near(rows, cosine, *, seed=3):
 
 
 def slow_scores(twin, gallery, probes):
-    """(N, M) by the twin, over the templates as the gallery holds them."""
+    """(N, M) scores of the slow reference with the templates as stored in the gallery."""
     everything = np.arange(len(gallery))
     keys, templates = gallery.keys_of(everything), gallery.templates_of(everything)
     shape = gallery.shape
@@ -44,7 +44,7 @@ def slow_scores(twin, gallery, probes):
     block_size=st.sampled_from([1, 5, 64]),
     seed=st.integers(0, 999),
 )
-def test_scores_and_ranks_are_the_slow_loops(
+def test_scores_and_ranks_match_the_slow_reference(
     twin, make_enrolled, num, dim, num_terms, overlap, scale, values, num_threads, block_size, seed
 ):
     num_terms = min(num_terms, dim)
@@ -60,7 +60,7 @@ def test_scores_and_ranks_are_the_slow_loops(
     for row, scores in enumerate(slow):
         order = np.argsort(-scores, kind="stable")[:k]
         np.testing.assert_allclose(found.score_Nk[row], scores[order], atol=1e-9)
-        # Scores that differ by less than double precision tells apart may come in either order.
+        # Scores that are equal within rounding may be in either order.
         tied = np.abs(scores[found.reference_Nk[row]] - scores[order]) < 1e-9
         assert tied.all()
         if k > 1 and -np.diff(np.sort(-scores)).max() < -1e-9:
@@ -75,8 +75,8 @@ def test_scores_and_ranks_are_the_slow_loops(
 
 @pytest.mark.parametrize("values", ["float32", "int8"])
 @pytest.mark.parametrize("overlap", [0, 4])
-def test_ranks_of_a_larger_gallery_are_the_slow_loops(twin, make_enrolled, values, overlap):
-    """Most impostors lie close together here: a scan in single precision alone would swap some."""
+def test_ranks_of_a_larger_gallery_match_the_slow_reference(twin, make_enrolled, values, overlap):
+    """Most impostor scores are close together, so a scan in single precision alone would swap some ranks."""
     shape, rows, templates, keys = make_enrolled(400, 64, 5, overlap, seed=1)
     gallery = KeyedGallery.in_memory(shape, templates, keys, values=values)
     probes = near(rows[:4], 0.6)
@@ -87,7 +87,7 @@ def test_ranks_of_a_larger_gallery_are_the_slow_loops(twin, make_enrolled, value
 
 
 def test_cancelled_sums_are_flagged_and_scored_again(twin):
-    """A constant embedding under coefficients that sum to nothing: rounding is all that single precision sees."""
+    """A constant embedding and coefficients with sum zero: in single precision only rounding errors remain."""
     shape = PolynomialShape(dim=20, num_terms=2, overlap=0)
     probe = np.full((1, 20), 20**-0.5)  # scaled elements of exactly 1: every power is 1
     keys = PolynomialKeys(
@@ -101,12 +101,12 @@ def test_cancelled_sums_are_flagged_and_scored_again(twin):
     gallery = KeyedGallery.in_memory(shape, templates, keys)
     matcher = KeyedMatcher(gallery, num_threads=1)
     slow = slow_scores(twin, gallery, tilted)
-    # The first sum is 1e-6 of its terms: single precision would be off by tenths.
+    # The first sum is 1e-6 times its terms, so a score in single precision would be off by about 0.1.
     np.testing.assert_allclose(matcher.score_matrix(tilted), slow, atol=1e-5)
     np.testing.assert_array_equal(matcher.top_k(tilted, k=3).reference_Nk[0], np.argsort(-slow[0]))
 
 
-def test_threads_batches_and_blocks_change_nothing(make_enrolled, monkeypatch):
+def test_result_does_not_depend_on_threads_batches_and_blocks(make_enrolled, monkeypatch):
     shape, rows, templates, keys = make_enrolled(150, 30, 5, 4, scale=1.0, seed=2)
     gallery = KeyedGallery.in_memory(shape, templates, keys)
     probes = near(rows[:20], 0.8)
@@ -121,7 +121,7 @@ def test_threads_batches_and_blocks_change_nothing(make_enrolled, monkeypatch):
     assert (once.reference_Nk[:, 0] == np.arange(20)).mean() > 0.8
 
 
-def test_int8_costs_little(make_enrolled):
+def test_int8_scores_are_close_to_float32_scores(make_enrolled):
     shape, rows, templates, keys = make_enrolled(150, 128, 5, 0, seed=4)
     probes = near(rows, 0.8)
     full, small = (
@@ -131,11 +131,11 @@ def test_int8_costs_little(make_enrolled):
     assert 1e-5 < np.abs(full - small).max() < 0.02
 
 
-def test_bad_input(make_enrolled, tmp_path):
+def test_invalid_input_is_rejected(make_enrolled, tmp_path):
     shape, rows, templates, keys = make_enrolled(6, 20, 5, 0)
     gallery = KeyedGallery.in_memory(shape, templates, keys)
     matcher = KeyedMatcher(gallery)
-    for spoilt, error, text in (
+    for invalid, error, text in (
         (rows[:, :-1], ShapeError, r"give \(N, 20\)"),
         (rows[0], ShapeError, r"give \(N, 20\)"),
         (rows[:0], ShapeError, "N >= 1"),
@@ -148,12 +148,12 @@ def test_bad_input(make_enrolled, tmp_path):
             lambda probes: matcher.at_least(probes, threshold=0.5),
         ):
             with pytest.raises(error, match=text):
-                search(spoilt)
-    with pytest.raises(RangeError, match="k=0"):
+                search(invalid)
+    with pytest.raises(RangeError, match="k=0; must be 1 or more"):
         matcher.top_k(rows, k=0)
-    with pytest.raises(RangeError, match="not a number"):
+    with pytest.raises(RangeError, match="threshold=nan"):
         matcher.at_least(rows, threshold=float("nan"))
-    with pytest.raises(RangeError, match="num_threads=0"):
+    with pytest.raises(RangeError, match="num_threads=0; must be 1 or more"):
         KeyedMatcher(gallery, num_threads=0)
     empty = KeyedGallery.create(tmp_path / "t", tmp_path / "k", shape=shape)
     with pytest.raises(InvalidInputError, match="the gallery is empty"):

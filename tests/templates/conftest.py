@@ -1,4 +1,4 @@
-"""The slow twin, and embeddings of people that are easy to tell apart."""
+"""Fixtures: the slow reference implementation, and embeddings of simulated people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unit_rows(num: int, dim: int, *, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def people():
-    """(num, dim) unit embeddings, and captures of the same people at the given cosine."""
+    """(num, dim) unit embeddings, and further captures of the same people at the given cosine similarity."""
 
     def make(num: int, dim: int, *, cosine: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         first, noise = unit_rows(num, dim, seed=seed), unit_rows(num, dim, seed=seed + 1)

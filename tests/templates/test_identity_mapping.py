@@ -17,7 +17,7 @@ from ppfr.metrics import roc, unlinkability
 from ppfr.templates import IdentityMapping, PolynomialMapping
 
 
-def test_length_of_templates_is_the_papers():
+def test_template_length_matches_the_paper():
     assert [IdentityMapping(overlap=o).out_dim for o in range(5)] == [103, 128, 170, 255, 508]
 
 
@@ -29,7 +29,7 @@ def test_length_of_templates_is_the_papers():
     scale=st.sampled_from([None, 1.0, 3.5]),
     seed=st.integers(0, 999),
 )
-def test_values_are_the_slow_twins(twin, dim, num_terms, overlap, scale, seed):
+def test_values_match_the_slow_reference(twin, dim, num_terms, overlap, scale, seed):
     num_terms = min(num_terms, dim)
     overlap = min(overlap, num_terms - 1)
     scheme = IdentityMapping(dim=dim, num_terms=num_terms, overlap=overlap, scale=scale)
@@ -47,7 +47,7 @@ def test_values_are_the_slow_twins(twin, dim, num_terms, overlap, scale, seed):
 
 @settings(deadline=None, max_examples=20)
 @given(overlap=st.integers(0, 4), scale=st.sampled_from([None, 1.0]), seed=st.integers(0, 99))
-def test_pullback_is_the_derivative(overlap, scale, seed):
+def test_pullback_matches_the_numerical_derivative(overlap, scale, seed):
     rng = np.random.default_rng(seed)
     mapping = IdentityMapping(dim=24, overlap=overlap, scale=scale).guessed_mapping(3)
     point, direction = rng.standard_normal((2, 3, 24))
@@ -60,40 +60,40 @@ def test_pullback_is_the_derivative(overlap, scale, seed):
 
 
 @pytest.mark.parametrize("overlap", range(5))
-def test_one_element_moves_only_the_windows_it_is_in(overlap):
-    """A changed sign keeps the norm, and moves the terms with an odd exponent."""
+def test_one_element_changes_only_the_windows_that_contain_it(overlap):
+    """A changed sign preserves the norm and changes only the terms with an odd exponent."""
     scheme = IdentityMapping(dim=60, overlap=overlap)
     keys, step = scheme.draw_packed(1), scheme.shape.step
     mapping = PolynomialMapping(scheme.shape, keys, is_deployed=True)
     before = np.random.default_rng(overlap).standard_normal((1, 60))
     after = before.copy()
     after[0, 30] *= -1
-    moved = set(np.flatnonzero(np.abs(mapping.apply(after) - mapping.apply(before))[0] > 1e-9))
+    changed = set(np.flatnonzero(np.abs(mapping.apply(after) - mapping.apply(before))[0] > 1e-9))
     windows = [j for j in range(scheme.out_dim) if j * step <= 30 < j * step + 5]
-    assert moved == {j for j in windows if keys.exponents_Mm[0, 30 - j * step] % 2 == 1}
+    assert changed == {j for j in windows if keys.exponents_Mm[0, 30 - j * step] % 2 == 1}
     assert len(windows) <= -(-5 // step)
 
 
-def test_keys_are_distinct_non_zero_and_all_orders_come():
+def test_coefficients_are_distinct_and_non_zero_and_all_exponent_orders_occur():
     keys = IdentityMapping(coefficient_bound=3, num_terms=5, dim=20).draw_packed(6000)
     keys.check()
     assert set(np.unique(keys.coefficients_Mm)) == {-3, -2, -1, 1, 2, 3}
     assert len(np.unique(keys.exponents_Mm, axis=0)) == 120
-    # Each coefficient and each exponent at each place is as frequent as any other: five sigma.
+    # At a fixed position, all coefficients and all exponents are equally frequent, within five sigma.
     for column, num in ((keys.coefficients_Mm[:, 0], 6), (keys.exponents_Mm[:, 3], 5)):
         counts = np.unique(column, return_counts=True)[1]
         assert np.abs(counts - 6000 / num).max() < 5 * np.sqrt(6000 / num)
 
 
-def test_large_bounds_and_wide_windows_draw_too():
+def test_keys_can_be_drawn_for_large_bounds_and_wide_windows():
     for bound, terms in ((127, 2), (8, 10), (5, 10)):
         keys = IdentityMapping(dim=40, num_terms=terms, coefficient_bound=bound, scale=2.0).draw_packed(500)
         keys.check()
         assert np.abs(keys.coefficients_Mm.astype(int)).max() == bound
 
 
-def scores_under(scheme, people, num, dim):
-    """Genuine, impostor, wrong-key scores, then (two keys, same face) and (two keys, two faces)."""
+def comparison_scores(scheme, people, num, dim):
+    """Scores: genuine, impostor, wrong key; two keys and one face; two keys and two faces."""
     enrolled, again = people(num, dim, cosine=0.9)
     keys, others = scheme.draw_packed(num), scheme.draw_packed(num)
     template = scheme.values_of(enrolled, keys)
@@ -110,9 +110,9 @@ def scores_under(scheme, people, num, dim):
 
 
 @pytest.mark.parametrize("scale", [None, 1.0])
-def test_a_wrong_key_scores_like_an_impostor_on_average_and_seldom_like_a_genuine(people, scale):
-    """Keys come from the operating system: bounds are far from what their draw can give."""
-    genuine, impostor, wrong_key, _, _ = scores_under(
+def test_wrong_key_scores_are_close_to_impostor_scores(people, scale):
+    """Keys come from the operating system and are not seeded, so the bounds leave a wide margin."""
+    genuine, impostor, wrong_key, _, _ = comparison_scores(
         IdentityMapping(dim=256, overlap=2, scale=scale), people, 800, 256
     )
     assert roc(genuine, impostor).eer() < 0.05
@@ -121,18 +121,18 @@ def test_a_wrong_key_scores_like_an_impostor_on_average_and_seldom_like_a_genuin
     assert np.median(genuine) > 0.6
 
 
-def test_two_keys_of_one_face_are_linkable_as_far_as_the_page_says(people):
-    """No wish but a fact: with chance 1/m two keys agree in the place of the exponent that dominates."""
-    *_, mated, non_mated = scores_under(IdentityMapping(dim=256, overlap=2), people, 800, 256)
+def test_templates_of_one_face_under_two_keys_are_partly_linkable(people):
+    """A known limitation: with probability 1/m, two keys have the dominant exponent at the same position."""
+    *_, mated, non_mated = comparison_scores(IdentityMapping(dim=256, overlap=2), people, 800, 256)
     found = unlinkability(mated, non_mated, mated_subjects=np.arange(800), num_bins=20, seed=1, num_resamples=50)
     assert 0.2 < found.d_sys.value < 0.6 and found.chance < 0.08
-    # More terms, less often agreement.
-    *_, mated, non_mated = scores_under(IdentityMapping(dim=256, num_terms=10, scale=1.0), people, 800, 256)
+    # With more terms, the positions agree less often.
+    *_, mated, non_mated = comparison_scores(IdentityMapping(dim=256, num_terms=10, scale=1.0), people, 800, 256)
     fewer = unlinkability(mated, non_mated, mated_subjects=np.arange(800), num_bins=20, seed=1, num_resamples=50)
     assert fewer.d_sys.value < found.d_sys.value
 
 
-def test_renewal_leaves_nothing_to_compare(people):
+def test_renewed_template_cannot_be_compared_with_the_earlier_one(people):
     scheme = IdentityMapping(dim=64)
     embedding = people(1, 64)[0][0]
     key = scheme.new_key()
@@ -153,12 +153,12 @@ def test_other_parameters_are_another_scheme(people):
         other.enrol(embedding, key=key)
     with pytest.raises(UnknownSchemeError, match="other parameters"):
         other.from_bytes(scheme.to_bytes(scheme.enrol(embedding, key=key)))
-    # The bound is how keys are drawn, not how they compare.
+    # The bound affects how keys are drawn, not how templates are compared.
     IdentityMapping(dim=64, coefficient_bound=90).enrol(embedding, key=key)
 
 
-def test_altered_templates_are_found_out_by_the_key(people):
-    """Whoever edits a record can mend its public checksum, not its tag."""
+def test_probe_rejects_an_altered_template(people):
+    """An attacker who edits a record can recompute the public checksum, but not the keyed tag."""
     import dataclasses
 
     scheme = IdentityMapping(dim=64)
@@ -168,16 +168,16 @@ def test_altered_templates_are_found_out_by_the_key(people):
     values = template.values_K.copy()
     values[0] += 0.5
     forged = scheme.from_bytes(scheme.to_bytes(dataclasses.replace(template, values_K=values)))
-    with pytest.raises(CorruptTemplateError, match="not as it was enrolled"):
+    with pytest.raises(CorruptTemplateError, match=r"altered after enrolment.*enrol again"):
         scheme.probe(embedding, key=key, like=forged)
 
 
-def test_bad_arguments():
+def test_invalid_arguments_are_rejected():
     for bad, text in (
         ({"num_terms": 1}, r"num_terms=1 is not in 2\.\.16"),
         ({"overlap": 5}, r"overlap=5 is not in 0\.\.4"),
-        ({"coefficient_bound": 2}, r"coefficient_bound=2 is not in 3\.\.127"),
-        ({"coefficient_bound": 128}, "stored in a byte"),
+        ({"coefficient_bound": 2}, r"coefficient_bound=2; must be from 3 to 127"),
+        ({"coefficient_bound": 128}, r"coefficient_bound=128; must be from 3 to 127"),
         ({"scale": 0.0}, "not positive"),
         ({"num_terms": 16}, "leaves the range of single precision"),
         ({"dim": 3}, r"not in 2\.\.3"),
@@ -186,7 +186,7 @@ def test_bad_arguments():
             IdentityMapping(**bad)
     scheme = IdentityMapping(dim=16)
     keys = scheme.draw_packed(2)
-    with pytest.raises(ShapeError, match="3 embeddings and 2 keys"):
+    with pytest.raises(ShapeError, match="3 embeddings and 2 keys; give one key per embedding"):
         scheme.values_of(np.eye(16)[:3], keys)
     bad_keys = PolynomialKeys(
         coefficients_Mm=np.zeros((1, 5), np.int8), exponents_Mm=np.arange(1, 6, dtype=np.uint8)[None]
@@ -195,7 +195,7 @@ def test_bad_arguments():
         PolynomialMapping(scheme.shape, bad_keys, is_deployed=True)
     with pytest.raises(RangeError, match="int8"):
         PolynomialKeys(coefficients_Mm=np.ones((1, 5)), exponents_Mm=np.ones((1, 5), np.uint8))
-    with pytest.raises(ShapeError, match="one row for each key"):
+    with pytest.raises(ShapeError, match=r"\(1, 16\); this mapping takes \(2, 16\)"):
         scheme.guessed_mapping(2).apply(np.eye(16)[:1])
-    with pytest.raises(RangeError, match="rows of zeros"):
+    with pytest.raises(RangeError, match=r"rows of zeros.*must be finite and non-zero"):
         scheme.guessed_mapping(1).apply(np.zeros((1, 16)))

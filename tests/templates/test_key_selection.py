@@ -10,20 +10,20 @@ SCHEME = IdentityMapping(dim=32)
 
 
 def scripted(embedding, cosines):
-    """A solver whose results have these cosines to the embedding, one after another."""
+    """A solver whose successive results have the given cosine similarities to the embedding."""
     other = np.roll(embedding, 1) - (np.roll(embedding, 1) @ embedding) * embedding
     other /= np.linalg.norm(other)
-    left = iter(cosines)
+    remaining = iter(cosines)
 
     def invert(values, mapping):
         assert values.shape == (1, SCHEME.out_dim) and mapping.num_rows == 1 and mapping.is_deployed
-        cosine = next(left)
+        cosine = next(remaining)
         return 3.0 * (cosine * embedding + np.sqrt(1 - cosine**2) * other)[None]
 
     return invert
 
 
-def test_the_first_key_below_the_threshold_is_kept(people):
+def test_selects_the_first_key_below_the_threshold(people):
     embedding = people(1, 32)[0][0]
     chosen = select_key(SCHEME, embedding, invert=scripted(embedding, [0.9, 0.5, 0.1, 0.0]), threshold=0.2)
     assert chosen.num_tried == 3 and chosen.is_below
@@ -32,7 +32,7 @@ def test_the_first_key_below_the_threshold_is_kept(people):
     assert "redacted" in repr(chosen)
 
 
-def test_where_none_is_below_the_least_similar_is_kept(people):
+def test_selects_the_least_similar_if_no_key_is_below_the_threshold(people):
     embedding = people(1, 32)[0][0]
     seen = []
     solver = scripted(embedding, [0.9, 0.3, 0.5])
@@ -46,11 +46,11 @@ def test_where_none_is_below_the_least_similar_is_kept(people):
     np.testing.assert_array_equal(chosen.template.values_K, seen[1][0])
 
 
-def test_bad_arguments(people):
+def test_invalid_arguments_are_rejected(people):
     embedding = people(1, 32)[0][0]
-    with pytest.raises(RangeError, match="is no cosine"):
+    with pytest.raises(RangeError, match=r"threshold=2\.0; must be a cosine"):
         select_key(SCHEME, embedding, invert=scripted(embedding, []), threshold=2.0)
-    with pytest.raises(RangeError, match="try at least one"):
+    with pytest.raises(RangeError, match="max_keys=0; must be 1 or more"):
         select_key(SCHEME, embedding, invert=scripted(embedding, []), threshold=0.2, max_keys=0)
-    with pytest.raises(ShapeError, match=r"must give \(1, 32\)"):
+    with pytest.raises(ShapeError, match=r"shape \(32,\); it must return \(1, 32\)"):
         select_key(SCHEME, embedding, invert=lambda values, mapping: np.zeros(32), threshold=0.2)

@@ -1,4 +1,4 @@
-"""The examples of the method's page run."""
+"""The examples in docs/methods/identity-mapping.md run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 PAGE = Path(__file__).parents[2] / "docs" / "methods" / "identity-mapping.md"
 
 
-def test_the_pages_examples_run():
+def test_examples_of_the_page_run():
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 2

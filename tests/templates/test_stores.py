@@ -32,7 +32,7 @@ def stores(tmp_path):
     return TemplateStore(tmp_path / "templates", SCHEME), KeyStore(tmp_path / "keys", SCHEME)
 
 
-def test_what_was_stored_comes_back(stores, enrolled, people, tmp_path):
+def test_stored_templates_and_keys_can_be_read_again(stores, enrolled, people, tmp_path):
     templates, keys = stores
     templates.add_all({name: template for name, (template, _) in enrolled.items()})
     for name, (_, key) in enrolled.items():
@@ -45,10 +45,10 @@ def test_what_was_stored_comes_back(stores, enrolled, people, tmp_path):
     assert set(again[0].load()) == set(enrolled)
     for path in tmp_path.rglob("*.rec"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert path.parent.parent == tmp_path, "an id must not lead out of the store"
+        assert path.parent.parent == tmp_path, "a subject id must not select a path outside the store"
 
 
-def test_duplicates_and_everything_else_that_is_bad_is_told_at_once(stores, enrolled):
+def test_all_problems_of_added_entries_are_listed_at_once(stores, enrolled):
     templates, keys = stores
     (first, key), (second, _), _ = enrolled.values()
     templates.add("known", first)
@@ -56,14 +56,14 @@ def test_duplicates_and_everything_else_that_is_bad_is_told_at_once(stores, enro
         templates.add_all({"new": second, "known": second, "": second, "x" * 101: second, "key": key})
     assert len(caught.value.problems) == 4
     assert [line.split(":")[0] for line in caught.value.problems] == ["entry 1", "entry 2", "entry 3", "entry 4"]
-    assert "has one already" in caught.value.problems[0] and "a KeyStore" in caught.value.problems[3]
+    assert "already has a record" in caught.value.problems[0] and "in a KeyStore" in caught.value.problems[3]
     assert "known" not in str(caught.value)
     assert "new" not in templates and len(templates) == 1, "all or none"
-    with pytest.raises(ProblemsError, match="go to a TemplateStore"):
+    with pytest.raises(ProblemsError, match="store templates in a TemplateStore"):
         keys.add("known", first)
 
 
-def test_renewal_replaces_and_deletion_removes(stores, enrolled):
+def test_replace_and_remove(stores, enrolled):
     templates, _ = stores
     (first, _), (second, _), _ = enrolled.values()
     with pytest.raises(InvalidInputError, match="enrol first"):
@@ -78,15 +78,15 @@ def test_renewal_replaces_and_deletion_removes(stores, enrolled):
             action("a")
 
 
-def test_keys_and_templates_are_kept_apart(stores, tmp_path):
+def test_one_directory_cannot_be_two_stores(stores, tmp_path):
     with pytest.raises(InvalidInputError, match="is a store of 'templates', not of 'keys'"):
         KeyStore(tmp_path / "templates", SCHEME)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").touch()
-    with pytest.raises(InvalidInputError, match="a directory of its own"):
+    with pytest.raises(InvalidInputError, match="contains other files; choose a new or empty directory"):
         KeyStore(tmp_path / "other", SCHEME)
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot be used as a store"):
+    with pytest.raises(StorageError, match=r"cannot be used as a store.*choose another directory"):
         KeyStore(tmp_path / "file", SCHEME)
 
 
@@ -104,7 +104,7 @@ def test_damaged_records_are_all_listed(stores, enrolled, tmp_path):
         templates.get("a1")
 
 
-def test_records_of_another_scheme_are_refused(stores, enrolled, tmp_path):
+def test_records_of_another_scheme_are_rejected(stores, enrolled, tmp_path):
     (template, _), *_ = enrolled.values()
     stores[0].add("a", template)
     with pytest.raises(UnknownSchemeError):
@@ -117,10 +117,10 @@ def _add_same(directory, outcomes):
         store.add("same", SCHEME.new_key())
         outcomes.put("added")
     except ProblemsError:
-        outcomes.put("refused")
+        outcomes.put("rejected")
 
 
-def test_of_two_processes_that_add_one_subject_one_is_refused(tmp_path):
+def test_only_one_of_two_processes_can_add_the_same_subject(tmp_path):
     context = multiprocessing.get_context("spawn")
     KeyStore(tmp_path, SCHEME)
     outcomes = context.Queue()
@@ -130,4 +130,4 @@ def test_of_two_processes_that_add_one_subject_one_is_refused(tmp_path):
     found = sorted(outcomes.get(timeout=60) for _ in workers)
     for worker in workers:
         worker.join()
-    assert found == ["added", "refused"]
+    assert found == ["added", "rejected"]

@@ -1,4 +1,4 @@
-"""Comparators: probes against a gallery, higher is more alike."""
+"""Comparators: similarity scores of probes with the references of a gallery. Higher is more similar."""
 
 from ppfr.matching._exact import ExactMatcher as ExactMatcher
 from ppfr.matching._gallery import KeyedGallery as KeyedGallery

@@ -1,4 +1,4 @@
-"""Plain exact search: cosine of unprotected embeddings, the baseline that protected search is held against.
+"""Exact search over unprotected embeddings by cosine similarity: the baseline for protected search.
 
 Suffixes: D embedding, M references, B references of a block, C candidates.
 """
@@ -21,16 +21,16 @@ class ExactMatcher(ScanningMatcher[tuple[NDArray[np.float64], NDArray[np.float32
     """Exact cosine search over embeddings.
 
     Args:
-        references_MD: (M, D) of L2 norm 1; copied, as float32 or int8.
-        values: "float32", or "int8": each row's largest magnitude at 127; probes stay in float32. Scores are then
-            exactly those of the rows as quantised.
-        num_threads: threads; None for one on each usable core.
+        references_MD: (M, D) of L2 norm 1. They are copied, as float32 or int8.
+        values: "float32", or "int8", which scales the largest magnitude of each row to 127. Probes remain in float32.
+            Scores are then the exact scores of the quantised rows.
+        num_threads: number of threads; None for one per usable core.
         block_size: references that a thread scans at a time.
 
     Raises:
-        ShapeError: not (M, D).
-        RangeError: not finite, or not of norm 1.
-        InvalidInputError: no reference, or another kind of values.
+        ShapeError: the shape is not (M, D).
+        RangeError: values are not finite, or a row does not have norm 1.
+        InvalidInputError: there are no references, or `values` is unknown.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class ExactMatcher(ScanningMatcher[tuple[NDArray[np.float64], NDArray[np.float32
         super().__init__(num_threads=num_threads, block_size=block_size)
         array_MD = np.asarray(references_MD)
         if values not in ("float32", "int8"):
-            raise InvalidInputError(f"values={values!r} is not float32 or int8")
+            raise InvalidInputError(f"values={values!r}; allowed: float32, int8")
         if array_MD.ndim != 2:
-            raise ShapeError(f"references have shape {array_MD.shape}; give (M, D)")
+            raise ShapeError(f"references have shape {array_MD.shape}; must be (M, D)")
         if len(array_MD) == 0:
             raise InvalidInputError("the gallery is empty; give at least one reference")
         self._inverse_norm_M: NDArray[np.float32] | None = None
@@ -73,12 +73,12 @@ class ExactMatcher(ScanningMatcher[tuple[NDArray[np.float64], NDArray[np.float32
 
     @property
     def num_bytes(self) -> int:
-        """What the references take."""
+        """Memory of the references."""
         return self._values_MD.nbytes + (0 if self._inverse_norm_M is None else self._inverse_norm_M.nbytes)
 
     @property
     def margin(self) -> float:
-        """How far a scanned score may lie from the exact one: roundings of D products and their sum."""
+        """Bound on the difference of scanned and exact score: rounding errors of D products and their sum."""
         return 2 * ROUNDING * (self.dim + 8)
 
     def _prepare(self, unit_D: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

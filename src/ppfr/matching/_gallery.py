@@ -1,6 +1,6 @@
-"""A keyed gallery: templates and packed keys of many identities, in memory or in two files mapped from disk.
+"""A keyed gallery: templates and packed keys of many subjects, in memory or in two memory-mapped files.
 
-Suffixes: M references, K template values, C some of the references.
+Suffixes: M references, K template values, C selected references.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ _NORM_TOLERANCE = 2e-3
 
 @final
 class KeyedGallery:
-    """Templates of norm 1 and, apart from them, the packed keys that they were made under, by index.
+    """Templates of norm 1 and, stored separately, the packed keys under which they were made, by index.
 
-    Make one with `in_memory`, `create` or `open`. Indices are stable: references are only ever appended; to drop some,
-    write the others to a new gallery (`copy_to`).
+    Create one with `in_memory`, `create` or `open`. References can only be appended, so indices are stable. To delete
+    references, write the others to a new gallery (`copy_to`).
 
     Privacy:
-        Whoever holds both files is the adversary who knows the keys. Keep the keys' file where only the matcher reads
-        it. The files' checksums find damage, not forgery; records (`TemplateScheme.to_bytes`) are bound to their keys.
+        An adversary who has both files has the keys of all templates. Store the file of keys where only the matcher can
+        read it. The checksums detect damage, not forgery. Records (`TemplateScheme.to_bytes`), in contrast, are bound
+        to their keys.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class KeyedGallery:
     ) -> None:
         self._shape, self._values, self._on_disk = shape, values, on_disk
         self._template_rows, self._key_rows = template_rows, key_rows
-        self._sorted_ids: NDArray[np.bytes_] | None = None  # made on the first append
+        self._sorted_ids: NDArray[np.bytes_] | None = None  # built on the first append
 
     @classmethod
     def in_memory(
@@ -65,13 +66,13 @@ class KeyedGallery:
         ids: NDArray[np.uint8] | None = None,
         values: Values = "float32",
     ) -> KeyedGallery:
-        """A gallery that lives in memory alone.
+        """A gallery in memory.
 
         Args:
             shape: windows and scale of the scheme.
             values_MK: (M, K) templates of norm 1.
             keys: M packed keys.
-            ids: (M, 16) uint8, distinct; drawn if left out.
+            ids: (M, 16) uint8, distinct; None draws them.
             values: "float32", or "int8" for a quarter of the memory.
 
         Raises:
@@ -91,28 +92,30 @@ class KeyedGallery:
         """An empty gallery in two new files, which only their owner may read.
 
         Raises:
-            InvalidInputError: a file exists, or both paths are one.
-            StorageError: they cannot be written.
+            InvalidInputError: a file exists, or both paths are the same.
+            StorageError: the files cannot be written.
         """
         _check_values_kind(values)
         templates_path, keys_path = Path(templates_path), Path(keys_path)
         if templates_path.resolve() == keys_path.resolve():
-            raise InvalidInputError("templates and keys are kept apart; give two files")
+            raise InvalidInputError(f"{templates_path} is given for templates and for keys; use two different files")
         GalleryFiles.create(templates_path, keys_path, shape=shape, values=values)
         return cls.open(templates_path, keys_path)
 
     @classmethod
     def open(cls, templates_path: Path, keys_path: Path, *, verifies: bool = True) -> KeyedGallery:
-        """A gallery from its files, mapped read-only: what is not searched takes no memory.
+        """A gallery from its files, memory-mapped read-only. Rows that are not searched take no memory.
 
         Args:
             templates_path: the file of templates.
             keys_path: the file of keys.
-            verifies: read all rows once and compare with their checksums; without, only headers and sizes are checked.
+            verifies: read all rows once and compare them with the checksums. If False, only headers, sizes and the
+                validity of keys are checked.
 
         Raises:
-            CorruptTemplateError: absent, foreign, damaged or truncated files, or two that do not belong together.
-            OutdatedTemplateError: a version that this release does not read.
+            CorruptTemplateError: a file is absent, truncated, damaged or not a gallery file, or the two files do not
+                belong together.
+            OutdatedTemplateError: this release does not read the version.
         """
         templates_path, keys_path = Path(templates_path), Path(keys_path)
         on_disk = GalleryFiles.open(templates_path, keys_path)
@@ -128,7 +131,7 @@ class KeyedGallery:
 
     @property
     def values(self) -> Values:
-        """How templates are held."""
+        """How template values are stored."""
         return self._values
 
     def __len__(self) -> int:
@@ -136,45 +139,45 @@ class KeyedGallery:
 
     @property
     def num_bytes(self) -> int:
-        """What templates, ids and keys take, in memory or mapped."""
+        """Size of templates, ids and keys, in memory or mapped."""
         return self._template_rows.size + self._key_rows.size
 
     def append(
         self, values_MK: ArrayLike, keys: PolynomialKeys, *, ids: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Add references behind the others; in files without rewriting, and whole or not at all.
+        """Append references, all or none. Files are extended without rewriting existing rows.
 
         Args:
             values_MK: (M, K) templates of norm 1.
             keys: M packed keys.
-            ids: (M, 16) uint8; drawn if left out.
+            ids: (M, 16) uint8; None draws them.
 
         Returns:
-            Their ids.
+            The ids.
 
         Raises:
-            ShapeError: shapes that do not belong together.
-            RangeError: values that are not finite or not of norm 1, or rows that are no keys.
-            ProblemsError: ids that occur twice or are in the gallery already; nothing was added.
-            StorageError: they cannot be written; nothing was added.
+            ShapeError: the shapes do not match.
+            RangeError: values are not finite or not of norm 1, or keys are not valid.
+            ProblemsError: ids occur twice or are already in the gallery; lists all of them. Nothing was added.
+            StorageError: the files cannot be written. Nothing was added.
         """
         unit_MK = self._checked(values_MK, keys)
         ids_M16 = new_reference_ids(len(unit_MK)) if ids is None else np.ascontiguousarray(ids, dtype=np.uint8)
         if ids_M16.shape != (len(unit_MK), ID_BYTES):
-            raise ShapeError(f"ids have shape {ids_M16.shape}; give ({len(unit_MK)}, {ID_BYTES}) bytes")
+            raise ShapeError(f"ids have shape {ids_M16.shape}; must be ({len(unit_MK)}, {ID_BYTES}) bytes")
         template_rows = self._packed(unit_MK, ids_M16)
         key_rows = np.concatenate([keys.coefficients_Mm.view(np.uint8), keys.exponents_Mm], axis=1)
         if self._on_disk is None:
-            self._refuse_duplicates(ids_M16)
+            self._reject_duplicates(ids_M16)
             self._template_rows = _joined(self._template_rows, template_rows)
             self._key_rows = _joined(self._key_rows, key_rows)
         else:
             with self._on_disk.appending() as append:
                 self._refresh(self._on_disk)
-                self._refuse_duplicates(ids_M16)
+                self._reject_duplicates(ids_M16)
                 append(template_rows, key_rows, ids_M16)
             self._refresh(self._on_disk)
-        assert self._sorted_ids is not None  # it was made to look for duplicates
+        assert self._sorted_ids is not None  # built by the search for duplicates
         new_M = np.sort(_comparable(ids_M16))
         self._sorted_ids = np.insert(self._sorted_ids, np.searchsorted(self._sorted_ids, new_M), new_M)
         return ids_M16
@@ -192,7 +195,7 @@ class KeyedGallery:
         )
 
     def templates_of(self, indices: ArrayLike) -> NDArray[np.float64]:
-        """(C, K) templates by index, brought to norm 1 in double precision; of int8, what is left of them."""
+        """(C, K) templates by index, normalised in double precision; dequantised if stored as int8."""
         rows, num_values = self._template_rows[np.asarray(indices)], self._shape.num_windows
         if self._values == "int8":
             stored_CK = np.ascontiguousarray(rows[:, :num_values]).view(np.int8).astype(np.float64)
@@ -208,24 +211,26 @@ class KeyedGallery:
         without: Sequence[bytes] = (),
         values: Values | None = None,
     ) -> KeyedGallery:
-        """Write this gallery to new files, less some references, or from float32 to int8.
+        """Write this gallery to new files, optionally without some references or with another kind of values.
 
         Args:
             templates_path: new file of templates.
             keys_path: new file of keys.
-            without: ids of references to leave out, as on deletion or renewal.
-            values: how the copy holds templates; as here if left out.
+            without: ids of references to omit, for deletion or renewal.
+            values: kind of values in the copy; None keeps it.
 
         Raises:
-            InvalidInputError: an id that is not in the gallery, or a file that exists.
-            StorageError: they cannot be written.
+            InvalidInputError: an id is not in the gallery, or a file exists.
+            StorageError: the files cannot be written.
         """
         dropped = set(map(bytes, without))
         ids_M16 = np.ascontiguousarray(self._template_rows[:, -ID_BYTES:])
         is_kept_M = np.array([bytes(row) not in dropped for row in ids_M16], dtype=bool)
         if int((~is_kept_M).sum()) != len(dropped):
             num_unknown = len(dropped) - int((~is_kept_M).sum())
-            raise InvalidInputError(f"{num_unknown} of the {len(dropped)} ids to leave out are not in the gallery")
+            raise InvalidInputError(
+                f"{num_unknown} of the {len(dropped)} ids in `without` are not in the gallery; give ids from `ids_of`"
+            )
         kept_C = np.flatnonzero(is_kept_M)
         copy = KeyedGallery.create(
             templates_path, keys_path, shape=self._shape, values=self._values if values is None else values
@@ -236,7 +241,7 @@ class KeyedGallery:
         return copy
 
     def buffers(self) -> tuple[NDArray[np.int8], NDArray[np.generic], NDArray[np.float32], tuple[int, int, int, int]]:
-        """Keys, values, inverse norms and their layout, as `_kernels.scan_keyed` takes them; nothing is copied."""
+        """Keys, values, inverse norms and their layout for `_kernels.scan_keyed`, without copying."""
         rows = self._template_rows
         flat, row_bytes = rows.reshape(-1), rows.shape[1]
         keys = self._key_rows.reshape(-1).view(np.int8)
@@ -249,11 +254,13 @@ class KeyedGallery:
     def _checked(self, values_MK: ArrayLike, keys: PolynomialKeys) -> NDArray[np.float32]:
         array_MK = np.asarray(values_MK, dtype=np.float32)
         if array_MK.ndim != 2 or array_MK.shape[1] != self._shape.num_windows or len(array_MK) == 0:
-            raise ShapeError(f"templates have shape {array_MK.shape}; give (M, {self._shape.num_windows}) with M >= 1")
+            raise ShapeError(
+                f"templates have shape {array_MK.shape}; must be (M, {self._shape.num_windows}) with M >= 1"
+            )
         if keys.coefficients_Mm.shape != (len(array_MK), self._shape.num_terms):
             raise ShapeError(
-                f"{len(array_MK)} templates of {self._shape.num_terms} terms came with keys of shape "
-                f"{keys.coefficients_Mm.shape}; give one key for each"
+                f"keys have shape {keys.coefficients_Mm.shape}; must be ({len(array_MK)}, {self._shape.num_terms}), "
+                "one key per template"
             )
         keys.check()
         norm_M = np.concatenate(
@@ -262,9 +269,9 @@ class KeyedGallery:
         num_bad = int((~(np.abs(norm_M - 1) <= _NORM_TOLERANCE)).sum())
         if num_bad:
             raise RangeError(
-                f"{num_bad} of {len(norm_M)} templates are not finite or not of norm 1; give what the scheme enrolled"
+                f"{num_bad} of {len(norm_M)} templates are not finite or not of norm 1; use templates of the scheme"
             )
-        is_off_M = np.abs(norm_M - 1) > 1e-6  # as of float16 records; others are kept to the bit
+        is_off_M = np.abs(norm_M - 1) > 1e-6  # for example from float16 records; other rows keep their exact bits
         if is_off_M.any():
             array_MK = array_MK.copy()
             array_MK[is_off_M] /= norm_M[is_off_M, None].astype(np.float32)
@@ -274,7 +281,7 @@ class KeyedGallery:
         num_values = self._shape.num_windows
         rows = np.zeros((len(unit_MK), row_bytes_of(self._values, num_values)), dtype=np.uint8)
         rows[:, -ID_BYTES:] = ids_M16
-        for part in _chunks(len(unit_MK)):  # what is made on the way is as large as the part alone
+        for part in _chunks(len(unit_MK)):  # temporary arrays are only as large as one part
             if self._values == "float32":
                 rows[part, : 4 * num_values] = np.ascontiguousarray(unit_MK[part], dtype="<f4").view(np.uint8)
                 continue
@@ -283,7 +290,7 @@ class KeyedGallery:
             rows[part, -ID_BYTES - 4 : -ID_BYTES] = inverse_norm_M.astype("<f4").view(np.uint8).reshape(-1, 4)
         return rows
 
-    def _refuse_duplicates(self, ids_M16: NDArray[np.uint8]) -> None:
+    def _reject_duplicates(self, ids_M16: NDArray[np.uint8]) -> None:
         new_M = _comparable(ids_M16)
         if self._sorted_ids is None or len(self._sorted_ids) != len(self):
             self._sorted_ids = np.sort(_comparable(self._template_rows[:, -ID_BYTES:]))
@@ -293,14 +300,14 @@ class KeyedGallery:
         is_first_M = np.isin(np.arange(len(new_M)), first)
         problems = [
             f"entry {place}: its id "
-            + ("is in the gallery already" if is_known_M[place] else "occurs before in what was given")
+            + ("is already in the gallery" if is_known_M[place] else "occurs more than once in the given ids")
             for place in np.flatnonzero(is_known_M | ~is_first_M)
         ]
         if problems:
             raise ProblemsError("nothing was added to the gallery", problems)
 
     def _refresh(self, on_disk: GalleryFiles) -> None:
-        """Map what this or another process has appended."""
+        """Map the rows that this or another process has appended."""
         if on_disk.num_rows() != len(self):
             self._template_rows, self._key_rows = on_disk.mapped(verifies=False)
 
@@ -309,18 +316,22 @@ class KeyedGallery:
             try:
                 self.keys_of(np.arange(start, min(start + _ROWS_AT_ONCE, len(self)))).check()
             except RangeError as error:
-                raise CorruptTemplateError("the gallery's file of keys holds rows that are no keys") from error
+                raise CorruptTemplateError(
+                    "the file of keys of the gallery contains invalid keys; restore it, or enrol again"
+                ) from error
 
     def __repr__(self) -> str:
         return f"KeyedGallery(num_references={len(self)}, values={self._values!r}, contents=<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise UnsupportableError("a gallery holds templates and keys and cannot be pickled; keep it in files")
+        raise UnsupportableError(
+            "a gallery contains templates and keys and cannot be pickled; store it in files with copy_to"
+        )
 
 
 def _check_values_kind(values: str) -> None:
     if values not in ("float32", "int8"):
-        raise InvalidInputError(f"values={values!r} is not float32 or int8")
+        raise InvalidInputError(f"values={values!r}; allowed: float32, int8")
 
 
 def _chunks(num_rows: int) -> Iterator[slice]:
@@ -328,7 +339,7 @@ def _chunks(num_rows: int) -> Iterator[slice]:
 
 
 def _comparable(ids_M16: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """(M,) ids as one value each; all are of one length, so that zeros at their ends tell them apart as well."""
+    """(M,) ids as one value each. All have the same length, so stripped trailing zeros cannot make two ids equal."""
     return np.ascontiguousarray(ids_M16).view(f"S{ID_BYTES}").reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""The two files of a keyed gallery, templates and keys, and how they keep step. Suffix: M references."""
+"""The two files of a keyed gallery, for templates and for keys, and their synchronisation. Suffix: M references."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Append = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]], Non
 
 
 def row_bytes_of(values: Values, num_values: int) -> int:
-    """Values, for int8 the inverse norm behind them at a multiple of 4, then the id."""
+    """Size of a row: values, for int8 padding to a multiple of 4 and the inverse norm, then the id."""
     return ID_BYTES + (4 * num_values if values == "float32" else -(-num_values // 4) * 4 + 4)
 
 
 class GalleryFiles:
-    """A file of templates and one of keys that belong together; make it with `open`."""
+    """A file of templates and a file of keys that belong together. Create it with `open`."""
 
     def __init__(self, templates_path: Path, keys_path: Path, templates: RowHeader, keys: RowHeader) -> None:
         self._templates_path, self._keys_path = templates_path, keys_path
@@ -36,12 +36,12 @@ class GalleryFiles:
 
     @classmethod
     def create(cls, templates_path: Path, keys_path: Path, *, shape: PolynomialShape, values: Values) -> None:
-        """Make both, without rows; neither is left if one cannot be made."""
+        """Create both files, without rows. If one cannot be created, neither remains."""
         gallery_id = secrets.token_bytes(16)
         templates, keys = (
             RowHeader(
                 kind=kind,
-                values=held,
+                values=stored,
                 dim=shape.dim,
                 num_terms=shape.num_terms,
                 overlap=shape.overlap,
@@ -49,7 +49,7 @@ class GalleryFiles:
                 row_bytes=row_bytes,
                 gallery_id=gallery_id,
             )
-            for kind, held, row_bytes in (
+            for kind, stored, row_bytes in (
                 ("templates", values, row_bytes_of(values, shape.num_windows)),
                 ("keys", "keys", 2 * shape.num_terms),
             )
@@ -63,17 +63,17 @@ class GalleryFiles:
 
     @classmethod
     def open(cls, templates_path: Path, keys_path: Path) -> Self:
-        """Read both headers; errors as for `KeyedGallery.open`."""
+        """Read both headers. Errors as for `KeyedGallery.open`."""
         templates, _ = files.read_header(templates_path, kind="templates")
         keys, _ = files.read_header(keys_path, kind="keys")
         return cls(templates_path, keys_path, templates, keys)
 
     def num_rows(self) -> int:
-        """How many references count now."""
+        """Number of references in the latest commit."""
         return self._commits()[0].num_rows
 
     def mapped(self, *, verifies: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Rows of templates and of keys, mapped read-only."""
+        """Rows of templates and of keys, memory-mapped read-only."""
         latest, latest_keys = self._commits()
         template_rows = files.mapped(self._templates_path, self._templates, latest.num_rows)
         key_rows = files.mapped(self._keys_path, self._keys, latest_keys.num_rows)
@@ -84,11 +84,13 @@ class GalleryFiles:
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Append]:
-        """Lock out other writers; yields what writes rows of templates, rows of keys and ids."""
+        """Lock out other writers. Yields a function that writes rows of templates, rows of keys and ids."""
         try:
             templates, keys = self._templates_path.open("rb+"), self._keys_path.open("rb+")
         except OSError as error:
-            raise StorageError(f"the gallery cannot be appended to: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot append to the gallery: {error.strerror or error}; make both files writable"
+            ) from error
         with templates, keys:
             files.lock(templates)
 
@@ -97,16 +99,16 @@ class GalleryFiles:
             ) -> None:
                 latest, latest_keys = self._commits()
                 ids_crc = zlib.crc32(ids_M16.data.cast("B"), latest.ids_crc)
-                # Keys first: if the second write never comes, the templates' file still names the earlier commit.
+                # Keys first: if the second write fails, the latest commit of the templates is still the earlier one.
                 files.append(keys, self._keys, latest_keys, key_rows, ids_crc)
                 files.append(templates, self._templates, latest, template_rows, ids_crc)
 
             yield append
 
     def _commits(self) -> tuple[Commit, Commit]:
-        """The latest commit of templates, and the one of keys that goes with it.
+        """The latest commit of the templates and the matching commit of the keys.
 
-        An append that was interrupted between the files leaves the keys one commit ahead.
+        After an append that was interrupted between the two files, the keys are one commit ahead.
         """
         _, template_commits = files.read_header(self._templates_path, kind="templates")
         _, key_commits = files.read_header(self._keys_path, kind="keys")
@@ -115,15 +117,17 @@ class GalleryFiles:
             if (commit.num_rows, commit.ids_crc) == (latest.num_rows, latest.ids_crc):
                 return latest, commit
         raise CorruptTemplateError(
-            f"{self._keys_path} does not hold the keys of the templates in {self._templates_path}; restore both from "
-            "one backup"
+            f"{self._keys_path} does not contain the keys of the templates in {self._templates_path}; restore both "
+            "from the same backup"
         )
 
     def _checked_shape(self) -> PolynomialShape:
         templates, keys = self._templates, self._keys
         same = ("dim", "num_terms", "overlap", "scale", "gallery_id")
         if any(getattr(templates, name) != getattr(keys, name) for name in same):
-            raise CorruptTemplateError("the two files do not belong to one gallery; give the keys of these templates")
+            raise CorruptTemplateError(
+                "the two files belong to different galleries; give the file of keys that belongs to the templates"
+            )
         try:
             shape = PolynomialShape(
                 dim=templates.dim,
@@ -132,8 +136,12 @@ class GalleryFiles:
                 scale=None if templates.scale == templates.dim**0.5 else templates.scale,
             )
         except RangeError as error:
-            raise CorruptTemplateError("the gallery's parameters are none of this release") from error
+            raise CorruptTemplateError(
+                "the parameters of the gallery are not valid; restore its files, or enrol again"
+            ) from error
         expected = row_bytes_of(self.values, shape.num_windows), 2 * shape.num_terms
         if (templates.row_bytes, keys.row_bytes) != expected:
-            raise CorruptTemplateError("the gallery's rows are not of the size that its parameters give")
+            raise CorruptTemplateError(
+                "the row sizes of the gallery do not match its parameters; restore its files, or enrol again"
+            )
         return shape

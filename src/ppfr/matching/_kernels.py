@@ -1,8 +1,9 @@
-"""Compiled loops of the matchers; tests/reference/matching.py is their slow twin.
+"""Compiled loops of the matchers. tests/reference/polynomials.py is the slow reference.
 
-Sums may be taken in any order (they are vectorised); what that costs is bounded and made good by rescoring, see
-`_scanning`. Suffixes: M references of the gallery, B of them in a block, K template values, R rows of the term table,
-m terms.
+Sums are vectorised, so their order is not fixed. The rounding error is bounded, and candidates are scored again in
+double precision; see `_scanning`.
+
+Suffixes: M references of the gallery, B references of a block, K template values, R rows of the term table, m terms.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-# Any order of sums, multiply-and-add in one: no assumption on infinities or not-a-number.
+# Allows reordered sums and fused multiply-add, without assumptions about infinities and NaN.
 _SUMS_IN_ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
 FUSED_TERMS = 5
 FLAG = np.float32(4.0)
@@ -21,7 +22,7 @@ FLAG = np.float32(4.0)
 
 @numba.njit(nogil=True, cache=True, fastmath=_SUMS_IN_ANY_ORDER, inline="always")
 def _term(keys: NDArray[np.int8], at: int, i: int, num_terms: int) -> Any:
-    """Coefficient and table row of term i; a term that is not there is 0 times the first row."""
+    """Coefficient and table row of term i; beyond the last term, 0 and the first row."""
     if i >= num_terms:
         return np.float32(0.0), 0
     return np.float32(keys[at + i]), i * num_terms + keys[at + num_terms + i] - 1
@@ -35,26 +36,26 @@ def scan_keyed(  # noqa: PLR0917 - compiled functions take no keywords
     values: NDArray[Any],
     inverse_norms: NDArray[np.float32],
     layout: tuple[int, int, int, int],
-    most: np.float32,
+    max_cancellation: np.float32,
     start: int,
     stop: int,
     out_B: NDArray[np.float32],
 ) -> Any:
-    """Cosine of the probe under key i with template i, for i in start..stop-1.
+    """Cosine similarity of the probe under key i and template i, for i in start..stop-1.
 
     Args:
-        table_RK: row i * m + e - 1 holds (scale * v[j * step + i]) ** e for every window j, of one probe.
+        table_RK: of one probe; row i * m + e - 1 holds (scale * v[j * step + i]) ** e for every window j.
         length_R: L2 norm of each of these rows.
-        keys: m coefficients, then m exponents, of every identity.
+        keys: m coefficients, then m exponents, per reference.
         values: templates, float32 or int8.
-        inverse_norms: one number that each template is multiplied by, or an empty array for none.
-        layout: values from one template to the next; position of the first inverse norm and the distance to the next,
-            counted in float32; number of terms m.
-        most: a sum whose terms are together longer than `most` times the sum is flagged (`FLAG`), since its rounding
-            errors may be large.
+        inverse_norms: one factor per template, or an empty array.
+        layout: stride of the templates in values; position and stride of the inverse norms in float32; number of terms
+            m.
+        max_cancellation: a reference is flagged (`FLAG`) if the norms of its terms add up to more than this multiple of
+            the norm of their sum, since the rounding error may then be large.
         start: first reference.
-        stop: one after the last.
-        out_B: their scores.
+        stop: one after the last reference.
+        out_B: output, the scores.
     """
     stride, norm_at, norm_stride, num_terms = layout
     num_values = table_RK.shape[1]
@@ -85,7 +86,7 @@ def scan_keyed(  # noqa: PLR0917 - compiled functions take no keywords
         together += abs(c0) * length_R[r0] + abs(c1) * length_R[r1] + abs(c2) * length_R[r2]
         together += abs(c3) * length_R[r3] + abs(c4) * length_R[r4]
         length = np.sqrt(square)
-        if length * most < together or length == 0.0:
+        if length * max_cancellation < together or length == 0.0:
             out_B[reference - start] = FLAG
             continue
         score = dot / length
@@ -103,7 +104,7 @@ def scan_bytes(  # noqa: PLR0917
     stop: int,
     out_B: NDArray[np.float32],
 ) -> Any:
-    """Cosine of one plain probe with int8 references start..stop-1."""
+    """Cosine similarity of one unprotected probe and int8 references start..stop-1."""
     for reference in range(start, stop):
         row_D = values_MD[reference]
         dot = np.float32(0.0)
@@ -114,7 +115,7 @@ def scan_bytes(  # noqa: PLR0917
 
 @numba.njit(nogil=True, cache=True)
 def keep_largest(score_B: NDArray[np.float32], heap_k: NDArray[np.float32]) -> Any:
-    """Put scores into a min-heap of the k largest (minus infinity where there are fewer); flagged ones stay out."""
+    """Update a min-heap of the k largest scores, padded with minus infinity. Flagged scores are skipped."""
     k = len(heap_k)
     for score in score_B:
         if score <= heap_k[0] or score == FLAG:

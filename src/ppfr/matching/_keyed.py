@@ -1,4 +1,4 @@
-"""1:N under identity-specific keys: the probe goes through every identity's own polynomial.
+"""1:N search under subject-specific keys: the probe is mapped by the polynomial of every reference.
 
 Suffixes: D embedding, K template values, R rows of the term table (m terms x m exponents), m terms, C candidates.
 """
@@ -15,12 +15,12 @@ from ppfr.core import PolynomialShape
 from ppfr.matching._gallery import KeyedGallery
 from ppfr.matching._scanning import ROUNDING, ScanningMatcher
 
-_MOST_CANCELLED = 32.0
+_MAX_CANCELLATION = 32.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class _Terms:
-    """Every power of every window's elements of one probe: all that its polynomials are made of.
+    """The powers of all window elements of one probe, from which the values of all polynomials are computed.
 
     Attributes:
         exact_RK: float64; row i * m + e - 1 holds (scale * v[j * step + i]) ** e for each window j.
@@ -44,19 +44,19 @@ def term_table(unit_D: NDArray[np.float64], shape: PolynomialShape) -> NDArray[n
 
 @final
 class KeyedMatcher(ScanningMatcher[_Terms]):
-    """Exact search in a keyed gallery: score i is the cosine of the probe under key i with template i.
+    """Exact search in a keyed gallery: score i is the cosine similarity of the probe under key i and template i.
 
-    The powers of a probe's elements are computed once; an identity then costs m multiply-and-adds a template value.
-    Nothing of the probe is kept. Memory beside the gallery: 4 bytes a reference and probe of a batch, and at most some
-    256 MB where a batch of probes is large.
+    The powers of the elements of a probe are computed once. Each reference then costs m multiply-adds per template
+    value. The matcher does not store probes. Memory in addition to the gallery: 4 bytes per reference and probe of a
+    batch, at most about 256 MB for large batches.
 
     Args:
         gallery: templates and keys.
-        num_threads: threads; None for one on each usable core.
+        num_threads: number of threads; None for one per usable core.
         block_size: references that a thread scans at a time.
 
     Privacy:
-        Whoever runs it holds templates and keys, and sees the probe's embedding.
+        The party that runs this matcher has templates and keys, and sees the embedding of the probe.
     """
 
     def __init__(self, gallery: KeyedGallery, *, num_threads: int | None = None, block_size: int = 16384) -> None:
@@ -75,14 +75,14 @@ class KeyedMatcher(ScanningMatcher[_Terms]):
 
     @property
     def margin(self) -> float:
-        """How far a scanned score may lie from the exact one.
+        """Bound on the difference of scanned and exact score.
 
-        A mapped value is a sum of m products whose factors are rounded; where the terms' lengths together are at most
-        32 times the sum's, it is off by at most 32 (m + 2) roundings of its length, which moves a cosine by twice that.
-        The sums over K values, vectorised or not, add at most 2 (K + 8) roundings.
+        A mapped value is a sum of m products of rounded factors. If the norms of the terms add up to at most 32 times
+        the norm of the sum, the rounding error is at most 32 (m + 2) units relative to the norm of the sum. This
+        changes a cosine by at most twice as much. The sums over K values add at most 2 (K + 8) units, in any order.
         """
         shape = self._gallery.shape
-        return 2 * ROUNDING * (_MOST_CANCELLED * (shape.num_terms + 2) + shape.num_windows + 8)
+        return 2 * ROUNDING * (_MAX_CANCELLATION * (shape.num_terms + 2) + shape.num_windows + 8)
 
     def _prepare(self, unit_D: NDArray[np.float64]) -> _Terms:
         exact_RK = term_table(unit_D, self._gallery.shape)
@@ -97,8 +97,8 @@ class KeyedMatcher(ScanningMatcher[_Terms]):
 
         keys, values, inverse_norms, layout = self._gallery.buffers()
         scan: Any = scan_keyed
-        most = np.float32(_MOST_CANCELLED)
-        scan(probe.table_RK, probe.length_R, keys, values, inverse_norms, layout, most, start, stop, out_B)
+        max_cancellation = np.float32(_MAX_CANCELLATION)
+        scan(probe.table_RK, probe.length_R, keys, values, inverse_norms, layout, max_cancellation, start, stop, out_B)
 
     def _exact(self, probe: _Terms, reference_C: NDArray[np.int64]) -> NDArray[np.float64]:
         keys = self._gallery.keys_of(reference_C)

@@ -1,8 +1,9 @@
-"""Files of rows of one size, for galleries: mapped from disk, appended to without rewriting, checksummed.
+"""Checksummed, memory-mapped files of fixed-size rows for galleries, with atomic appends.
 
-docs/reference/gallery-files.md is the format's page. A header of 4,096 bytes holds what the rows are and two places for
-commits, written in turn: how many rows count, and their running CRC-32. An append writes rows behind those that count,
-then commits; what an interrupted append left behind is not counted and is written over by the next.
+docs/reference/gallery-files.md describes the format. A header of 4,096 bytes describes the rows and has two slots for
+commits, written alternately. A commit states the number of valid rows and their running CRC-32. An append writes the
+new rows after the valid ones and then the commit. Rows of an interrupted append are not valid, and the next append
+overwrites them.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ _BYTES_AT_ONCE = 1 << 24
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowHeader:
-    """What the rows of a file are.
+    """Description of the rows of a file.
 
     Attributes:
         kind: "templates" or "keys".
-        values: "float32" or "int8" of templates, "keys" of keys.
+        values: "float32" or "int8" for templates, "keys" for keys.
         dim: n of the polynomials.
         num_terms: m.
         overlap: o.
-        scale: the factor.
+        scale: factor of the unit embedding.
         row_bytes: size of a row.
         gallery_id: 16 random bytes that the two files of a gallery share.
     """
@@ -76,13 +77,13 @@ class RowHeader:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """How many rows count.
+    """The valid rows of a file.
 
     Attributes:
-        sequence: counts commits.
+        sequence: number of the commit.
         num_rows: M.
-        rows_crc: CRC-32 of all of them.
-        ids_crc: CRC-32 of their ids, which stand in the templates' file: the two files of a gallery must agree in it.
+        rows_crc: CRC-32 of all valid rows.
+        ids_crc: CRC-32 of their ids, which are in the file of templates. It must be equal in both files of a gallery.
     """
 
     sequence: int = 0
@@ -97,11 +98,11 @@ class Commit:
 
 
 def create(path: Path, header: RowHeader) -> None:
-    """Make a file without rows.
+    """Create a file without rows.
 
     Raises:
         InvalidInputError: the file exists.
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     page = bytearray(HEADER_BYTES)
     packed = header.to_bytes()
@@ -118,33 +119,36 @@ def create(path: Path, header: RowHeader) -> None:
     except FileExistsError as error:
         raise InvalidInputError(f"{path} exists; open it to append to it, or choose another name") from error
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}; free space or choose another directory"
+        ) from error
 
 
 def read_header(path: Path, *, kind: str) -> tuple[RowHeader, list[Commit]]:
-    """What a file says of itself: its header, and its readable commits, latest first.
+    """The header of a file, and its readable commits, latest first.
 
     Raises:
-        CorruptTemplateError: absent, foreign, damaged, cut short.
-        OutdatedTemplateError: a version that this release does not read.
+        CorruptTemplateError: the file is absent, truncated, damaged or not a gallery file of this kind.
+        OutdatedTemplateError: this release does not read the version.
     """
-    what = f"{path}, a gallery's file of {kind},"
     try:
         with path.open("rb") as opened:
             page = opened.read(HEADER_BYTES)
             size = os.fstat(opened.fileno()).st_size
     except OSError as error:
-        raise CorruptTemplateError(f"{what} cannot be read: {error.strerror or error}") from error
+        raise CorruptTemplateError(f"{path} cannot be read: {error.strerror or error}; restore it") from error
     if len(page) < HEADER_BYTES or page[:8] != MAGIC[kind]:
-        raise CorruptTemplateError(f"{what} is none or was cut short; restore it, or enrol again")
+        raise CorruptTemplateError(
+            f"{path} is truncated or not a gallery file of {kind}; give the right file, or restore it"
+        )
     _, version, code, dim, num_terms, overlap, scale, row_bytes, gallery_id = _HEADER.unpack_from(page)
     if version != FORMAT_VERSION:
         raise OutdatedTemplateError(
-            f"{what} has format version {version}, this release reads {FORMAT_VERSION}; build it again from the records"
+            f"{path} has format version {version}, but this release reads {FORMAT_VERSION}; rebuild it from the records"
         )
     packed = page[: _HEADER.size]
     if hashlib.sha256(packed).digest()[:_CHECKSUM_BYTES] != page[_HEADER.size : _HEADER.size + _CHECKSUM_BYTES]:
-        raise CorruptTemplateError(f"{what} has a damaged header; restore it, or enrol again")
+        raise CorruptTemplateError(f"{path} has a damaged header; restore it, or enrol again")
     header = RowHeader(
         kind=kind,
         values=VALUE_KINDS[code],
@@ -157,9 +161,11 @@ def read_header(path: Path, *, kind: str) -> tuple[RowHeader, list[Commit]]:
     )
     commits = sorted(filter(None, (_commit(page, at) for at in _COMMIT_AT)), key=lambda c: -c.sequence)
     if not commits:
-        raise CorruptTemplateError(f"{what} has no readable commit; restore it, or enrol again")
+        raise CorruptTemplateError(f"{path} has no readable commit; restore it, or enrol again")
     if size < HEADER_BYTES + commits[0].num_rows * row_bytes:
-        raise CorruptTemplateError(f"{what} was cut short: it ends before the rows that it counts; restore it")
+        raise CorruptTemplateError(
+            f"{path} is truncated: it ends before its last valid row; restore it, or enrol again"
+        )
     return header, commits
 
 
@@ -173,17 +179,17 @@ def _commit(page: bytes, at: int) -> Commit | None:
 
 
 def append(opened: BinaryIO, header: RowHeader, latest: Commit, rows: NDArray[np.uint8], ids_crc: int) -> Commit:
-    """Write rows behind those that `latest` counts, then count them.
+    """Write rows after the valid ones of `latest`, then a commit that includes them.
 
     Args:
         opened: the file, open for reading and writing, locked by `lock`.
-        header: of the file.
-        latest: the commit to go on from.
+        header: header of the file.
+        latest: the latest commit.
         rows: (M, row_bytes) new rows.
-        ids_crc: CRC-32 of all ids, these included.
+        ids_crc: CRC-32 of all ids, including the new ones.
 
     Raises:
-        StorageError: the disk is full or gone; the rows do not count then.
+        StorageError: the disk is full or not available. The commit is not written.
     """
     data = np.ascontiguousarray(rows).data.cast("B")
     commit = Commit(
@@ -202,19 +208,17 @@ def append(opened: BinaryIO, header: RowHeader, latest: Commit, rows: NDArray[np
         opened.flush()
         os.fsync(opened.fileno())
     except OSError as error:
-        raise StorageError(
-            f"rows could not be appended: {error.strerror or error}; free space and try again"
-        ) from error
+        raise StorageError(f"could not append rows: {error.strerror or error}; free space and try again") from error
     return commit
 
 
 def lock(opened: BinaryIO) -> None:
-    """Wait until no other process appends; the lock goes when the file is closed."""
+    """Wait until no other process appends. Closing the file releases the lock."""
     fcntl.flock(opened, fcntl.LOCK_EX)
 
 
 def mapped(path: Path, header: RowHeader, num_rows: int) -> NDArray[np.uint8]:
-    """(M, row_bytes) of a file, mapped read-only."""
+    """(M, row_bytes) of a file, memory-mapped read-only."""
     if num_rows == 0:
         return np.empty((0, header.row_bytes), dtype=np.uint8)
     shape = (num_rows, header.row_bytes)
@@ -222,14 +226,14 @@ def mapped(path: Path, header: RowHeader, num_rows: int) -> NDArray[np.uint8]:
 
 
 def check_rows(path: Path, rows: NDArray[np.uint8], commit: Commit) -> None:
-    """Read every row and compare with the checksum.
+    """Compare all rows with the checksum of the commit.
 
     Raises:
-        CorruptTemplateError: they are not what was written.
+        CorruptTemplateError: the rows were damaged or altered.
     """
     crc = 0
     at_once = max(1, _BYTES_AT_ONCE // rows.shape[1])
     for start in range(0, len(rows), at_once):
         crc = zlib.crc32(rows[start : start + at_once].data.cast("B"), crc)
     if crc != commit.rows_crc:
-        raise CorruptTemplateError(f"{path} holds rows that are not what was written; restore it, or enrol again")
+        raise CorruptTemplateError(f"{path} has damaged rows (wrong checksum); restore it, or enrol again")

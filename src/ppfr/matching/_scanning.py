@@ -1,8 +1,10 @@
-"""Search by a fast scan in single precision whose near winners are scored again in double precision.
+"""Search by a fast scan in single precision, with candidates scored again in double precision.
 
-Every scanned score lies within a known margin of the exact one, or is flagged. So whatever belongs to the best k lies,
-in the scan, within two margins of the scan's k-th best, or is flagged: scored again, these give the ranks of the slow
-loop. Suffixes: N probes, M references, B references of a block, C candidates.
+Every scanned score is within a known margin of the exact score, or flagged. Therefore every reference among the exact
+best k is flagged, or its scanned score is within two margins of the k-th best scanned score. These candidates are
+scored in double precision, which gives exact ranks.
+
+Suffixes: N probes, M references, B references of a block, C candidates.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _CANDIDATES_AT_ONCE = 1 << 14
 
 
 def quantised(unit_MK: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows as int8, the largest magnitude of each at 127, and the inverse of each quantised row's norm."""
+    """Rows as int8, scaled to a largest magnitude of 127, and the inverse norm of each quantised row."""
     largest_M1 = np.abs(unit_MK).max(axis=1, keepdims=True)
     bytes_MK = np.rint(unit_MK * (127.0 / largest_M1)).astype(np.int8)
     norm_M = np.sqrt(np.square(bytes_MK, dtype=np.int32).sum(axis=1, dtype=np.int64))
@@ -35,23 +37,23 @@ def quantised(unit_MK: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[n
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ScanningMatcher(ABC, Generic[Prepared]):
-    """A `Matcher` made of a scan, an exact score and the margin between the two.
+    """A `Matcher` that consists of a scan, an exact score and a bound on their difference.
 
     Args:
-        num_threads: threads that scan; None for one on each usable core.
+        num_threads: number of threads that scan; None for one per usable core.
         block_size: references that a thread scans at a time.
     """
 
     def __init__(self, *, num_threads: int | None, block_size: int) -> None:
         if num_threads is not None and num_threads < 1:
-            raise RangeError(f"num_threads={num_threads}; give at least 1, or None for one a core")
+            raise RangeError(f"num_threads={num_threads}; must be 1 or more, or None for one per core")
         if block_size < 1:
-            raise RangeError(f"block_size={block_size}; give at least 1")
+            raise RangeError(f"block_size={block_size}; must be 1 or more")
         self._num_threads = usable_cores() if num_threads is None else num_threads
         self._block_size = block_size
 
@@ -68,15 +70,15 @@ class ScanningMatcher(ABC, Generic[Prepared]):
     @property
     @abstractmethod
     def margin(self) -> float:
-        """How far a scanned score that is not flagged may lie from the exact one."""
+        """Bound on the difference of scanned and exact score, for scores that are not flagged."""
 
     @abstractmethod
     def _prepare(self, unit_D: NDArray[np.float64]) -> Prepared:
-        """What a scan needs of one probe."""
+        """The data of one probe that a scan needs."""
 
     @abstractmethod
     def _scan(self, probe: Prepared, start: int, stop: int, out_B: NDArray[np.float32]) -> None:
-        """Scores of references start..stop-1 in single precision; those beyond the margin as `FLAG`."""
+        """Scores of references start..stop-1 in single precision; `FLAG` where the margin may not hold."""
 
     @abstractmethod
     def _exact(self, probe: Prepared, reference_C: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -84,7 +86,7 @@ class ScanningMatcher(ABC, Generic[Prepared]):
 
     def _checked(self, probes_ND: ArrayLike) -> list[Prepared]:
         if self.num_references == 0:
-            raise InvalidInputError("the gallery is empty; append references before searching in it")
+            raise InvalidInputError("the gallery is empty; append references before a search")
         return [self._prepare(row_D) for row_D in unit_rows(probes_ND, self.dim, "probes")]
 
     def _exact_of_many(self, probe: Prepared, reference_C: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -95,11 +97,11 @@ class ScanningMatcher(ABC, Generic[Prepared]):
         return np.concatenate(parts) if parts else np.empty(0)
 
     def score_matrix(self, probes_ND: ArrayLike) -> NDArray[np.float32]:
-        """(N, M) scores in single precision, each within `margin` of the exact one.
+        """(N, M) scores in single precision, each within `margin` of the exact score.
 
         Raises:
-            ShapeError: probes that are not (N, D).
-            RangeError: not finite, or not of norm 1.
+            ShapeError: the shape of the probes is not (N, D).
+            RangeError: values are not finite, or a row does not have norm 1.
             InvalidInputError: the gallery is empty.
         """
         from ppfr.matching._kernels import FLAG
@@ -113,17 +115,17 @@ class ScanningMatcher(ABC, Generic[Prepared]):
         return score_NM
 
     def top_k(self, probes_ND: ArrayLike, *, k: int) -> TopMatches:
-        """The best min(k, M) references of each probe, exactly as a loop in double precision ranks them.
+        """The best min(k, M) references of each probe, ranked by scores in double precision.
 
         Args:
             probes_ND: (N, D) of L2 norm 1.
-            k: how many.
+            k: number of references per probe.
 
         Raises:
-            ShapeError, RangeError, InvalidInputError: as for `score_matrix`; RangeError also for k below 1.
+            ShapeError, RangeError, InvalidInputError: as for `score_matrix`; RangeError also if k is below 1.
         """
         if k < 1:
-            raise RangeError(f"k={k}; ask for at least one reference")
+            raise RangeError(f"k={k}; must be 1 or more")
         k = min(k, self.num_references)
         probes = self._checked(probes_ND)
         reference_Nk = np.empty((len(probes), k), dtype=np.int64)
@@ -146,10 +148,10 @@ class ScanningMatcher(ABC, Generic[Prepared]):
             threshold: accepted when score >= threshold.
 
         Raises:
-            ShapeError, RangeError, InvalidInputError: as for `score_matrix`; RangeError also for not-a-number.
+            ShapeError, RangeError, InvalidInputError: as for `score_matrix`; RangeError also if the threshold is NaN.
         """
         if np.isnan(threshold):
-            raise RangeError("the threshold is not a number; take one from threshold_at_far")
+            raise RangeError("threshold=nan; must be a number, for example from ppfr.metrics.threshold_at_far")
         probes = self._checked(probes_ND)
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         for first, part in self._parts(probes):
@@ -166,19 +168,19 @@ class ScanningMatcher(ABC, Generic[Prepared]):
         return Matches(probe_C=probe_C, reference_C=reference_C, score_C=score_C)
 
     def _parts(self, probes: list[Prepared]) -> Iterator[tuple[int, list[Prepared]]]:
-        """Probes, as many at a time as their scores fit in memory."""
+        """Groups of probes whose score matrix fits in memory, each with the index of its first probe."""
         at_once = max(1, _SCORES_AT_ONCE // self.num_references)
         for first in range(0, len(probes), at_once):
             yield first, probes[first : first + at_once]
 
     def _scan_all(self, probes: list[Prepared], score_NM: NDArray[np.float32], k: int | None) -> NDArray[np.float32]:
-        """Fill the scores; the k-th best scanned score of each probe, minus infinity where fewer are not flagged."""
+        """Fill the scores. Returns the k-th best unflagged score per probe, or minus infinity if there are fewer."""
         from ppfr.matching._kernels import keep_largest
 
-        num_references = score_NM.shape[1]  # others may append meanwhile
+        num_references = score_NM.shape[1]  # the gallery may grow during the scan
         starts = range(0, num_references, self._block_size)
         num_threads = min(self._num_threads, len(starts))
-        turns = itertools.count()  # the next block; next() on it is atomic
+        turns = itertools.count()  # index of the next block; next() is atomic
 
         def work() -> NDArray[np.float32]:
             heap_Nk = np.full((len(probes), k or 1), -np.inf, dtype=np.float32)

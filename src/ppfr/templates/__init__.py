@@ -1,4 +1,4 @@
-"""Template protections, one file a scheme: an embedding goes in, what a server may store comes out."""
+"""Template protection schemes, one file per scheme: from an embedding to a template that a server may store."""
 
 from ppfr.templates._controls import ConstantTemplates as ConstantTemplates
 from ppfr.templates._controls import UnprotectedTemplates as UnprotectedTemplates

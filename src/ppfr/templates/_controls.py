@@ -1,4 +1,7 @@
-"""Controls for attacks: templates that hide nothing, and templates that say nothing."""
+"""Control schemes for attacks: unprotected templates, and constant templates.
+
+Suffixes: N rows, D embedding, K template values.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ _PARAMETERS = struct.Struct("<II")
 
 
 class _KeylessScheme(RecordedScheme):
-    """A scheme whose mapping depends on no key; keys still bind records to their owner."""
+    """A scheme whose mapping does not depend on the key. Keys still bind records to their subjects."""
 
     def __init__(self, *, dim: int, out_dim: int, payload: Payload) -> None:
         super().__init__(payload=payload)
         for name, value in (("dim", dim), ("out_dim", out_dim)):
             if not 1 <= value <= 1 << 20:
-                raise RangeError(f"{name}={value} is not in 1..{1 << 20}")
+                raise RangeError(f"{name}={value}; must be from 1 to {1 << 20}")
         self._dim, self._out_dim = dim, out_dim
 
     @property
     def version(self) -> int:
-        """Version of what records hold."""
+        """Version of the record contents."""
         return 1
 
     @property
@@ -51,29 +54,29 @@ class _KeylessScheme(RecordedScheme):
 
     def _check_material(self, material: bytes) -> None:
         if material:
-            raise CorruptTemplateError("the key is none of this scheme; enrol again under a fresh key")
+            raise CorruptTemplateError("the key is not a key of this scheme; enrol again under a new key")
 
     def _values(self, unit_D: Floats, material: bytes) -> Floats:
         return np.asarray(self._mapping_of(1, is_deployed=True).apply(unit_D[None])[0])
 
     @abstractmethod
     def _mapping_of(self, num_rows: int, *, is_deployed: bool) -> _KeylessMapping:
-        """The mapping, for so many rows."""
+        """The mapping of `num_rows` rows."""
 
     def mapping(self, keys: Sequence[SubjectKey]) -> _KeylessMapping:
-        """What anybody can compute."""
+        """The mapping, which does not depend on the keys."""
         for key in keys:
             self._check_key(key)
         return self._mapping_of(len(keys), is_deployed=True)
 
     def guessed_mapping(self, num_rows: int) -> _KeylessMapping:
-        """The same: there is nothing to guess."""
+        """The same mapping, marked as not deployed."""
         return self._mapping_of(num_rows, is_deployed=False)
 
 
 @final
 class _KeylessMapping:
-    """The embedding's direction, or a constant; a `TemplateMapping`."""
+    """A `TemplateMapping`: to the embedding of norm 1, or to a constant."""
 
     def __init__(self, num_rows: int, in_dim: int, out_dim: int, *, is_constant: bool, is_deployed: bool) -> None:
         self._num_rows, self._in_dim, self._out_dim = num_rows, in_dim, out_dim
@@ -96,7 +99,7 @@ class _KeylessMapping:
 
     @property
     def is_deployed(self) -> bool:
-        """As it was asked for; there is no key."""
+        """The argument of the constructor. There are no keys."""
         return self._is_deployed
 
     def apply(self, embeddings_ND: Floats) -> Floats:
@@ -115,7 +118,7 @@ class _KeylessMapping:
         return np.asarray((gradient_NK - (gradient_NK * unit_ND).sum(axis=1, keepdims=True) * unit_ND) / norm_N1)
 
     def rows(self, indices: Sequence[int]) -> _KeylessMapping:
-        """The same for so many rows."""
+        """The mapping of `len(indices)` rows."""
         return _KeylessMapping(
             len(indices), self._in_dim, self._out_dim, is_constant=self._is_constant, is_deployed=self._is_deployed
         )
@@ -128,13 +131,17 @@ class _KeylessMapping:
             )
         norm_N1 = np.linalg.norm(array_ND, axis=1, keepdims=True)
         if not (np.isfinite(norm_N1).all() and (norm_N1 > 0).all()):
-            raise RangeError("embeddings hold rows of zeros or values that are not finite; each must have a direction")
+            raise RangeError(
+                "embeddings have rows of zeros or non-finite values; every row must be finite and non-zero"
+            )
         return array_ND, norm_N1
 
 
 @final
 class UnprotectedTemplates(_KeylessScheme):
-    """The template is the embedding: every attack must succeed against it, or its result means nothing.
+    """Control: the template is the embedding.
+
+    Every attack must succeed against it. Otherwise the result of the attack is void.
 
     Args:
         dim: D = K.
@@ -149,12 +156,12 @@ class UnprotectedTemplates(_KeylessScheme):
 
     @classmethod
     def of_record(cls, record: Record) -> UnprotectedTemplates:
-        """The scheme that made a record."""
+        """The scheme with the parameters of a record."""
         return cls(dim=_PARAMETERS.unpack_from(record.parameters)[0])
 
     @property
     def scheme_id(self) -> str:
-        """Name for tables and records."""
+        """Name in tables and records."""
         return "unprotected"
 
     def public_config(self) -> Mapping[str, int | float | str]:
@@ -167,7 +174,9 @@ class UnprotectedTemplates(_KeylessScheme):
 
 @final
 class ConstantTemplates(_KeylessScheme):
-    """Every template is the same: an attack that does better than chance against it is broken.
+    """Control: all templates are equal.
+
+    An attack that exceeds chance level against it is faulty.
 
     Args:
         dim: D.
@@ -175,7 +184,7 @@ class ConstantTemplates(_KeylessScheme):
         payload: precision of stored values.
 
     Privacy:
-        Perfect, and recognition is impossible.
+        Templates carry no information about the embedding. Recognition is impossible.
     """
 
     def __init__(self, *, dim: int = 512, out_dim: int = 103, payload: Payload = "float32") -> None:
@@ -183,13 +192,13 @@ class ConstantTemplates(_KeylessScheme):
 
     @classmethod
     def of_record(cls, record: Record) -> ConstantTemplates:
-        """The scheme that made a record."""
+        """The scheme with the parameters of a record."""
         dim, out_dim = _PARAMETERS.unpack_from(record.parameters)
         return cls(dim=dim, out_dim=out_dim)
 
     @property
     def scheme_id(self) -> str:
-        """Name for tables and records."""
+        """Name in tables and records."""
         return "constant"
 
     def public_config(self) -> Mapping[str, int | float | str]:

@@ -1,4 +1,7 @@
-"""Identity-specific mapping of embeddings by keyed polynomials (PolyProtect; HFCF maps each identity by its own)."""
+"""Subject-specific mapping of embeddings by keyed polynomials, as in PolyProtect and HFCF.
+
+Suffixes: N rows, D embedding, K template values, M keys, m terms.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +33,34 @@ _ROWS_AT_ONCE = 4096
 
 @final
 class IdentityMapping(RecordedScheme):
-    """A template is what the subject's own polynomial makes of successive windows of the embedding.
+    """Maps successive windows of the embedding by a polynomial that is specific to the subject.
 
-    p_j = sum_i c_i * (scale * v[j * (m - o) + i]) ** e_i, brought to norm 1; a probe goes through the polynomial of the
-    identity that is claimed, and the two are compared by cosine. In 1:N every gallery identity has its own polynomial
-    and the probe goes through all of them (`ppfr.matching.KeyedMatcher`).
+    p_j = sum_i c_i * (scale * v[j * (m - o) + i]) ** e_i, normalised to norm 1. In verification, a probe is mapped by
+    the polynomial of the claimed subject, and the two templates are compared by cosine similarity. In identification,
+    the probe is mapped by the polynomial of every subject in the gallery (`ppfr.matching.KeyedMatcher`).
 
-    A key is m distinct non-zero integers of magnitude at most `coefficient_bound`, uniformly drawn, and an order of the
-    exponents 1..m: about 40 bits for m = 5 and bound 50, so a key is a parameter to be kept, not a password to guess.
+    A key consists of m distinct non-zero integers of magnitude at most `coefficient_bound`, drawn uniformly, and a
+    permutation of the exponents 1..m. This is about 40 bits of entropy for m = 5 and bound 50.
 
     Args:
         dim: n, length of the embeddings.
-        num_terms: m, elements in a window; 5 is usual.
-        overlap: o, elements that neighbouring windows share, 0..m-1: more gives longer templates, better recognition
-            and easier inversion.
+        num_terms: m, elements per window; 5 in PolyProtect.
+        overlap: o, elements that neighbouring windows share, 0..m-1. A larger overlap gives longer templates, better
+            recognition and easier inversion.
         coefficient_bound: largest magnitude of a coefficient, at most 127.
-        scale: what the unit embedding is multiplied by; None for sqrt(n), so that elements are of size 1 and no power
-            of them underflows. The smaller the scale, the more the term with exponent 1 outweighs the others.
+        scale: factor of the unit embedding; None for sqrt(n), so that elements have a magnitude of about 1 and their
+            powers do not underflow. The smaller the scale, the more the term with exponent 1 dominates.
         payload: precision of stored values.
 
     Raises:
-        RangeError: an argument outside what is stated.
+        RangeError: an argument is out of range.
 
     Privacy:
-        Claims that a template does not give the embedding back (irreversibility), that templates of one face under two
-        keys cannot be told to be of one face (unlinkability), and that it can be replaced (renewability). The first is
-        weak: who has template and key solves for an embedding, the more easily the larger the overlap
-        (`ppfr.attacks.MappingInversion`, docs/methods/identity-mapping.md). So is the second: two keys agree with
-        chance 1/m in the place of the exponent that dominates, and then the two templates are alike or opposite.
-        Without the key a template is protected by the key's 40 bits at best.
+        Claims irreversibility, unlinkability of templates under two keys, and renewability. Irreversibility is weak: an
+        adversary who has the template and the key can solve for an embedding, more easily with a larger overlap
+        (`ppfr.attacks.MappingInversion`, docs/methods/identity-mapping.md). Unlinkability is weak as well: with
+        probability 1/m, two keys have the dominant exponent at the same position, and the two templates of one face
+        are then similar or opposite. Without the key, a template is protected by at most the 40 bits of the key.
 
     References:
         V. Krivokuca Hahn, S. Marcel, "Towards protecting face embeddings in mobile face verification scenarios",
@@ -82,42 +84,44 @@ class IdentityMapping(RecordedScheme):
     ) -> None:
         super().__init__(payload=payload)
         self._shape = PolynomialShape(dim=dim, num_terms=num_terms, overlap=overlap, scale=scale)
-        least = -(-num_terms // 2)
-        if not least <= coefficient_bound <= 127:
+        min_bound = -(-num_terms // 2)
+        if not min_bound <= coefficient_bound <= 127:
             raise RangeError(
-                f"coefficient_bound={coefficient_bound} is not in {least}..127: {num_terms} coefficients are distinct, "
-                "not zero, and stored in a byte each"
+                f"coefficient_bound={coefficient_bound}; must be from {min_bound} to 127, since the {num_terms} "
+                "coefficients are distinct, non-zero, and stored in one byte each"
             )
         self._bound = coefficient_bound
 
     @classmethod
     def of_record(cls, record: Record) -> IdentityMapping:
-        """The scheme that made a record.
+        """The scheme with the parameters of a record.
 
         Raises:
-            UnknownSchemeError: its parameters are none of this scheme.
+            UnknownSchemeError: the parameters are not valid for this scheme.
         """
         dim, num_terms, overlap, scale = _PARAMETERS.unpack_from(record.parameters)
         payload: Payload = "float16" if record.payload_kind == "float16" else "float32"
         try:
-            kept = None if scale == dim**0.5 else scale
-            return cls(dim=dim, num_terms=num_terms, overlap=overlap, scale=kept, payload=payload)
+            given = None if scale == dim**0.5 else scale
+            return cls(dim=dim, num_terms=num_terms, overlap=overlap, scale=given, payload=payload)
         except RangeError as error:
-            raise UnknownSchemeError("the record's parameters are none of this release; enrol again") from error
+            raise UnknownSchemeError(
+                "the parameters of the record are not valid for this scheme; enrol again"
+            ) from error
 
     @property
     def scheme_id(self) -> str:
-        """Name for tables and records."""
+        """Name in tables and records."""
         return self.SCHEME_ID
 
     @property
     def version(self) -> int:
-        """Version of what records hold."""
+        """Version of the record contents."""
         return self.VERSION
 
     @property
     def shape(self) -> PolynomialShape:
-        """Windows and scale; a keyed matcher is made for it."""
+        """Windows and scale, as `ppfr.matching.KeyedGallery` takes them."""
         return self._shape
 
     @property
@@ -131,7 +135,7 @@ class IdentityMapping(RecordedScheme):
         return self._shape.num_windows
 
     def public_config(self) -> Mapping[str, int | float | str]:
-        """Constructor arguments; none is secret."""
+        """Constructor arguments. They are not secret."""
         return {
             "dim": self._shape.dim,
             "num_terms": self._shape.num_terms,
@@ -153,7 +157,7 @@ class IdentityMapping(RecordedScheme):
         try:
             self._unpacked([material]).check()
         except (RangeError, ShapeError, ValueError) as error:
-            raise CorruptTemplateError("the key is none of this scheme; enrol again under a fresh key") from error
+            raise CorruptTemplateError("the key is not a key of this scheme; enrol again under a new key") from error
 
     def _unpacked(self, materials: Sequence[bytes]) -> PolynomialKeys:
         num_terms = self._shape.num_terms
@@ -168,32 +172,32 @@ class IdentityMapping(RecordedScheme):
         return np.asarray(mapping.apply(unit_D[None])[0])
 
     def key_of_packed(self, keys: PolynomialKeys) -> list[SubjectKey]:
-        """Subject keys of packed ones, each with a fresh binding."""
+        """Subject keys from packed keys, each with a new binding."""
         keys.check()
         rows = zip(keys.coefficients_Mm, keys.exponents_Mm, strict=True)
         return [self._key_of(coefficients.tobytes() + exponents.tobytes()) for coefficients, exponents in rows]
 
     def draw_packed(self, num_keys: int) -> PolynomialKeys:
-        """Fresh keys of many identities from the operating system's generator, packed as a keyed gallery holds them."""
+        """New keys for many subjects from the operating system's generator, packed as in a keyed gallery."""
         if num_keys < 1:
-            raise RangeError(f"num_keys={num_keys}; draw at least one")
+            raise RangeError(f"num_keys={num_keys}; must be 1 or more")
         return draw_polynomial_keys(num_keys, num_terms=self._shape.num_terms, coefficient_bound=self._bound)
 
     def packed(self, keys: Sequence[SubjectKey]) -> PolynomialKeys:
-        """The part of keys that the mapping needs, packed for a keyed gallery; what binds them to records is left out.
+        """The part of the keys that the mapping needs, packed for a keyed gallery, without the bindings to records.
 
         Raises:
-            UnknownSchemeError: a key of another scheme or other parameters.
+            UnknownSchemeError: a key has another scheme or other parameters.
         """
         for key in keys:
             self._check_key(key)
         return self._unpacked([key.material for key in keys])
 
     def values_of(self, embeddings_ND: ArrayLike, keys: PolynomialKeys) -> NDArray[np.float32]:
-        """(N, K) template values of many identities at once, of norm 1, as a keyed gallery holds them.
+        """(N, K) template values of norm 1 of many subjects, as a keyed gallery stores them.
 
         Args:
-            embeddings_ND: (N, D) of L2 norm 1, one an identity.
+            embeddings_ND: (N, D) of L2 norm 1, one row per subject.
             keys: N packed keys.
 
         Raises:
@@ -201,7 +205,7 @@ class IdentityMapping(RecordedScheme):
         """
         array_ND = np.asarray(embeddings_ND)
         if len(array_ND) != len(keys):
-            raise ShapeError(f"{len(array_ND)} embeddings and {len(keys)} keys; give one key for each")
+            raise ShapeError(f"got {len(array_ND)} embeddings and {len(keys)} keys; give one key per embedding")
         out_NK = np.empty((len(array_ND), self.out_dim), dtype=np.float32)
         for start in range(0, len(array_ND), _ROWS_AT_ONCE):
             rows = slice(start, min(start + _ROWS_AT_ONCE, len(array_ND)))
@@ -211,14 +215,14 @@ class IdentityMapping(RecordedScheme):
             )
             norm_N1 = np.linalg.norm(mapped_NK, axis=1, keepdims=True)
             if not (norm_N1 > 0).all():
-                raise RangeError("an embedding is mapped to nothing under its key; draw other keys")
+                raise RangeError("an embedding is mapped to zero under its key; draw new keys")
             out_NK[rows] = (mapped_NK / norm_N1).astype(self._payload)
         return out_NK
 
     def mapping(self, keys: Sequence[SubjectKey]) -> PolynomialMapping:
-        """What someone who holds these keys can compute, one row a key."""
+        """The mapping that a holder of these keys can compute, one row per key."""
         return PolynomialMapping(self._shape, self.packed(keys), is_deployed=True)
 
     def guessed_mapping(self, num_rows: int) -> PolynomialMapping:
-        """The same under fresh keys, as someone without the deployment's draws them."""
+        """The mapping under new keys, as drawn by an adversary who does not have the deployment's keys."""
         return PolynomialMapping(self._shape, self.draw_packed(num_rows), is_deployed=False)

@@ -1,4 +1,4 @@
-"""Choosing keys whose templates resist inversion: costs a solve a candidate, so it is optional."""
+"""Key selection: draws keys until a template resists inversion. Optional; it costs one inversion per candidate."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from ppfr.core import ProtectedTemplate, RangeError, ShapeError, SubjectKey, TemplateMapping, TemplateScheme
 
 Inverter = Callable[[NDArray[np.float32], TemplateMapping], NDArray[np.float64]]
-"""(1, K) template values and the mapping of one key -> (1, D) recovered embedding; an attack, handed in."""
+"""(1, K) template values and the mapping of one key -> (1, D) recovered embedding. The caller passes an attack."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SelectedKey:
-    """A key, the template made under it, and how the choice went.
+    """A selected key and the template under it.
 
     Attributes:
-        key: the chosen key.
-        template: the embedding's template under it.
-        num_tried: how many keys were drawn.
-        is_below: what the solver recovered from the template lies below the inversion threshold. False where
-            `max_keys` were tried in vain; then `key` is the one whose template gave the least similar embedding.
+        key: the selected key.
+        template: the template of the embedding under this key.
+        num_tried: number of keys that were drawn.
+        is_below: whether the embedding that the solver recovered from the template is below the inversion threshold.
+            False if none of the `max_keys` candidates was; `key` is then the one with the least similar recovered
+            embedding.
     """
 
     key: SubjectKey
@@ -44,44 +45,47 @@ def select_key(
     max_keys: int = 10,
     new_key: Callable[[], SubjectKey] | None = None,
 ) -> SelectedKey:
-    """Draw keys until the template under one resists the solver.
+    """Draw keys until the solver does not invert the template under one of them.
 
-    Each candidate's template is inverted with the key known. The first one is kept whose recovered embedding has a
-    cosine to the enrolled one below `threshold`, the inversion threshold: that of the recogniser at a lenient FMR of
-    20 %, so that what is recovered would not even pass there.
+    The template under each candidate is inverted with knowledge of the key. The first key is selected for which the
+    cosine similarity of recovered and enrolled embedding is below `threshold`, the inversion threshold. This is the
+    threshold of the recogniser at a lenient FMR of 20 %, so that the recovered embedding is not accepted even there.
 
-    The choice makes keys of one person depend on the face a little: an adversary who knows the rule learns that the
-    templates he finds are ones that this solver did not invert, and may bring a better solver.
+    Privacy:
+        The selection makes the key depend slightly on the face. An adversary who knows the rule also knows that this
+        solver did not invert the templates, and may use a better one.
 
     Args:
         scheme: the scheme to enrol in.
         embedding_D: (D,) of L2 norm 1.
-        invert: the solver, as `ppfr.attacks.MappingInversion` gives one.
-        threshold: cosine in [-1, 1], `ppfr.metrics.threshold_at_far` at 0.2 of the recogniser's plain scores.
-        max_keys: candidates to try before the best of them is taken.
-        new_key: where candidates come from, for simulations; None for `scheme.new_key`.
+        invert: the solver, for example from `ppfr.attacks.MappingInversion`.
+        threshold: cosine in [-1, 1], `ppfr.metrics.threshold_at_far` at 0.2 on the recogniser's unprotected scores.
+        max_keys: maximum number of candidates.
+        new_key: source of candidates, for simulations; None for `scheme.new_key`.
 
     Raises:
-        RangeError: a threshold that is no cosine, or fewer than one key.
-        ShapeError: the solver gave something other than one embedding.
-        ShapeError, RangeError: an embedding that `scheme.enrol` refuses.
+        RangeError: the threshold is not a cosine, or `max_keys` is below 1.
+        ShapeError: the solver returned a wrong shape.
+        ShapeError, RangeError: `scheme.enrol` rejects the embedding.
 
     References:
-        V. Krivokuca Hahn, J. Maceiras, S. Marcel, arXiv 2605.03857, known to us from its abstract and from listings of
-        its code: that keys are selected at the inversion threshold of 20 % FMR. The loop here, its stop and its
-        fallback are our reading.
+        V. Krivokuca Hahn, J. Maceiras, S. Marcel, arXiv 2605.03857. We know only its abstract and listings of its
+        code, which state that keys are selected at the inversion threshold of 20 % FMR. The loop, its stopping rule
+        and its fallback are our interpretation.
     """
     if not -1 <= threshold <= 1:
-        raise RangeError(f"threshold={threshold} is no cosine; give the recogniser's threshold at an FMR of 0.2")
+        raise RangeError(
+            f"threshold={threshold}; must be a cosine in [-1, 1], for example the recogniser's threshold at FMR 0.2"
+        )
     if max_keys < 1:
-        raise RangeError(f"max_keys={max_keys}; try at least one")
+        raise RangeError(f"max_keys={max_keys}; must be 1 or more")
     best: tuple[float, SubjectKey, ProtectedTemplate] | None = None
     for number in range(1, max_keys + 1):
         key = scheme.new_key() if new_key is None else new_key()
         template = scheme.enrol(embedding_D, key=key)
         recovered = np.asarray(invert(template.values_K[None], scheme.mapping([key])), dtype=np.float64)
         if recovered.shape != (1, scheme.in_dim):
-            raise ShapeError(f"the solver gave shape {recovered.shape}; it must give (1, {scheme.in_dim})")
+            raise ShapeError(f"the solver returned shape {recovered.shape}; it must return (1, {scheme.in_dim})")
         cosine = _cosine(recovered[0], np.asarray(embedding_D, dtype=np.float64))
         if best is None or cosine < best[0]:
             best = cosine, key, template

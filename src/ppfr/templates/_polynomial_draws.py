@@ -1,4 +1,7 @@
-"""Drawing keys of polynomials from the operating system's generator, one or millions."""
+"""Drawing polynomial keys from the operating system's generator, vectorised for large galleries.
+
+Suffixes: M keys, m terms.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ _KEYS_AT_ONCE = 100_000
 
 
 def draw_polynomial_keys(num_keys: int, *, num_terms: int, coefficient_bound: int) -> PolynomialKeys:
-    """Keys whose coefficients are uniform over ordered choices of distinct non-zero integers, exponents over orders.
+    """Keys with uniformly distributed sequences of distinct non-zero coefficients, and permutations of the exponents.
 
     Args:
         num_keys: M.
         num_terms: m.
-        coefficient_bound: largest magnitude of a coefficient; 2 * bound must be at least m.
+        coefficient_bound: largest magnitude of a coefficient; must be at least m / 2.
     """
     coefficients_Mm = np.empty((num_keys, num_terms), dtype=np.int8)
     exponents_Mm = np.empty((num_keys, num_terms), dtype=np.uint8)
@@ -30,7 +33,7 @@ def draw_polynomial_keys(num_keys: int, *, num_terms: int, coefficient_bound: in
 
 
 def _coefficients(num: int, num_terms: int, bound: int) -> NDArray[np.int8]:
-    if num_terms > bound:  # rows of independent draws would seldom be distinct
+    if num_terms > bound:  # independent draws would rarely be distinct
         shuffled = _orders(num, 2 * bound)[:, :num_terms].astype(np.int16) - 1
         return _not_zero(shuffled, bound)
     found = np.empty((num, num_terms), dtype=np.int8)
@@ -50,7 +53,7 @@ def _not_zero(index: NDArray[np.int16], bound: int) -> NDArray[np.int8]:
 
 
 def _below(limit: int, shape: tuple[int, int]) -> NDArray[np.int16]:
-    """Uniform integers in 0..limit-1, limit at most 256: bytes, those above the last whole multiple drawn again."""
+    """Uniform integers in 0..limit-1, limit at most 256. Bytes above the last full multiple are drawn again."""
     found = np.empty(shape[0] * shape[1], dtype=np.int16)
     missing = np.arange(len(found))
     largest = 256 // limit * limit
@@ -63,6 +66,6 @@ def _below(limit: int, shape: tuple[int, int]) -> NDArray[np.int16]:
 
 
 def _orders(num: int, length: int) -> NDArray[np.uint8]:
-    """Uniform permutations of 1..length: the order of 64-bit draws (two alike have a chance below 1e-15 a row)."""
+    """Uniform permutations of 1..length, from sorting 64-bit draws. A tie has a probability below 1e-15 per row."""
     drawn = np.frombuffer(secrets.token_bytes(8 * num * length), dtype=np.uint64).reshape(num, length)
     return (np.argsort(drawn, axis=1, kind="stable") + 1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Compiled loops of the polynomials and of their gradient; tests/reference/polynomials.py is the slow twin.
+"""Compiled loops of the polynomials and their gradient. tests/reference/polynomials.py is the slow reference.
 
 Suffixes: N rows, L padded embedding, K windows, m terms.
 """
@@ -42,7 +42,7 @@ def pull_back(  # noqa: PLR0917 - compiled functions take no keywords
     gradient_NK: NDArray[np.float64],
     out_NL: NDArray[np.float64],
 ) -> Any:
-    """Gradient with respect to `scaled`: its own transpose of the derivative, window by window."""
+    """Gradient with respect to `scaled`: the transposed derivative, summed over windows."""
     for n in range(len(out_NL)):
         out_NL[n] = 0.0
         for i in range(coefficients_Nm.shape[1]):

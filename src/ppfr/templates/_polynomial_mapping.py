@@ -1,4 +1,4 @@
-"""Embeddings through keyed polynomials, many rows at once, with the gradient that an adversary uses.
+"""Keyed polynomials of many embeddings at once, with the gradient that an adversary uses.
 
 Suffixes: N rows, D embedding, L padded embedding, K windows, m terms.
 """
@@ -18,13 +18,13 @@ Floats = NDArray[np.float64]
 
 @final
 class PolynomialMapping:
-    """`TemplateMapping` of polynomials: row i of what it is given goes through the polynomial of key i.
+    """`TemplateMapping` of polynomials: row i of the input is mapped by the polynomial of key i.
 
-    Embeddings are brought to norm 1 and scaled first, so that any direction will do.
+    Embeddings are normalised and scaled first, so inputs of any non-zero norm are accepted.
 
     Args:
         shape: windows and scale.
-        keys: one for each row.
+        keys: one key per row.
         is_deployed: see `TemplateMapping.is_deployed`.
     """
 
@@ -32,7 +32,7 @@ class PolynomialMapping:
         keys.check()
         if keys.coefficients_Mm.shape[1] != shape.num_terms:
             raise ShapeError(
-                f"the keys have {keys.coefficients_Mm.shape[1]} terms, the polynomials {shape.num_terms}; "
+                f"the keys have {keys.coefficients_Mm.shape[1]} terms, but the polynomials have {shape.num_terms}; "
                 "use keys of the same scheme"
             )
         self._shape, self._keys, self._is_deployed = shape, keys, is_deployed
@@ -54,15 +54,15 @@ class PolynomialMapping:
 
     @property
     def is_deployed(self) -> bool:
-        """The keys are the deployment's, not an adversary's guess."""
+        """Whether the keys are those of the deployment, rather than drawn by an adversary."""
         return self._is_deployed
 
     def apply(self, embeddings_ND: Floats) -> Floats:
-        """(N, D) of any length but zero -> (N, K), not normalised.
+        """(N, D) of any non-zero norm -> (N, K), not normalised.
 
         Raises:
-            ShapeError: not (N, D) with a row for each key.
-            RangeError: not finite, or a row of zeros.
+            ShapeError: the shape is not (N, D) with one row per key.
+            RangeError: values are not finite, or a row is zero.
         """
         from ppfr.templates._polynomial_kernels import evaluate
 
@@ -72,14 +72,14 @@ class PolynomialMapping:
         return out_NK
 
     def pullback(self, embeddings_ND: Floats, gradient_NK: Floats) -> Floats:
-        """(N, D): gradient with respect to the embeddings, through normalisation and scale; errors as for `apply`."""
+        """(N, D): gradient with respect to the embeddings, through normalisation and scaling. Errors as for `apply`."""
         from ppfr.templates._polynomial_kernels import pull_back
 
         scaled_NL, norm_N1 = self._scaled(embeddings_ND)
         gradient_NK = np.ascontiguousarray(gradient_NK, dtype=np.float64)
         if gradient_NK.shape != (self.num_rows, self.out_dim):
             raise ShapeError(
-                f"the gradient has shape {gradient_NK.shape}; this mapping puts out ({self.num_rows}, {self.out_dim})"
+                f"the gradient has shape {gradient_NK.shape}; this mapping outputs ({self.num_rows}, {self.out_dim})"
             )
         out_NL = np.empty_like(scaled_NL)
         keys = self._keys
@@ -90,7 +90,7 @@ class PolynomialMapping:
         return np.asarray((along_ND - radial_N1 * unit_ND) / norm_N1)
 
     def rows(self, indices: Sequence[int]) -> PolynomialMapping:
-        """The mapping under these keys alone, in this order."""
+        """The mapping under the selected keys, in the given order."""
         index = np.asarray(indices, dtype=np.int64)
         kept = PolynomialKeys(
             coefficients_Mm=self._keys.coefficients_Mm[index], exponents_Mm=self._keys.exponents_Mm[index]
@@ -102,11 +102,13 @@ class PolynomialMapping:
         if array_ND.shape != (self.num_rows, self.in_dim):
             raise ShapeError(
                 f"embeddings have shape {array_ND.shape}; this mapping takes ({self.num_rows}, {self.in_dim}), "
-                "one row for each key"
+                "one row per key"
             )
         norm_N1 = np.linalg.norm(array_ND, axis=1, keepdims=True)
         if not (np.isfinite(norm_N1).all() and (norm_N1 > 0).all()):
-            raise RangeError("embeddings hold rows of zeros or values that are not finite; each must have a direction")
+            raise RangeError(
+                "embeddings have rows of zeros or non-finite values; every row must be finite and non-zero"
+            )
         scaled_NL = np.zeros((self.num_rows, self._shape.padded_dim))
         scaled_NL[:, : self.in_dim] = array_ND * (self._shape.factor / norm_N1)
         return scaled_NL, norm_N1
@@ -115,4 +117,4 @@ class PolynomialMapping:
         return f"PolynomialMapping(num_rows={self.num_rows}, keys=<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise UnsupportableError("a mapping holds keys and cannot be pickled or copied")
+        raise UnsupportableError("a mapping contains keys and cannot be pickled or copied")

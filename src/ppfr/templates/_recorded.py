@@ -1,4 +1,7 @@
-"""What all schemes of this package have in common: checks, normalisation, tags, records. A scheme adds its mapping."""
+"""The base class of all schemes: checks, normalisation, tags and records. A scheme adds its mapping.
+
+Suffixes: D embedding, K template values.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +33,35 @@ BINDING_BYTES = 32
 
 
 class RecordedScheme(TemplateScheme):
-    """A scheme whose templates are vectors of norm 1, compared by cosine, in this package's records.
+    """A scheme whose templates are vectors of norm 1, compared by cosine and stored in this package's record format.
 
     Args:
-        payload: precision of stored values: "float32", or "float16" for records of half the size. Either kind is read.
+        payload: precision of stored values: "float32", or "float16" for half the size. Both kinds can be read.
     """
 
     def __init__(self, *, payload: Payload) -> None:
         if payload not in ("float32", "float16"):
-            raise InvalidInputError(f"payload={payload!r} is not float32 or float16")
+            raise InvalidInputError(f"payload={payload!r}; allowed: float32, float16")
         self._payload: Payload = payload
 
     @abstractmethod
     def _parameters(self) -> bytes:
-        """What comparisons depend on, packed in 32 bytes."""
+        """The parameters on which comparisons depend, packed in 32 bytes."""
 
     @abstractmethod
     def _new_material(self) -> bytes:
-        """Key material from the operating system."""
+        """New key material from the operating system."""
 
     @abstractmethod
     def _check_material(self, material: bytes) -> None:
-        """Refuse material that is no key of this scheme (CorruptTemplateError)."""
+        """Raise CorruptTemplateError if the material is not a key of this scheme."""
 
     @abstractmethod
     def _values(self, unit_D: NDArray[np.float64], material: bytes) -> NDArray[np.float64]:
-        """(K,) mapped values, before they are brought to norm 1."""
+        """(K,) mapped values, before normalisation."""
 
     def new_key(self) -> SubjectKey:
-        """A fresh key from the operating system's generator."""
+        """A new key from the operating system's generator."""
         return self._key_of(self._new_material())
 
     def _key_of(self, material: bytes) -> SubjectKey:
@@ -88,12 +91,14 @@ class RecordedScheme(TemplateScheme):
         self._check_ours(like.scheme_id, like.version, like.parameters, "template")
         self._check_key(key)
         if not secrets.compare_digest(key.key_id, like.key_id):
-            raise WrongKeyError("the template was made under another key; nothing was compared. Give its own key")
+            raise WrongKeyError(
+                "the template was made under another key; nothing was compared. Use the key of the template"
+            )
         if not any(
             secrets.compare_digest(key.tag(self._record(like, payload).tagged_part()), like.tag)
             for payload in ("float32", "float16")
         ):
-            raise CorruptTemplateError("the template is not as it was enrolled under this key; enrol again")
+            raise CorruptTemplateError("the template was altered after enrolment under this key; enrol again")
         return self._template(embedding_D, key)
 
     def score(self, probe: ProtectedTemplate, reference: ProtectedTemplate) -> float:
@@ -114,7 +119,7 @@ class RecordedScheme(TemplateScheme):
         values_K = self._values(unit_rows(array[None], self.in_dim, "embeddings")[0], key.material)
         length = float(np.linalg.norm(values_K))
         if length == 0:
-            raise RangeError("the embedding is mapped to nothing under this key; draw another key")
+            raise RangeError("the embedding is mapped to zero under this key; draw another key")
         stored_K = (values_K / length).astype(self._payload).astype(np.float32)
         stored_K.flags.writeable = False
         return ProtectedTemplate(
@@ -133,17 +138,17 @@ class RecordedScheme(TemplateScheme):
     def _check_ours(self, scheme_id: str, version: int, parameters: bytes, what: str) -> None:
         if scheme_id != self.scheme_id:
             raise UnknownSchemeError(
-                f"the {what} is of scheme {scheme_id!r}, this is {self.scheme_id!r}; use `scheme_of(record)`"
+                f"the {what} has scheme {scheme_id!r}, but this scheme is {self.scheme_id!r}; use `scheme_of(record)`"
             )
         if version != self.version:
             raise OutdatedTemplateError(
-                f"the {what} is of version {version} of {scheme_id}, this release reads {self.version}; enrol again, "
+                f"the {what} has version {version} of {scheme_id}, but this release reads {self.version}; enrol again, "
                 "or use the release that wrote it"
             )
         if parameters != self._parameters():
             raise UnknownSchemeError(
-                f"the {what} was made by {scheme_id} with other parameters than this scheme's; "
-                "`scheme_of(record)` gives the scheme that a record was made by"
+                f"the {what} was made by {scheme_id} with other parameters than those of this scheme; "
+                "get the matching scheme with `scheme_of(record)`"
             )
 
     def _record(self, template: ProtectedTemplate, payload: str | None = None) -> Record:
@@ -163,19 +168,19 @@ class RecordedScheme(TemplateScheme):
         """The record of a template; see `TemplateScheme.to_bytes`."""
         self._check_ours(template.scheme_id, template.version, template.parameters, "template")
         if not template.tag:
-            raise InvalidInputError("a probe is made for one comparison and never stored; store what `enrol` gives")
+            raise InvalidInputError("a probe cannot be stored; store the template that `enrol` returns")
         return self._record(template).to_bytes()
 
     def from_bytes(self, record: bytes) -> ProtectedTemplate:
         """A template from its record; see `TemplateScheme.from_bytes`."""
         parsed = self._parsed(record, "template")
         if parsed.payload_kind == "bytes":
-            raise CorruptTemplateError("the record holds no values; enrol again")
+            raise CorruptTemplateError("the record has no values; enrol again")
         values_K = np.frombuffer(parsed.payload, "<f2" if parsed.payload_kind == "float16" else "<f4")
         if len(values_K) != self.out_dim or not np.isfinite(values_K).all():
             raise CorruptTemplateError(
-                f"the record holds {len(values_K)} values, of which {int(np.isfinite(values_K).sum())} are finite; "
-                f"a template of this scheme has {self.out_dim}: enrol again"
+                f"the record has {len(values_K)} values, of which {int(np.isfinite(values_K).sum())} are finite, "
+                f"but a template of this scheme has {self.out_dim} finite values; enrol again"
             )
         values_K = values_K.astype(np.float32)
         values_K.flags.writeable = False
@@ -205,7 +210,7 @@ class RecordedScheme(TemplateScheme):
         """A key from its record; see `TemplateScheme.key_from_bytes`."""
         parsed = self._parsed(record, "key")
         if len(parsed.payload) < BINDING_BYTES:
-            raise CorruptTemplateError("the key's record is too short; enrol again under a fresh key")
+            raise CorruptTemplateError("the key record is too short; enrol again under a new key")
         key = SubjectKey(
             scheme_id=parsed.scheme_id,
             version=parsed.scheme_version,
@@ -215,7 +220,9 @@ class RecordedScheme(TemplateScheme):
         )
         self._check_material(key.material)
         if not secrets.compare_digest(key.key_id, parsed.key_id):
-            raise CorruptTemplateError("the key's record contradicts itself; enrol again under a fresh key")
+            raise CorruptTemplateError(
+                "the key record is inconsistent: its key id does not match; enrol again under a new key"
+            )
         return key
 
     def _parsed(self, record: bytes, kind: Kind) -> Record:
@@ -225,5 +232,5 @@ class RecordedScheme(TemplateScheme):
 
 
 def padded(parameters: bytes) -> bytes:
-    """Parameters with zeros up to their place in a record."""
+    """Parameters, padded with zeros to their size in a record."""
     return parameters.ljust(PARAMETER_BYTES, b"\0")

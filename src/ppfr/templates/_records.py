@@ -1,4 +1,4 @@
-"""Records of templates and keys: one fixed header, then the values. docs/reference/template-records.md is its page."""
+"""Records of templates and keys: a fixed header, then the values. See docs/reference/template-records.md."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _CHECKSUM_BYTES = 16
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Record:
-    """What a record says, before any scheme has looked at it.
+    """The parsed fields of a record, before a scheme checks them.
 
     Attributes:
         kind: "template" or "key".
         scheme_id: ASCII, at most 24 characters.
         scheme_version: from 1.
-        parameters: at most 32 bytes, which the scheme defines.
-        payload_kind: "float32" or "float16" of a template, "bytes" of a key.
+        parameters: at most 32 bytes, defined by the scheme.
+        payload_kind: "float32" or "float16" for a template, "bytes" for a key.
         payload: the values, little-endian.
         key_id: 16 bytes.
-        tag: 16 bytes; zeros in a key's record.
+        tag: 16 bytes; zeros in a key record.
     """
 
     kind: Kind
@@ -52,10 +52,10 @@ class Record:
         return f"Record(kind={self.kind!r}, scheme_id={self.scheme_id!r}, payload=<redacted>)"
 
     def __reduce__(self) -> NoReturn:
-        raise UnsupportableError("a record of a template or a key cannot be pickled; it is bytes already")
+        raise UnsupportableError("a template or key record cannot be pickled; use to_bytes()")
 
     def tagged_part(self) -> bytes:
-        """What the keyed tag covers: everything but the tag itself and the checksum."""
+        """The bytes that the keyed tag covers: everything except the tag and the checksum."""
         return _packed(dataclasses.replace(self, tag=bytes(16)), bytes(_CHECKSUM_BYTES))
 
     def to_bytes(self) -> bytes:
@@ -68,8 +68,8 @@ def _packed(record: Record, checksum: bytes) -> bytes:
     scheme_id = record.scheme_id.encode("ascii")
     if not 0 < len(scheme_id) <= SCHEME_ID_BYTES or len(record.parameters) > PARAMETER_BYTES:
         raise InvalidInputError(
-            f"a scheme id of {len(scheme_id)} characters and {len(record.parameters)} bytes of parameters do not fit a "
-            f"record: at most {SCHEME_ID_BYTES} and {PARAMETER_BYTES}"
+            f"the scheme id has {len(scheme_id)} characters and the parameters have {len(record.parameters)} bytes; "
+            f"a record allows 1 to {SCHEME_ID_BYTES} and at most {PARAMETER_BYTES}"
         )
     num_values = len(record.payload) // _PAYLOAD_BYTES[record.payload_kind]
     header = _HEADER.pack(
@@ -92,32 +92,32 @@ def _checksum(record_without: bytes) -> bytes:
 
 
 def parse_record(data: bytes, *, kind: Kind) -> Record:
-    """Read a record, checksum and all.
+    """Parse a record and verify its checksum.
 
     Raises:
-        CorruptTemplateError: no such record, truncated, or not what was written.
-        OutdatedTemplateError: a format version that this release does not read.
+        CorruptTemplateError: the bytes are not a record of this kind, are truncated, or were altered.
+        OutdatedTemplateError: this release does not read the format version.
     """
-    what = f"a {kind}'s record"
+    what = f"a {kind} record"
     if len(data) < HEADER_BYTES:
         raise CorruptTemplateError(
-            f"{len(data)} bytes are too few for {what} ({HEADER_BYTES} and its values): it was cut short, or is "
-            "something else; enrol again"
+            f"got {len(data)} bytes, which is too short for {what} (at least {HEADER_BYTES}); it is truncated or not a "
+            "record; enrol again"
         )
     (magic, version, scheme_version, scheme_id, code, num, parameters, key_id, tag, checksum) = _HEADER.unpack_from(
         data
     )
     if magic != MAGIC[kind]:
         other = next((name for name, word in MAGIC.items() if word == magic), None)
-        held = f"a {other}'s record" if other else "no record of this package"
-        raise CorruptTemplateError(f"the bytes are {held}; give {what}")
+        found = f"a {other} record" if other else "not a record of this package"
+        raise CorruptTemplateError(f"the bytes are {found}; give {what}")
     if version != FORMAT_VERSION:
         raise OutdatedTemplateError(
-            f"the record has format version {version}, this release reads {FORMAT_VERSION}; "
+            f"the record has format version {version}, but this release reads {FORMAT_VERSION}; "
             "enrol again, or use the release that wrote it"
         )
     payload = bytes(data[HEADER_BYTES:])
-    damaged = CorruptTemplateError(f"{what} is damaged or was cut short (its checksum does not hold); enrol again")
+    damaged = CorruptTemplateError(f"{what} is damaged or truncated (wrong checksum); enrol again")
     if code >= len(_PAYLOADS) or len(payload) != num * _PAYLOAD_BYTES[_PAYLOADS[code]]:
         raise damaged
     without = bytearray(data)

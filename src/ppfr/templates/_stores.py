@@ -1,4 +1,4 @@
-"""Templates and keys on disk, apart: one directory each, one record a file, which only its owner may read."""
+"""Stores of templates and of keys: a separate directory each, with one record per file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MAX_ID_BYTES = 100
 
 
 class _Store(ABC, Generic[Stored]):
-    """Records of one kind by subject, in a directory of their own.
+    """Records of one kind by subject, in a separate directory.
 
-    A subject id is any text of 1 to 100 bytes in UTF-8; it becomes the file's name (in hexadecimal), so give
-    pseudonyms, not names. Writers of one store wait for each other.
+    A subject id is text of 1 to 100 bytes in UTF-8. It becomes the file name (in hexadecimal), so use pseudonyms.
+    Concurrent writers of a store are serialised by a lock.
 
     Args:
-        directory: made if it is not there; must not be that of the other kind of store.
-        scheme: what reads and writes the records.
+        directory: created if absent; must not be that of the other kind of store.
+        scheme: reads and writes the records.
     """
 
     kind: str
@@ -48,11 +48,11 @@ class _Store(ABC, Generic[Stored]):
 
     @abstractmethod
     def _to_bytes(self, stored: Stored) -> bytes:
-        """Its record."""
+        """The record of a template or key."""
 
     @abstractmethod
     def _from_bytes(self, record: bytes) -> Stored:
-        """What the record holds."""
+        """The template or key in a record."""
 
     def _open(self) -> None:
         marker = self._directory / MARKER
@@ -61,26 +61,28 @@ class _Store(ABC, Generic[Stored]):
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not marker.exists():
                 if any(self._directory.iterdir()):
-                    raise InvalidInputError(f"{self._directory} holds other files; give a store a directory of its own")
+                    raise InvalidInputError(f"{self._directory} contains other files; choose a new or empty directory")
                 with write_atomically(marker) as temporary:
                     temporary.write_text(json.dumps(stated) + "\n")
             found = json.loads(marker.read_text())
         except (OSError, json.JSONDecodeError) as error:
-            raise StorageError(f"{self._directory} cannot be used as a store: {error}; choose another one") from error
+            raise StorageError(
+                f"{self._directory} cannot be used as a store: {error}; choose another directory"
+            ) from error
         if found != stated:
-            held = found.get("kind") if isinstance(found, dict) else None
+            other = found.get("kind") if isinstance(found, dict) else None
             raise InvalidInputError(
-                f"{self._directory} is a store of {held!r}, not of {self.kind!r} in version {STORE_VERSION}; keys and "
-                "templates are kept apart: give each a directory of its own"
+                f"{self._directory} is a store of {other!r}, not of {self.kind!r} in version {STORE_VERSION}; use "
+                "separate directories for keys and templates"
             )
 
     def add(self, subject_id: str, stored: Stored) -> None:
-        """Store a record of a subject who has none.
+        """Store the record of a subject who has none.
 
         Raises:
-            ProblemsError: the subject has one already, or the id cannot be used.
-            TemplateError: what is to be stored is not of the store's scheme.
-            StorageError: it cannot be written.
+            ProblemsError: the subject already has a record, the id is not valid, or the template or key is not of the
+                store's scheme.
+            StorageError: the record cannot be written.
         """
         self.add_all({subject_id: stored})
 
@@ -88,8 +90,8 @@ class _Store(ABC, Generic[Stored]):
         """Store many records, all or none.
 
         Raises:
-            ProblemsError: every entry that cannot be stored, by its place in `records`; nothing was stored then.
-            StorageError: writing failed; what was written of these is removed again.
+            ProblemsError: entries cannot be stored; lists all of them by position in `records`. Nothing was stored.
+            StorageError: writing failed; the entries written so far are removed again.
         """
         problems, prepared = [], {}
         with self._locked():
@@ -97,7 +99,7 @@ class _Store(ABC, Generic[Stored]):
                 try:
                     path = self._path(subject_id)
                     if path.exists():
-                        raise InvalidInputError("the subject has one already; remove it, or use replace")
+                        raise InvalidInputError("the subject already has a record; remove it, or use replace")
                     prepared[path] = self._to_bytes(stored)
                 except (InvalidInputError, TemplateError) as error:
                     problems.append(f"entry {place}: {error}")
@@ -114,30 +116,30 @@ class _Store(ABC, Generic[Stored]):
                 raise
 
     def replace(self, subject_id: str, stored: Stored) -> None:
-        """Put a record in place of the subject's, as on renewal.
+        """Replace the record of a subject, as on renewal.
 
         Raises:
-            InvalidInputError: the subject has none.
-            StorageError: it cannot be written; the earlier record stands.
+            InvalidInputError: the subject has no record.
+            StorageError: the record cannot be written; the earlier record is unchanged.
         """
         record = self._to_bytes(stored)
         with self._locked():
             _write(self._existing(subject_id), record)
 
     def get(self, subject_id: str) -> Stored:
-        """A subject's record, checked.
+        """The checked template or key of a subject.
 
         Raises:
-            InvalidInputError: the subject has none.
+            InvalidInputError: the subject has no record.
             TemplateError: the record cannot be read; see `TemplateScheme.from_bytes`.
         """
         return self._from_bytes(self._existing(subject_id).read_bytes())
 
     def remove(self, subject_id: str) -> None:
-        """Delete a subject's record; the file system, backups and snapshots may keep its bytes.
+        """Delete the record of a subject. The file system, backups and snapshots may still contain its bytes.
 
         Raises:
-            InvalidInputError: the subject has none.
+            InvalidInputError: the subject has no record.
         """
         with self._locked():
             self._existing(subject_id).unlink()
@@ -149,14 +151,14 @@ class _Store(ABC, Generic[Stored]):
         return sum(1 for _ in self._files())
 
     def subject_ids(self) -> list[str]:
-        """All subjects, in order of their ids."""
+        """All subject ids, sorted."""
         return sorted(bytes.fromhex(path.stem).decode() for path in self._files())
 
     def load(self) -> dict[str, Stored]:
-        """All records by subject, in order of their ids.
+        """All templates or keys by subject id, sorted.
 
         Raises:
-            ProblemsError: every record that cannot be read, by its place in that order.
+            ProblemsError: records cannot be read; lists all of them by position in that order.
         """
         found, problems = {}, []
         for place, subject_id in enumerate(self.subject_ids()):
@@ -165,7 +167,7 @@ class _Store(ABC, Generic[Stored]):
             except TemplateError as error:
                 problems.append(f"record {place}: {error}")
         if problems:
-            raise ProblemsError(f"the store of {self.kind} cannot be read whole", problems)
+            raise ProblemsError(f"the store of {self.kind} has unreadable records", problems)
         return found
 
     def _files(self) -> Iterator[Path]:
@@ -174,7 +176,9 @@ class _Store(ABC, Generic[Stored]):
     def _path(self, subject_id: str) -> Path:
         name = subject_id.encode() if isinstance(subject_id, str) else b""
         if not 0 < len(name) <= _MAX_ID_BYTES:
-            raise InvalidInputError(f"a subject id is text of 1 to {_MAX_ID_BYTES} bytes in UTF-8; use a pseudonym")
+            raise InvalidInputError(
+                f"a subject id must be text of 1 to {_MAX_ID_BYTES} bytes in UTF-8; use a pseudonym"
+            )
         return self._directory / f"{name.hex()}.rec"
 
     def _existing(self, subject_id: str) -> Path:
@@ -200,22 +204,22 @@ def _write(path: Path, record: bytes) -> None:
 
 @final
 class TemplateStore(_Store[ProtectedTemplate]):
-    """Protected templates by subject, in a directory of their own; it holds no key.
+    """Protected templates by subject, in a directory without keys.
 
-    Subject ids are text of 1 to 100 bytes in UTF-8 and become file names (in hexadecimal): give pseudonyms, not names.
-    Records are written whole or not at all and only their owner may read them; writers wait for each other; what is
-    read is checked. Errors name no subject.
+    Subject ids are text of 1 to 100 bytes in UTF-8. They become file names (in hexadecimal), so use pseudonyms. Records
+    are written atomically, are readable only by their owner, and are checked when read. Concurrent writers are
+    serialised by a lock. Error messages contain no subject id.
 
     Args:
-        directory: made if it is not there; must not be that of a `KeyStore`.
-        scheme: what reads and writes the records.
+        directory: created if absent; must not be that of a `KeyStore`.
+        scheme: reads and writes the records.
     """
 
     kind = "templates"
 
     def _to_bytes(self, stored: ProtectedTemplate) -> bytes:
         if not isinstance(stored, ProtectedTemplate):
-            raise InvalidInputError("a store of templates takes templates; keys go to a KeyStore")
+            raise InvalidInputError("a TemplateStore takes only templates; store keys in a KeyStore")
         return self._scheme.to_bytes(stored)
 
     def _from_bytes(self, record: bytes) -> ProtectedTemplate:
@@ -224,20 +228,20 @@ class TemplateStore(_Store[ProtectedTemplate]):
 
 @final
 class KeyStore(_Store[SubjectKey]):
-    """Subject keys by subject, in a directory apart from the templates, best on another machine.
+    """Subject keys by subject, in a separate directory from the templates, preferably on another machine.
 
     Ids, guarantees and errors are those of `TemplateStore`.
 
     Args:
-        directory: made if it is not there; must not be that of a `TemplateStore`.
-        scheme: what reads and writes the records.
+        directory: created if absent; must not be that of a `TemplateStore`.
+        scheme: reads and writes the records.
     """
 
     kind = "keys"
 
     def _to_bytes(self, stored: SubjectKey) -> bytes:
         if not isinstance(stored, SubjectKey):
-            raise InvalidInputError("a store of keys takes keys; templates go to a TemplateStore")
+            raise InvalidInputError("a KeyStore takes only keys; store templates in a TemplateStore")
         return self._scheme.key_to_bytes(stored)
 
     def _from_bytes(self, record: bytes) -> SubjectKey:

@@ -244,9 +244,9 @@ class AdaptiveMixingTask(TrainingTask):
             norm = torch.stack([g.norm() for g in found.values()]).norm()
             rate = rate * (settings.look_ahead_clip_norm / (norm + 1e-6)).clamp(max=1.0)
         with torch.no_grad():
-            ahead = {name: w - rate * found[name] if name in found else w for name, w in weights.items()}
-            left = functional_call(module, (ahead, buffers), (mixed, batch, progress))["loss"]
-        return loss.detach(), left.detach()
+            stepped = {name: w - rate * found[name] if name in found else w for name, w in weights.items()}
+            remaining = functional_call(module, (stepped, buffers), (mixed, batch, progress))["loss"]
+        return loss.detach(), remaining.detach()
 
     def outcome(self) -> dict[str, Any]:
         """Share of choices per candidate: over the run, and over each of 50 windows of it."""

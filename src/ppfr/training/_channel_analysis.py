@@ -217,7 +217,7 @@ class ChannelAnalysisTask(TrainingTask):
 
     def _drawn_gates(self, num: int, rng: torch.Generator) -> Tensor:
         """(B, K) draws of the binary concrete distribution."""
-        # Kept off 0 and 1, where the logit is infinite.
+        # Exclude 0 and 1, where the logit is infinite.
         uniform_BK = torch.rand(num, len(self.alpha_K), generator=rng).clamp(1e-6, 1 - 1e-6).to(self.alpha_K.device)
         return torch.sigmoid((self.alpha_K + torch.logit(uniform_BK)) / self.temperature)
 
@@ -284,7 +284,6 @@ def _check_numbers(penalty_weight: float, temperature: float, initial_gate: floa
 def _check_length(network: Backbone, teacher: Backbone) -> None:
     if network.dim != teacher.dim:
         raise InvalidInputError(
-            f"the network has embeddings of length {network.dim}, the teacher of length {teacher.dim}; build the "
-            "network "
-            f"with dim={teacher.dim}"
+            f"the network has embeddings of length {network.dim}, but the teacher has length {teacher.dim}; build the "
+            f"network with dim={teacher.dim}"
         )

@@ -54,9 +54,9 @@ class FineTuningTask(RecogniserTask):
         teacher_card: training data of the teacher and thus of the body; part of every result.
         body_unfrozen_from: share of the run after which the body is trained too; 1 keeps it frozen.
         body_lr_scale: learning rate of the body as a share of that of the stem.
-        embedding_from: share of the run after which the embedding and the head are part of the loss. Until then neither
-            body is evaluated, and a step costs a fraction. While the body is frozen, the feature map gives the stem
-            most of its supervision.
+        embedding_from: share of the run after which the embedding and the head are part of the loss. Until then the
+            bodies are not evaluated, and a step is much cheaper. While the body is frozen, the feature map gives the
+            stem most of its supervision.
         updates_body_statistics: train the body in training mode: BatchNorm uses and updates batch statistics, and
             dropout is on. By default the running statistics remain those of the pretrained network.
         feature_weight: weight of the feature map at `network.tap`.
@@ -195,20 +195,17 @@ def _check_shares(
     if not 0 <= body_unfrozen_from <= 1 or not 0 < body_lr_scale <= 1:
         raise InvalidInputError(
             f"body_unfrozen_from={body_unfrozen_from}, body_lr_scale={body_lr_scale}; body_unfrozen_from must be "
-            "from 0 "
-            "to 1, and body_lr_scale above 0 and at most 1"
+            "from 0 to 1, and body_lr_scale above 0 and at most 1"
         )
     if not 0 <= embedding_from <= body_unfrozen_from:
         raise InvalidInputError(
             f"embedding_from={embedding_from}; must be from 0 to body_unfrozen_from={body_unfrozen_from}, since "
-            "the body "
-            "is trained on the embedding"
+            "the body is trained on the embedding"
         )
     if embedding_from > 0 and feature_weight <= 0:
         raise InvalidInputError(
             f"feature_weight={feature_weight} with embedding_from={embedding_from}; feature_weight must be above "
-            "0, since "
-            "at first the feature map is the only target"
+            "0, since the feature map is the only target at first"
         )
 
 

@@ -38,9 +38,8 @@ def check_probe(probe_KPQ: Tensor, masker: ImageMasker) -> None:
     """
     if not torch.allclose(probe_KPQ.cpu(), masked_probe(masker), rtol=1e-3, atol=1e-3):
         raise CheckpointError(
-            f"the checkpoint was trained under another secret of {masker.name!r}; use that secret, or choose "
-            "another run "
-            "directory"
+            f"the checkpoint was trained under another secret of {masker.name!r}; use that secret, or choose another "
+            "run directory"
         )
 
 
@@ -136,7 +135,7 @@ def describe_masker(masker: ImageMasker) -> dict[str, Any]:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Class name, constructor arguments if the module knows them, and shapes."""
+    """Class name, constructor arguments if the module provides them, and shapes."""
     facts: dict[str, Any] = {"kind": type(module).__name__}
     if isinstance(module, Backbone):
         try:

@@ -34,9 +34,9 @@ class RecogniserTask(TrainingTask):
     probe_KPQ: Tensor
 
     def remember_secret(self) -> None:
-        """Register a masked noise image that travels in checkpoints. Call it once `masker` is set.
+        """Register a masked noise image that is stored in checkpoints. Call it once `masker` is set.
 
-        It prevents resuming under another secret, which would look like noise to the network.
+        It prevents resuming under another secret, whose masked images the network cannot recognise.
         """
         if self.masker.spec.is_keyed and not self.masker.spec.is_trainable:
             self.register_buffer("probe_KPQ", masked_probe(self.masker))
