@@ -1,14 +1,13 @@
-"""Speed and memory of the collapsed x8 front end beside the straightforward one, and of masking, in one run.
+"""Speed and memory of the collapsed x8 front end compared with straightforward ones, and of masking, in one run.
 
     python benchmarks/front_end.py --batch 64 --threads 2 --repeats 3
 
-Two straightforward paths are timed: "unfold" cuts blocks and multiplies each by the DCT matrix (the twin that the tests
-compare with, and the way the field's public code goes), "conv" does the transform as a convolution with stride 8. All
-paths take turns, so that a busy machine is unfair to none. In its turn a path is called several times in a row, as a
-training does; the first calls find memory as another path left it (the kernel clears and collects pages for them), so
-they are kept apart as "first_call". Wall time and processor time are kept: on a machine that
-other work shares, the latter says better what a path costs. Peak memory is the growth of a fresh process's peak
-resident size.
+Two straightforward implementations are timed. "unfold" cuts blocks and multiplies each by the DCT matrix. It is the
+reference in the tests, and the usual implementation in public code. "conv" computes the transform as a convolution with
+stride 8. All implementations are measured alternately, so that other load affects all of them. Each is called several
+times in a row, as in training. The first calls include the cost of new memory pages and are reported separately as
+"first_call". Wall time and processor time are recorded. On a shared machine, processor time is the better measure of
+cost. Peak memory is the growth of the peak resident size of a new process.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def seconds(work: Callable[[], object]) -> Seconds:
 
 
 def forward_and_backward(path: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Seconds, Seconds]:
-    """Time without gradient, and time of the backward alone."""
+    """Time of the forward pass without gradients, and time of the backward pass alone."""
     with torch.no_grad():
         forward_s = seconds(lambda: path(image))
     result = path(image.requires_grad_())
@@ -140,7 +139,7 @@ def time_masking(batch: int, repeats: int) -> dict[str, list[Seconds]]:
 
 
 def peak_growth_bytes(path: str, batch: int, *, threads: int) -> int:
-    """Peak resident size of a fresh process less what it held before the transform."""
+    """Peak resident size of a new process, minus its size before the transform."""
     command = [sys.executable, __file__, "--child", path, "--batch", str(batch), "--threads", str(threads)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

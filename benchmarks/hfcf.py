@@ -1,11 +1,11 @@
-"""Speed of HFCF's and DCTDP's masking beside the bare front end that they share, in one run.
+"""Speed of masking with HFCF and DCTDP compared with the bare front end that they share, in one run.
 
     python benchmarks/hfcf.py --batch 16 --threads 1 --repeats 9
 
-"bare front end" is `bdct_upsampled` (or `block_dct` of Y, Cb and Cr) with the 63 channels of each colour that are not
-DC, and nothing else: no check of the image, no scale, no noise. All paths take turns, so that a busy machine is unfair
-to none. Wall time and processor time are kept: on a machine that other work shares, the latter says better what a path
-costs.
+"bare front end" is only `bdct_upsampled` (or `block_dct` of Y, Cb and Cr) with the 63 channels of each colour that are
+not DC: no check of the image, no scaling, no noise. All variants are measured alternately, so that other load affects
+all of them. Wall time and processor time are recorded. On a shared machine, processor time is the better measure of
+cost.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def paths(front_end: str, image_BCHW: Tensor, rng: torch.Generator) -> dict[str,
 def timed(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[tuple[float, float]]]:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     with torch.no_grad():
-        for repeat in range(repeats + 2):  # the first turns compile, measure built-in ranges and warm memory
+        for repeat in range(repeats + 2):  # the first repeats compile, measure built-in ranges and warm up memory
             for name, run in work.items():
                 wall, cpu = time.perf_counter(), time.process_time()
                 run()
@@ -121,7 +121,8 @@ def main() -> None:
                 [row[f"of_bare_front_end_{kind}"] for kind in ("median", "best", "cpu")],
             )
             print(
-                f"{front_end:10} {name:40} {rate:8} images/s at best; of the bare front end (median, best, cpu)", ratios
+                f"{front_end:10} {name:40} {rate:8} images/s (best); ratio to the bare front end (median, best, cpu)",
+                ratios,
             )
     print(f"written to {given.out}")
 

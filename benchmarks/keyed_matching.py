@@ -1,17 +1,17 @@
-"""1:N under identity-specific keys, side by side with what one would write instead.
+"""1:N search under subject-specific keys, compared with simpler implementations.
 
-One probe against a gallery in which every identity has its own key (n = 512, m = 5): the probe is mapped under each key
-and compared with that identity's template, best 10 returned. Beside it:
+One probe is compared with a gallery in which every subject has its own key (n = 512, m = 5): the probe is mapped under
+each key and compared with the template under this key. The best 10 are returned. It is compared with:
 
-- the slow loop (Python, one identity after another), timed on fewer identities and extrapolated: it is linear;
-- the same in NumPy, vectorised over chunks of identities;
-- plain exact search among unprotected embeddings of the same people, float32 and int8.
+- a slow loop (Python, one subject after another), timed on fewer subjects and extrapolated linearly;
+- the same in NumPy, vectorised over chunks of subjects;
+- exact search among unprotected embeddings of the same people, float32 and int8.
 
-Ranks are compared with the slow loop's on as many identities as it is given, and int8's accuracy with float32's. Times
-are medians over turns in one process, one probe at a time; memory is what the gallery holds, and the process's peak.
+Ranks are compared with those of the slow loop, and int8 scores with float32 scores. Times are medians over turns in one
+process, for one probe at a time. Memory is the size of the gallery and the peak of the process.
 
 Run: python benchmarks/keyed_matching.py --json benchmarks/keyed_matching.json
-Linear up to ten million, mapped from disk: --mapped 1000000 3000000 10000000 --directory SOMEWHERE_WITH_8_GB
+Up to ten million references, mapped from disk: --mapped 1000000 3000000 10000000 --directory SOMEWHERE_WITH_8_GB
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def captures(rows: np.ndarray, *, cosine: float, seed: int) -> np.ndarray:
 
 
 def slow_scores(probe: np.ndarray, templates: np.ndarray, keys: PolynomialKeys, scheme: IdentityMapping) -> list[float]:
-    """One identity after another, one window after another."""
+    """One reference after another, one window after another."""
     shape = scheme.shape
     scaled = [float(x) * shape.factor for x in probe] + [0.0] * shape.num_terms * 2
     scores = []
@@ -69,7 +69,7 @@ def slow_scores(probe: np.ndarray, templates: np.ndarray, keys: PolynomialKeys, 
 def vectorised_scores(
     probe: np.ndarray, templates: np.ndarray, keys: PolynomialKeys, scheme: IdentityMapping
 ) -> np.ndarray:
-    """NumPy over chunks of identities: gather each term's powers, add, multiply."""
+    """NumPy over chunks of references: gather the powers of each term, multiply, add."""
     shape = scheme.shape
     padded = np.zeros(shape.padded_dim, dtype=np.float32)
     padded[:DIM] = probe * shape.factor
@@ -87,7 +87,7 @@ def vectorised_scores(
 
 
 def timed(action: Callable[[], Any], turns: int) -> float:
-    action()  # compiles, and maps pages in
+    action()  # compiles, and loads mapped pages
     times = []
     for _ in range(turns):
         begun = time.perf_counter()
@@ -97,7 +97,7 @@ def timed(action: Callable[[], Any], turns: int) -> float:
 
 
 def enrolled(scheme: IdentityMapping, num: int) -> tuple[np.ndarray, PolynomialKeys]:
-    """Templates and keys, embeddings made and forgotten in chunks."""
+    """Templates and keys. Embeddings are generated and discarded in chunks."""
     keys = scheme.draw_packed(num)
     templates = np.empty((num, scheme.out_dim), dtype=np.float32)
     for start in range(0, num, CHUNK):
@@ -167,7 +167,7 @@ def measure_plain(num: int, *, turns: int, threads: int) -> dict[str, float]:
 
 
 def measure_mapped(sizes: list[int], directory: Path, *, turns: int, threads: int) -> dict[str, Any]:
-    """Search in galleries mapped from disk, grown by appending; identities beyond the first chunk repeat embeddings."""
+    """Search in memory-mapped galleries that grow by appending. After the first chunk, embeddings repeat."""
     scheme = IdentityMapping(dim=DIM)
     found: dict[str, Any] = {}
     probe = captures(people(1, seed=0), cosine=0.8, seed=1)
@@ -202,11 +202,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--identities", type=int, default=1_000_000)
     parser.add_argument("--overlaps", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--slow", type=int, default=2000, help="identities that the slow loop is timed on")
+    parser.add_argument("--slow", type=int, default=2000, help="number of references for the slow loop")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--mapped", type=int, nargs="*", default=[], help="sizes of galleries mapped from disk")
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where they are written")
+    parser.add_argument("--mapped", type=int, nargs="*", default=[], help="sizes of memory-mapped galleries")
+    parser.add_argument(
+        "--directory", type=Path, default=Path(tempfile.gettempdir()), help="directory of memory-mapped galleries"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     options = {"turns": arguments.turns, "threads": arguments.threads}

@@ -1,12 +1,12 @@
-"""What mixing costs: drawing and applying a mixture beside a training step, and AdaMixUp beside fixed MixUp.
+"""Cost of mixing: a mixture compared with a training step, and AdaMixUp compared with fixed MixUp.
 
-Three comparisons on one network (MobileFaceNet on 36x28x28 PPFR-FD channels, ArcFace of 1,000 classes), turn and turn
-about in one process, medians over rounds:
+Three comparisons on one network (MobileFaceNet on 36x28x28 PPFR-FD channels, ArcFace of 1,000 classes), measured
+alternately in one process, medians over rounds:
 
 - the mixture of a batch (weights, partners, weighted sums) as a share of a whole training step;
-- the same mixture as one would write it: a loop over rows that draws weights until the cap holds, and sums;
-- a step of AdaMixUp (strategy network chooses at every step, learns with a look-ahead at every fourth) as a multiple of
-  a step of fixed MixUp of the mean number of images that it chose.
+- the same mixture in a straightforward implementation: a loop over rows that draws weights until the cap holds;
+- a step of AdaMixUp as a multiple of the mean step of fixed MixUp over the candidate numbers of images. The strategy
+  network chooses at every step, and is updated with a look-ahead at every fourth step.
 
 Run: python benchmarks/mixing.py --json benchmarks/mixing.json
 """
@@ -40,7 +40,7 @@ BATCH_SIZE, NUM_CLASSES, CANDIDATES = 64, 1000, (2, 3, 4, 5)
 
 
 def straightforward(masked_BKPQ: Tensor, num_images: int, max_weight: float, rng: np.random.Generator) -> Tensor:
-    """MixUp row by row: weights drawn anew until the cap holds, then one multiplication for each image."""
+    """MixUp row by row: weights are drawn until the cap holds, then images are multiplied one by one."""
     mixed = torch.zeros_like(masked_BKPQ)
     partners = [np.arange(len(masked_BKPQ)), *(rng.permutation(len(masked_BKPQ)) for _ in range(num_images - 1))]
     for row in range(len(masked_BKPQ)):
@@ -122,7 +122,7 @@ def measure(rounds: int) -> dict[str, object]:
             for name, seconds in found.items():
                 times.setdefault(name, []).append(seconds)
         for name, trainer in trainers.items():
-            # Four steps at a time, so that each turn holds one step of the strategy.
+            # Four steps at a time, so that each measurement contains one step of the strategy.
             for_four = timed(lambda trainer=trainer: [trainer.step(batch) for _ in range(4)])
             times.setdefault(name, []).append(for_four / 4)
         if round_number == 0:

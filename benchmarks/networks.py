@@ -1,10 +1,10 @@
-"""Images a second of the networks, forward and a training step, by memory layout and precision, on this CPU.
+"""Images per second of the networks, forward and training step, by memory layout and precision, on this CPU.
 
 Run: python benchmarks/networks.py --threads 2 --json benchmarks/networks.json
 
-Weights are random (they do not matter for speed). "folded" is `for_inference`, "nn.PReLU" puts torch's own activation
-back in place of ours, to show what its vectorised backward pass is worth. Best of the rounds, as on a shared machine
-the slower ones measure the neighbours.
+Weights are random, since they do not affect the speed. "folded" is `for_inference`. "nn.PReLU" uses the activation of
+torch instead of ours, to show the gain of our vectorised backward pass. The best round counts, because slower rounds on
+a shared machine include other work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def networks() -> dict[str, Backbone]:
     return {
         "MobileFaceNet y1, 3x112x112": y1,
         "MobileFaceNet small, 3x112x112": MobileFaceNet(variant="small", seed=0),
-        "y1 restemmed, 36x28x28": StemAdapter(conv_stem((36, 28, 28), (64, 28, 28), seed=0), y1, "down28"),
+        "y1 with stem adapter, 36x28x28": StemAdapter(conv_stem((36, 28, 28), (64, 28, 28), seed=0), y1, "down28"),
         "IR-18, 3x112x112": ir18(seed=0),
     }
 
@@ -47,7 +47,7 @@ def with_torch_prelu(network: Backbone) -> Backbone:
 
 
 def rate(step: Callable[[], None], num: int, rounds: int) -> float:
-    """Images a second, best of the rounds after one to warm up."""
+    """Images per second, best of the rounds after one warm-up round."""
     step()
     best = float("inf")
     for _ in range(rounds):
@@ -72,14 +72,14 @@ def measure(network: Backbone, *, batch_size: int, layout: torch.memory_format, 
 
     def training(model: Backbone) -> Callable[[], None]:
         head = ArcFace(NUM_CLASSES, model.dim, seed=0)
-        optimiser = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=1e-3, momentum=0.9)
+        optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=1e-3, momentum=0.9)
 
         def run() -> None:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 loss = head.loss(model(x), labels)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
         return run
 
@@ -94,7 +94,7 @@ def measure(network: Backbone, *, batch_size: int, layout: torch.memory_format, 
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked."""
+    """Measure, print, and optionally write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -114,7 +114,7 @@ def main() -> None:
                 rows.append({"network": name, "layout": layout_name, "precision": precision, **found})
                 print(rows[-1], flush=True)
     result = {
-        "what": "images a second: forward, forward with BatchNorm folded, training step, the same with torch.nn.PReLU",
+        "what": "images per second: forward, forward with folded BatchNorm, training step, the same with nn.PReLU",
         "machine": platform.machine(),
         "threads": options.threads,
         "batch_size": options.batch_size,

@@ -1,7 +1,7 @@
 """Cost of a party's share store: single and batch enrolment, loading, removal, and size on disk.
 
-Words are random, as shares are. Times are processor time and wall time of one process. `fsync` waits for the disk;
-loading reads from the page cache as far as the file fits.
+Words are random, like shares. Times are processor time and wall time of one process. They include waiting for the disk
+in `fsync`. Loading reads from the page cache if the file fits into it.
 
 Run: python benchmarks/share_store.py --json benchmarks/share_store.json
 """

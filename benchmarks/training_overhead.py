@@ -1,7 +1,7 @@
-"""What the training loop costs beside a bare loop: CPU time of the same steps, turn and turn about.
+"""Overhead of the training loop compared with a bare loop: CPU time of the same steps, measured alternately.
 
-The loop's own cost is measured around a network that costs next to nothing, where it can be seen (over a real network
-it drowns in the noise of the machine), and set against the step of a real one.
+The overhead is measured with a network of negligible cost. With a real network it would be smaller than the noise of
+the machine. It is reported as a share of the step of a real network.
 
 Run: python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
 """
@@ -27,7 +27,7 @@ BATCH_SIZE, SHAPE = 32, (3, 112, 112)
 
 
 class Noise:
-    """Random pixels; reading costs a copy, so that decoding does not hide the loop."""
+    """Random pixels. Reading is a copy, so that decoding does not dominate the measurement."""
 
     name = "noise"
 
@@ -43,7 +43,7 @@ class Noise:
 
 
 class Plain(ImageMasker):
-    """The identity, so that only the loop is measured."""
+    """The identity function, so that only the loop is measured."""
 
     name = "plain"
     spec = MaskSpec(
@@ -65,7 +65,7 @@ class Plain(ImageMasker):
 
 
 class Tiny(Backbone):
-    """One convolution on one pixel in 16 x 16."""
+    """One 1x1 convolution with stride 16."""
 
     def __init__(self) -> None:
         head = nn.Sequential(nn.Flatten(), nn.Linear(49, 8))
@@ -76,29 +76,29 @@ class Tiny(Backbone):
         return {}
 
 
-def _objective(network: Backbone) -> MarginTask:
+def _task(network: Backbone) -> MarginTask:
     settings = OptimizerSettings(optimizer="sgd", lr=0.01)
     return MarginTask(Plain(), network, ArcFace(10, network.dim, seed=1), optimizer=settings)
 
 
 def bare_loop(images: Noise, network: Backbone) -> None:
-    """The least that trains the same network on the same number of images."""
-    objective = _objective(network).to(memory_format=torch.channels_last)
-    objective.train()
-    optimiser = torch.optim.SGD(objective.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    """A minimal loop that trains the same network on the same number of images."""
+    task = _task(network).to(memory_format=torch.channels_last)
+    task.train()
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     labels = torch.tensor([int(s) for s in images.subject_ids])
     for step in range(len(images) // BATCH_SIZE):
         chosen = range(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
         pixels = torch.from_numpy(images.read(chosen)).permute(0, 3, 1, 2).float() / 255
-        optimiser.zero_grad()
-        objective.head.loss(objective.network(pixels), labels[list(chosen)]).backward()
-        optimiser.step()
+        optimizer.zero_grad()
+        task.head.loss(task.network(pixels), labels[list(chosen)]).backward()
+        optimizer.step()
 
 
 def our_loop(images: Noise, network: Backbone) -> None:
-    """`fit` with mirroring and logging, without the checkpoint that each run ends with."""
+    """`fit` with mirroring and logging, without a checkpoint."""
     plan = Plan(epochs=1, batch_size=BATCH_SIZE)
-    fit(_objective(network), images, plan=plan, seed=1, options=RunOptions(device="cpu", shows_progress=False))
+    fit(_task(network), images, plan=plan, seed=1, options=RunOptions(device="cpu", shows_progress=False))
 
 
 def _cpu_s(loop, images: Noise, network: Backbone) -> float:
@@ -122,12 +122,12 @@ def main() -> None:
     network = MobileFaceNet(in_shape=SHAPE, seed=1)
     step_s = min(_cpu_s(bare_loop, few, network) for _ in range(3)) / 3
     result = {
-        "what": f"CPU time of a step of {BATCH_SIZE} images of 112x112: fit() beside a bare loop",
+        "what": f"CPU time of a step of {BATCH_SIZE} images of 112x112: fit() compared with a bare loop",
         "machine": platform.machine(),
         "threads": options.threads,
         "torch": torch.__version__,
         "rounds": options.rounds,
-        "overhead_ms_a_step": round(1000 * overhead_s, 3),
+        "overhead_ms_per_step": round(1000 * overhead_s, 3),
         "mobilefacenet_step_ms": round(1000 * step_s, 1),
         "overhead_share": round(overhead_s / step_s, 4),
     }
