@@ -1,4 +1,4 @@
-"""A TCP relay that delivers late: latency between hosts where the kernel delays no packets; it also counts bytes."""
+"""A TCP relay that adds latency, for machines whose kernel cannot delay packets. It also counts bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 class Relay:
-    """Forwards connections to an address, each direction late by a constant time.
+    """Forwards connections to an address, with a constant delay in each direction.
 
-    `num_bytes` counts what came through: TLS records, its handshakes included, without TCP's and IP's headers.
+    `num_bytes` counts the forwarded bytes: TLS records including handshakes, without TCP and IP headers.
     """
 
     def __init__(self, address: str, delay_s: float) -> None:
