@@ -69,7 +69,7 @@ class Relay:
 
 
 def put_between(directory: Path, addresses: list[str], delay_s: float) -> list[Relay]:
-    """Let the configurations that `write_trial` wrote reach the parties through relays; these."""
+    """Rewrite the configurations of `write_trial` so that parties are reached through relays, and return the relays."""
     made = []
     for name in ("party-0", "party-1", "party-2", "client"):
         relays = [Relay(address, delay_s) for address in addresses]
