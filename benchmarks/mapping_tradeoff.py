@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ppfr.attacks import MappingInversion
-from ppfr.core import Observation, PolynomialKeys
+from ppfr.core import PolynomialKeys, Templates
 from ppfr.metrics import roc, unlinkability
 from ppfr.templates import IdentityMapping
 
@@ -37,7 +37,7 @@ def unit_rows(num: int, *, seed: int) -> np.ndarray:
 
 def inverted(scheme: IdentityMapping, rows: np.ndarray, keys: PolynomialKeys, *, compression: float | None) -> dict:
     subject_keys = scheme.key_of_packed(keys)
-    templates = Observation(kind="templates", values_NKPQ=torch.from_numpy(scheme.values_of(rows, keys)))
+    templates = Templates(templates_NK=scheme.values_of(rows, keys))
     attack = MappingInversion(knows_keys=True, max_iterations=1000, compression=compression)
     result = attack.run(templates, scheme.mapping(subject_keys), seed=0)
     cosines = (result.embeddings_ND * rows).sum(axis=1)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ppfr.core import ImageMasker, MaskSpec, Observation
+from ppfr.core import ImageMasker, MaskedImages, MaskSpec
 from ppfr.models import Backbone, ModelCard, PixelScaling
 
 
@@ -140,8 +140,8 @@ def card(recogniser) -> ModelCard:
 def observe():
     """What the adversary sees of a set of faces through a masker."""
 
-    def see(masker, faces) -> Observation:
+    def see(masker, faces) -> MaskedImages:
         rng = torch.Generator().manual_seed(3)
-        return Observation(kind="masked_images", values_NKPQ=masker.mask(faces.tensor(), rng=rng))
+        return MaskedImages(images_NKPQ=masker.mask(faces.tensor(), rng=rng))
 
     return see

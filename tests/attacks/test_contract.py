@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,10 +15,10 @@ from ppfr.core import (
     CheckpointError,
     ImageMasker,
     InvalidInputError,
-    Observation,
+    MaskedImages,
     PpfrError,
-    RangeError,
     ShapeError,
+    Templates,
     ThreatModelError,
 )
 from ppfr.masking import PpfrFd, Unprotected
@@ -104,13 +105,10 @@ def test_run_before_fit(make, victims, observe):
 def test_observations_that_the_threat_model_does_not_grant(make, few, victims, observe):
     attack = make()
     attack.fit(Unprotected(), few, seed=1)
-    with pytest.raises(ThreatModelError, match="grants 'masked_images'"):
-        attack.run(Observation(kind="embeddings", values_NKPQ=torch.rand(2, 128)), seed=1)
-    for shape in ((2, 36, 28, 28), (0, 3, 112, 112), (3, 112, 112)):
-        with pytest.raises(ShapeError, match="was trained on"):
-            attack.run(Observation(kind="masked_images", values_NKPQ=torch.rand(shape)), seed=1)
-    with pytest.raises(RangeError, match="not finite"):
-        attack.run(Observation(kind="masked_images", values_NKPQ=torch.full((1, 3, 112, 112), torch.nan)), seed=1)
+    with pytest.raises(ThreatModelError, match="given Templates, but its threat model grants MaskedImages only"):
+        attack.run(Templates(templates_NK=np.ones((2, 128))), seed=1)
+    with pytest.raises(ShapeError, match=r"\(2, 36, 28, 28\); .* was trained on \(N, 3, 112, 112\)"):
+        attack.run(MaskedImages(images_NKPQ=torch.rand(2, 36, 28, 28)), seed=1)
 
 
 def test_maskers_that_tell_more_or_less_than_the_threat_model(make, few):

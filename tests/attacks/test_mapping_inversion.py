@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from ppfr.attacks import MappingInversion, templates_threat
-from ppfr.core import Observation, PolynomialKeys, RangeError, ShapeError, TemplateAttack, ThreatModelError
+from ppfr.core import (
+    Embeddings,
+    PolynomialKeys,
+    RangeError,
+    ShapeError,
+    TemplateAttack,
+    Templates,
+    ThreatModelError,
+)
 from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTemplates, select_key
 
 DIM, NUM = 48, 12
@@ -34,7 +41,7 @@ def enrolled(scheme, rows):
 
 
 def seen(values):
-    return Observation(kind="templates", values_NKPQ=torch.from_numpy(np.array(values, dtype=np.float32)))
+    return Templates(templates_NK=np.array(values, dtype=np.float32))
 
 
 def cosines(result, rows):
@@ -76,7 +83,7 @@ def test_gradients_are_the_objectives(compression):
 
     scheme, rows = IdentityMapping(dim=DIM, overlap=2), unit_rows(3)
     keys, templates = enrolled(scheme, rows[:1])
-    target = templates.values_NKPQ.numpy()[0].astype(np.float64)
+    target = templates.templates_NK.numpy()[0].astype(np.float64)
     objective = _Objective(target, scheme.mapping(keys), size=compression)
     point, direction = 3.0 * rows[1], rows[2]
     slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
@@ -107,7 +114,7 @@ def test_a_fit_is_a_fit():
     result = MappingInversion(knows_keys=True, solved_below=1e-4).run(templates, mapping, seed=0)
     mapped = mapping.apply(result.embeddings_ND)
     mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
-    fit = 1 - (mapped * templates.values_NKPQ.numpy()).sum(axis=1)
+    fit = 1 - (mapped * templates.templates_NK.numpy()).sum(axis=1)
     assert result.solved_N.any()
     assert (fit[result.solved_N] < 2e-4).all() and (fit[~result.solved_N] > 0.5e-4).all()
 
@@ -137,7 +144,7 @@ def test_runs_repeat_and_rows_do_not_depend_on_each_other():
     attack = MappingInversion(knows_keys=True, num_starts=2, max_iterations=30)
     both = [attack.run(templates, scheme.mapping(keys), seed=4).embeddings_ND for _ in range(2)]
     np.testing.assert_array_equal(*both)
-    first = attack.run(seen(templates.values_NKPQ[:1].numpy()), scheme.mapping(keys[:1]), seed=4)
+    first = attack.run(seen(templates.templates_NK[:1].numpy()), scheme.mapping(keys[:1]), seed=4)
     np.testing.assert_array_equal(first.embeddings_ND[0], both[0][0])
     other = attack.run(templates, scheme.mapping(keys), seed=5).embeddings_ND
     assert np.abs(other - both[0]).max() > 1e-3
@@ -164,14 +171,14 @@ def test_threat_models_are_held_to():
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
     keys, templates = enrolled(scheme, rows)
     informed, blind = (MappingInversion(knows_keys=knows) for knows in (True, False))
-    assert informed.needs == templates_threat(knows_keys=True) and informed.needs.sees == "templates"
+    assert informed.needs == templates_threat(knows_keys=True) and informed.needs.sees is Templates
     assert "each victim's protected templates" in informed.needs.in_words()
     with pytest.raises(ThreatModelError, match="does not know the keys"):
         blind.run(templates, scheme.mapping(keys), seed=0)
     with pytest.raises(ThreatModelError, match="was given a guessed mapping"):
         informed.run(templates, scheme.guessed_mapping(2), seed=0)
-    embeddings = Observation(kind="embeddings", values_NKPQ=templates.values_NKPQ)
-    with pytest.raises(ThreatModelError, match="grants 'templates' alone"):
+    embeddings = Embeddings(embeddings_ND=templates.templates_NK)
+    with pytest.raises(ThreatModelError, match="grants Templates only"):
         informed.run(embeddings, scheme.mapping(keys), seed=0)
 
 
@@ -179,7 +186,7 @@ def test_bad_input():
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
     keys, templates = enrolled(scheme, rows)
     attack = MappingInversion(knows_keys=True)
-    with pytest.raises(ShapeError, match="one template for each key"):
+    with pytest.raises(ShapeError, match="one template per key"):
         attack.run(templates, scheme.mapping(keys[:1]), seed=0)
     with pytest.raises(RangeError, match="rows of zeros"):
         attack.run(seen(np.zeros((2, scheme.out_dim))), scheme.mapping(keys), seed=0)

@@ -8,7 +8,7 @@ import torch
 
 from ppfr.attacks import FreshSecret, UNetRecovery
 from ppfr.attacks._fresh_secret import Unsigned
-from ppfr.core import Observation, ThreatModelError
+from ppfr.core import MaskedImages, MixedImages, ThreatModelError
 from ppfr.masking import InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected
 from ppfr.metrics import ssim
 from ppfr.training import Plan
@@ -31,15 +31,15 @@ def _recovery(*, ignores_signs: bool, steps: int | None = None, **options) -> UN
         lr=3e-3,
         plan=plan,
         ignores_signs=ignores_signs,
-        sees="mixed_images",
+        sees=MixedImages,
         device="cpu",
         progress=False,
         **{"knows_secret": True, **options},
     )
 
 
-def _seen(masker, faces_NCHW, seed: int = 3) -> Observation:
-    return Observation(kind="mixed_images", values_NKPQ=masker.mask(faces_NCHW, rng=_rng(seed)))
+def _seen(masker, faces_NCHW, seed: int = 3) -> MixedImages:
+    return MixedImages(images_NKPQ=masker.mask(faces_NCHW, rng=_rng(seed)))
 
 
 def test_magnitudes_of_instahide_are_mixup_whatever_the_coins():
@@ -56,8 +56,8 @@ def test_magnitudes_of_instahide_are_mixup_whatever_the_coins():
 def test_an_attack_without_signs_says_the_same_whatever_the_coins(few, victims):
     """Both in what it trained on and in what it is shown."""
     seen = _seen(HIDDEN, victims.tensor())
-    coins = torch.randint(0, 2, seen.values_NKPQ.shape, generator=_rng(9)) * 2 - 1
-    flipped = Observation(kind="mixed_images", values_NKPQ=seen.values_NKPQ * coins)
+    coins = torch.randint(0, 2, seen.images_NKPQ.shape, generator=_rng(9)) * 2 - 1
+    flipped = MixedImages(images_NKPQ=seen.images_NKPQ * coins)
     recovered = {}
     for ignores_signs in (True, False):
         attack = _recovery(ignores_signs=ignores_signs, steps=2)
@@ -104,8 +104,8 @@ def test_a_mixed_masker_is_simulated_under_fresh_secrets_as_its_masker_is(few, v
 def test_an_attack_on_mixed_images_takes_no_others(few, victims):
     attack = _recovery(ignores_signs=False, steps=2)
     attack.fit(SAME_WITHOUT_COINS, few, seed=1)
-    alone = Observation(kind="masked_images", values_NKPQ=victims.tensor())
-    with pytest.raises(ThreatModelError, match="grants 'mixed_images'"):
+    alone = MaskedImages(images_NKPQ=victims.tensor())
+    with pytest.raises(ThreatModelError, match="grants MixedImages only"):
         attack.run(alone, seed=1)
     assert attack.needs.name == "thief of the training set with the secret"
     assert "mixed" in attack.needs.in_words()

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppfr.attacks import DecisionRecovery, ScoreRecovery, queries_threat
-from ppfr.core import OverlapError, ProblemsError, Record, ThreatModelError, check_record
+from ppfr.attacks import DecisionRecovery, ScoreRecovery, oracle_threat, templates_threat
+from ppfr.core import (
+    DecisionOracle,
+    MatchOracle,
+    OverlapError,
+    ProblemsError,
+    Record,
+    ScoreOracle,
+    ThreatModelError,
+    check_record,
+)
 from ppfr.data import PairProtocol
 from ppfr.evaluation import (
     AccuracyGaps,
@@ -45,19 +54,19 @@ def nothing(references_NK: np.ndarray, threshold: float) -> Any:
     return lambda probes, targets: rng.standard_normal(len(targets))
 
 
-def asking(name: str = "by-scores", *, sees: str = "scores", **changes: Any) -> OracleAttackPlan:
-    attack: Any = ScoreRecovery if sees == "scores" else DecisionRecovery
+def asking(name: str = "by-scores", *, sees: type[MatchOracle] = ScoreOracle, **changes: Any) -> OracleAttackPlan:
+    attack: Any = ScoreRecovery if sees is ScoreOracle else DecisionRecovery
     settings: dict[str, Any] = {
         "name": name,
         "label": "Recovery",
         "system": "plain",
-        "answers": f"{sees} of {name}",
+        "answers": f"{sees.kind} of {name}",
         "make": lambda options: attack(),
-        "reveal": scores if sees == "scores" else decisions,
-        "granted": queries_threat(sees=sees),
+        "reveal": scores if sees is ScoreOracle else decisions,
+        "granted": oracle_threat(sees=sees),
         "recogniser": "recogniser",
         "rule": OracleRule(fmr=1e-1),
-        "budgets": (2, 60) if sees == "scores" else (5, 300),
+        "query_budgets": (2, 60) if sees is ScoreOracle else (5, 300),
         "num_targets": 10,
     }
     return OracleAttackPlan(**{**settings, **changes})
@@ -112,8 +121,8 @@ def asked(protocol: PairProtocol | None = None, **changes: Any) -> Any:
             asking("exact", role="positive control"),
             asking("by-scores"),
             asking("nothing", reveal=nothing, role="negative control"),
-            asking("by-decisions", sees="decisions"),
-            asking("photograph", sees="decisions", starts_from="photograph"),
+            asking("by-decisions", sees=DecisionOracle),
+            asking("photograph", sees=DecisionOracle, starts_from="photograph"),
             asking("of-mapped", system="mapping"),
         ],
         "public_images": people(40, 2, seed=9, name="public"),
@@ -181,7 +190,8 @@ def test_only_the_measures_of_the_experiment_run(finished: Record) -> None:
         ({"plans": [asking(), asking()]}, "2 attacks are named"),
         ({"plans": [asking(role="boss")]}, "role 'boss'"),
         ({"plans": [asking(num_targets=1)]}, "1 target subjects"),
-        ({"plans": [asking(budgets=(9, 3))]}, "not ascending"),
+        ({"plans": [asking(query_budgets=(9, 3))]}, r"\[9, 3\] are not ascending"),
+        ({"plans": [asking(granted=templates_threat(knows_keys=False))]}, "sees Templates"),
         ({"protocol": pairs(people(40, 3, seed=1, name="tested"), each=3)}, "third image, which 0 people have"),
     ],
 )
@@ -194,8 +204,8 @@ def test_plans_that_cannot_run_are_refused_before_anything_runs(
 
 
 def test_threat_models_and_people_are_kept_apart(tmp_path: Path) -> None:
-    wrong = dataclasses.replace(asking(), granted=queries_threat(sees="decisions"))
-    with pytest.raises(ThreatModelError, match="needs to see 'scores'"):
+    wrong = dataclasses.replace(asking(), granted=oracle_threat(sees=DecisionOracle))
+    with pytest.raises(ThreatModelError, match="needs to see ScoreOracle, but is granted DecisionOracle"):
         start(asked(plans=[wrong]), tmp_path / "a")
     with pytest.raises(OverlapError):
         start(asked(public_images=people(40, 2, seed=1, name="tested")), tmp_path / "b")

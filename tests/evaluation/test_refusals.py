@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ppfr.core import CheckpointError, OverlapError, ProblemsError, Provenance, ThreatModel, ThreatModelError
+from ppfr.core import (
+    CheckpointError,
+    Embeddings,
+    MixedImages,
+    OverlapError,
+    ProblemsError,
+    Provenance,
+    ThreatModel,
+    ThreatModelError,
+)
 from ppfr.evaluation import Comparison, EvaluationRecogniser, Targets, Verification
 from ppfr.masking import PpfrFd
 from support.toy_experiment import (
@@ -59,7 +68,7 @@ def test_shared_people_are_refused_before_anything_runs(tmp_path: Path) -> None:
     [
         (reader(knows_secret=True), reader(), "needs the deployment's secret"),
         (reader(), reader(knows_secret=True), "does not use it"),
-        (reader(sees="embeddings"), reader(), "needs to see 'embeddings'"),
+        (reader(sees=Embeddings), reader(), "needs to see Embeddings"),
         (dataclasses.replace(reader(), knows_recogniser=True), reader(), "needs the recogniser's weights"),
     ],
 )
@@ -83,7 +92,8 @@ def test_all_problems_of_an_experiment_are_listed_at_once(tmp_path: Path) -> Non
         toy_plan("recover-fd", "fd", recogniser="nobody"),
         toy_plan("wrong-place", "fd", role="positive control"),
         toy_plan("link-fd-known", "fd", kind=ToyLinkage, granted=reader(knows_secret=True)),
-        toy_plan("unmixed", "fd", granted=reader(sees="mixed_images")),
+        toy_plan("unmixed", "fd", granted=reader(sees=MixedImages)),
+        toy_plan("no-images", "fd", granted=reader(sees=Embeddings)),
     ]
     recogniser = toy_experiment().recognisers[0]
     provenance = [Provenance(name="net-b", used_as="all of it", training_data="toys")]
@@ -116,6 +126,7 @@ def test_all_problems_of_an_experiment_are_listed_at_once(tmp_path: Path) -> Non
         "a positive control does not belong on a system of role 'protected'",
         "evaluate with another network",
         "attack 'unmixed': sees mixed images",
+        "attack 'no-images': sees Embeddings",
         "500 target subjects; 60 people have two images",
         "people='some'",
         "each must lie in (0, 1]",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ppfr.attacks import FreshSecret
-from ppfr.core import AttackResult, ImageMasker, MaskSpec, Observation, Record, as_json, check_record
+from ppfr.core import AttackResult, ImageMasker, MaskSpec, ObservedImages, Record, as_json, check_record
 from ppfr.evaluation import Comparison, EvaluationSettings, TrainedSystem, evaluate, picture_of_masked
 from ppfr.evaluation import _run as run_module
 from ppfr.evaluation._workspace import Workspace
@@ -219,7 +219,7 @@ def test_an_unexpected_error_keeps_its_traceback_out_of_the_record(tmp_path: Pat
 
 def test_an_attack_that_estimates_other_embeddings_fails_with_the_remedy(tmp_path: Path) -> None:
     class Short(ToyLinkage):
-        def run(self, seen: Observation, *, seed: int) -> AttackResult:
+        def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
             found = super().run(seen, seed=seed).embeddings_ND
             assert found is not None
             return AttackResult(embeddings_ND=found[:, :5])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppfr.core import InvalidInputError, MissingAssetError, RunOptions, check_record
+from ppfr.core import InvalidInputError, MaskedImages, MissingAssetError, MixedImages, RunOptions, check_record
 from ppfr.evaluation import Experiment, Session, System, Verification
 from ppfr.evaluation._workspace import Workspace
 from ppfr.evaluation.measures._image_attacks import _seen_through, _trains_on
@@ -180,7 +180,7 @@ def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str
     for plan in attacks_of(experiment):
         attack: Any = plan.make(RunOptions(run_dir=tmp_path, device="cpu"))
         assert attack.needs == plan.granted
-        assert plan.granted.sees == ("mixed_images" if plan.system in MIXERS else "masked_images")
+        assert plan.granted.sees is (MixedImages if plan.system in MIXERS else MaskedImages)
         assert attack.ignores_signs == (plan.system == "instahide-fd")
         assert plan.granted.knows_secret, "pairs of plain and masked faces are had with the deployment's secret alone"
         roles = {"arcface": "positive control", "constant": "negative control"}

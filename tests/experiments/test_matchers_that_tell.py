@@ -7,7 +7,7 @@ import pytest
 
 from ppfr import secure
 from ppfr.attacks import DecisionRecovery
-from ppfr.core import MatchInterface
+from ppfr.core import DecisionOracle
 from ppfr.experiments.hfcf._oracles import (
     ScoreTelling,
     fixed_point_scores,
@@ -80,19 +80,18 @@ def test_the_parties_cannot_tell_how_long_a_probe_is(monkeypatch):
 
     monkeypatch.setattr(secure.FixedPoint, "quantise", dishonest)  # at the client alone: parties hold shares by now
     in_the_clear = ring_decisions("int8")(references, 0.5)
-    interface = MatchInterface(
+    oracle = DecisionOracle(
         lambda probes, targets: matcher.verify(probes, [str(target) for target in targets], threshold=0.5),
         num_targets=3,
         dim=DIM,
-        reveals="decisions",
         threshold=0.5,
     )
     probes, targets = 4 * unit_rows(200, seed=6), np.arange(200) % 3
-    assert np.array_equal(interface.ask(probes, targets), in_the_clear(probes, targets))
-    result = DecisionRecovery(noise=point.typical_error, longest=5).run(interface, own, budgets=[200], seed=1)
+    assert np.array_equal(oracle.query(probes, targets), in_the_clear(probes, targets))
+    result = DecisionRecovery(noise=point.typical_error, longest=5).run(oracle, own, query_budgets=[200], seed=1)
     matcher.close()
     assert np.einsum("nk,nk->n", result.templates_LNK[0], references).min() > 0.9
-    assert result.num_asked_LN.max() <= 200
+    assert result.num_queries_LN.max() <= 200
 
 
 def test_whoever_sets_the_threshold_needs_no_search():
@@ -110,6 +109,6 @@ def test_whoever_sets_the_threshold_needs_no_search():
                 ]
             )
 
-        interface = MatchInterface(answer, num_targets=2, dim=DIM, reveals="decisions", threshold=0.9)
-        result = DecisionRecovery(longest=1000).run(interface, own, budgets=[120], seed=1)
+        oracle = DecisionOracle(answer, num_targets=2, dim=DIM, threshold=0.9)
+        result = DecisionRecovery(longest=1000).run(oracle, own, query_budgets=[120], seed=1)
     assert np.einsum("nk,nk->n", result.templates_LNK[0], references).min() > 0.95

@@ -17,7 +17,9 @@ from ppfr.core import (
     ImageMasker,
     ImageSet,
     InvalidInputError,
+    MaskedImages,
     Observation,
+    ObservedImages,
     Provenance,
     Record,
     RunOptions,
@@ -112,7 +114,7 @@ class ToyTraining:
         return TrainedSystem(embedder=Projection(5, self.noise), fits=[{"steps": 3, "curve": [[0, 1.0], [2, 0.5]]}])
 
 
-def reader(*, knows_secret: bool = False, sees: str = "masked_images") -> ThreatModel:
+def reader(*, knows_secret: bool = False, sees: type[Observation] = MaskedImages) -> ThreatModel:
     return ThreatModel(name="reader", sees=sees, knows_secret=knows_secret, knows_recogniser=False)
 
 
@@ -136,11 +138,11 @@ class ToyRecovery(Attack):
         MASKERS_SEEN.append((self.options.run_dir.name, masker))
         return {"steps": 2}
 
-    def run(self, seen: Observation, *, seed: int) -> AttackResult:
+    def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
         if self._dies:
             self._dies.pop()
             raise KeyboardInterrupt
-        values = seen.values_NKPQ
+        values = seen.images_NKPQ
         if values.shape[1:] == self._average.shape:
             return AttackResult(recovered_NCHW=values.clone(), notes={"kind": "copy"})
         return AttackResult(recovered_NCHW=self._average.expand(len(values), -1, -1, -1).clone())
@@ -153,7 +155,7 @@ class ToyLinkage(ToyRecovery):
     def name(self) -> str:
         return "toy-linkage"
 
-    def run(self, seen: Observation, *, seed: int) -> AttackResult:
+    def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
         recovered = super().run(seen, seed=seed).recovered_NCHW
         assert recovered is not None
         return AttackResult(embeddings_ND=Projection(9).embed(recovered).numpy())

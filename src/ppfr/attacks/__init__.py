@@ -7,8 +7,8 @@ from ppfr.attacks._fresh_secret import FreshSecret as FreshSecret
 from ppfr.attacks._identity_linkage import IdentityLinkage as IdentityLinkage
 from ppfr.attacks._mapping_inversion import MappingInversion as MappingInversion
 from ppfr.attacks._mapping_inversion import templates_threat as templates_threat
+from ppfr.attacks._oracle_threats import oracle_threat as oracle_threat
 from ppfr.attacks._presets import AttackPreset as AttackPreset
-from ppfr.attacks._query_threats import queries_threat as queries_threat
 from ppfr.attacks._score_recovery import ScoreRecovery as ScoreRecovery
 from ppfr.attacks._score_recovery import cosine_scores as cosine_scores
 from ppfr.attacks._threats import masked_images_threat as masked_images_threat

@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import (
     AttackResult,
-    Observation,
     RangeError,
     ShapeError,
     TemplateAttack,
     TemplateMapping,
+    Templates,
     ThreatModel,
     ThreatModelError,
     derive_seed,
@@ -36,7 +36,7 @@ def templates_threat(*, knows_keys: bool, has_public_faces: bool = False) -> Thr
     """
     return ThreatModel(
         name="thief of templates and keys" if knows_keys else "thief of templates",
-        sees="templates",
+        sees=Templates,
         knows_secret=knows_keys,
         knows_recogniser=has_public_faces,
         has_public_faces=has_public_faces,
@@ -116,7 +116,7 @@ class MappingInversion(TemplateAttack):
             "num_public": 0 if self._public_PD is None else len(self._public_PD),
         }
 
-    def run(self, seen: Observation, mapping: TemplateMapping, *, seed: int) -> AttackResult:
+    def run(self, seen: Templates, mapping: TemplateMapping, *, seed: int) -> AttackResult:
         """Recover one embedding for each template; see `TemplateAttack.run`.
 
         Returns:
@@ -146,16 +146,13 @@ class MappingInversion(TemplateAttack):
 
     def invert(self, template_1K: ArrayLike, mapping: TemplateMapping, *, seed: int) -> Floats:
         """(1, D) from one template: what `ppfr.templates.select_key` takes as a solver, with the seed bound."""
-        import torch
-
-        values = torch.from_numpy(np.asarray(template_1K, dtype=np.float32).copy())
-        result = self.run(Observation(kind="templates", values_NKPQ=values), mapping, seed=seed)
+        templates_1K = np.asarray(template_1K, dtype=np.float32)
+        result = self.run(Templates(templates_NK=templates_1K), mapping, seed=seed)
         assert result.embeddings_ND is not None  # it always gives embeddings
         return np.asarray(result.embeddings_ND, dtype=np.float64)
 
-    def _checked(self, seen: Observation, mapping: TemplateMapping) -> Floats:
-        if seen.kind != self._threat.sees:
-            raise ThreatModelError(f"{self.name} was given {seen.kind!r}; its threat model grants 'templates' alone")
+    def _checked(self, seen: Templates, mapping: TemplateMapping) -> Floats:
+        self._threat.check(seen, attack=self.name)
         if mapping.is_deployed and not self._threat.knows_secret:
             raise ThreatModelError(
                 f"{self.name} does not know the keys (knows_keys=False), but was given the deployment's mapping; give "
@@ -166,20 +163,17 @@ class MappingInversion(TemplateAttack):
                 f"{self.name} knows the keys (knows_keys=True), but was given a guessed mapping; give it "
                 "scheme.mapping(keys), or make the attack with knows_keys=False"
             )
-        template_NK = seen.values_NKPQ.detach().cpu().numpy().astype(np.float64)
-        if template_NK.shape != (mapping.num_rows, mapping.out_dim) or len(template_NK) == 0:
+        template_NK = np.asarray(seen.templates_NK, dtype=np.float64)
+        if template_NK.shape != (mapping.num_rows, mapping.out_dim):
             raise ShapeError(
-                f"the observation has shape {template_NK.shape}; the mapping puts out ({mapping.num_rows}, "
-                f"{mapping.out_dim}): give one template for each key"
+                f"the observation has shape {template_NK.shape}, but the mapping returns ({mapping.num_rows}, "
+                f"{mapping.out_dim}); give one template per key"
             )
-        norm_N1 = np.linalg.norm(template_NK, axis=1, keepdims=True)
-        if not (np.isfinite(norm_N1).all() and (norm_N1 > 0).all()):
-            raise RangeError("the templates hold values that are not finite, or rows of zeros; check who made them")
         if self._public_PD is not None and self._public_PD.shape[1] != mapping.in_dim:
             raise ShapeError(
                 f"public embeddings have {self._public_PD.shape[1]} values, the mapping takes {mapping.in_dim}"
             )
-        return np.asarray(template_NK / norm_N1)
+        return _normalised(template_NK, "templates")
 
     def _solve(self, target_K: Floats, mapping: TemplateMapping, rng: np.random.Generator) -> tuple[Floats, float, int]:
         """The point that fits best, its 1 - cosine to the template, and iterations used."""
@@ -232,7 +226,12 @@ def _public(public_PD: ArrayLike) -> Floats:
     array_PD = np.asarray(public_PD, dtype=np.float64)
     if array_PD.ndim != 2 or len(array_PD) == 0:
         raise ShapeError(f"public embeddings have shape {array_PD.shape}; give (P, D) with P >= 1")
-    norm_P1 = np.linalg.norm(array_PD, axis=1, keepdims=True)
-    if not (np.isfinite(norm_P1).all() and (norm_P1 > 0).all()):
-        raise RangeError("public embeddings hold values that are not finite, or rows of zeros")
-    return np.asarray(array_PD / norm_P1)
+    return _normalised(array_PD, "public embeddings")
+
+
+def _normalised(rows_ND: Floats, what: str) -> Floats:
+    """Rows of norm 1, from rows of any norm but zero."""
+    norm_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    if not (np.isfinite(norm_N1).all() and (norm_N1 > 0).all()):
+        raise RangeError(f"{what} contain values that are not finite, or rows of zeros; check how they were computed")
+    return np.asarray(rows_ND / norm_N1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ppfr.attacks._fresh_secret import FreshSecret
-from ppfr.core import ImageMasker, Observation, RangeError, ShapeError, ThreatModel, ThreatModelError
+from ppfr.core import ImageMasker, MaskedImages, MixedImages, ObservedImages, ShapeError, ThreatModel, ThreatModelError
 
 
-def masked_images_threat(*, knows_secret: bool, sees: str = "masked_images") -> ThreatModel:
+def masked_images_threat(*, knows_secret: bool, sees: type[ObservedImages] = MaskedImages) -> ThreatModel:
     """An adversary who reads every masked image that reaches the server, or the whole masked training set.
 
     He knows how the protection works (Kerckhoffs) and has faces of other people; he does not need the deployed
@@ -15,10 +15,10 @@ def masked_images_threat(*, knows_secret: bool, sees: str = "masked_images") -> 
     Args:
         knows_secret: he holds the deployment's secret parameters too, as a dishonest server or a lost device does.
             Without it he is someone who copies the traffic or the stored masked images.
-        sees: "masked_images", or "mixed_images" where the training set is what he got hold of and its images were
-            mixed with each other.
+        sees: `MaskedImages`, or `MixedImages` if the adversary obtained a training set whose images were mixed with
+            each other.
     """
-    if sees == "mixed_images":
+    if sees is MixedImages:
         name = "thief of the training set" if not knows_secret else "thief of the training set with the secret"
     else:
         name = "server with the deployment's secret" if knows_secret else "reader of masked images"
@@ -43,24 +43,17 @@ def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> No
         )
 
 
-def check_observation(seen: Observation, threat: ThreatModel, shape: tuple[int, int, int], *, attack: str) -> None:
+def check_observation(seen: ObservedImages, threat: ThreatModel, shape: tuple[int, int, int], *, attack: str) -> None:
     """Refuse an observation that the attack's threat model does not grant, or that it was not trained for.
 
     Raises:
-        ThreatModelError: another kind of observation.
-        ShapeError: not (N, K, P, Q) of the masker that the attack was trained on, or no row at all.
-        RangeError: values that are not finite.
+        ThreatModelError: an observation of another type.
+        ShapeError: not (N, K, P, Q) of the masker that the attack was trained on.
     """
-    if seen.kind != threat.sees:
-        raise ThreatModelError(
-            f"{attack} was given {seen.kind!r}; its threat model grants {threat.sees!r} and nothing else"
-        )
-    values = seen.values_NKPQ
-    if values.ndim != 4 or tuple(values.shape[1:]) != shape or len(values) == 0:
+    threat.check(seen, attack=attack)
+    if tuple(seen.images_NKPQ.shape[1:]) != shape:
         raise ShapeError(
-            f"the observation has shape {tuple(values.shape)}; {attack} was trained on "
-            f"(N, {', '.join(map(str, shape))}) with N >= 1: "
-            "mask the victims with the masker that it was trained against, or fit it again"
+            f"the observation has shape {tuple(seen.images_NKPQ.shape)}; {attack} was trained on "
+            f"(N, {', '.join(map(str, shape))}): "
+            "mask the target subjects' images with the masker that it was trained against, or fit it again"
         )
-    if not bool(values.isfinite().all()):
-        raise RangeError("the observation has values that are not finite; check the masker that made it")

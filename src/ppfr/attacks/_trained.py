@@ -25,7 +25,8 @@ from ppfr.core import (
     ImageMasker,
     ImageSet,
     InvalidInputError,
-    Observation,
+    MaskedImages,
+    ObservedImages,
     PpfrError,
     RunOptions,
     ShapeError,
@@ -85,7 +86,7 @@ class TrainedAttack(Attack):
 
     Args:
         plan: length, batch size and precision of the training: the strength of the attack beside its network's size.
-        sees: "masked_images", or "mixed_images": a mixed training set; see `masked_images_threat`.
+        sees: `MaskedImages`, or `MixedImages`: a mixed training set; see `masked_images_threat`.
         ignores_signs: work on the magnitudes of what is seen, for a protection that flips signs at random (InstaHide):
             they carry nothing, and a network would have to learn that first.
         knows_secret: the adversary holds the deployment's secret; then `fit` takes the deployed masker, otherwise a
@@ -135,7 +136,7 @@ class TrainedAttack(Attack):
         *,
         plan: Plan,
         knows_secret: bool,
-        sees: str = "masked_images",
+        sees: type[ObservedImages] = MaskedImages,
         ignores_signs: bool = False,
         aligns_channels: bool = False,
         num_deployments: int = 16,
@@ -231,12 +232,12 @@ class TrainedAttack(Attack):
         }
         return {**self._facts, "curve": record.curve}
 
-    def run(self, seen: Observation, *, seed: int) -> AttackResult:
+    def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
         """Act on every observed face; see `Attack.run`.
 
         Raises:
             PpfrError: before `fit`.
-            ThreatModelError: another kind of observation than the threat model grants.
+            ThreatModelError: another type of observation than the threat model grants.
             ShapeError: another shape than the attack was trained on.
         """
         if self._trained is None:
@@ -244,10 +245,10 @@ class TrainedAttack(Attack):
         check_observation(seen, self.needs, self._trained.masker.spec.out_shape, attack=self.name)
         device = choose_device(self.device)
         trained = self._trained.to(device).eval()
-        align = self._alignment.matrix_for(seen.values_NKPQ) if self._alignment is not None else None
+        align = self._alignment.matrix_for(seen.images_NKPQ) if self._alignment is not None else None
         rng, rows = _generator(seed, self.name, "run"), []
         with torch.no_grad():
-            for chunk in seen.values_NKPQ.split(self.chunk_size):
+            for chunk in seen.images_NKPQ.split(self.chunk_size):
                 masked_BKPQ = chunk.float() if align is None else apply_matrix(align, chunk)
                 if self.ignores_signs:
                     masked_BKPQ = masked_BKPQ.abs()

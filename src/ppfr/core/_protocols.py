@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Generator, Tensor
 
-    from ppfr.core._types import AttackResult, MaskSpec, MixedBatch, Observation, ThreatModel
+    from ppfr.core._observations import ObservedImages, ThreatModel
+    from ppfr.core._types import AttackResult, MaskSpec, MixedBatch
 
 
 class ImageMasker(ABC):
@@ -192,5 +193,5 @@ class Attack(ABC):
         """
 
     @abstractmethod
-    def run(self, seen: Observation, *, seed: int) -> AttackResult:
+    def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
         """Act on the observation of the victims; one row of the result for each row seen."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ppfr.core._types import AttackResult, Observation, ThreatModel
+    from ppfr.core._observations import Templates, ThreatModel
+    from ppfr.core._types import AttackResult
 
 BINDING_BYTES = 32
 KEY_ID_BYTES = 16
@@ -255,16 +256,16 @@ class TemplateAttack(ABC):
         """What the adversary knows and sees."""
 
     @abstractmethod
-    def run(self, seen: Observation, mapping: TemplateMapping, *, seed: int) -> AttackResult:
+    def run(self, seen: Templates, mapping: TemplateMapping, *, seed: int) -> AttackResult:
         """Act on templates; one row of the result for each row seen.
 
         Args:
-            seen: of kind "templates", (N, K).
+            seen: N templates.
             mapping: N rows; under the deployment's keys if the adversary knows them, else under guessed ones.
             seed: root of every draw.
 
         Raises:
-            ThreatModelError: another kind of observation, or keys that the threat model does not grant.
+            ThreatModelError: another type of observation, or keys that the threat model does not grant.
             ShapeError: rows or lengths that do not belong together.
         """
 

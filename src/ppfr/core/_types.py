@@ -1,4 +1,4 @@
-"""Value types that cross package borders: what a masker promises, what an adversary knows, sees and finds."""
+"""Value types that cross package borders: what a masker promises, what an attack returns, a mixed batch."""
 
 from __future__ import annotations
 
@@ -38,75 +38,6 @@ class MaskSpec:
     is_trainable: bool
     is_differentiable: bool
     bytes_per_face: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ThreatModel:
-    """What an adversary knows and sees. The report prints it in words; the benchmark refuses a mismatch.
-
-    Attributes:
-        name: short name, as in "curious server".
-        sees: the type of observation, one of `OBSERVATIONS`.
-        knows_method: the protection's public description and parameters (Kerckhoffs: true unless stated).
-        knows_secret: the deployment's secret parameters (permutations, mixing), or, which is the same, can mask
-            images of its own choice with them.
-        knows_recogniser: weights of the deployed recogniser.
-        has_public_faces: faces of people who are not among the victims.
-    """
-
-    name: str
-    sees: str
-    knows_method: bool = True
-    knows_secret: bool
-    knows_recogniser: bool
-    has_public_faces: bool = True
-
-    def __post_init__(self) -> None:
-        if self.sees not in OBSERVATIONS:
-            raise InvalidInputError(f"sees={self.sees!r} is not one of {', '.join(OBSERVATIONS)}")
-
-    def in_words(self) -> str:
-        """One sentence for a reader of the report."""
-        knows = [
-            ("how the protection works", self.knows_method),
-            ("the deployment's secret parameters", self.knows_secret),
-            ("the recogniser's weights", self.knows_recogniser),
-        ]
-        known = " and ".join(text for text, is_known in knows if is_known) or "nothing of the system"
-        unknown = " or ".join(text for text, is_known in knows if not is_known)
-        own = "trains on faces of other people" if self.has_public_faces else "has no faces of its own"
-        sentence = f"The adversary ({self.name}) sees {OBSERVATIONS[self.sees]}, knows {known}"
-        return f"{sentence}{', does not know ' + unknown if unknown else ''}, and {own}."
-
-
-OBSERVATIONS: Mapping[str, str] = {
-    "masked_images": "each victim's masked images",
-    "mixed_images": "each victim's masked images as training sees them, mixed with those of other people",
-    "embeddings": "each victim's unprotected embeddings",
-    "templates": "each victim's protected templates",
-    "scores": "the score of each probe that it presents",
-    "decisions": "the decision, yes or no, on each probe that it presents",
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observation:
-    """Exactly what the adversary sees of the victims, and nothing else.
-
-    Attributes:
-        kind: one of `OBSERVATIONS`; checked against the threat model.
-        values_NKPQ: masked images, (N, K, P, Q); or (N, D) for embeddings and templates.
-    """
-
-    kind: str
-    values_NKPQ: Tensor
-
-    def __post_init__(self) -> None:
-        if self.kind not in OBSERVATIONS:
-            raise InvalidInputError(f"kind={self.kind!r} is not one of {', '.join(OBSERVATIONS)}")
-
-    def __repr__(self) -> str:
-        return f"Observation(kind={self.kind!r}, num={len(self.values_NKPQ)}, values=<redacted>)"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -95,7 +95,7 @@ class AttackPlan:
             "method": attack.name,
             "system": self.system,
             "role": self.role,
-            "granted": dataclasses.asdict(self.granted),
+            "granted": self.granted.as_dict(),
             "recogniser": self.recogniser,
             "rule": dataclasses.asdict(self.rule),  # type: ignore[call-overload]
             **self.extra_config(),
@@ -145,7 +145,8 @@ def check_threat_model(plan: AttackPlan, system: System, *, device: str = "auto"
     needs, granted = plan.probe(device=device).needs, plan.granted
     if needs.sees != granted.sees:
         raise ThreatModelError(
-            f"Attack {plan.name!r} needs to see {needs.sees!r}, but is granted {granted.sees!r}. Grant it, or drop it."
+            f"Attack {plan.name!r} needs to see {needs.sees.__name__}, but is granted {granted.sees.__name__}. "
+            "Grant it, or drop the attack."
         )
     missing = [words for words, needed, given in _knowledge_of(needs, granted) if needed and not given]
     if missing:

@@ -185,7 +185,7 @@ def _attack(plan: AttackPlan, experiment: Experiment) -> AttackEntry:
         system=plan.system,
         role=plan.role,
         secret=secret_of(plan, experiment.system(plan.system)),  # type: ignore[arg-type]
-        threat_model={**dataclasses.asdict(plan.granted), "in_words": plan.granted.in_words()},
+        threat_model={**plan.granted.as_dict(), "in_words": plan.granted.in_words()},
         config=attack_config(attack),
         recogniser=plan.recogniser,
         control=plan.rule.entry(plan.role),

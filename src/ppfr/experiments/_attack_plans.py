@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ppfr import attacks
 from ppfr.attacks import TrainedAttack, masked_images_threat
-from ppfr.core import Attack, AttackRole, ImageMasker, RunOptions, ThreatModel
+from ppfr.core import Attack, AttackRole, ImageMasker, MaskedImages, MixedImages, RunOptions, ThreatModel
 from ppfr.evaluation import ImageAttackPlan, System
 from ppfr.experiments._context import Budget
 from ppfr.models import Backbone, ModelCard
@@ -46,7 +46,7 @@ def attack_matrix(
     plans = []
     for system in systems:
         assert system.masker is not None  # attacks on images need one
-        sees = "mixed_images" if system.training is not None and system.training.mixes else "masked_images"
+        sees = MixedImages if system.training is not None and system.training.mixes else MaskedImages
         for kind in IMAGE_ATTACKS.values():
             for knows_secret in (True, False) if system.is_keyed and tries_without_secret else (True,):
                 granted = masked_images_threat(knows_secret=knows_secret, sees=sees)

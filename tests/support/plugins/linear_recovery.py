@@ -4,7 +4,7 @@ from typing import Any, final
 import torch
 
 from ppfr.attacks import masked_images_threat
-from ppfr.core import Attack, AttackResult, ImageMasker, ImageSet, Observation, ThreatModel
+from ppfr.core import Attack, AttackResult, ImageMasker, ImageSet, ObservedImages, ThreatModel
 from ppfr.data import float_images
 
 
@@ -46,7 +46,7 @@ class LinearRecovery(Attack):
         self._weights_NP = torch.linalg.solve(gram_NN + penalty, target_NP)
         return {"num_images": len(public)}
 
-    def run(self, seen: Observation, *, seed: int) -> AttackResult:
-        rows_BF = seen.values_NKPQ.flatten(1).double() - self._mean_F
+    def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
+        rows_BF = seen.images_NKPQ.flatten(1).double() - self._mean_F
         recovered_BP = self._mean_CHW + rows_BF @ self._rows_NF.T @ self._weights_NP
         return AttackResult(recovered_NCHW=recovered_BP.clamp(0, 1).float().reshape(-1, *self._shape))

@@ -20,7 +20,8 @@ from ppfr.core import (
     AttackResult,
     ImageMasker,
     ImageSet,
-    Observation,
+    MaskedImages,
+    MixedImages,
     ShapeError,
     UnsupportableError,
     as_json,
@@ -150,9 +151,11 @@ class ImageAttacks(Measure):
             system, recogniser = systems.get(plan.system), recognisers.get(plan.recogniser)
             if system is None or recogniser is None:
                 continue  # said already
+            if plan.granted.sees not in (MaskedImages, MixedImages):
+                yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is MaskedImages, MixedImages"
             if system.masker is None:
                 yield f"attack {plan.name!r}: system {system.name!r} masks no images"
-            if plan.granted.sees == "mixed_images" and not (system.training and system.training.mixes):
+            if plan.granted.sees is MixedImages and not (system.training and system.training.mixes):
                 yield f"attack {plan.name!r}: sees mixed images, and system {system.name!r} mixes none"
             if system.training is not None:
                 own = {recogniser.name, *(each.name for each in recogniser.provenance)}
@@ -208,7 +211,7 @@ class ImageAttacks(Measure):
             where = f"{plan.label} on {system.label}{'' if secret == NO_SECRET else f', secret {secret}'}"
             after: tuple[str, ...] = ()
             learns = system.training is not None and system.masker is not None and system.masker.spec.is_trainable
-            if plan.granted.sees == "mixed_images" or learns:
+            if plan.granted.sees is MixedImages or learns:
                 yield training_stage(session, system)
                 after = (training_stage_name(system),)
             yield Stage(
@@ -363,7 +366,7 @@ def _seen_through(session: Session, plan: ImageAttackPlan) -> ImageMasker:
     """What turns a target's image into what the adversary of a plan sees of it."""
     system = session.experiment.system(plan.system)
     assert system.masker is not None  # checked
-    if plan.granted.sees != "mixed_images":
+    if plan.granted.sees is not MixedImages:
         if system.training is not None and system.masker.spec.is_trainable:
             session.trained(system)  # what it learned is loaded into the masker, where an earlier sitting trained it
         return system.masker
@@ -391,13 +394,14 @@ def _run(
 ) -> _Acted:
     """Let the attack act on masked images of a protocol; of target subjects, also keep what was seen and recovered."""
     masker = _seen_through(session, plan)
+    observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
     is_pictured = purpose == "victims"
     stream = f"observe/{purpose}/{protocol.name}"
     guesses, pictures, masked, notes = [], [], [], {}
     first_NKPQ: torch.Tensor | None = None
     for rows, masked_NKPQ in session.embedding.observed(masker, protocol.images, indices, purpose=stream):
         seed = session.seed("attack", attack.name, "run", stream, rows.start)
-        result = attack.run(Observation(kind=plan.granted.sees, values_NKPQ=masked_NKPQ), seed=seed)
+        result = attack.run(observe(images_NKPQ=masked_NKPQ), seed=seed)
         num = rows.stop - rows.start
         _check_rows(result, num)
         guesses.append(checked_rows(evaluation.guesses(result), num, what=f"attack {plan.name!r}"))

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
-from ppfr.core import Ask, ImageSet, MatchInterface, RangeError, check_budgets, result_row
+from ppfr.core import (
+    DecisionOracle,
+    ImageSet,
+    MatchOracle,
+    OracleAnswers,
+    RangeError,
+    ScoreOracle,
+    check_query_budgets,
+    result_row,
+)
 from ppfr.evaluation._attack_plan import AttackPlan, ControlRule, plan_problems
 from ppfr.evaluation._experiment import Experiment, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
 
 _MAX_ROLLS = 25
 
-Reveal = Callable[[np.ndarray, float], Ask]
+Reveal = Callable[[np.ndarray, float], OracleAnswers]
 """((N, K) templates of the targets, the threshold) -> the oracle: what the matcher answers to a client."""
 
 
@@ -141,7 +150,7 @@ class OracleAttackPlan(AttackPlan):
     Attributes:
         answers: what the matcher answers, in words.
         reveal: the matcher; its decisions are at the system's threshold of the first false match rate.
-        budgets: numbers of queries per subject, ascending.
+        query_budgets: numbers of queries per subject, ascending.
         num_targets: target subjects, of the measure's.
         starts_from: "faces" of other people, or a "photograph" of the subject; then only people with three images are
             attacked, of which it is the third.
@@ -150,7 +159,7 @@ class OracleAttackPlan(AttackPlan):
     rule: OracleRule
     answers: str
     reveal: Reveal
-    budgets: Sequence[int]
+    query_budgets: Sequence[int]
     num_targets: int
     starts_from: Literal["faces", "photograph"] = "faces"
 
@@ -160,7 +169,7 @@ class OracleAttackPlan(AttackPlan):
             "answers": self.answers,
             "starts_from": self.starts_from,
             "num_targets": self.num_targets,
-            "budgets": list(self.budgets),
+            "budgets": list(self.query_budgets),
         }
 
 
@@ -197,6 +206,8 @@ class OracleAttacks(Measure):
         for plan in self.plans:
             if plan.system in systems and not systems[plan.system].recognises:
                 yield f"attack {plan.name!r}: system {plan.system!r} has selected keys, and so no thresholds of its own"
+            if plan.granted.sees not in (ScoreOracle, DecisionOracle):
+                yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is ScoreOracle, DecisionOracle"
             if not 2 <= plan.num_targets <= self.num_targets:
                 yield f"attack {plan.name!r}: {plan.num_targets} target subjects; allowed is 2 to {self.num_targets}"
             if plan.starts_from == "photograph" and num_started < 2:
@@ -205,7 +216,7 @@ class OracleAttacks(Measure):
                     "or faces"
                 )
             try:
-                check_budgets(plan.budgets)
+                check_query_budgets(plan.query_budgets)
             except RangeError as error:
                 yield f"attack {plan.name!r}: {error}"
 
@@ -255,17 +266,14 @@ class OracleAttacks(Measure):
             starts_NK = templates_of(system, rows_ND[people.third_S[targets]], keys)
         thresholds = self._thresholds(session, study, system)
         attack = plan.make(session.options("attack", plan.name, resumes=True))
-        reveals = plan.granted.sees
-        interface = MatchInterface(
-            plan.reveal(enrolled_NK, thresholds[0]),
-            num_targets=len(targets),
-            dim=enrolled_NK.shape[1],
-            reveals=reveals,
-            threshold=thresholds[0] if reveals == "decisions" else None,
-        )
+        oracle = _oracle(plan, enrolled_NK, thresholds[0])
         own_PK = self._own(session, study, system)
         result = attack.run(
-            interface, own_PK, starts_NK=starts_NK, budgets=plan.budgets, seed=session.seed("attack", attack.name)
+            oracle,
+            own_PK,
+            starts_NK=starts_NK,
+            query_budgets=plan.query_budgets,
+            seed=session.seed("attack", attack.name),
         )
 
         def accepted(found_NK: np.ndarray) -> list[OracleAcceptance]:
@@ -287,12 +295,12 @@ class OracleAttacks(Measure):
             by_budget=[
                 OracleBudget(
                     num_queries=budget,
-                    median_asked=float(np.median(asked_N)),
+                    median_asked=float(np.median(num_queries_N)),
                     cosine=_mean(session, cosines(found_NK, enrolled_NK), targets, is_share=False),
                     at_fmr=accepted(found_NK),
                 )
-                for budget, found_NK, asked_N in zip(
-                    result.budgets, result.templates_LNK, result.num_asked_LN, strict=True
+                for budget, found_NK, num_queries_N in zip(
+                    result.query_budgets, result.templates_LNK, result.num_queries_LN, strict=True
                 )
             ],
             without_queries=accepted(np.tile(_most_alike(own_PK, thresholds[0]), (len(targets), 1))),
@@ -333,6 +341,14 @@ class OracleAttacks(Measure):
             return [study.threshold(study.recogniser_of(system), fmr).threshold for fmr in self.fmrs]
         key = ("mapped thresholds", self.pairs.name, system.name, tuple(self.fmrs))
         return session.once(key, lambda: _mapped_thresholds(study, system, self.fmrs))
+
+
+def _oracle(plan: OracleAttackPlan, enrolled_NK: np.ndarray, threshold: float) -> MatchOracle:
+    """The matcher as the adversary of a plan queries it."""
+    answers, (num_targets, dim) = plan.reveal(enrolled_NK, threshold), enrolled_NK.shape
+    if plan.granted.sees is DecisionOracle:
+        return DecisionOracle(answers, num_targets=num_targets, dim=dim, threshold=threshold)
+    return ScoreOracle(answers, num_targets=num_targets, dim=dim)
 
 
 def _mapped_thresholds(study: TemplateStudy, system: System, fmrs: Sequence[float]) -> list[float]:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import torch
 
-from ppfr.core import STOLEN_TOKEN, ImageSet, InvalidInputError, Observation, ShapeError, TemplateMapping, result_row
+from ppfr.core import STOLEN_TOKEN, ImageSet, InvalidInputError, ShapeError, TemplateMapping, Templates, result_row
 from ppfr.evaluation._attack_plan import NO_SECRET, AttackPlan, ControlRule, plan_problems, secret_of
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
@@ -355,12 +354,11 @@ class TemplateInversion(Measure):
         rows_ND = study.rows_of(system)[study.people.enrolled_S[targets]]
         drawn = study.keys(system, num_targets=self.num_targets)
         keys = [drawn[i] for i in targets]
-        template_NK = torch.from_numpy(templates_of(system, rows_ND, keys).astype(np.float32))
+        seen = Templates(templates_NK=templates_of(system, rows_ND, keys).astype(np.float32))
         mapping: TemplateMapping = protection.scheme.mapping(keys)
         if not plan.granted.knows_secret:
             mapping = GuessedMapping(protection.scheme.mapping(study.other_keys(system, len(targets), "guessed")))
         attack = plan.make(session.options("attack", plan.name, resumes=True))
-        seen = Observation(kind="templates", values_NKPQ=template_NK)
         result = attack.run(seen, mapping, seed=session.seed("attack", attack.name))
         if result.embeddings_ND is None:
             raise InvalidInputError(f"attack {plan.name!r} gave no embeddings; only these can be judged here")

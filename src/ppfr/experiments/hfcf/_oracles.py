@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr.core import Ask
+from ppfr.core import OracleAnswers
 from ppfr.secure import FixedPoint, ThreePartyMatcher
 
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ class ScoreTelling:
         probes, templates = self.prepare(probes_QK), self.prepare(templates_PK)
         return self.tell(templates @ probes.T, probes)
 
-    def matcher(self, references_NK: Floats, threshold: float) -> Ask:
+    def matcher(self, references_NK: Floats, threshold: float) -> OracleAnswers:
         """The deployed one; scores have no threshold."""
         references = self.prepare(references_NK)
 
@@ -86,18 +86,18 @@ def random_scores(*, seed: int) -> ScoreTelling:
     return ScoreTelling(tell=lambda scores, probes: 0.1 * rng.standard_normal(scores.shape))
 
 
-def plain_decisions(references_NK: Floats, threshold: float) -> Ask:
+def plain_decisions(references_NK: Floats, threshold: float) -> OracleAnswers:
     """Decisions on float scores."""
     return lambda probes_RK, targets_R: np.einsum("rk,rk->r", probes_RK, references_NK[targets_R]) >= threshold
 
 
-def ring_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float], Ask]:
+def ring_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float], OracleAnswers]:
     """Decisions of the three parties, from integers in the clear: of probes of any length, as the ring takes them.
 
     What the parties compute is modulo 2^k, so that a probe that is too long may come out with the wrong sign.
     """
 
-    def reveal(references_NK: Floats, threshold: float) -> Ask:
+    def reveal(references_NK: Floats, threshold: float) -> OracleAnswers:
         point = FixedPoint(dim=references_NK.shape[1], values=values)
         references, least = point.signed(point.quantise(references_NK)), point.integer_threshold(threshold)
 
@@ -111,10 +111,10 @@ def ring_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float]
     return reveal
 
 
-def party_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float], Ask]:
+def party_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float], OracleAnswers]:
     """Decisions of the three parties themselves, in this process."""
 
-    def reveal(references_NK: Floats, threshold: float) -> Ask:
+    def reveal(references_NK: Floats, threshold: float) -> OracleAnswers:
         matcher = ThreePartyMatcher(references_NK, values=values)
 
         def answer(probes_RK: Floats, targets_R: NDArray[np.int64]) -> NDArray[Any]:
@@ -125,10 +125,10 @@ def party_decisions(values: Literal["int8", "int16"]) -> Callable[[Floats, float
     return reveal
 
 
-def random_decisions(*, seed: int) -> Callable[[Floats, float], Ask]:
+def random_decisions(*, seed: int) -> Callable[[Floats, float], OracleAnswers]:
     """Yes or no by the toss of a coin."""
 
-    def reveal(references_NK: Floats, threshold: float) -> Ask:
+    def reveal(references_NK: Floats, threshold: float) -> OracleAnswers:
         rng = np.random.default_rng(seed)
         return lambda probes_RK, targets_R: rng.random(len(targets_R)) < 0.5
 

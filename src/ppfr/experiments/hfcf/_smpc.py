@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ppfr.assets import data_root
-from ppfr.attacks import DecisionRecovery, ScoreRecovery, queries_threat
-from ppfr.core import AttackRole, derive_seed
+from ppfr.attacks import DecisionRecovery, ScoreRecovery, oracle_threat
+from ppfr.core import AttackRole, DecisionOracle, ScoreOracle, derive_seed
 from ppfr.data import PairProtocol, StoredImageSet, read_lfw, training_split_for_lfw
 from ppfr.evaluation import (
     AccuracyGaps,
@@ -179,8 +179,8 @@ def _by_scores(
         answers=answers,
         make=lambda options: ScoreRecovery(simulate=told.simulate, probes=probes, has_faces=has_faces),
         reveal=told.matcher,
-        granted=queries_threat(sees="scores", has_public_faces=has_faces),
-        budgets=budget.num_scores,
+        granted=oracle_threat(sees=ScoreOracle, has_public_faces=has_faces),
+        query_budgets=budget.num_scores,
         num_targets=budget.num_targets,
         role=role,
     )
@@ -209,8 +209,8 @@ def _by_decisions(
         answers=answers,
         make=lambda options: DecisionRecovery(noise=noise, longest=longest),
         reveal=reveal,
-        granted=queries_threat(sees="decisions"),
-        budgets=budget.num_decisions if searches else budget.num_started,
+        granted=oracle_threat(sees=DecisionOracle),
+        query_budgets=budget.num_decisions if searches else budget.num_started,
         num_targets=budget.num_by_decisions,
         starts_from=starts_from,
         role=role,
@@ -248,7 +248,7 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int, recogniser: str) -> list
         dataclasses.replace(
             by_parties,
             num_targets=budget.num_by_parties,
-            budgets=[number for number in budget.num_decisions if number <= budget.most_by_parties],
+            query_budgets=[number for number in budget.num_decisions if number <= budget.most_by_parties],
         ),
         by_decisions("int8-photograph", photograph, ring, noise=noise, starts_from="photograph"),
         by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST),

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppfr.attacks import DecisionRecovery, ScoreRecovery, cosine_scores, queries_threat
-from ppfr.core import InvalidInputError, MatchInterface, QueryAttack, RangeError, ShapeError, ThreatModelError
+from ppfr.attacks import DecisionRecovery, ScoreRecovery, cosine_scores, oracle_threat
+from ppfr.core import (
+    DecisionOracle,
+    InvalidInputError,
+    OracleAttack,
+    RangeError,
+    ScoreOracle,
+    ShapeError,
+    ThreatModelError,
+)
 
 
 def _reference():
@@ -41,16 +49,14 @@ def scores_of(rows, tell=lambda scores: scores):
     def answer(probes, targets):
         return tell(np.einsum("rk,rk->r", probes, rows[targets]))
 
-    return MatchInterface(answer, num_targets=len(rows), dim=rows.shape[1], reveals="scores")
+    return ScoreOracle(answer, num_targets=len(rows), dim=rows.shape[1])
 
 
 def decisions_of(rows, threshold=THRESHOLD, decide=None):
     def answer(probes, targets):
         return np.einsum("rk,rk->r", probes, rows[targets]) >= threshold
 
-    return MatchInterface(
-        decide or answer, num_targets=len(rows), dim=rows.shape[1], reveals="decisions", threshold=threshold
-    )
+    return DecisionOracle(decide or answer, num_targets=len(rows), dim=rows.shape[1], threshold=threshold)
 
 
 def cosines(result, rows):
@@ -64,22 +70,22 @@ def cosines(result, rows):
 @pytest.mark.parametrize("options", [{}, {"probes": "faces"}, {"has_faces": False}])
 def test_as_many_scores_as_values_give_the_template_exactly(options):
     rows, own = unit_rows(NUM), unit_rows(150, seed=1)
-    interface = scores_of(rows)
+    oracle = scores_of(rows)
     attack = ScoreRecovery(**options)
-    result = attack.run(interface, own, budgets=[4, 12, DIM, DIM + 9], seed=1)
+    result = attack.run(oracle, own, query_budgets=[4, 12, DIM, DIM + 9], seed=1)
     found = cosines(result, rows)
     assert found[2:].min() > 1 - 1e-9
     # of a random direction, a span of q dimensions holds sqrt(q / K)
     assert found[0].mean() == pytest.approx(np.sqrt(4 / DIM), abs=0.12)
     assert found[1].mean() == pytest.approx(np.sqrt(12 / DIM), abs=0.1)
-    assert interface.num_asked_N.tolist() == [DIM + 9] * NUM
-    assert result.num_asked_LN[:, 0].tolist() == [4, 12, DIM, DIM + 9]
-    assert isinstance(attack, QueryAttack)
+    assert oracle.num_queries_N.tolist() == [DIM + 9] * NUM
+    assert result.num_queries_LN[:, 0].tolist() == [4, 12, DIM, DIM + 9]
+    assert isinstance(attack, OracleAttack)
 
 
 def test_few_faces_are_enough_for_exact_scores():
     rows, own = unit_rows(NUM), unit_rows(10, seed=1)
-    found = cosines(ScoreRecovery().run(scores_of(rows), own, budgets=[DIM + 2], seed=1), rows)
+    found = cosines(ScoreRecovery().run(scores_of(rows), own, query_budgets=[DIM + 2], seed=1), rows)
     assert found.min() > 1 - 1e-6
 
 
@@ -90,8 +96,8 @@ def test_faces_tell_what_to_expect_of_a_template():
     rows, own = (
         unit(rng.standard_normal((num, 4)) @ mixing + 0.05 * rng.standard_normal((num, DIM))) for num in (NUM, 200)
     )
-    with_faces = cosines(ScoreRecovery().run(scores_of(rows), own, budgets=[5], seed=1), rows)
-    without = cosines(ScoreRecovery(has_faces=False).run(scores_of(rows), own, budgets=[5], seed=1), rows)
+    with_faces = cosines(ScoreRecovery().run(scores_of(rows), own, query_budgets=[5], seed=1), rows)
+    without = cosines(ScoreRecovery(has_faces=False).run(scores_of(rows), own, query_budgets=[5], seed=1), rows)
     assert with_faces.min() > 0.95 > 0.8 > without.mean()
 
 
@@ -100,7 +106,7 @@ def test_rounding_and_noise_are_learned_from_a_copy_of_the_matcher():
     rng = np.random.default_rng(3)
     for tell in (lambda s: np.round(10 * s), lambda s: s + 0.02 * rng.standard_normal(s.shape), lambda s: s > 0):
         attack = ScoreRecovery(simulate=lambda p, t, tell=tell: tell(cosine_scores(p, t)), probes="faces")
-        result = attack.run(scores_of(rows, tell), own, budgets=[30, 120], seed=1)
+        result = attack.run(scores_of(rows, tell), own, query_budgets=[30, 120], seed=1)
         found = cosines(result, rows).mean(axis=1)
         assert found[1] > 0.85 and found[1] > found[0] - 0.02, found
         assert result.notes["cosine_held_out_at_last_budget"] == pytest.approx(found[1], abs=0.1)
@@ -110,7 +116,7 @@ def test_answers_that_say_nothing_give_nothing():
     rows, own = unit_rows(300), unit_rows(200, seed=1)
     rng = np.random.default_rng(2)
     for tell in (lambda s: rng.standard_normal(s.shape), lambda s: np.full(s.shape, 0.3)):
-        found = cosines(ScoreRecovery().run(scores_of(rows, tell), own, budgets=[DIM], seed=1), rows)
+        found = cosines(ScoreRecovery().run(scores_of(rows, tell), own, query_budgets=[DIM], seed=1), rows)
         assert abs(found.mean()) < 5 / np.sqrt(300 * DIM)
 
 
@@ -119,22 +125,22 @@ def test_answers_that_say_nothing_give_nothing():
 
 def test_a_template_comes_out_of_decisions_and_the_count_is_true():
     rows, own = unit_rows(NUM), unit_rows(300, seed=1)
-    interface = decisions_of(rows)
-    result = DecisionRecovery().run(interface, own, budgets=[1, 50, 150, 400], seed=1)
+    oracle = decisions_of(rows)
+    result = DecisionRecovery().run(oracle, own, query_budgets=[1, 50, 150, 400], seed=1)
     found = cosines(result, rows)
     assert found[-1].min() > 0.99 and found[2].mean() > 0.85
-    assert (result.num_asked_LN <= np.array([1, 50, 150, 400])[:, None]).all()
-    assert np.array_equal(interface.num_asked_N, result.num_asked_LN[-1])
+    assert (result.num_queries_LN <= np.array([1, 50, 150, 400])[:, None]).all()
+    assert np.array_equal(oracle.num_queries_N, result.num_queries_LN[-1])
     assert result.notes["share_that_accepted"] == 1
-    again = DecisionRecovery().run(decisions_of(rows), own, budgets=[1, 50, 150, 400], seed=1)
+    again = DecisionRecovery().run(decisions_of(rows), own, query_budgets=[1, 50, 150, 400], seed=1)
     assert np.array_equal(again.templates_LNK, result.templates_LNK), "the seed decides"
 
 
 def test_what_is_known_at_a_budget_does_not_depend_on_later_ones():
     rows, own = unit_rows(NUM), unit_rows(300, seed=1)
-    long = DecisionRecovery().run(decisions_of(rows), own, budgets=[40, 90, 200], seed=1)
-    short = DecisionRecovery().run(decisions_of(rows[:1]), own, budgets=[40, 90], seed=1)
-    assert long.num_asked_LN[1, 0] == short.num_asked_LN[1, 0] == 90
+    long = DecisionRecovery().run(decisions_of(rows), own, query_budgets=[40, 90, 200], seed=1)
+    short = DecisionRecovery().run(decisions_of(rows[:1]), own, query_budgets=[40, 90], seed=1)
+    assert long.num_queries_LN[1, 0] == short.num_queries_LN[1, 0] == 90
     # the first target is alone in its block here, so that its random turns differ; how far it got does not
     assert abs(cosines(long, rows)[1, 0] - cosines(short, rows[:1])[1, 0]) < 0.15
 
@@ -144,7 +150,7 @@ def test_first_acceptance_takes_one_over_the_false_match_rate():
     rate = float((unit_rows(2000, seed=8) @ unit_rows(2000, seed=9).T >= 0.5).mean())
     assert 0.003 < rate < 0.02
     budgets = [round(0.2 / rate), round(1 / rate)]
-    result = DecisionRecovery().run(decisions_of(rows, 0.5), own, budgets=budgets, seed=1)
+    result = DecisionRecovery().run(decisions_of(rows, 0.5), own, query_budgets=budgets, seed=1)
     # geometric: after n probes a share 1 - (1 - rate)^n has accepted one
     for level, budget in enumerate(budgets):
         accepted = np.mean(cosines(result, rows)[level] >= 0.5)
@@ -155,14 +161,16 @@ def test_first_acceptance_takes_one_over_the_false_match_rate():
 def test_a_photograph_or_a_probe_that_nobody_measures_needs_no_search():
     rows, own = unit_rows(NUM), unit_rows(300, seed=1)
     beside = unit(rows + 0.9 * unit_rows(NUM, seed=5))
-    started = DecisionRecovery().run(decisions_of(rows, 0.72), own, starts_NK=beside, budgets=[1, 80, 300], seed=1)
+    started = DecisionRecovery().run(
+        decisions_of(rows, 0.72), own, starts_NK=beside, query_budgets=[1, 80, 300], seed=1
+    )
     is_accepted = np.einsum("nk,nk->n", beside, rows) >= 0.72
     assert 0 < is_accepted.mean() < 1
     assert started.notes["share_that_accepted"] == is_accepted.mean()
     np.testing.assert_allclose(started.templates_LNK[-1][~is_accepted], beside[~is_accepted])
-    assert started.num_asked_LN[-1][~is_accepted].tolist() == [1] * (~is_accepted).sum()
+    assert started.num_queries_LN[-1][~is_accepted].tolist() == [1] * (~is_accepted).sum()
     assert cosines(started, rows)[-1][is_accepted].min() > 0.98
-    free = DecisionRecovery(longest=1000).run(decisions_of(rows, 0.9), own, budgets=[60, 250], seed=1)
+    free = DecisionRecovery(longest=1000).run(decisions_of(rows, 0.9), own, query_budgets=[60, 250], seed=1)
     assert cosines(free, rows)[0].mean() > 0.7 and cosines(free, rows)[1].min() > 0.98
 
 
@@ -183,7 +191,7 @@ def test_points_on_the_boundary_give_the_template_and_cost_more():
     assert exact.min() > 1 - 1e-6 and num_exact == 40 * DIM
     rough, num_rough = by_bisection(6)
     filtered = DecisionRecovery(settled_below=1e-9).run(
-        decisions_of(rows), own, starts_NK=beside, budgets=[num_rough // 2, num_rough], seed=1
+        decisions_of(rows), own, starts_NK=beside, query_budgets=[num_rough // 2, num_rough], seed=1
     )
     assert (cosines(filtered, rows).min(axis=1) > rough.min()).all()
 
@@ -197,23 +205,23 @@ def test_decisions_that_say_nothing_give_nothing(answer):
         "no": lambda p, t: np.zeros(len(t), dtype=bool),
         "coin": lambda p, t: rng.random(len(t)) < 0.5,
     }[answer]
-    result = DecisionRecovery().run(decisions_of(rows, decide=decide), own, budgets=[30, 120], seed=1)
+    result = DecisionRecovery().run(decisions_of(rows, decide=decide), own, query_budgets=[30, 120], seed=1)
     found = cosines(result, rows)
     assert np.isfinite(found).all() and abs(found.mean(axis=1)).max() < 6 / np.sqrt(60 * DIM)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 9), st.integers(2, 20), st.floats(0.05, 0.95), st.integers(0, 99))
-def test_any_small_interface_is_survived(num, dim, threshold, seed):
+def test_any_small_oracle_is_survived(num, dim, threshold, seed):
     rows, own = unit_rows(num, dim, seed), unit_rows(11, dim, seed + 1)
     budgets = [1, 7, 19]
     for result in (
-        DecisionRecovery(noise=0.01).run(decisions_of(rows, threshold), own, budgets=budgets, seed=seed),
-        ScoreRecovery(probes="faces").run(scores_of(rows), own, budgets=budgets, seed=seed),
+        DecisionRecovery(noise=0.01).run(decisions_of(rows, threshold), own, query_budgets=budgets, seed=seed),
+        ScoreRecovery(probes="faces").run(scores_of(rows), own, query_budgets=budgets, seed=seed),
     ):
         assert result.templates_LNK.shape == (3, num, dim)
         assert np.isfinite(cosines(result, rows)).all()
-        assert (result.num_asked_LN <= np.array(budgets)[:, None]).all()
+        assert (result.num_queries_LN <= np.array(budgets)[:, None]).all()
 
 
 def test_the_python_of_the_page_runs():
@@ -228,23 +236,23 @@ def test_the_python_of_the_page_runs():
 
 
 def test_threat_models_and_facts_are_ready_for_a_record():
-    for attack, sees in ((ScoreRecovery(), "scores"), (DecisionRecovery(), "decisions")):
-        assert attack.needs == queries_threat(sees=sees)
+    for attack, sees in ((ScoreRecovery(), ScoreOracle), (DecisionRecovery(), DecisionOracle)):
+        assert attack.needs == oracle_threat(sees=sees)
         assert "each probe that it presents" in attack.needs.in_words()
         json.dumps(attack.public_config())
     assert not ScoreRecovery(has_faces=False).needs.has_public_faces
     rows, own = unit_rows(3), unit_rows(20, seed=1)
-    with pytest.raises(ThreatModelError, match="grants scores"):
-        ScoreRecovery().run(decisions_of(rows), own, budgets=[4], seed=1)
-    with pytest.raises(ThreatModelError, match="grants decisions"):
-        DecisionRecovery().run(scores_of(rows), own, budgets=[4], seed=1)
+    with pytest.raises(ThreatModelError, match=r"given DecisionOracle, but .* grants ScoreOracle"):
+        ScoreRecovery().run(decisions_of(rows), own, query_budgets=[4], seed=1)
+    with pytest.raises(ThreatModelError, match=r"given ScoreOracle, but .* grants DecisionOracle"):
+        DecisionRecovery().run(scores_of(rows), own, query_budgets=[4], seed=1)
 
 
 @pytest.mark.parametrize("attack", [ScoreRecovery(), DecisionRecovery()])
 def test_bad_input_is_refused(attack):
     rows, own = unit_rows(3), unit_rows(20, seed=1)
-    interface = scores_of(rows) if attack.needs.sees == "scores" else decisions_of(rows)
-    run = lambda own=own, budgets=(4,): attack.run(interface, own, budgets=budgets, seed=1)  # noqa: E731
+    oracle = scores_of(rows) if attack.needs.sees is ScoreOracle else decisions_of(rows)
+    run = lambda own=own, query_budgets=(4,): attack.run(oracle, own, query_budgets=budgets, seed=1)  # noqa: E731
     for bad, error in (
         (own[:9], ShapeError),
         (own[:, 1:], ShapeError),
@@ -255,15 +263,15 @@ def test_bad_input_is_refused(attack):
             run(bad)
     for budgets in ([], [0], [4, 4], [5, 4]):
         with pytest.raises(RangeError, match="ascending"):
-            run(budgets=budgets)
-    assert interface.num_asked_N.sum() == 0, "refused before anything is asked"
+            run(query_budgets=budgets)
+    assert oracle.num_queries_N.sum() == 0, "refused before anything is asked"
 
 
 def test_starts_that_do_not_fit_are_refused():
     rows, own = unit_rows(3), unit_rows(20, seed=1)
     for starts, error in ((rows[:2], ShapeError), (rows[:, 1:], ShapeError), (rows * np.inf, RangeError)):
         with pytest.raises(error):
-            DecisionRecovery().run(decisions_of(rows), own, starts_NK=starts, budgets=[4], seed=1)
+            DecisionRecovery().run(decisions_of(rows), own, starts_NK=starts, query_budgets=[4], seed=1)
 
 
 def test_dials_out_of_range_are_refused():
@@ -276,9 +284,9 @@ def test_dials_out_of_range_are_refused():
         ScoreRecovery(probes="faces", has_faces=False)
 
 
-def test_the_interface_checks_what_it_is_asked_and_tells_no_template():
+def test_the_oracle_checks_what_it_is_asked_and_tells_no_template():
     rows = unit_rows(3)
-    interface = decisions_of(rows)
+    oracle = decisions_of(rows)
     for probes, targets, error in (
         (rows[:, 1:], [0, 1, 2], ShapeError),
         (rows, [0, 1], ShapeError),
@@ -286,18 +294,11 @@ def test_the_interface_checks_what_it_is_asked_and_tells_no_template():
         (rows, [0, 1, 3], RangeError),
     ):
         with pytest.raises(error):
-            interface.ask(probes, targets)
-    assert interface.num_asked_N.sum() == 0
-    assert interface.ask(np.empty((0, DIM)), []).shape == (0,)
-    assert interface.ask_all(rows[:2]).shape == (3, 2) and interface.num_asked_N.tolist() == [2, 2, 2]
-    assert interface.threshold == THRESHOLD and repr(interface).count("array") == 0
-    with pytest.raises(InvalidInputError, match="no threshold"):
-        _ = scores_of(rows).threshold
-    for options in (
-        {"num_targets": 0, "dim": 3, "reveals": "scores"},
-        {"num_targets": 3, "dim": 3, "reveals": "everything"},
-        {"num_targets": 3, "dim": 3, "reveals": "decisions"},
-        {"num_targets": 3, "dim": 3, "reveals": "scores", "threshold": 0.3},
-    ):
-        with pytest.raises((InvalidInputError, RangeError)):
-            MatchInterface(lambda p, t: t, **options)
+            oracle.query(probes, targets)
+    assert oracle.num_queries_N.sum() == 0
+    assert oracle.query(np.empty((0, DIM)), []).shape == (0,)
+    assert oracle.query_all(rows[:2]).shape == (3, 2) and oracle.num_queries_N.tolist() == [2, 2, 2]
+    assert oracle.threshold == THRESHOLD and repr(oracle).count("array") == 0
+    for num_targets, dim in ((0, 3), (3, 0)):
+        with pytest.raises(RangeError, match=f"num_targets={num_targets} and dim={dim}"):
+            ScoreOracle(lambda p, t: t, num_targets=num_targets, dim=dim)
