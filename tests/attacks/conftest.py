@@ -112,9 +112,9 @@ def few() -> ToyFaces:
 
 
 @pytest.fixture(scope="session")
-def victims() -> ToyFaces:
-    """24 other people, 2 captures each."""
-    return ToyFaces(24, 2, first=500, name="toy-victims")
+def targets() -> ToyFaces:
+    """Target subjects: 24 other people, 2 captures each."""
+    return ToyFaces(24, 2, first=500, name="toy-targets")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Channel alignment: finds a secret linear map of channels from masked faces of other people alone."""
+"""Channel alignment finds a secret linear map of channels from masked faces alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _unexplained(aligned, wanted):
     return float((aligned - wanted).square().mean() / spread.square().mean())
 
 
-def test_undoes_a_secret_mixing_from_other_peoples_faces(mixed_pixels, public, victims):
-    """The deployment's masked victims come out as under the surrogate, though nobody gave the matrix away."""
+def test_secret_mixing_is_undone_with_faces_of_other_people(mixed_pixels, public, targets):
+    """The deployment's masked images are mapped to those under the surrogate, without the matrix."""
     surrogate, deployed, rng = mixed_pixels(1), mixed_pixels(2), torch.Generator()
     alignment = ChannelAlignment(surrogate.mask(public.tensor(), rng=rng))
-    seen, wanted = (masker.mask(victims.tensor(), rng=rng) for masker in (deployed, surrogate))
+    seen, wanted = (masker.mask(targets.tensor(), rng=rng) for masker in (deployed, surrogate))
     matrix = alignment.matrix_for(seen)
     aligned = torch.einsum("lk,bkpq->blpq", matrix, seen)
     assert _unexplained(seen, wanted) > 0.9
@@ -50,7 +50,7 @@ def test_statistics_equal_their_definition():
         torch.testing.assert_close(shift_KK, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_simulated_deployments_come_out_in_the_surrogates_channels(mixed_pixels, public):
+def test_simulated_deployments_are_mapped_to_the_surrogates_channels(mixed_pixels, public):
     simulated = AlignedDeployments(
         FreshSecret(mixed_pixels(3)), public.tensor(), num_deployments=3, rng=torch.Generator().manual_seed(4)
     )
@@ -63,11 +63,11 @@ def test_simulated_deployments_come_out_in_the_surrogates_channels(mixed_pixels,
     assert simulated.public_config()["num_deployments"] == 4
 
 
-def test_ppfr_fd_is_brought_closer_to_the_surrogate(public, victims):
-    """PPFR-FD normalises and mixes channel pairs, so the map is linear only about; it still helps."""
+def test_ppfr_fd_is_brought_closer_to_the_surrogate(public, targets):
+    """PPFR-FD normalises and mixes channel pairs, so the map is only approximately linear; alignment still helps."""
     rng = torch.Generator()
     surrogate, deployed = (PpfrFd(secret=byte * 32) for byte in (b"a", b"b"))
     alignment = ChannelAlignment(surrogate.mask(public.tensor(), rng=rng))
-    seen, wanted = (masker.mask(victims.tensor(), rng=rng) for masker in (deployed, surrogate))
+    seen, wanted = (masker.mask(targets.tensor(), rng=rng) for masker in (deployed, surrogate))
     aligned = torch.einsum("lk,bkpq->blpq", alignment.matrix_for(seen), seen)
     assert (aligned - wanted).square().mean() < 0.75 * (seen - wanted).square().mean()

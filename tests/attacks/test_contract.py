@@ -1,4 +1,4 @@
-"""What every attack keeps: threat models, shapes, order of calls, seeds, resuming, facts for the record."""
+"""Contract of all trained attacks: threat models, shapes, order of calls, seeds, resuming, facts for the record."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def _deployed(byte=b"d"):
     return PpfrFd(secret=byte * 32)
 
 
-def test_needs_follow_from_what_is_known(make):
+def test_threat_model_follows_knows_secret(make):
     assert make(knows_secret=True).needs == masked_images_threat(knows_secret=True)
     assert make(knows_secret=False).needs == masked_images_threat(knows_secret=False)
     words = make(knows_secret=False).needs.in_words()
     assert "does not know the deployment's secret parameters" in words and "masked images" in words
 
 
-def test_facts_and_configuration_are_ready_for_a_record(make, few):
+def test_facts_and_configuration_are_json(make, few):
     attack = make()
     facts = attack.fit(Unprotected(), few, seed=1)
     assert facts["steps"] == 2 and facts["images_seen"] == 16 and facts["num_parameters"] > 0
@@ -70,9 +70,9 @@ def test_facts_and_configuration_are_ready_for_a_record(make, few):
     assert "adversary" in config["threat_model"] and "lr" in config
 
 
-def test_same_seed_same_attack_in_any_chunks(make, few, victims, observe):
-    """Bit-identical for one chunk size; another chunk size differs by rounding alone (the GAN draws its noise anew)."""
-    seen, results = observe(_deployed(), victims), []
+def test_same_seed_gives_the_same_attack_for_any_chunk_size(make, few, targets, observe):
+    """Bit-identical for one chunk size; another chunk size differs by rounding only."""
+    seen, results = observe(_deployed(), targets), []
     for chunk_size in (16, 16, 5):
         attack = make(chunk_size=chunk_size)
         attack.fit(_deployed(), few, seed=3)
@@ -81,8 +81,8 @@ def test_same_seed_same_attack_in_any_chunks(make, few, victims, observe):
     torch.testing.assert_close(results[0], results[2], atol=1e-3, rtol=1e-3)
 
 
-def test_a_finished_training_is_taken_up_from_its_run_directory(make, few, victims, observe, tmp_path):
-    seen = observe(_deployed(), victims)
+def test_finished_training_is_resumed_from_its_run_directory(make, few, targets, observe, tmp_path):
+    seen = observe(_deployed(), targets)
     first = make(run_dir=tmp_path)
     first.fit(_deployed(), few, seed=3)
     again = make(run_dir=tmp_path)
@@ -90,19 +90,19 @@ def test_a_finished_training_is_taken_up_from_its_run_directory(make, few, victi
     assert torch.equal(_rows(first.run(seen, seed=4)), _rows(again.run(seen, seed=4)))
 
 
-def test_a_checkpoint_of_another_secret_is_refused(make, few, tmp_path):
-    """An attack trained under one secret and judged under another would look weak where it was only misled."""
+def test_checkpoint_of_another_secret_is_rejected(make, few, tmp_path):
+    """An attack trained under one secret and evaluated under another would look weaker than it is."""
     make(run_dir=tmp_path).fit(_deployed(), few, seed=3)
     with pytest.raises(CheckpointError, match="another secret"):
         make(run_dir=tmp_path).fit(_deployed(b"e"), few, seed=3)
 
 
-def test_run_before_fit(make, victims, observe):
+def test_run_before_fit_is_rejected(make, targets, observe):
     with pytest.raises(PpfrError, match="call fit"):
-        make().run(observe(Unprotected(), victims), seed=1)
+        make().run(observe(Unprotected(), targets), seed=1)
 
 
-def test_observations_that_the_threat_model_does_not_grant(make, few, victims, observe):
+def test_observation_that_the_threat_model_does_not_grant_is_rejected(make, few, targets, observe):
     attack = make()
     attack.fit(Unprotected(), few, seed=1)
     with pytest.raises(ThreatModelError, match="given Templates, but its threat model grants MaskedImages only"):
@@ -111,7 +111,7 @@ def test_observations_that_the_threat_model_does_not_grant(make, few, victims, o
         attack.run(MaskedImages(images_NKPQ=torch.rand(2, 36, 28, 28)), seed=1)
 
 
-def test_maskers_that_tell_more_or_less_than_the_threat_model(make, few):
+def test_masker_that_does_not_match_the_threat_model_is_rejected(make, few):
     with pytest.raises(ThreatModelError, match="give it FreshSecret"):
         make(knows_secret=False).fit(_deployed(), few, seed=1)
     with pytest.raises(ThreatModelError, match="which leaves it out"):
@@ -120,7 +120,7 @@ def test_maskers_that_tell_more_or_less_than_the_threat_model(make, few):
         make().fit(Unprotected(in_shape=(3, 64, 64)), few, seed=1)
 
 
-def test_settings_out_of_range(make):
+def test_settings_out_of_range_are_rejected(make):
     with pytest.raises(InvalidInputError, match="chunk_size"):
         make(chunk_size=0)
     with pytest.raises(InvalidInputError, match="without the secret"):
@@ -128,11 +128,11 @@ def test_settings_out_of_range(make):
 
 
 @pytest.mark.parametrize("aligns_channels", [False, True])
-def test_an_adversary_without_the_secret_gets_through(make, few, victims, observe, aligns_channels):
+def test_adversary_without_the_secret_trains_on_simulations(make, few, targets, observe, aligns_channels):
     attack = make(knows_secret=False, aligns_channels=aligns_channels, **({"num_deployments": 1}))
     facts = attack.fit(FreshSecret(_deployed()), few, seed=1)
     assert facts["knows_secret"] == "no" and facts["aligns_channels"] == ("yes" if aligns_channels else "no")
-    assert len(_rows(attack.run(observe(_deployed(), victims), seed=2))) == len(victims)
+    assert len(_rows(attack.run(observe(_deployed(), targets), seed=2))) == len(targets)
 
 
 class LearnedScale(nn.Module, ImageMasker):
@@ -152,10 +152,10 @@ class LearnedScale(nn.Module, ImageMasker):
         return {}
 
 
-def test_an_attack_never_trains_the_masker(make, few, victims, observe, tmp_path):
+def test_attack_never_trains_the_masker(make, few, targets, observe, tmp_path):
     masker = LearnedScale()
     attack = make(run_dir=tmp_path)
     attack.fit(masker, few, seed=1)
     assert masker.scale.item() == 0.5 and masker.scale.requires_grad and masker.training
     assert not any("scale" in name for name in attack._trained.state_dict())
-    assert len(_rows(attack.run(observe(masker, victims), seed=2))) == len(victims)
+    assert len(_rows(attack.run(observe(masker, targets), seed=2))) == len(targets)

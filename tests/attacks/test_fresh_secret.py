@@ -1,4 +1,4 @@
-"""FreshSecret: simulates the method, knows nothing of the deployment."""
+"""FreshSecret simulates the method and keeps nothing of the deployment."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _deployed(byte: bytes = b"d") -> PpfrFd:
 
 @settings(max_examples=5, deadline=None)
 @given(first=st.binary(min_size=32, max_size=32), second=st.binary(min_size=32, max_size=32), seed=st.integers(0, 99))
-def test_says_nothing_of_the_deployed_secret(first, second, seed):
-    """Two deployments give the very same simulation, so the simulation holds no bit of either secret."""
+def test_simulation_does_not_depend_on_the_deployed_secret(first, second, seed):
+    """Two deployments give the same simulation, so it contains nothing of either secret."""
     one, other = FreshSecret(PpfrFd(secret=first)), FreshSecret(PpfrFd(secret=second))
     assert torch.equal(one.mask(FACES, rng=_rng(seed)), other.mask(FACES, rng=_rng(seed)))
     assert one.public_config() == other.public_config() and repr(one) == repr(other)
@@ -60,20 +60,20 @@ def test_each_call_draws_a_secret_and_the_same_rng_draws_the_same():
 
 
 @pytest.mark.parametrize("per_image", [False, True])
-def test_secrets_are_shared_by_a_batch_or_by_nobody(per_image):
+def test_secrets_are_drawn_per_batch_or_per_image(per_image):
     twins = FACES[:1].repeat(4, 1, 1, 1)
     masked = FreshSecret(_deployed(), per_image=per_image).mask(twins, rng=_rng())
     is_shared = [torch.equal(masked[0], row) for row in masked[1:]]
     assert is_shared == [not per_image] * 3
 
 
-def test_draw_is_a_deployment_of_its_own():
+def test_draw_returns_a_separate_deployment():
     simulated = FreshSecret(_deployed()).draw(rng=_rng())
     assert torch.equal(simulated.mask(FACES, rng=_rng(1)), simulated.mask(FACES, rng=_rng(2)))
     assert simulated.public_config() == _deployed().public_config()
 
 
-def test_states_what_it_is():
+def test_name_spec_and_configuration_describe_the_simulation():
     simulated = FreshSecret(_deployed())
     spec = simulated.spec
     assert (spec.is_keyed, spec.is_stochastic, spec.out_shape) == (False, True, _deployed().spec.out_shape)
@@ -83,10 +83,10 @@ def test_states_what_it_is():
 
 
 @pytest.mark.parametrize("masker", [Unprotected(), Constant(), PpfrFd(secret=None, permutation="per_image")])
-def test_refuses_maskers_without_a_secret(masker):
+def test_masker_without_a_secret_is_rejected(masker):
     with pytest.raises(UnsupportableError, match="attack it as it is"):
         FreshSecret(masker)
 
 
-def test_an_empty_batch_stays_empty():
+def test_empty_batch_stays_empty():
     assert FreshSecret(_deployed(), per_image=True).mask(FACES[:0], rng=_rng()).shape == (0, 36, 28, 28)

@@ -1,4 +1,4 @@
-"""The solver against templates: gradients do their work, controls win and lose, threat models hold."""
+"""Numerical inversion of templates: gradients, controls, threat models and invalid input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unit_rows(num, dim=DIM, seed=0):
 
 
 def seeded_keys(scheme, num):
-    """Keys as tests want them, the same in every run; real ones come from the operating system."""
+    """Keys that are the same in every run; real ones come from the operating system."""
     rng, terms = np.random.default_rng(9), scheme.shape.num_terms
     coefficients = np.array([rng.choice([c for c in range(-50, 51) if c], terms, replace=False) for _ in range(num)])
     exponents = np.array([rng.permutation(terms) + 1 for _ in range(num)])
@@ -49,7 +49,7 @@ def cosines(result, rows):
     return (result.embeddings_ND * rows).sum(axis=1)
 
 
-def test_it_recovers_what_is_not_protected():
+def test_unprotected_templates_are_recovered():
     scheme, rows = UnprotectedTemplates(dim=DIM), unit_rows(NUM)
     keys, templates = enrolled(scheme, rows)
     result = MappingInversion(knows_keys=True, num_starts=1).run(templates, scheme.mapping(keys), seed=0)
@@ -57,7 +57,7 @@ def test_it_recovers_what_is_not_protected():
     assert cosines(result, rows).min() > 0.999 and result.solved_N.all()
 
 
-def test_it_is_at_chance_where_templates_say_nothing():
+def test_constant_templates_give_chance_level():
     scheme, rows = ConstantTemplates(dim=DIM, out_dim=9), unit_rows(60)
     keys, templates = enrolled(scheme, rows)
     result = MappingInversion(knows_keys=True, num_starts=2).run(templates, scheme.mapping(keys), seed=0)
@@ -65,7 +65,7 @@ def test_it_is_at_chance_where_templates_say_nothing():
     assert abs(found.mean()) < 5 / np.sqrt(60 * DIM) and np.abs(found).max() < 0.7
 
 
-def test_overlap_is_what_makes_inversion_easy():
+def test_overlap_makes_inversion_easier():
     rows = unit_rows(NUM)
     medians = []
     for overlap in (0, 4):
@@ -78,12 +78,12 @@ def test_overlap_is_what_makes_inversion_easy():
 
 
 @pytest.mark.parametrize("compression", [None, 0.1])
-def test_gradients_are_the_objectives(compression):
+def test_gradients_equal_finite_differences(compression):
     from ppfr.attacks._mapping_inversion import _Objective
 
     scheme, rows = IdentityMapping(dim=DIM, overlap=2), unit_rows(3)
     keys, templates = enrolled(scheme, rows[:1])
-    target = templates.templates_NK.numpy()[0].astype(np.float64)
+    target = templates.templates_NK[0].astype(np.float64)
     objective = _Objective(target, scheme.mapping(keys), size=compression)
     point, direction = 3.0 * rows[1], rows[2]
     slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
@@ -106,28 +106,28 @@ def test_compression_recovers_more_from_heavy_tails():
     assert compressed.mean() > plain.mean() > 0.1
 
 
-def test_a_fit_is_a_fit():
-    """Whatever it recovers is mapped to the template, where it says that it solved the row."""
+def test_solved_rows_fit_their_templates():
+    """The mapping takes each solved row to its template."""
     scheme, rows = IdentityMapping(dim=DIM, overlap=1), unit_rows(NUM)
     keys, templates = enrolled(scheme, rows)
     mapping = scheme.mapping(keys)
     result = MappingInversion(knows_keys=True, solved_below=1e-4).run(templates, mapping, seed=0)
     mapped = mapping.apply(result.embeddings_ND)
     mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
-    fit = 1 - (mapped * templates.templates_NK.numpy()).sum(axis=1)
+    fit = 1 - (mapped * templates.templates_NK).sum(axis=1)
     assert result.solved_N.any()
     assert (fit[result.solved_N] < 2e-4).all() and (fit[~result.solved_N] > 0.5e-4).all()
 
 
-def test_without_the_keys_it_finds_somebody_else():
+def test_without_the_keys_another_embedding_is_found():
     scheme, rows = IdentityMapping(dim=DIM, overlap=4, scale=1.0), unit_rows(NUM)
     _, templates = enrolled(scheme, rows)
     result = MappingInversion(knows_keys=False, num_starts=2).run(templates, scheme.guessed_mapping(NUM), seed=0)
     assert abs(np.median(cosines(result, rows))) < 0.4
 
 
-def test_public_embeddings_are_where_it_starts():
-    """One iteration from people near the victim stays near."""
+def test_public_embeddings_are_starting_points():
+    """One iteration from embeddings near the target subject stays near."""
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(1)
     keys, templates = enrolled(scheme, rows)
     public = rows + 0.02 * unit_rows(8, seed=3)
@@ -138,19 +138,19 @@ def test_public_embeddings_are_where_it_starts():
         MappingInversion(knows_keys=True, public_PD=public[:, 1:]).run(templates, scheme.mapping(keys), seed=0)
 
 
-def test_runs_repeat_and_rows_do_not_depend_on_each_other():
+def test_runs_repeat_and_rows_are_independent():
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(3)
     keys, templates = enrolled(scheme, rows)
     attack = MappingInversion(knows_keys=True, num_starts=2, max_iterations=30)
     both = [attack.run(templates, scheme.mapping(keys), seed=4).embeddings_ND for _ in range(2)]
     np.testing.assert_array_equal(*both)
-    first = attack.run(seen(templates.templates_NK[:1].numpy()), scheme.mapping(keys[:1]), seed=4)
+    first = attack.run(seen(templates.templates_NK[:1]), scheme.mapping(keys[:1]), seed=4)
     np.testing.assert_array_equal(first.embeddings_ND[0], both[0][0])
     other = attack.run(templates, scheme.mapping(keys), seed=5).embeddings_ND
     assert np.abs(other - both[0]).max() > 1e-3
 
 
-def test_it_serves_to_select_keys():
+def test_inversion_can_select_keys():
     scheme, row = IdentityMapping(dim=DIM, overlap=2, scale=1.0), unit_rows(1)[0].astype(np.float32)
     attack = MappingInversion(knows_keys=True, num_starts=1, max_iterations=100)
     chosen = select_key(
@@ -167,7 +167,7 @@ def test_it_serves_to_select_keys():
     assert not hopeless.is_below and hopeless.num_tried == 2
 
 
-def test_threat_models_are_held_to():
+def test_threat_models_are_enforced():
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
     keys, templates = enrolled(scheme, rows)
     informed, blind = (MappingInversion(knows_keys=knows) for knows in (True, False))
@@ -182,7 +182,7 @@ def test_threat_models_are_held_to():
         informed.run(embeddings, scheme.mapping(keys), seed=0)
 
 
-def test_bad_input():
+def test_invalid_input_is_rejected():
     scheme, rows = IdentityMapping(dim=DIM), unit_rows(2)
     keys, templates = enrolled(scheme, rows)
     attack = MappingInversion(knows_keys=True)

@@ -1,4 +1,4 @@
-"""Attacks on a mixed training set: coins on signs hide nothing from one who takes magnitudes; secrets stay secret."""
+"""Attacks on a mixed training set: random signs do not protect magnitudes, and secrets stay secret."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _seen(masker, faces_NCHW, seed: int = 3) -> MixedImages:
     return MixedImages(images_NKPQ=masker.mask(faces_NCHW, rng=_rng(seed)))
 
 
-def test_magnitudes_of_instahide_are_mixup_whatever_the_coins():
+def test_magnitudes_of_instahide_equal_mixup_for_any_signs():
     unsigned = Unsigned(HIDDEN)
     seen = unsigned.mask(FACES, rng=_rng())
     assert HIDDEN.mask(FACES, rng=_rng()).min() < 0 <= seen.min()
@@ -53,9 +53,9 @@ def test_magnitudes_of_instahide_are_mixup_whatever_the_coins():
     assert Unsigned(PpfrFd(secret=bytes(32))).spec.value_range == (0.0, max(-low, high))
 
 
-def test_an_attack_without_signs_says_the_same_whatever_the_coins(few, victims):
-    """Both in what it trained on and in what it is shown."""
-    seen = _seen(HIDDEN, victims.tensor())
+def test_attack_on_magnitudes_does_not_depend_on_signs(few, targets):
+    """Neither in its training nor in its observation."""
+    seen = _seen(HIDDEN, targets.tensor())
     coins = torch.randint(0, 2, seen.images_NKPQ.shape, generator=_rng(9)) * 2 - 1
     flipped = MixedImages(images_NKPQ=seen.images_NKPQ * coins)
     recovered = {}
@@ -69,9 +69,9 @@ def test_an_attack_without_signs_says_the_same_whatever_the_coins(few, victims):
 
 
 @pytest.mark.slow
-def test_instahide_is_recovered_by_magnitudes_where_signs_mislead(public, victims):
-    """The same network, data and steps: with signs it learns no more than the mean face, without them it sees."""
-    faces = victims.tensor()
+def test_instahide_is_recovered_from_magnitudes_and_not_from_signed_values(public, targets):
+    """The same network, data and steps: on signed values the attack learns little more than the mean face."""
+    faces = targets.tensor()
     seen = _seen(HIDDEN, faces)
     found = {}
     for ignores_signs in (True, False):
@@ -85,7 +85,7 @@ def test_instahide_is_recovered_by_magnitudes_where_signs_mislead(public, victim
     assert without > with_signs + 0.1
 
 
-def test_a_mixed_masker_is_simulated_under_fresh_secrets_as_its_masker_is(few, victims):
+def test_mixed_masker_is_simulated_under_fresh_secrets(few, targets):
     deployed, other = (MixedMasker(PpfrFd(secret=byte * 32), [MixUp(num_images=3)]) for byte in (b"d", b"e"))
     simulated = FreshSecret(deployed)
     assert deployed.spec.is_keyed and not simulated.spec.is_keyed
@@ -98,13 +98,13 @@ def test_a_mixed_masker_is_simulated_under_fresh_secrets_as_its_masker_is(few, v
     with pytest.raises(ThreatModelError, match="give it FreshSecret"):
         attack.fit(deployed, few, seed=1)
     attack.fit(simulated, few, seed=1)
-    assert attack.run(_seen(deployed, victims.tensor()), seed=2).recovered_NCHW.shape == (len(victims), 3, 112, 112)
+    assert attack.run(_seen(deployed, targets.tensor()), seed=2).recovered_NCHW.shape == (len(targets), 3, 112, 112)
 
 
-def test_an_attack_on_mixed_images_takes_no_others(few, victims):
+def test_attack_on_mixed_images_rejects_masked_images(few, targets):
     attack = _recovery(ignores_signs=False, steps=2)
     attack.fit(SAME_WITHOUT_COINS, few, seed=1)
-    alone = MaskedImages(images_NKPQ=victims.tensor())
+    alone = MaskedImages(images_NKPQ=targets.tensor())
     with pytest.raises(ThreatModelError, match="grants MixedImages only"):
         attack.run(alone, seed=1)
     assert attack.needs.name == "thief of the training set with the secret"

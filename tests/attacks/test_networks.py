@@ -1,4 +1,4 @@
-"""The attackers' networks: any grid in, a face out; the patch that a discriminator's output sees."""
+"""The attackers' networks: shapes, initial state, gradients, and the receptive field of the discriminator."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ppfr.core import InvalidInputError
         ((3, 160, 128), 0),
     ],
 )
-def test_any_grid_becomes_a_face(shape, entry):
+def test_any_grid_gives_a_face(shape, entry):
     network = RecoveryUNet(shape, width=4, max_width=8)
     assert network.entry == entry
     assert network(torch.rand(2, *shape)).shape == (2, 3, 112, 112)
 
 
-def test_starts_at_the_mean_face_where_nothing_is_said():
+def test_initial_output_on_a_constant_is_the_mean_face():
     faces = torch.rand(6, 3, 112, 112)
     network = RecoveryUNet((4, 28, 28), width=4, max_width=8)
     network.set_statistics(torch.full((6, 4, 28, 28), 0.5), faces)
@@ -38,8 +38,8 @@ def test_starts_at_the_mean_face_where_nothing_is_said():
 
 
 @pytest.mark.parametrize("grid", [112, 28])
-def test_starts_at_the_best_linear_recovery(grid):
-    """Pixels that were only moved into other channels, mixed and rescaled come back before any training."""
+def test_initial_output_is_the_best_linear_recovery(grid):
+    """Pixels that were moved to other channels, mixed and rescaled are recovered before any training."""
     generator = torch.Generator().manual_seed(2)
     faces = torch.rand(40, 3, 112, 112, generator=generator)
     moved = functional.pixel_unshuffle(faces, 112 // grid)
@@ -50,7 +50,7 @@ def test_starts_at_the_best_linear_recovery(grid):
     assert (network(masked[32:]) - faces[32:]).abs().mean() < 0.02
 
 
-def test_gradients_reach_everything():
+def test_gradients_reach_all_parameters():
     network = RecoveryUNet((4, 28, 28), width=8, max_width=16, num_blocks=1, num_fine_blocks=1)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -59,7 +59,7 @@ def test_gradients_reach_everything():
     assert silent == []
 
 
-def test_noise_changes_the_face_only_where_there_is_a_noise_channel():
+def test_noise_changes_the_face_only_with_a_noise_channel():
     x, noise = torch.rand(1, 3, 28, 28), torch.randn(1, 2, 28, 28)
     network = RecoveryUNet((3, 28, 28), width=4, max_width=8, num_noise_channels=2)
     torch.nn.init.normal_(network.head.weight)
@@ -67,7 +67,7 @@ def test_noise_changes_the_face_only_where_there_is_a_noise_channel():
     assert not torch.equal(network(x), network(x, noise))
 
 
-def test_standardise_scales_every_channel_and_leaves_dead_ones_alone():
+def test_standardise_scales_every_channel_but_constant_ones():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(32, 3, 8, 8, generator=generator) * torch.tensor([900.0, 1e-3, 0.0]).view(3, 1, 1) + 7.0
     layer = Standardise(3)
@@ -77,8 +77,8 @@ def test_standardise_scales_every_channel_and_leaves_dead_ones_alone():
     torch.testing.assert_close(out.std(dim=(0, 2, 3)), torch.tensor([1.0, 1.0, 0.0]), atol=2e-2, rtol=0)
 
 
-def test_discriminator_judges_patches_of_70_pixels():
-    """InstanceNorm mixes places by its statistics, so it is taken out to measure the convolutions' reach."""
+def test_discriminator_sees_patches_of_70_pixels():
+    """InstanceNorm mixes positions by its statistics, so it is removed to measure the receptive field."""
     network = PatchDiscriminator((3, 112, 112), width=4)
     for index, layer in enumerate(network.body):
         if isinstance(layer, torch.nn.InstanceNorm2d):
@@ -91,16 +91,16 @@ def test_discriminator_judges_patches_of_70_pixels():
     assert (reach.amax(dim=0) - reach.amin(dim=0) + 1).tolist() == [70, 70]
 
 
-def test_sizes_out_of_range_are_refused():
+def test_sizes_out_of_range_are_rejected():
     with pytest.raises(InvalidInputError, match="width >= 4"):
         RecoveryUNet((3, 28, 28), width=2)
 
 
-def test_the_papers_size_is_there_to_be_had():
+def test_size_of_the_papers_is_supported():
     assert num_parameters(RecoveryUNet((36, 28, 28), width=64, max_width=512, num_blocks=2)) > 30e6
 
 
-def test_weights_come_from_the_seed_alone():
+def test_weights_depend_only_on_the_seed():
     before = torch.get_rng_state()
     networks = []
     for _ in range(2):

@@ -227,7 +227,7 @@ def test_an_attack_that_estimates_other_embeddings_fails_with_the_remedy(tmp_pat
     plan = toy_plan("short", "fd", kind=Short, granted=reader(knows_secret=True))
     record = start(toy_experiment(plans=[plan]), tmp_path)
     error = next(stage["error"] for stage in record["stages"] if stage["error"])
-    assert error["kind"] == "ShapeError" and "name the recogniser" in error["message"]
+    assert error["kind"] == "ShapeError" and "Set `recogniser`" in error["message"]
 
 
 def test_stochastic_masks_are_fresh_per_purpose_and_the_same_in_each_run(tmp_path: Path) -> None:

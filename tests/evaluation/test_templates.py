@@ -180,7 +180,7 @@ SHORT: Any = type("E", (), {"dim": 8, "embed": None})()
         ({"measures": template_measures(SYSTEMS, num_targets=1)}, "allowed is 2 to 40"),
         (
             {"measures": template_measures(SYSTEMS, fmrs=(1e-4,))},
-            "FMR 0.0001 cannot be shown with 780 impostor comparisons",
+            "FMR 0.0001 cannot be measured with 780 impostor comparisons",
         ),
         ({"measures": [Identification(protocol=open_set(), fpirs=(0.0,))]}, r"each must lie in \(0, 1\]"),
         ({"measures": [Renewal(pairs=toy_pairs(), num_renewals=0)]}, "num_renewals=0"),

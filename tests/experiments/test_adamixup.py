@@ -14,7 +14,7 @@ import torch
 from ppfr.core import InvalidInputError, MaskedImages, MissingAssetError, MixedImages, RunOptions, check_record
 from ppfr.evaluation import Experiment, Session, System, Verification
 from ppfr.evaluation._workspace import Workspace
-from ppfr.evaluation.measures._image_attacks import _seen_through, _trains_on
+from ppfr.evaluation.measures._image_attack_run import seen_through, training_masker
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.adamixup._tables import BUDGETS
 from ppfr.masking import MixedMasker
@@ -205,11 +205,11 @@ def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
         options=RunOptions(shows_progress=False),
     )
     mixed, alone = (next(p for p in attacks_of(experiment) if p.system == system.name) for system in systems)
-    assert _seen_through(session, alone) is systems[1].masker
-    exposed = _seen_through(session, mixed)
+    assert seen_through(session, alone) is systems[1].masker
+    exposed = seen_through(session, mixed)
     assert isinstance(exposed, MixedMasker)
     attack = mixed.make(session.options("attack", mixed.name, resumes=True))
-    assert _trains_on(session, mixed, attack) is exposed
+    assert training_masker(session, mixed, attack) is exposed
 
     image = torch.from_numpy(experiment.training_images.read(range(8))).permute(0, 3, 1, 2) / 255
     seen = exposed.mask(image, rng=torch.Generator().manual_seed(1))

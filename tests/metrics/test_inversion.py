@@ -20,6 +20,7 @@ def test_rates_by_hand():
     found = inversion_success(recovered, [0, 1, 2], references, SUBJECTS, threshold=0.9, seed=0, num_resamples=50)
     assert found.success.value == pytest.approx((1 + 0 + 0.5) / 3) and found.success.n == 3
     assert found.other_subject.value == pytest.approx((0 + 1 / 4 + 0) / 3)
+    assert found.accuracy.value == pytest.approx((found.success.value + 1 - found.other_subject.value) / 2)
     assert found.solved == 1 and json.dumps(found.to_dict())
 
 

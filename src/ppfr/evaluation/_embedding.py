@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppfr.core import Embedder, ImageMasker, ImageSet, RangeError, ShapeError, derive_seed
+from ppfr.core import Embedder, ImageMasker, ImageSet, ShapeError, derive_seed, unit_rows
 from ppfr.data import float_images
 from ppfr.metrics import Comparisons
 
@@ -117,13 +117,10 @@ def checked_rows(embeddings_ND: np.ndarray, num: int, *, what: str) -> np.ndarra
         ShapeError: not (num, D).
         RangeError: not finite, or not of unit length.
     """
-    array_ND = np.asarray(embeddings_ND, dtype=np.float64)
+    array_ND = np.asarray(embeddings_ND)
     if array_ND.ndim != 2 or len(array_ND) != num:
-        raise ShapeError(f"{what} gave shape {array_ND.shape} for {num} images; it must give ({num}, D)")
-    lengths_N = np.linalg.norm(array_ND, axis=1)
-    if not np.isfinite(lengths_N).all() or np.abs(lengths_N - 1).max(initial=0) > 1e-3:
-        raise RangeError(f"{what} gave rows that are not finite or not of length 1; normalise them")
-    return array_ND / lengths_N[:, None]
+        raise ShapeError(f"{what} returned shape {array_ND.shape} for {num} images; expected ({num}, D)")
+    return unit_rows(array_ND, array_ND.shape[1], f"rows of {what}")
 
 
 def pair_comparisons(protocol: PairProtocol, first_ND: np.ndarray, second_ND: np.ndarray | None = None) -> Comparisons:

@@ -1,6 +1,6 @@
 """Templates of the people of one pair protocol: embeddings, simulated subjects' keys, thresholds, target subjects.
 
-Every measure of template protections draws on one study per protocol and sitting. Suffixes: N rows, D embedding,
+All measures of template protections share one study per protocol and process. Suffixes: N rows, D embedding,
 K template values, S subjects.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from ppfr.core import ImageSet, SubjectKey
+from ppfr.core import ImageSet, SubjectKey, TemplateMapping
 from ppfr.evaluation._experiment import EvaluationRecogniser, System, TemplateProtection
 from ppfr.evaluation._session import Session
 from ppfr.metrics import far_caveat, threshold_at_far
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from ppfr.data import PairProtocol
 
 OWN_FAR = 1e-3
-"""The protected system's own threshold, at which old templates are presented to it, lies at this FAR."""
+"""FAR of the protected system's own threshold, at which old templates are compared after renewal."""
 _MAX_CROSS_COMPARED = 2000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class People:
-    """The people of a pair protocol; images are positions in `PairProtocol.used()`.
+    """The people of a pair protocol. Images are given by their position in `PairProtocol.used()`.
 
     Attributes:
         subjects: their ids, sorted.
-        enrolled_S: the image that each is enrolled with, the first.
+        enrolled_S: the first image of each, which is enrolled.
         another_S: their second image, or -1.
         third_S: their third image, or -1.
-        is_claimed_S: they are claimed in a comparison, so that they have a template.
+        is_claimed_S: whether they are claimed in a comparison, and therefore have a template.
     """
 
     subjects: Sequence[str]
@@ -44,11 +44,11 @@ class People:
     is_claimed_S: np.ndarray
 
     def with_two(self) -> np.ndarray:
-        """Indices of those who have another image."""
+        """Indices of people with a second image."""
         return np.flatnonzero(self.another_S >= 0)
 
     def attackable(self) -> np.ndarray:
-        """Indices of those who have another image and are claimed in a comparison."""
+        """Indices of people who have a second image and are claimed in a comparison."""
         return np.flatnonzero((self.another_S >= 0) & self.is_claimed_S)
 
 
@@ -70,14 +70,19 @@ def people_of(pairs: PairProtocol) -> People:
 
 
 def num_cross_comparisons(num_people: int) -> int:
-    """How many impostor comparisons the recogniser's thresholds rest on: of each person with each other, once."""
+    """Number of impostor comparisons behind a recogniser's threshold: each pair of people once."""
     num = min(num_people, _MAX_CROSS_COMPARED)
     return num * (num - 1) // 2
 
 
+def num_targets_problem(num: int, num_people: int) -> str:
+    """The problem of a number of target subjects that the protocol does not have."""
+    return f"{num} target subjects; {num_people} claimed people have two images or more: allowed is 2 to {num_people}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecogniserThreshold:
-    """A recogniser's threshold on plain embeddings at a false match rate, and what it rests on."""
+    """A recogniser's threshold on plain embeddings at a false match rate, and the comparisons behind it."""
 
     fmr: float
     threshold: float
@@ -87,7 +92,7 @@ class RecogniserThreshold:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SelectedKeys:
-    """Selected keys: those of target subjects were chosen, the others are as drawn."""
+    """Keys of all subjects; those of target subjects were selected, the others are as drawn."""
 
     keys: Sequence[SubjectKey]
     threshold: float
@@ -97,7 +102,7 @@ class SelectedKeys:
 
 
 class TemplateStudy:
-    """What measures of templates share: made by `study_of`."""
+    """What measures of templates share; `study_of` creates it."""
 
     def __init__(self, session: Session, pairs: PairProtocol) -> None:
         self._session, self.pairs = session, pairs
@@ -128,14 +133,14 @@ class TemplateStudy:
     def threshold(self, recogniser: EvaluationRecogniser, fmr: float) -> RecogniserThreshold:
         """The recogniser's threshold on plain embeddings.
 
-        Impostor comparisons are each person's first image with each other person's, of up to 2,000 people.
+        Impostor comparisons pair the first images of all people, or of 2,000 of them.
         """
         key = (recogniser.name, fmr)
         if key not in self._thresholds:
             people, rows_ND = self.people, self.rows(recogniser)
-            few = np.unique(np.linspace(0, len(people.subjects) - 1, _MAX_CROSS_COMPARED).astype(int))
-            first_SD = rows_ND[people.enrolled_S[few]]
-            impostor = (first_SD @ first_SD.T)[np.triu_indices(len(few), 1)]
+            chosen = np.unique(np.linspace(0, len(people.subjects) - 1, _MAX_CROSS_COMPARED).astype(int))
+            first_SD = rows_ND[people.enrolled_S[chosen]]
+            impostor = (first_SD @ first_SD.T)[np.triu_indices(len(chosen), 1)]
             two = people.with_two()
             genuine = np.einsum("nd,nd->n", rows_ND[people.enrolled_S[two]], rows_ND[people.another_S[two]])
             self._thresholds[key] = RecogniserThreshold(
@@ -149,20 +154,25 @@ class TemplateStudy:
     # Keys and templates
 
     def keys(self, system: System, *, renewal: int = 0, num_targets: int = 0) -> Sequence[SubjectKey]:
-        """One key per subject; `renewal` counts how often they were re-enrolled.
+        """One key per subject.
 
-        All systems draw from the same stream, so that schemes of one kind differ in nothing but what is compared.
+        All systems draw from the same stream, so schemes of one kind differ only in the compared parameter.
+
+        Args:
+            system: a system with template protection.
+            renewal: how often the subjects were re-enrolled.
+            num_targets: number of target subjects, for a system whose keys are selected.
         """
         if (system.name, renewal) not in self._keys:
             kept = {key: keys for key, keys in self._keys.items() if key[0] == system.name}  # one system at a time
             self._keys = kept
-            chooses = protection_of(system).selection is not None and renewal == 0
-            drawn = self.selected(system, num_targets).keys if chooses else self._drawn(system, renewal)
+            is_selected = protection_of(system).selection is not None and renewal == 0
+            drawn = self.selected(system, num_targets).keys if is_selected else self._drawn(system, renewal)
             self._keys[system.name, renewal] = drawn
         return self._keys[system.name, renewal]
 
     def selected(self, system: System, num_targets: int) -> SelectedKeys:
-        """Chosen keys for the target subjects; the others keep theirs as drawn."""
+        """Select keys for the target subjects; the others keep theirs as drawn."""
         selection = protection_of(system).selection
         assert selection is not None
         if system.name not in self._selected:
@@ -189,7 +199,7 @@ class TemplateStudy:
         return other_keys(self._session, system, num, purpose)
 
     def targets(self, num: int) -> np.ndarray:
-        """Indices of target subjects: drawn from those with two images who are claimed in a comparison."""
+        """Indices of target subjects, drawn from `People.attackable`."""
         return np.sort(self._stream("victims").choice(self.people.attackable(), size=num, replace=False))
 
     def _drawn(self, system: System, renewal: int) -> Sequence[SubjectKey]:
@@ -201,7 +211,7 @@ class TemplateStudy:
     # Comparisons
 
     def compared(self, system: System, *, is_stolen: bool, renewal: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """(N, K) enrolled templates, and the probes that they are compared with, of the protocol's pairs.
+        """(N, K) enrolled templates of the protocol's pairs, and (N, K) the probes that they are compared with.
 
         The first image is enrolled under its subject's key. The second is mapped under the claimed subject's key
         (`is_stolen`) or under its own subject's.
@@ -221,13 +231,13 @@ class TemplateStudy:
         return cosines(*self.compared(system, is_stolen=is_stolen, renewal=renewal))
 
     def own_threshold(self, scores_N: np.ndarray) -> float:
-        """Where the protected system accepts, at `OWN_FAR` of the protocol's impostors."""
+        """Threshold of the protected system at `OWN_FAR`, from the protocol's impostors."""
         is_genuine_N = self.pairs.is_genuine
         return float(threshold_at_far(scores_N[is_genuine_N], scores_N[~is_genuine_N], OWN_FAR))
 
 
 def study_of(session: Session, pairs: PairProtocol) -> TemplateStudy:
-    """The study of a protocol, one per sitting."""
+    """The study of a protocol; one per process."""
     return session.once(("template study", pairs.name), lambda: TemplateStudy(session, pairs))
 
 
@@ -237,19 +247,59 @@ def other_keys(session: Session, system: System, num: int, purpose: str) -> Sequ
     return protection_of(system).draw_keys(num, rng)
 
 
+@final
+class GuessedMapping:
+    """A `TemplateMapping` under keys that the adversary drew, because it does not have the real ones."""
+
+    def __init__(self, mapping: TemplateMapping) -> None:
+        self._mapping = mapping
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self._mapping.num_rows
+
+    @property
+    def in_dim(self) -> int:
+        """D."""
+        return self._mapping.in_dim
+
+    @property
+    def out_dim(self) -> int:
+        """K."""
+        return self._mapping.out_dim
+
+    @property
+    def is_deployed(self) -> bool:
+        """Never."""
+        return False
+
+    def apply(self, embeddings_ND: np.ndarray) -> np.ndarray:
+        """(N, D) -> (N, K)."""
+        return self._mapping.apply(embeddings_ND)
+
+    def pullback(self, embeddings_ND: np.ndarray, gradient_NK: np.ndarray) -> np.ndarray:
+        """(N, D): gradient with respect to the embeddings."""
+        return self._mapping.pullback(embeddings_ND, gradient_NK)
+
+    def rows(self, indices: Sequence[int]) -> TemplateMapping:
+        """The same for some rows."""
+        return GuessedMapping(self._mapping.rows(indices))
+
+
 def protection_of(system: System) -> TemplateProtection:
-    """The template protection of a system that has one."""
-    assert system.templates is not None  # measures ask only of systems that have one
+    """The template protection of a system, which must have one."""
+    assert system.templates is not None  # measures check this first
     return system.templates
 
 
 def templates_of(system: System, rows_ND: np.ndarray, keys: Sequence[SubjectKey]) -> np.ndarray:
-    """(N, K) templates of norm 1 in double precision: what enrolling row i under key i gives, before it is rounded."""
+    """(N, K) templates of norm 1: row i enrolled under key i, in double precision, before rounding."""
     return unit(protection_of(system).scheme.mapping(keys).apply(np.asarray(rows_ND, dtype=np.float64)))
 
 
 def unit(values_NK: np.ndarray) -> np.ndarray:
-    """Rows of norm 1."""
+    """Rows divided by their norms."""
     return np.asarray(values_NK / np.linalg.norm(values_NK, axis=1, keepdims=True))
 
 

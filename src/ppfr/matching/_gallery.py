@@ -23,6 +23,7 @@ from ppfr.core import (
     ShapeError,
     UnsupportableError,
     new_reference_ids,
+    unit_norms,
 )
 from ppfr.matching._gallery_files import GalleryFiles, Values, row_bytes_of
 from ppfr.matching._scanning import quantised
@@ -264,13 +265,8 @@ class KeyedGallery:
             )
         keys.check()
         norm_M = np.concatenate(
-            [np.linalg.norm(array_MK[rows].astype(np.float64), axis=1) for rows in _chunks(len(array_MK))]
+            [unit_norms(array_MK[rows], "templates", tolerance=_NORM_TOLERANCE) for rows in _chunks(len(array_MK))]
         )
-        num_bad = int((~(np.abs(norm_M - 1) <= _NORM_TOLERANCE)).sum())
-        if num_bad:
-            raise RangeError(
-                f"{num_bad} of {len(norm_M)} templates are not finite or not of norm 1; use templates of the scheme"
-            )
         is_off_M = np.abs(norm_M - 1) > 1e-6  # for example from float16 records; other rows keep their exact bits
         if is_off_M.any():
             array_MK = array_MK.copy()

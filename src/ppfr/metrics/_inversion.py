@@ -27,12 +27,14 @@ class InversionSuccess:
         other_subject: share of comparisons of recovered embeddings with other people's references that are accepted:
             where it is far above the threshold's FMR, the recovered embedding is one that anyone would match. None if
             there is one subject only.
+        accuracy: mean of `success` and 1 - `other_subject`; None if there is one subject only.
         solved: share of rows in which the solver found a fit.
         threshold: accepted when the cosine is at least this.
     """
 
     success: Estimate
     other_subject: Estimate | None
+    accuracy: Estimate | None
     solved: float
     threshold: float
 
@@ -95,14 +97,17 @@ def inversion_success(
     kin_N[~solved], other_N[~solved] = 0, 0
     num_other_N = len(b_MD) - num_kin_N
 
-    def share(accepted_N: NDArray[np.int64], possible_N: NDArray[np.int64]) -> Estimate:
+    def mean(share_N: NDArray[np.float64]) -> Estimate:
         return mean_with_interval(
-            accepted_N / possible_N, subject_N, seed=seed, num_resamples=num_resamples, level=level, is_share=True
+            share_N, subject_N, seed=seed, num_resamples=num_resamples, level=level, is_share=True
         )
 
+    own_share_N = kin_N / num_kin_N
+    other_share_N = other_N / num_other_N if (num_other_N > 0).all() else None
     return InversionSuccess(
-        success=share(kin_N, num_kin_N),
-        other_subject=share(other_N, num_other_N) if (num_other_N > 0).all() else None,
+        success=mean(own_share_N),
+        other_subject=None if other_share_N is None else mean(other_share_N),
+        accuracy=None if other_share_N is None else mean((own_share_N + 1 - other_share_N) / 2),
         solved=float(solved.mean()),
         threshold=float(threshold),
     )

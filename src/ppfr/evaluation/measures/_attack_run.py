@@ -1,4 +1,4 @@
-"""Facts of every attack that ran, whatever it was after."""
+"""Facts of every attack that ran, for all kinds of attacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AttackTrainingRow:
 
     Attributes:
         attack: its name.
-        facts: steps, images, losses; "curve", if there, is [step, loss] by step.
+        facts: steps, images, losses; "curve", if present, is a list of [step, loss].
     """
 
     attack: str
@@ -28,8 +28,8 @@ class AttackRunRow:
     Attributes:
         attack: its name.
         num_targets: target subjects.
-        num_images: images or templates of theirs that the adversary saw.
-        is_control_met: whether a control came out as it must; None for attacks that are not controls.
+        num_images: their images or templates that the adversary saw.
+        is_control_met: whether a control passed; None for attacks that are not controls.
         notes: facts of the run.
     """
 

@@ -1,7 +1,7 @@
-"""Attacks on masked images: faces recovered, people re-identified, and pairs told apart.
+"""Attacks on masked images: recovery of faces, re-identification, and 1:1 accuracy on pairs.
 
-One trained adversary answers three questions, so one measure asks them all and leaves rows of three kinds.
-Suffixes: N images of target subjects, D embedding, C H W image, K P Q masked image.
+One trained adversary answers all three questions, so one measure returns rows of three kinds.
+Suffixes: N images of target subjects, C H W image.
 """
 
 from __future__ import annotations
@@ -14,26 +14,16 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from ppfr.attacks import FreshSecret
-from ppfr.core import (
-    Attack,
-    AttackResult,
-    ImageMasker,
-    ImageSet,
-    MaskedImages,
-    MixedImages,
-    ShapeError,
-    UnsupportableError,
-    as_json,
-)
+from ppfr.core import Attack, ImageSet, MaskedImages, MixedImages, as_json
 from ppfr.evaluation._attack_plan import NO_SECRET, AttackPlan, plan_problems, secret_of
-from ppfr.evaluation._embedding import batches, checked_rows, pair_comparisons, read_images
+from ppfr.evaluation._embedding import pair_comparisons, read_images
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment
-from ppfr.evaluation._masked_pictures import blurred_picture, picture_of_masked, rgb_bytes
+from ppfr.evaluation._masked_pictures import picture_of_masked, rgb_bytes
 from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._picture_files import write_strip
 from ppfr.evaluation._session import Session
 from ppfr.evaluation.measures._attack_run import AttackRunRow, AttackTrainingRow
+from ppfr.evaluation.measures._image_attack_run import AttackOutput, embed_faces, run_attack, training_masker
 from ppfr.evaluation.measures._image_outcome import (
     ImageAttackRule,
     ImageRecoveryRow,
@@ -42,6 +32,7 @@ from ppfr.evaluation.measures._image_outcome import (
     TargetFaces,
     thresholds_of,
 )
+from ppfr.evaluation.measures._image_targets import ChosenTargets, Targets, average_face, choose_targets, eligible
 from ppfr.evaluation.measures._training import training_stage, training_stage_name
 from ppfr.evaluation.measures._verification import (
     VerificationRow,
@@ -53,76 +44,36 @@ from ppfr.evaluation.measures._verification import (
 if TYPE_CHECKING:
     from ppfr.data import PairProtocol
 
-_NUM_AVERAGED = 2048
-
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ImageAttackPlan(AttackPlan):
     """One attack on the masked images of one system.
 
-    With `granted.knows_secret` it trains on the deployed masker, else on simulations under secrets of its own.
+    With `granted.knows_secret` it trains on the deployed masker, otherwise on simulations under secrets of its own.
 
     Attributes:
-        measures_pairs: run the attack on the masked images of all protocol pairs too, for its 1:1 accuracy.
+        measures_pairs: also run the attack on the masked images of all protocol pairs, for its 1:1 accuracy.
     """
 
     rule: ImageAttackRule = dataclasses.field(default_factory=ImageAttackRule)
     measures_pairs: bool = True
 
     def extra_config(self) -> Mapping[str, Any]:
-        """Whether pairs are measured."""
+        """Whether pairs are measured too."""
         return {"measures_pairs": self.measures_pairs}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """Target subjects: drawn from the people of the first protocol who have two images or more.
-
-    One image of each is masked and seen by the adversary; another one, plain, is in the gallery.
-
-    Attributes:
-        num_subjects: how many people; also the gallery's size.
-        protocol: name of the protocol; "" for the first.
-        num_pictured: how many of them the report shows.
-    """
-
-    num_subjects: int
-    protocol: str = ""
-    num_pictured: int = 8
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Chosen:
-    """Image indices in the protocol's images, row for row: attacked, and in the gallery."""
-
-    seen: tuple[int, ...]
-    gallery: tuple[int, ...]
-    subjects: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class _Acted:
-    """What an attack made of masked images; of target subjects also what it saw and recovered."""
-
-    guesses_ND: np.ndarray
-    pictures_NCHW: np.ndarray | None
-    masked_NCHW: np.ndarray
-    first_NKPQ: torch.Tensor | None
-    value_range: tuple[float, float]
-    notes: Mapping[str, Any]
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageAttacks(Measure):
-    """Which people can an adversary re-identify from masked images, and what do they look like?
+    """Whom can an adversary re-identify from masked images, and how similar are the faces that it recovers?
 
     Args:
         plans: the attacks, in the order in which they run.
         protocols: pair protocols; target subjects come from one of them, pairs from all.
-        targets: whom the attacks are measured on.
-        public_images: faces that attackers train on; shares no subject with any protocol.
+        targets: the people that the attacks are measured on.
+        public_images: faces that attackers train on; they share no subject with any protocol.
         lpips: maps two float32 batches in [0, 1] to one distance per pair, as `ppfr.models.Lpips.distance` does.
         recogniser_far: false accept rate of the evaluation recogniser's strict threshold.
         fars: false accept rates to report 1:1 figures at.
@@ -150,7 +101,7 @@ class ImageAttacks(Measure):
         for plan in self.plans:
             system, recogniser = systems.get(plan.system), recognisers.get(plan.recogniser)
             if system is None or recogniser is None:
-                continue  # said already
+                continue  # `plan_problems` reports it
             if plan.granted.sees not in (MaskedImages, MixedImages):
                 yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is MaskedImages, MixedImages"
             if system.masker is None:
@@ -172,7 +123,7 @@ class ImageAttacks(Measure):
     def _target_problems(self) -> Iterable[str]:
         wanted, names = self.targets.protocol, [p.name for p in self.protocols]
         if not names:
-            yield "there are attacks, but no protocol whose people they are measured on"
+            yield "there are attacks, but no protocol to draw target subjects from"
             return
         if wanted and wanted not in names:
             yield f"target subjects come from protocol {wanted!r}, which is not in the measure"
@@ -204,14 +155,14 @@ class ImageAttacks(Measure):
         return self.plans
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """For each plan: train the adversary, then measure what it makes of the target subjects."""
+        """For each plan: train the adversary, then measure its outcome on the target subjects."""
         for plan in self.plans:
             system = session.experiment.system(plan.system)
             secret = secret_of(plan, system)
             where = f"{plan.label} on {system.label}{'' if secret == NO_SECRET else f', secret {secret}'}"
             after: tuple[str, ...] = ()
-            learns = system.training is not None and system.masker is not None and system.masker.spec.is_trainable
-            if plan.granted.sees is MixedImages or learns:
+            is_learned = system.training is not None and system.masker is not None and system.masker.spec.is_trainable
+            if plan.granted.sees is MixedImages or is_learned:
                 yield training_stage(session, system)
                 after = (training_stage_name(system),)
             yield Stage(
@@ -230,7 +181,7 @@ class ImageAttacks(Measure):
             )
 
     def pictures(self, experiment: Experiment) -> Iterable[Mapping[str, str]]:
-        """The target subjects, then for each system what the server sees and what was recovered."""
+        """The target subjects, then for each system the masked images and the recovered faces."""
         yield {"file": "original.png", "label": "Original", "note": "", "kind": "original"}
         for system in experiment.systems:
             seen = (("seen", "What the server sees"), ("mixed", "What training sees, mixed"))
@@ -252,8 +203,8 @@ class ImageAttacks(Measure):
         """The attack, trained; a training that the run's folder holds is resumed."""
         attack: Attack = plan.make(session.options("attack", plan.name, resumes=True))
         seed = session.seed("attack", attack.name)
-        facts = dict(attack.fit(_trains_on(session, plan, attack), self.public_images, seed=seed))
-        _last_trained(session).clear()  # one at a time: networks are large
+        facts = dict(attack.fit(training_masker(session, plan, attack), self.public_images, seed=seed))
+        _last_trained(session).clear()  # keep one only: networks are large
         _last_trained(session)[plan.name] = attack
         return attack, facts
 
@@ -263,7 +214,7 @@ class ImageAttacks(Measure):
         chosen = choose_targets(protocol, self.targets.num_subjects, rng=np.random.default_rng(session.seed("victims")))
         evaluation = OutcomeEvaluation(
             self._target_faces(session, recogniser, protocol, chosen),
-            embed=lambda faces_NCHW: _embed(session, recogniser, faces_NCHW),
+            embed=lambda faces_NCHW: embed_faces(session, recogniser, faces_NCHW),
             thresholds=thresholds_of(
                 pair_comparisons(protocol, plain_embeddings(session, recogniser, protocol)), self.recogniser_far
             ),
@@ -271,12 +222,20 @@ class ImageAttacks(Measure):
             seed=session.seed("bootstrap"),
             num_resamples=session.experiment.num_resamples,
         )
-        acted = _run(session, plan, attack, evaluation, protocol, purpose="victims", indices=list(chosen.seen))
-        self._draw(session, plan, protocol, chosen, acted)
-        found = evaluation.re_identification(plan.name, acted.guesses_ND)
+        output = run_attack(
+            session,
+            plan,
+            attack,
+            protocol,
+            estimate=evaluation.estimates,
+            purpose="victims",  # label of random streams
+            indices=list(chosen.seen),
+        )
+        self._draw(session, plan, protocol, chosen, output)
+        found = evaluation.re_identification(plan.name, output.estimates_ND)
         recovery = None
-        if acted.pictures_NCHW is not None:
-            recovery = evaluation.recovery(plan.name, acted.pictures_NCHW, acted.masked_NCHW)
+        if output.recovered_NCHW is not None:
+            recovery = evaluation.recovery(plan.name, output.recovered_NCHW, output.masked_NCHW)
         pairs = []
         if plan.measures_pairs:
             pairs = [
@@ -289,7 +248,7 @@ class ImageAttacks(Measure):
             num_targets=len(set(chosen.subjects)),
             num_images=len(chosen.seen),
             is_control_met=is_met,
-            notes=as_json(acted.notes),
+            notes=as_json(output.notes),
         )
         return [run, found, *([] if recovery is None else [recovery]), *pairs]
 
@@ -303,14 +262,22 @@ class ImageAttacks(Measure):
         recogniser: EvaluationRecogniser,
         protocol: PairProtocol,
     ) -> VerificationRow:
-        acted = _run(session, plan, attack, evaluation, protocol, purpose="pairs", indices=protocol.used().tolist())
-        comparisons = pair_comparisons(protocol, acted.guesses_ND, plain_embeddings(session, recogniser, protocol))
+        output = run_attack(
+            session,
+            plan,
+            attack,
+            protocol,
+            estimate=evaluation.estimates,
+            purpose="pairs",
+            indices=protocol.used().tolist(),
+        )
+        comparisons = pair_comparisons(protocol, output.estimates_ND, plain_embeddings(session, recogniser, protocol))
         return verification_row(
             session.experiment, protocol, comparisons, source="attack", name=plan.name, fars=self.fars
         )
 
     def _target_faces(
-        self, session: Session, recogniser: EvaluationRecogniser, protocol: PairProtocol, chosen: _Chosen
+        self, session: Session, recogniser: EvaluationRecogniser, protocol: PairProtocol, chosen: ChosenTargets
     ) -> TargetFaces:
         cpu, embedding = torch.device("cpu"), session.embedding
         return TargetFaces(
@@ -318,128 +285,30 @@ class ImageAttacks(Measure):
             subjects=chosen.subjects,
             seen_ND=embedding.plain(recogniser.embedder, protocol.images, chosen.seen),
             gallery_ND=embedding.plain(recogniser.embedder, protocol.images, chosen.gallery),
-            average_CHW=session.once(("average face", self.public_images.name), lambda: _average(self.public_images)),
+            average_CHW=session.once(
+                ("average face", self.public_images.name), lambda: average_face(self.public_images)
+            ),
         )
 
     def _draw(
-        self, session: Session, plan: ImageAttackPlan, protocol: PairProtocol, chosen: _Chosen, acted: _Acted
+        self,
+        session: Session,
+        plan: ImageAttackPlan,
+        protocol: PairProtocol,
+        chosen: ChosenTargets,
+        output: AttackOutput,
     ) -> None:
-        """Strips for the report: the target subjects, what the adversary sees of them, what the attack recovered."""
+        """Strips for the report: the target subjects, their masked images, and the recovered faces."""
         num = min(self.targets.num_pictured, len(chosen.seen))
-        if num == 0 or acted.first_NKPQ is None:
+        if num == 0 or output.first_NKPQ is None:
             return
         folder = session.workspace.pictures
         write_strip(protocol.images.read(list(chosen.seen[:num])), folder / "original.png")
-        seen = picture_of_masked(acted.first_NKPQ[:num], acted.value_range)
+        seen = picture_of_masked(output.first_NKPQ[:num], output.value_range)
         write_strip(seen, folder / f"{'mixed' if plan.granted.sees == 'mixed_images' else 'seen'}--{plan.system}.png")
-        if acted.pictures_NCHW is not None:
-            write_strip(rgb_bytes(acted.pictures_NCHW[:num]), folder / f"recovered--{plan.name}.png")
-
-
-def eligible(protocol: PairProtocol) -> dict[str, list[int]]:
-    """Image indices, by subject, of those people of a protocol who have two images or more."""
-    by_subject: dict[str, list[int]] = {}
-    for index in protocol.used().tolist():
-        by_subject.setdefault(protocol.images.subject_ids[index], []).append(index)
-    return {subject: indices for subject, indices in sorted(by_subject.items()) if len(indices) >= 2}
-
-
-def choose_targets(protocol: PairProtocol, num_subjects: int, *, rng: np.random.Generator) -> _Chosen:
-    """Draw target subjects: people first, then for each an image to attack and another for the gallery."""
-    found = eligible(protocol)
-    people = sorted(found)
-    drawn = rng.permutation(len(people))[:num_subjects]
-    seen, gallery, subjects = [], [], []
-    for place in drawn.tolist():
-        first, second = rng.permutation(found[people[place]])[:2].tolist()
-        seen.append(first)
-        gallery.append(second)
-        subjects.append(people[place])
-    return _Chosen(seen=tuple(seen), gallery=tuple(gallery), subjects=tuple(subjects))
+        if output.recovered_NCHW is not None:
+            write_strip(rgb_bytes(output.recovered_NCHW[:num]), folder / f"recovered--{plan.name}.png")
 
 
 def _last_trained(session: Session) -> dict[str, Attack]:
     return session.once("last trained attack", dict)
-
-
-def _seen_through(session: Session, plan: ImageAttackPlan) -> ImageMasker:
-    """What turns a target's image into what the adversary of a plan sees of it."""
-    system = session.experiment.system(plan.system)
-    assert system.masker is not None  # checked
-    if plan.granted.sees is not MixedImages:
-        if system.training is not None and system.masker.spec.is_trainable:
-            session.trained(system)  # what it learned is loaded into the masker, where an earlier sitting trained it
-        return system.masker
-    exposed = session.trained(system).exposed
-    if exposed is None:
-        raise UnsupportableError(f"system {system.name!r} left no mixed images to attack; its training must mix")
-    return exposed
-
-
-def _trains_on(session: Session, plan: ImageAttackPlan, attack: Attack) -> ImageMasker:
-    """The masker that the adversary trains on: the deployed one if it holds its secret, else simulations."""
-    deployed = _seen_through(session, plan)
-    return deployed if attack.needs.knows_secret or not deployed.spec.is_keyed else FreshSecret(deployed)
-
-
-def _run(
-    session: Session,
-    plan: ImageAttackPlan,
-    attack: Attack,
-    evaluation: OutcomeEvaluation,
-    protocol: PairProtocol,
-    *,
-    purpose: str,
-    indices: list[int],
-) -> _Acted:
-    """Let the attack act on masked images of a protocol; of target subjects, also keep what was seen and recovered."""
-    masker = _seen_through(session, plan)
-    observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
-    is_pictured = purpose == "victims"
-    stream = f"observe/{purpose}/{protocol.name}"
-    guesses, pictures, masked, notes = [], [], [], {}
-    first_NKPQ: torch.Tensor | None = None
-    for rows, masked_NKPQ in session.embedding.observed(masker, protocol.images, indices, purpose=stream):
-        seed = session.seed("attack", attack.name, "run", stream, rows.start)
-        result = attack.run(observe(images_NKPQ=masked_NKPQ), seed=seed)
-        num = rows.stop - rows.start
-        _check_rows(result, num)
-        guesses.append(checked_rows(evaluation.guesses(result), num, what=f"attack {plan.name!r}"))
-        if is_pictured:
-            first_NKPQ = masked_NKPQ if first_NKPQ is None else first_NKPQ
-            _, height, width = masker.spec.in_shape
-            masked.append(blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width)))
-        if is_pictured and result.recovered_NCHW is not None:
-            pictures.append(result.recovered_NCHW.detach().cpu().numpy().astype(np.float32))
-        notes = dict(result.notes)
-    return _Acted(
-        guesses_ND=np.concatenate(guesses),
-        pictures_NCHW=np.concatenate(pictures) if pictures else None,
-        masked_NCHW=np.concatenate(masked) if masked else np.empty((0, *masker.spec.in_shape), dtype=np.float32),
-        first_NKPQ=first_NKPQ,
-        value_range=masker.spec.value_range,
-        notes=notes,
-    )
-
-
-def _check_rows(result: AttackResult, num: int) -> None:
-    for values in (result.recovered_NCHW, result.embeddings_ND):
-        if values is not None and len(values) != num:
-            raise ShapeError(f"the attack made {len(values)} rows of {num} observed images; it must make one of each")
-
-
-def _average(public: ImageSet) -> np.ndarray:
-    """(3, H, W) mean of public faces."""
-    spread = np.unique(np.linspace(0, len(public) - 1, min(_NUM_AVERAGED, len(public))).astype(int)).tolist()
-    total = sum(
-        read_images(public, batch, device=torch.device("cpu")).double().sum(dim=0) for batch in batches(spread, 64)
-    )
-    assert isinstance(total, torch.Tensor)
-    return (total / len(spread)).float().numpy()
-
-
-def _embed(session: Session, recogniser: EvaluationRecogniser, faces_NCHW: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(np.ascontiguousarray(faces_NCHW, dtype=np.float32))
-    size, device = session.experiment.batch_size, session.device
-    rows = [recogniser.embedder.embed(part.to(device)).cpu() for part in tensor.split(size)]
-    return checked_rows(torch.cat(rows).numpy(), len(tensor), what=f"evaluation recogniser {recogniser.name!r}")

@@ -1,4 +1,4 @@
-"""What an attack on masked images achieved, measured against chance and against plain images.
+"""Outcome of an attack on masked images, compared with the chance level and with plain images.
 
 Suffixes: N images of target subjects, M gallery, D embedding, C H W image.
 """
@@ -19,6 +19,7 @@ from ppfr.metrics import (
     Estimate,
     chance_rate,
     identity_cosine,
+    inversion_success,
     lpips,
     mean_with_interval,
     psnr,
@@ -59,13 +60,13 @@ class ReIdentificationRow:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """How the evaluation recogniser takes a picture at one threshold.
+    """Acceptance of faces by the evaluation recogniser at one threshold.
 
     Attributes:
         same_image: accepted as the attacked image; None for the attacked image itself.
         other_image: accepted as another image of the subject (impersonation success rate).
         other_subject: accepted as other target subjects.
-        accuracy: mean of `other_image` and one less `other_subject`.
+        accuracy: mean of `other_image` and 1 - `other_subject`.
     """
 
     same_image: Estimate | None
@@ -76,7 +77,7 @@ class Acceptance:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """How alike a picture is to the attacked image; `lpips` is None where its network is absent."""
+    """Similarity of faces to the attacked images; `lpips` is None if its network is absent."""
 
     ssim: Estimate
     psnr: Estimate
@@ -88,7 +89,7 @@ class Likeness:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlainAcceptance:
-    """How the attacked images themselves are accepted."""
+    """Acceptance of the attacked images themselves."""
 
     at_far: Acceptance
     at_folds: Acceptance
@@ -96,7 +97,7 @@ class PlainAcceptance:
 
 @result_row("image_recovery")
 class ImageRecoveryRow:
-    """Likeness of recovered faces to the attacked images.
+    """Similarity of recovered faces to the attacked images.
 
     Attributes:
         attack: its name.
@@ -118,14 +119,15 @@ class ImageRecoveryRow:
 @final
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAttackRule(ControlRule):
-    """When a control counts as passed. Rates are the lower ends of intervals, so chance does not pass.
+    """When a control counts as passed. Rates are lower ends of intervals, so a chance result does not pass.
 
     Attributes:
-        min_share_of_plain: a positive control re-identifies at least this share of the subjects that plain images do.
-        min_ssim: and, if it recovers pictures, exceeds this mean SSIM.
-        max_pairs_accuracy: a negative control re-identifies no more than chance, and its 1:1 accuracy is not above
-            this. Not 0.5: in LFW the people of genuine and of impostor pairs differ, so the plain image alone says a
-            little.
+        min_share_of_plain: a positive control re-identifies at least this share of the subjects that plain images
+            re-identify.
+        min_ssim: if it recovers faces, their mean SSIM must exceed this.
+        max_pairs_accuracy: a negative control re-identifies at most at the chance level, and its 1:1 accuracy is at
+            most this. Above 0.5, because in LFW the people of genuine and of impostor pairs differ, so the plain image
+            alone is slightly informative.
     """
 
     min_share_of_plain: float = 0.5
@@ -153,7 +155,7 @@ class ImageAttackRule(ControlRule):
         recovery: ImageRecoveryRow | None,
         pairs: Sequence[VerificationRow],
     ) -> bool:
-        """Whether a control came out as it must."""
+        """Whether a control passed."""
         if role == "positive control":
             is_enough = found.rank_1.low >= self.min_share_of_plain * found.plain_rank_1.value
             return bool(is_enough and (recovery is None or recovery.recovered.ssim.value > self.min_ssim))
@@ -163,7 +165,7 @@ class ImageAttackRule(ControlRule):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Where the evaluation recogniser accepts: at a false accept rate, and at the mean of its folds."""
+    """Thresholds of the evaluation recogniser: at a false accept rate, and the mean of its folds."""
 
     rate: float
     far: float
@@ -181,7 +183,7 @@ def thresholds_of(plain: Comparisons, far: float) -> Thresholds:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TargetFaces:
-    """The target subjects, plain: the images that are attacked, and another image of each as the gallery.
+    """Plain images of the target subjects: the attacked ones, and another image of each as the gallery.
 
     Attributes:
         seen_NCHW: the attacked images, float32 in [0, 1].
@@ -199,7 +201,7 @@ class TargetFaces:
 
 
 class OutcomeEvaluation:
-    """Turns what an attack made of the target subjects into rows."""
+    """Computes rows from the output of an attack on the target subjects."""
 
     def __init__(
         self,
@@ -214,8 +216,8 @@ class OutcomeEvaluation:
         self._targets, self._embed, self._thresholds, self._lpips = targets, embed, thresholds, lpips
         self._seed, self._num_resamples = seed, num_resamples
 
-    def guesses(self, result: AttackResult) -> np.ndarray:
-        """(N, D) the attack's estimate of each identity: its embeddings, or the recogniser's of its pictures.
+    def estimates(self, result: AttackResult) -> np.ndarray:
+        """(N, D) estimated identities: the attack's embeddings, or the recogniser's embeddings of recovered faces.
 
         Raises:
             ShapeError: embeddings of another length than the recogniser's.
@@ -223,19 +225,19 @@ class OutcomeEvaluation:
         if result.embeddings_ND is None:
             assert result.recovered_NCHW is not None
             return self._embed(np.asarray(result.recovered_NCHW.detach().cpu().numpy(), dtype=np.float32))
-        guess_ND = np.asarray(result.embeddings_ND, dtype=np.float64)
+        estimate_ND = np.asarray(result.embeddings_ND, dtype=np.float64)
         dim = self._targets.gallery_ND.shape[1]
-        if guess_ND.ndim != 2 or guess_ND.shape[1] != dim:
+        if estimate_ND.ndim != 2 or estimate_ND.shape[1] != dim:
             raise ShapeError(
-                f"the attack estimates embeddings of shape {guess_ND.shape}, the evaluation recogniser's have length "
-                f"{dim}; name the recogniser whose embeddings the attack was trained to estimate"
+                f"The attack estimates embeddings of shape {estimate_ND.shape}; the evaluation recogniser's have "
+                f"length {dim}. Set `recogniser` to the one whose embeddings the attack was trained to estimate."
             )
-        return guess_ND
+        return estimate_ND
 
-    def re_identification(self, attack: str, guess_ND: np.ndarray) -> ReIdentificationRow:
-        """Rank-1 and rank-5 in the gallery, beside chance and the upper bound of plain images."""
+    def re_identification(self, attack: str, estimate_ND: np.ndarray) -> ReIdentificationRow:
+        """Rank-1 and rank-5 rates in the gallery, with chance level and upper bound."""
         size = len(self._targets.gallery_ND)
-        found, plain = self._ranks(guess_ND), self._ranks(self._targets.seen_ND)
+        found, plain = self._ranks(estimate_ND), self._ranks(self._targets.seen_ND)
         return ReIdentificationRow(
             attack=attack,
             gallery_size=size,
@@ -248,12 +250,12 @@ class OutcomeEvaluation:
         )
 
     def recovery(self, attack: str, recovered_NCHW: np.ndarray, masked_NCHW: np.ndarray) -> ImageRecoveryRow:
-        """Likeness of the recovered faces, of the average face, of what the adversary saw, and of the plain images."""
+        """Similarity of the recovered faces, of the average face and of the masked images to the plain images."""
         seen_NCHW = self._targets.seen_NCHW
         if recovered_NCHW.shape != seen_NCHW.shape:
-            raise ShapeError(f"the attack recovered shape {recovered_NCHW.shape}, the targets are {seen_NCHW.shape}")
+            raise ShapeError(f"The attack recovered shape {recovered_NCHW.shape}, expected {seen_NCHW.shape}.")
         if not np.isfinite(recovered_NCHW).all() or recovered_NCHW.min() < 0 or recovered_NCHW.max() > 1:
-            raise RangeError("the attack recovered values outside [0, 1] or not finite; clamp what it returns")
+            raise RangeError("The attack recovered values outside [0, 1] or not finite. Clamp its output.")
         average_NCHW = np.broadcast_to(self._targets.average_CHW, seen_NCHW.shape)
         original_ND = self._targets.seen_ND
         return ImageRecoveryRow(
@@ -270,9 +272,9 @@ class OutcomeEvaluation:
             ),
         )
 
-    def _ranks(self, guess_ND: np.ndarray) -> Mapping[int, Estimate]:
+    def _ranks(self, estimate_ND: np.ndarray) -> Mapping[int, Estimate]:
         return rank_k(
-            guess_ND @ self._targets.gallery_ND.T,
+            estimate_ND @ self._targets.gallery_ND.T,
             self._targets.subjects,
             self._targets.subjects,
             ranks=(1, 5),
@@ -280,29 +282,36 @@ class OutcomeEvaluation:
             num_resamples=self._num_resamples,
         )
 
-    def _likeness(self, picture_NCHW: np.ndarray, picture_ND: np.ndarray) -> Likeness:
+    def _likeness(self, face_NCHW: np.ndarray, face_ND: np.ndarray) -> Likeness:
         seen_NCHW, network = self._targets.seen_NCHW, self._lpips
-        picture_NCHW = np.ascontiguousarray(picture_NCHW, dtype=np.float32)
+        face_NCHW = np.ascontiguousarray(face_NCHW, dtype=np.float32)
         return Likeness(
-            ssim=self._mean(ssim(picture_NCHW, seen_NCHW)),
-            psnr=self._mean(psnr(picture_NCHW, seen_NCHW)),
-            lpips=None if network is None else self._mean(lpips(picture_NCHW, seen_NCHW, network)),
-            identity_cosine=self._mean(identity_cosine(picture_ND, self._targets.seen_ND)),
-            at_far=self._acceptance(picture_ND, self._thresholds.far),
-            at_folds=self._acceptance(picture_ND, self._thresholds.folds),
+            ssim=self._mean(ssim(face_NCHW, seen_NCHW)),
+            psnr=self._mean(psnr(face_NCHW, seen_NCHW)),
+            lpips=None if network is None else self._mean(lpips(face_NCHW, seen_NCHW, network)),
+            identity_cosine=self._mean(identity_cosine(face_ND, self._targets.seen_ND)),
+            at_far=self._acceptance(face_ND, self._thresholds.far),
+            at_folds=self._acceptance(face_ND, self._thresholds.folds),
         )
 
-    def _acceptance(self, picture_ND: np.ndarray, threshold: float, *, is_plain: bool = False) -> Acceptance:
+    def _acceptance(self, face_ND: np.ndarray, threshold: float, *, is_plain: bool = False) -> Acceptance:
         targets = self._targets
-        accepted_NM = picture_ND @ targets.gallery_ND.T >= threshold
-        own_N = np.diagonal(accepted_NM).astype(np.float64)
-        others_N = (accepted_NM.sum(axis=1) - own_N) / (len(accepted_NM) - 1)
-        same_N = np.einsum("nd,nd->n", picture_ND, targets.seen_ND) >= threshold
+        found = inversion_success(
+            face_ND,
+            targets.subjects,
+            targets.gallery_ND,
+            targets.subjects,
+            threshold=threshold,
+            seed=self._seed,
+            num_resamples=self._num_resamples,
+        )
+        assert found.other_subject is not None and found.accuracy is not None  # there are at least two subjects
+        same_N = np.einsum("nd,nd->n", face_ND, targets.seen_ND) >= threshold
         return Acceptance(
             same_image=None if is_plain else self._mean(same_N.astype(np.float64), is_share=True),
-            other_image=self._mean(own_N, is_share=True),
-            other_subject=self._mean(others_N, is_share=True),
-            accuracy=self._mean((own_N + 1 - others_N) / 2, is_share=True),
+            other_image=found.success,
+            other_subject=found.other_subject,
+            accuracy=found.accuracy,
         )
 
     def _mean(self, values_N: np.ndarray, *, is_share: bool = False) -> Estimate:

@@ -26,14 +26,17 @@ from ppfr.evaluation._attack_plan import AttackPlan, ControlRule, plan_problems
 from ppfr.evaluation._experiment import Experiment, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._session import Session
-from ppfr.evaluation._template_study import TemplateStudy, cosines, people_of, study_of, templates_of, unit
-from ppfr.evaluation.measures._attack_run import AttackRunRow
-from ppfr.evaluation.measures._template_inversion import (
-    RecogniserThresholdRow,
-    fmr_problems,
-    threshold_stages,
-    too_many_targets,
+from ppfr.evaluation._template_study import (
+    TemplateStudy,
+    cosines,
+    num_targets_problem,
+    people_of,
+    study_of,
+    templates_of,
+    unit,
 )
+from ppfr.evaluation.measures._attack_run import AttackRunRow
+from ppfr.evaluation.measures._recogniser_threshold import RecogniserThresholdRow, fmr_problems, threshold_stages
 from ppfr.evaluation.measures._unlinkability import template_problems
 from ppfr.evaluation.measures._verification import evaluation_stage_name
 from ppfr.metrics import Estimate, mean_with_interval, threshold_at_far
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 _MAX_ROLLS = 25
 
 Reveal = Callable[[np.ndarray, float], OracleAnswers]
-"""((N, K) templates of the targets, the threshold) -> the oracle: what the matcher answers to a client."""
+"""((N, K) templates of the targets, the threshold) -> the matcher's answers to a client."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +92,10 @@ class OracleAttackRow:
     Attributes:
         attack: its name.
         dim: K.
-        answers: what the matcher answers, in words.
+        answers: kind of the matcher's answers, in words.
         starts_from: "faces" of other people, or a "photograph" of the subject.
         by_budget: outcome per query budget.
-        without_queries: acceptance of what the adversary presents if it may not query.
+        without_queries: acceptance of what an adversary without queries presents.
         photograph: acceptance of a photograph.
     """
 
@@ -114,8 +117,9 @@ class OracleRule(ControlRule):
         fmr: the first false match rate.
         min_cosine: a positive control recovers templates whose mean cosine to the enrolled ones is at least this (lower
             end of the interval).
-        max_times_fmr: a negative control passes, against another image, as no more of the subjects than this many times
-            the false match rate (lower end of the interval), or than an adversary without queries (upper end).
+        max_times_fmr: a negative control is accepted against another image as at most this many times the false match
+            rate of the subjects (lower end of the interval), or as at most the share that an adversary without queries
+            reaches (upper end).
     """
 
     fmr: float
@@ -134,26 +138,26 @@ class OracleRule(ControlRule):
         )
 
     def is_met(self, row: OracleAttackRow, role: str) -> bool:
-        """Whether a control came out as it must, at its last budget."""
+        """Whether a control passed, at its last budget."""
         last = row.by_budget[-1]
         if role == "positive control":
             return bool(last.cosine.low >= self.min_cosine)
-        first, unasked = last.at_fmr[0], row.without_queries[0].another
-        return bool(first.another.low <= max(self.max_times_fmr * first.fmr, unasked.high))
+        first, unqueried = last.at_fmr[0], row.without_queries[0].another
+        return bool(first.another.low <= max(self.max_times_fmr * first.fmr, unqueried.high))
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class OracleAttackPlan(AttackPlan):
-    """One attack on the matcher of one system by a client that has no key and no template.
+    """One attack on the matcher of one system by a client without key and template.
 
     Attributes:
-        answers: what the matcher answers, in words.
-        reveal: the matcher; its decisions are at the system's threshold of the first false match rate.
+        answers: kind of the matcher's answers, in words.
+        reveal: the matcher. Decisions use the system's threshold at the first false match rate.
         query_budgets: numbers of queries per subject, ascending.
-        num_targets: target subjects, of the measure's.
-        starts_from: "faces" of other people, or a "photograph" of the subject; then only people with three images are
-            attacked, of which it is the third.
+        num_targets: number of target subjects, drawn from the measure's.
+        starts_from: "faces" of other people, or a "photograph" of the subject. The photograph is the third image, so
+            only people with three images are attacked.
     """
 
     rule: OracleRule
@@ -164,7 +168,7 @@ class OracleAttackPlan(AttackPlan):
     starts_from: Literal["faces", "photograph"] = "faces"
 
     def extra_config(self) -> Mapping[str, Any]:
-        """Answers, budgets and start."""
+        """Answers, query budgets and start."""
         return {
             "answers": self.answers,
             "starts_from": self.starts_from,
@@ -176,14 +180,15 @@ class OracleAttackPlan(AttackPlan):
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OracleAttacks(Measure):
-    """How many queries does a client need to pass as somebody?
+    """How many queries does a client need to be accepted as another person?
 
     Args:
         pairs: the protocol whose people are enrolled and attacked.
         plans: the attacks, in the order in which they run.
-        public_images: faces of the adversaries, the first image of each person; shares no subject with `pairs`.
-        num_targets: people that the plans' target subjects are drawn from.
-        fmrs: false match rates at whose thresholds a recovered template counts as passing.
+        public_images: faces of the adversaries, of which the first image of each person is used; they share no subject
+            with `pairs`.
+        num_targets: number of people that the plans' target subjects are drawn from.
+        fmrs: false match rates at whose thresholds acceptance of recovered templates is reported.
     """
 
     pairs: PairProtocol
@@ -201,19 +206,19 @@ class OracleAttacks(Measure):
         people, systems = people_of(self.pairs), {system.name: system for system in experiment.systems}
         num = len(people.attackable())
         if not 2 <= self.num_targets <= num:
-            yield too_many_targets(self.num_targets, num)
+            yield num_targets_problem(self.num_targets, num)
         num_started = int(((people.third_S >= 0) & people.is_claimed_S).sum())
         for plan in self.plans:
             if plan.system in systems and not systems[plan.system].recognises:
-                yield f"attack {plan.name!r}: system {plan.system!r} has selected keys, and so no thresholds of its own"
+                yield f"attack {plan.name!r}: system {plan.system!r} has selected keys, but no thresholds of its own"
             if plan.granted.sees not in (ScoreOracle, DecisionOracle):
                 yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is ScoreOracle, DecisionOracle"
             if not 2 <= plan.num_targets <= self.num_targets:
                 yield f"attack {plan.name!r}: {plan.num_targets} target subjects; allowed is 2 to {self.num_targets}"
             if plan.starts_from == "photograph" and num_started < 2:
                 yield (
-                    f"attack {plan.name!r}: starts from a third image, which {num_started} people have; give others, "
-                    "or faces"
+                    f"attack {plan.name!r}: starts from a third image, which {num_started} people have; use another "
+                    "protocol, or starts_from='faces'"
                 )
             try:
                 check_query_budgets(plan.query_budgets)
@@ -239,7 +244,7 @@ class OracleAttacks(Measure):
         return self.plans
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """Thresholds, then system by system: keys are drawn for one at a time."""
+        """Thresholds, then system by system: keys are drawn for one system at a time."""
         for name in dict.fromkeys(plan.recogniser for plan in self.plans):
             yield from threshold_stages(session, self.pairs, name, self.fmrs)
         for system in session.experiment.systems:
@@ -250,10 +255,10 @@ class OracleAttacks(Measure):
                         title=f"{plan.label} on {system.label}: {plan.answers}",
                         weight=3,
                         after=(evaluation_stage_name(system),),
-                        measure=functools.partial(self._asked, session, plan),
+                        measure=functools.partial(self._attack, session, plan),
                     )
 
-    def _asked(self, session: Session, plan: OracleAttackPlan) -> list[Any]:
+    def _attack(self, session: Session, plan: OracleAttackPlan) -> list[Any]:
         study, system = study_of(session, self.pairs), session.experiment.system(plan.system)
         people, targets, rows_ND = study.people, self._targets(session, study, plan), study.rows_of(system)
         drawn = study.keys(system)
@@ -303,7 +308,7 @@ class OracleAttacks(Measure):
                     result.query_budgets, result.templates_LNK, result.num_queries_LN, strict=True
                 )
             ],
-            without_queries=accepted(np.tile(_most_alike(own_PK, thresholds[0]), (len(targets), 1))),
+            without_queries=accepted(np.tile(_most_accepted(own_PK, thresholds[0]), (len(targets), 1))),
             photograph=[
                 PhotographAcceptance(fmr=each.fmr, accepted=each.enrolled)
                 for each in accepted(another_NK if starts_NK is None else starts_NK)
@@ -321,14 +326,14 @@ class OracleAttacks(Measure):
         ]
 
     def _targets(self, session: Session, study: TemplateStudy, plan: OracleAttackPlan) -> np.ndarray:
-        """Indices of people: smaller numbers are among larger ones."""
+        """Indices of people. A plan with fewer targets attacks a subset of those of a plan with more."""
         order = np.random.default_rng(session.seed("query victims")).permutation(study.targets(self.num_targets))
         if plan.starts_from == "photograph":
             order = order[study.people.third_S[order] >= 0]
         return np.asarray(order[: plan.num_targets])
 
     def _own(self, session: Session, study: TemplateStudy, system: System) -> np.ndarray:
-        """(P, K) the adversary's faces as the system's templates, under keys of its own drawing."""
+        """(P, K) the adversary's faces as templates of the system, under keys that the adversary draws."""
         first: dict[str, int] = {}
         for index, subject in enumerate(self.public_images.subject_ids):
             first.setdefault(subject, index)
@@ -336,7 +341,7 @@ class OracleAttacks(Measure):
         return templates_of(system, rows_PD, study.other_keys(system, len(rows_PD), "own faces"))
 
     def _thresholds(self, session: Session, study: TemplateStudy, system: System) -> list[float]:
-        """The system's thresholds at `fmrs`: the recogniser's, or those of mapped templates where it has keys."""
+        """The system's thresholds at `fmrs`: the recogniser's, or those of mapped templates if it has keys."""
         if not system.is_keyed:
             return [study.threshold(study.recogniser_of(system), fmr).threshold for fmr in self.fmrs]
         key = ("mapped thresholds", self.pairs.name, system.name, tuple(self.fmrs))
@@ -352,7 +357,7 @@ def _oracle(plan: OracleAttackPlan, enrolled_NK: np.ndarray, threshold: float) -
 
 
 def _mapped_thresholds(study: TemplateStudy, system: System, fmrs: Sequence[float]) -> list[float]:
-    """Impostor comparisons are of people with the next ones of the list, under the claimed key."""
+    """Thresholds of mapped templates; impostors are the next people in the list, under the claimed key."""
     people, keys = study.people, study.keys(system)
     first_SD = study.rows_of(system)[people.enrolled_S]
     template_SK = templates_of(system, first_SD, keys)
@@ -376,8 +381,11 @@ def _mean(session: Session, values_N: np.ndarray, targets: np.ndarray, *, is_sha
     )
 
 
-def _most_alike(own_PK: np.ndarray, threshold: float) -> np.ndarray:
-    """(K,) presented without queries: of the adversary's own templates and their mean, the one accepted most often."""
+def _most_accepted(own_PK: np.ndarray, threshold: float) -> np.ndarray:
+    """(K,) what an adversary without queries presents.
+
+    Of its own templates and their mean, this is the one that most of its templates match.
+    """
     candidates = np.concatenate([own_PK, unit(own_PK.mean(axis=0, keepdims=True))])
     accepted_P = [np.count_nonzero(own_PK @ row_K >= threshold) for row_K in candidates]
     return np.asarray(candidates[int(np.argmax(accepted_P))])

@@ -1,0 +1,132 @@
+"""Running one attack on masked images: its training masker, its observations, and its output.
+
+Suffixes: N images of target subjects, D embedding, C H W image, K P Q masked image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ppfr.attacks import FreshSecret
+from ppfr.core import Attack, AttackResult, ImageMasker, MaskedImages, MixedImages, ShapeError, UnsupportableError
+from ppfr.evaluation._attack_plan import AttackPlan
+from ppfr.evaluation._embedding import checked_rows
+from ppfr.evaluation._experiment import EvaluationRecogniser
+from ppfr.evaluation._masked_pictures import blurred_picture
+from ppfr.evaluation._session import Session
+
+if TYPE_CHECKING:
+    from ppfr.data import PairProtocol
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class AttackOutput:
+    """Output of an attack on masked images. Images are kept for target subjects only.
+
+    Attributes:
+        estimates_ND: estimated identity embeddings.
+        recovered_NCHW: recovered faces; None if the attack recovers none, or for pairs.
+        masked_NCHW: pictures of the masked images; N = 0 for pairs.
+        first_NKPQ: the first masked images; None for pairs.
+        value_range: of masked images.
+        notes: facts of the run.
+    """
+
+    estimates_ND: np.ndarray
+    recovered_NCHW: np.ndarray | None
+    masked_NCHW: np.ndarray
+    first_NKPQ: torch.Tensor | None
+    value_range: tuple[float, float]
+    notes: Mapping[str, Any]
+
+
+def seen_through(session: Session, plan: AttackPlan) -> ImageMasker:
+    """The masker that turns a plain image into what the adversary of a plan sees of it."""
+    system = session.experiment.system(plan.system)
+    assert system.masker is not None  # checked
+    if plan.granted.sees is not MixedImages:
+        if system.training is not None and system.masker.spec.is_trainable:
+            session.trained(system)  # loads the learned parameters into the masker, if another process trained it
+        return system.masker
+    exposed = session.trained(system).exposed
+    if exposed is None:
+        raise UnsupportableError(
+            f"System {system.name!r} has no mixed images to attack. Give it a training that mixes."
+        )
+    return exposed
+
+
+def training_masker(session: Session, plan: AttackPlan, attack: Attack) -> ImageMasker:
+    """The masker that the adversary trains on: the deployed one if it knows the secret, otherwise simulations."""
+    deployed = seen_through(session, plan)
+    return deployed if attack.needs.knows_secret or not deployed.spec.is_keyed else FreshSecret(deployed)
+
+
+def run_attack(
+    session: Session,
+    plan: AttackPlan,
+    attack: Attack,
+    protocol: PairProtocol,
+    *,
+    estimate: Callable[[AttackResult], np.ndarray],
+    purpose: str,
+    indices: list[int],
+) -> AttackOutput:
+    """Run a trained attack on masked images of a protocol.
+
+    Args:
+        session: of the run.
+        plan: of the attack.
+        attack: trained.
+        protocol: whose images are masked.
+        estimate: from the attack's result to (N, D) identity embeddings.
+        purpose: "victims" for target subjects, or "pairs"; part of the random streams' names, so it must not change.
+        indices: images to mask.
+    """
+    masker = seen_through(session, plan)
+    observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
+    is_pictured = purpose == "victims"
+    stream = f"observe/{purpose}/{protocol.name}"
+    estimates, recovered, masked, notes = [], [], [], {}
+    first_NKPQ: torch.Tensor | None = None
+    for rows, masked_NKPQ in session.embedding.observed(masker, protocol.images, indices, purpose=stream):
+        seed = session.seed("attack", attack.name, "run", stream, rows.start)
+        result = attack.run(observe(images_NKPQ=masked_NKPQ), seed=seed)
+        num = rows.stop - rows.start
+        _check_rows(result, num)
+        estimates.append(checked_rows(estimate(result), num, what=f"attack {plan.name!r}"))
+        if is_pictured:
+            first_NKPQ = masked_NKPQ if first_NKPQ is None else first_NKPQ
+            _, height, width = masker.spec.in_shape
+            masked.append(blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width)))
+        if is_pictured and result.recovered_NCHW is not None:
+            recovered.append(result.recovered_NCHW.detach().cpu().numpy().astype(np.float32))
+        notes = dict(result.notes)
+    return AttackOutput(
+        estimates_ND=np.concatenate(estimates),
+        recovered_NCHW=np.concatenate(recovered) if recovered else None,
+        masked_NCHW=np.concatenate(masked) if masked else np.empty((0, *masker.spec.in_shape), dtype=np.float32),
+        first_NKPQ=first_NKPQ,
+        value_range=masker.spec.value_range,
+        notes=notes,
+    )
+
+
+def _check_rows(result: AttackResult, num: int) -> None:
+    for values in (result.recovered_NCHW, result.embeddings_ND):
+        if values is not None and len(values) != num:
+            raise ShapeError(
+                f"The attack returned {len(values)} rows for {num} observed images. Return one row per image."
+            )
+
+
+def embed_faces(session: Session, recogniser: EvaluationRecogniser, faces_NCHW: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(np.ascontiguousarray(faces_NCHW, dtype=np.float32))
+    size, device = session.experiment.batch_size, session.device
+    rows = [recogniser.embedder.embed(part.to(device)).cpu() for part in tensor.split(size)]
+    return checked_rows(torch.cat(rows).numpy(), len(tensor), what=f"evaluation recogniser {recogniser.name!r}")
