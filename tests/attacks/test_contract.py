@@ -114,7 +114,7 @@ def test_observation_that_the_threat_model_does_not_grant_is_rejected(make, few,
 def test_masker_that_does_not_match_the_threat_model_is_rejected(make, few):
     with pytest.raises(ThreatModelError, match="give it FreshSecret"):
         make(knows_secret=False).fit(_deployed(), few, seed=1)
-    with pytest.raises(ThreatModelError, match="which leaves it out"):
+    with pytest.raises(ThreatModelError, match="give it the deployed masker"):
         make(knows_secret=True).fit(FreshSecret(_deployed()), few, seed=1)
     with pytest.raises(ShapeError, match="crops"):
         make().fit(Unprotected(in_shape=(3, 64, 64)), few, seed=1)

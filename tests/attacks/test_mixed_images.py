@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppfr.attacks import FreshSecret, UNetRecovery
-from ppfr.attacks._fresh_secret import Unsigned
+from ppfr.attacks._fresh_secret import MagnitudeMasker
 from ppfr.core import MaskedImages, MixedImages, ThreatModelError
 from ppfr.masking import InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected
 from ppfr.metrics import ssim
@@ -43,14 +43,14 @@ def _seen(masker, faces_NCHW, seed: int = 3) -> MixedImages:
 
 
 def test_magnitudes_of_instahide_equal_mixup_for_any_signs():
-    unsigned = Unsigned(HIDDEN)
+    unsigned = MagnitudeMasker(HIDDEN)
     seen = unsigned.mask(FACES, rng=_rng())
     assert HIDDEN.mask(FACES, rng=_rng()).min() < 0 <= seen.min()
     torch.testing.assert_close(seen, SAME_WITHOUT_COINS.mask(FACES, rng=_rng()))
     assert HIDDEN.spec.value_range == (-1.0, 1.0) and unsigned.spec.value_range == (0.0, 1.0)
     assert unsigned.public_config() == HIDDEN.public_config() and "magnitudes" in unsigned.name
     low, high = PpfrFd(secret=bytes(32)).spec.value_range
-    assert Unsigned(PpfrFd(secret=bytes(32))).spec.value_range == (0.0, max(-low, high))
+    assert MagnitudeMasker(PpfrFd(secret=bytes(32))).spec.value_range == (0.0, max(-low, high))
 
 
 def test_attack_on_magnitudes_does_not_depend_on_signs(few, targets):

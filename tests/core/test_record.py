@@ -1,4 +1,4 @@
-"""The record as a file: what is accepted, what is refused and how it is told, what never gets into it."""
+"""The record as a file: what is accepted, what is rejected with which message, and what is never in it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_schemas_are_valid_and_closed(record: Json) -> None:
         closed(dict(schema), "record")
 
 
-def test_a_row_class_makes_its_own_schema() -> None:
+def test_row_class_generates_its_schema() -> None:
     @result_row("toy")
     class ToyRow:
         system: str
@@ -93,13 +93,13 @@ _ACCURACY = "results.verification.1.accuracy"
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("experiment.seed", "seven", r"\$\.experiment\.seed: 'seven' is not of type 'integer'"),
         ("machine.host", "laptop-of-ada", r"\$\.machine: Additional properties are not allowed"),
         ("attacks", _GONE, r"\$: 'attacks' is a required property"),
         (f"{_ACCURACY}.n", "many", r"\$\.results\.verification"),
-        (f"{_ACCURACY}.low", 0.9999, r"verification\[1\]\.accuracy: the interval does not hold its value"),
+        (f"{_ACCURACY}.low", 0.9999, r"verification\[1\]\.accuracy: the interval does not contain its value"),
         ("systems.1.baseline", "nobody", r"\$\.systems\[1\]\.baseline: no system is named 'nobody'"),
         ("attacks.1.system", "nobody", r"\$\.attacks\[1\]\.system: no system is named 'nobody'"),
         ("attacks.1.recogniser", "nobody", r"\$\.attacks\[1\]\.recogniser: no recogniser is named 'nobody'"),
@@ -108,28 +108,28 @@ _ACCURACY = "results.verification.1.accuracy"
             "nobody",
             r"re_identification\[0\]\.attack: no attack is named 'nobody'",
         ),
-        ("attacks.0.control", None, r"control: must be there for controls, and for controls alone"),
-        ("systems.0.name", "ppfr-fd", r"two entries have one name"),
-        ("status", "partial", r"status: is 'partial', but the stages say 'complete'"),
-        ("schemas.verification", _GONE, r"\$\.schemas: has no schema of the results of kind 'verification'"),
+        ("attacks.0.control", None, r"control: must be set for controls and only for controls"),
+        ("systems.0.name", "ppfr-fd", r"two entries have the same name"),
+        ("status", "partial", r"status: is 'partial', but its stages give 'complete'"),
+        ("schemas.verification", _GONE, r"\$\.schemas: has no schema for results of kind 'verification'"),
         ("schemas.verification", {"type": 7}, r"\$\.schemas\.verification: is not a JSON Schema"),
         ("schemas.verification", {"$ref": "#/$defs/Gone"}, r"\$\.schemas\.verification: refers to a definition"),
         ("disjointness.0.num_shared_subjects", 3, r"0 was expected"),
     ],
 )
-def test_tampered_records_are_refused_by_place(record: Json, path: str, value: Any, told: str) -> None:
-    with pytest.raises(ProblemsError, match=told):
+def test_tampered_records_are_rejected_with_the_location(record: Json, path: str, value: Any, message: str) -> None:
+    with pytest.raises(ProblemsError, match=message):
         check_record(_edited(record, path, value))
 
 
-def test_every_problem_is_told_at_once(record: Json) -> None:
+def test_all_problems_are_reported_at_once(record: Json) -> None:
     bad = _edited(_edited(record, "experiment.people", "none"), "systems.0.role", "hero")
     with pytest.raises(ProblemsError, match=r"2 problem\(s\)"):
         check_record(bad)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ("[]", "not a ppfr result record"),
@@ -138,13 +138,13 @@ def test_every_problem_is_told_at_once(record: Json) -> None:
         ('{"schema_version": 2, "wall_s": NaN}', "NaN is not a JSON number"),
     ],
 )
-def test_files_that_are_no_record(tmp_path: Path, text: str, told: str) -> None:
+def test_files_that_are_not_records_are_rejected(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "record.json").write_text(text)
-    with pytest.raises(InvalidInputError, match=told):
+    with pytest.raises(InvalidInputError, match=message):
         read_record(tmp_path / "record.json")
 
 
-def test_missing_and_binary_files(tmp_path: Path) -> None:
+def test_missing_and_binary_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(MissingAssetError, match=r"record\.json was not found"):
         read_record(tmp_path / "record.json")
     (tmp_path / "record.json").write_bytes(b"\xff\xfe\x00")
@@ -152,7 +152,7 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
         read_record(tmp_path / "record.json")
 
 
-def test_a_record_that_breaks_the_schema_is_not_written(record: Json, tmp_path: Path) -> None:
+def test_record_that_violates_the_schema_is_not_written(record: Json, tmp_path: Path) -> None:
     with pytest.raises(ProblemsError):
         write_record(_edited(record, "status", "splendid"), tmp_path / "record.json")
     assert not list(tmp_path.iterdir())
@@ -172,13 +172,13 @@ def test_a_record_that_breaks_the_schema_is_not_written(record: Json, tmp_path: 
         ("shape (3, 112, 112); 5 / 7", "shape (3, 112, 112); 5 / 7"),
     ],
 )
-def test_paths_are_cut_out_of_texts(text: str, clean: str) -> None:
+def test_paths_are_reduced_to_their_last_part(text: str, clean: str) -> None:
     assert without_paths({"a": [text]}) == {"a": [clean]}
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.from_regex(r"[a-z0-9_.]{1,12}", fullmatch=True), min_size=2, max_size=6))
-def test_no_directory_survives(parts: list[str]) -> None:
+def test_no_directory_remains(parts: list[str]) -> None:
     clean = without_paths(f"at /{'/'.join(parts)}")
     assert clean == f"at …/{parts[-1]}"
     assert without_paths(clean) == clean

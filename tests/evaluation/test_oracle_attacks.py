@@ -54,7 +54,7 @@ def nothing(references_NK: np.ndarray, threshold: float) -> Any:
     return lambda probes, targets: rng.standard_normal(len(targets))
 
 
-def asking(name: str = "by-scores", *, sees: type[MatchOracle] = ScoreOracle, **changes: Any) -> OracleAttackPlan:
+def oracle_plan(name: str = "by-scores", *, sees: type[MatchOracle] = ScoreOracle, **changes: Any) -> OracleAttackPlan:
     attack: Any = ScoreRecovery if sees is ScoreOracle else DecisionRecovery
     settings: dict[str, Any] = {
         "name": name,
@@ -113,17 +113,17 @@ def three_each() -> PairProtocol:
     )
 
 
-def asked(protocol: PairProtocol | None = None, **changes: Any) -> Any:
+def oracle_experiment(protocol: PairProtocol | None = None, **changes: Any) -> Any:
     tested = protocol or three_each()
     settings: dict[str, Any] = {
         "pairs": tested,
         "plans": [
-            asking("exact", role="positive control"),
-            asking("by-scores"),
-            asking("nothing", reveal=nothing, role="negative control"),
-            asking("by-decisions", sees=DecisionOracle),
-            asking("photograph", sees=DecisionOracle, starts_from="photograph"),
-            asking("of-mapped", system="mapping"),
+            oracle_plan("exact", role="positive control"),
+            oracle_plan("by-scores"),
+            oracle_plan("nothing", reveal=nothing, role="negative control"),
+            oracle_plan("by-decisions", sees=DecisionOracle),
+            oracle_plan("photograph", sees=DecisionOracle, starts_from="photograph"),
+            oracle_plan("of-mapped", system="mapping"),
         ],
         "public_images": people(40, 2, seed=9, name="public"),
         "num_targets": 12,
@@ -142,14 +142,14 @@ def asked(protocol: PairProtocol | None = None, **changes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return start(asked(), tmp_path_factory.mktemp("asked"))
+    return start(oracle_experiment(), tmp_path_factory.mktemp("oracles"))
 
 
 def outcome(record: Record, name: str) -> dict[str, Any]:
     return row(record, "oracle_attack", attack=name)
 
 
-def test_scores_give_templates_away_and_controls_hold(finished: Record) -> None:
+def test_scores_recover_templates_and_controls_pass(finished: Record) -> None:
     assert finished["status"] == "complete", [s["error"] for s in finished["stages"]]
     check_record(finished)
     few, many = outcome(finished, "by-scores")["by_budget"]
@@ -162,21 +162,21 @@ def test_scores_give_templates_away_and_controls_hold(finished: Record) -> None:
     assert outcome(finished, "nothing")["by_budget"][-1]["cosine"]["value"] < 0.6
 
 
-def test_decisions_do_too_and_a_photograph_spares_the_search(finished: Record) -> None:
+def test_decisions_recover_templates_and_a_photograph_saves_the_search(finished: Record) -> None:
     found, started = (outcome(finished, name)["by_budget"] for name in ("by-decisions", "photograph"))
     assert found[-1]["at_fmr"][0]["enrolled"]["value"] >= found[0]["at_fmr"][0]["enrolled"]["value"]
     assert started[-1]["cosine"]["value"] > 0.9 and started[0]["median_asked"] <= 5
     assert outcome(finished, "photograph")["starts_from"] == "photograph"
 
 
-def test_without_the_key_the_mapped_template_is_recovered(finished: Record) -> None:
+def test_mapped_template_is_recovered_without_the_key(finished: Record) -> None:
     assert entry(finished, "attacks", "of-mapped")["secret"] == "unknown"
     found = outcome(finished, "of-mapped")
     assert found["dim"] == entry(finished, "systems", "mapping")["templates"]["out_dim"]
     assert found["by_budget"][-1]["cosine"]["value"] > 0.999
 
 
-def test_only_the_measures_of_the_experiment_run(finished: Record) -> None:
+def test_only_the_stages_of_the_measures_run(finished: Record) -> None:
     kinds = {name.split("/")[0] for name in stage_states(finished)}
     assert kinds == {"recogniser", "threshold", "evaluate", "compare", "decide", "ask"}
     assert {found["system"] for found in rows(finished, "secure_decisions")} == {"plain", "mapping"}
@@ -186,35 +186,33 @@ def test_only_the_measures_of_the_experiment_run(finished: Record) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"plans": [asking(system="else")]}, "there is no system 'else'"),
-        ({"plans": [asking(), asking()]}, "2 attacks are named"),
-        ({"plans": [asking(role="boss")]}, "role 'boss'"),
-        ({"plans": [asking(num_targets=1)]}, "1 target subjects"),
-        ({"plans": [asking(query_budgets=(9, 3))]}, r"\[9, 3\] are not ascending"),
-        ({"plans": [asking(granted=templates_threat(knows_keys=False))]}, "sees Templates"),
+        ({"plans": [oracle_plan(system="else")]}, "there is no system 'else'"),
+        ({"plans": [oracle_plan(), oracle_plan()]}, "2 attacks are named"),
+        ({"plans": [oracle_plan(role="boss")]}, "role 'boss'"),
+        ({"plans": [oracle_plan(num_targets=1)]}, "1 target subjects"),
+        ({"plans": [oracle_plan(query_budgets=(9, 3))]}, r"\[9, 3\] are not ascending"),
+        ({"plans": [oracle_plan(granted=templates_threat(knows_keys=False))]}, "sees Templates"),
         ({"protocol": pairs(people(40, 3, seed=1, name="tested"), each=3)}, "third image, which 0 people have"),
     ],
 )
-def test_plans_that_cannot_run_are_refused_before_anything_runs(
-    changes: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_invalid_plans_are_rejected_before_anything_runs(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match=words):
-        start(asked(**changes), tmp_path / "run")
+        start(oracle_experiment(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_threat_models_and_people_are_kept_apart(tmp_path: Path) -> None:
-    wrong = dataclasses.replace(asking(), granted=oracle_threat(sees=DecisionOracle))
+def test_threat_models_are_enforced_and_shared_people_rejected(tmp_path: Path) -> None:
+    wrong = dataclasses.replace(oracle_plan(), granted=oracle_threat(sees=DecisionOracle))
     with pytest.raises(ThreatModelError, match="needs to see ScoreOracle, but is granted DecisionOracle"):
-        start(asked(plans=[wrong]), tmp_path / "a")
+        start(oracle_experiment(plans=[wrong]), tmp_path / "a")
     with pytest.raises(OverlapError):
-        start(asked(public_images=people(40, 2, seed=1, name="tested")), tmp_path / "b")
+        start(oracle_experiment(public_images=people(40, 2, seed=1, name="tested")), tmp_path / "b")
 
 
 def test_controls_can_fail() -> None:
-    def found(unasked_high: float) -> OracleAttackRow:
+    def found(unqueried_high: float) -> OracleAttackRow:
         half = Estimate(value=0.5, low=0.4, high=0.6, n=9, method="")
-        unasked = Estimate(value=0.2, low=0.1, high=unasked_high, n=9, method="")
+        unqueried = Estimate(value=0.2, low=0.1, high=unqueried_high, n=9, method="")
         accepted = OracleAcceptance(fmr=0.01, threshold=0.5, enrolled=half, another=half)
         return OracleAttackRow(
             attack="a",
@@ -222,7 +220,7 @@ def test_controls_can_fail() -> None:
             answers="",
             starts_from="faces",
             by_budget=[OracleBudget(num_queries=1, median_asked=1.0, cosine=half, at_fmr=[accepted])],
-            without_queries=[dataclasses.replace(accepted, another=unasked)],
+            without_queries=[dataclasses.replace(accepted, another=unqueried)],
             photograph=[],
         )
 

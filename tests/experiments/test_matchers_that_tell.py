@@ -1,4 +1,4 @@
-"""The plain matchers that attacks are measured on answer as the real ones do, the three parties among them."""
+"""The plain matchers that attacks are measured on give the same answers as the real ones, including three parties."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def unit_rows(num, dim=DIM, seed=0):
 @pytest.mark.parametrize(
     "told", [ScoreTelling(), fixed_point_scores(DIM, "int8"), ranks_among(5, DIM, seed=1), noisy_scores(0.0, seed=1)]
 )
-def test_the_adversary_s_copy_answers_as_the_matcher(told):
+def test_adversarys_copy_answers_as_the_matcher(told):
     references, probes = unit_rows(7), unit_rows(5, seed=1)
     answer = told.matcher(references, 0.5)
     asked = answer(np.repeat(probes, 7, axis=0), np.tile(np.arange(7), 5)).reshape(5, 7).T
     np.testing.assert_allclose(told.simulate(probes, references), asked, atol=1e-12)
 
 
-def test_what_is_told_is_what_its_name_says():
+def test_each_kind_of_answer_is_as_documented():
     references, probes = unit_rows(50), unit_rows(40, seed=1)
     exact = references @ probes.T
     rounded = fixed_point_scores(DIM, "int8").simulate(probes, references)
@@ -68,7 +68,7 @@ def test_integers_in_the_clear_decide_as_the_three_parties(values):
     assert np.mean(ours == plain_decisions(references, threshold)(probes, targets)) > 0.95
 
 
-def test_the_parties_cannot_tell_how_long_a_probe_is(monkeypatch):
+def test_parties_cannot_check_the_norm_of_a_probe(monkeypatch):
     """A client that shares a longer probe is answered, as one of norm 1 at a lower threshold; and needs no search."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references, own = unit_rows(3), unit_rows(60, seed=4)
@@ -94,7 +94,7 @@ def test_the_parties_cannot_tell_how_long_a_probe_is(monkeypatch):
     assert result.num_queries_LN.max() <= 200
 
 
-def test_whoever_sets_the_threshold_needs_no_search():
+def test_client_that_sets_the_threshold_needs_no_search():
     """A probe of length c at the threshold t is asked for as one of norm 1 at t / c, by the engine's own front door."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references, own = unit_rows(2), unit_rows(60, seed=4)

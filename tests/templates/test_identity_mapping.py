@@ -179,7 +179,7 @@ def test_invalid_arguments_are_rejected():
         ({"coefficient_bound": 2}, r"coefficient_bound=2; must be from 3 to 127"),
         ({"coefficient_bound": 128}, r"coefficient_bound=128; must be from 3 to 127"),
         ({"scale": 0.0}, "not positive"),
-        ({"num_terms": 16}, "leaves the range of single precision"),
+        ({"num_terms": 16}, "exceeds the range of single precision"),
         ({"dim": 3}, r"not in 2\.\.3"),
     ):
         with pytest.raises(RangeError, match=text):
@@ -191,7 +191,7 @@ def test_invalid_arguments_are_rejected():
     bad_keys = PolynomialKeys(
         coefficients_Mm=np.zeros((1, 5), np.int8), exponents_Mm=np.arange(1, 6, dtype=np.uint8)[None]
     )
-    with pytest.raises(RangeError, match="1 of 1 packed keys are none"):
+    with pytest.raises(RangeError, match="1 of 1 packed keys are invalid"):
         PolynomialMapping(scheme.shape, bad_keys, is_deployed=True)
     with pytest.raises(RangeError, match="int8"):
         PolynomialKeys(coefficients_Mm=np.ones((1, 5)), exponents_Mm=np.ones((1, 5), np.uint8))

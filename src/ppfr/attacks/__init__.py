@@ -1,4 +1,4 @@
-"""Adversaries against masked images, templates and matchers, and their threat models; they know core alone."""
+"""Adversaries against masked images, templates and matchers, and their threat models."""
 
 from ppfr.attacks._alignment import ChannelAlignment as ChannelAlignment
 from ppfr.attacks._conditional_gan import ConditionalGan as ConditionalGan

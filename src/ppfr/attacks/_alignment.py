@@ -1,13 +1,13 @@
-"""Ciphertext-only channel alignment: what many masked faces under one secret say about that secret.
+"""Ciphertext-only channel alignment: information about a secret from many faces masked with it.
 
-An adversary who lacks the secret still sees thousands of faces masked under it. All are aligned faces, so the average
-of a channel over people is a picture of that channel's meaning; second moments between channels, by place and by shift,
-tell the channels' frequencies and how they belong together. He masks faces of his own under a secret of his own (the
-surrogate) and looks for the linear map of channels that turns the statistics of what he sees into those of his
-surrogate. Nothing here knows a concrete protection; what is assumed is that two secrets differ (about) by a linear map
-of the channels, the same for all faces and places.
+An adversary without the secret still sees thousands of faces that were masked with it. All of them are aligned, so the
+mean of a channel over people shows which part of a face the channel describes. Second moments between channels, by
+position and by shift, reveal the channels' frequencies and their relations. The adversary masks its own faces with a
+secret of its own (the surrogate), and searches the linear map of channels that turns the statistics of the observed
+images into those of the surrogate. The code is independent of any concrete protection. It assumes that two secrets
+differ, at least approximately, by a linear map of the channels that is the same for all faces and positions.
 
-Shape suffixes: B batch, N faces, K L masked channels, P Q masked grid, S places of the grid, G cells and shifts.
+Shape suffixes: B batch, N faces, K L masked channels, P Q masked grid, S positions of the grid, G cells and shifts.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 NUM_CELLS = 7
-LARGEST_SHIFT = 3
-MOST_PRODUCTS = 1e12
+MAX_SHIFT = 3
+MAX_PRODUCTS = 1e12
 
 
 @final
 class ChannelAlignment:
-    """Finds the map of channels from masked faces under an unknown secret to the surrogate's channels.
+    """Estimates the map of channels from masked faces under an unknown secret to the surrogate's channels.
 
-    A ridge regression of the surrogate's mean pictures on the observed ones is the start; then L-BFGS lowers the
-    mismatch of the mean pictures, of the second moments in 7x7 cells, and of the second moments between each place and
-    its neighbours up to 3 places away.
+    The starting point is a ridge regression of the surrogate's mean images on the observed ones. L-BFGS then minimises
+    the mismatch of the mean images, of the second moments in 7x7 cells, and of the second moments between each position
+    and its neighbours up to 3 positions away.
 
     Args:
-        reference_NKPQ: public faces masked under the surrogate secret; a few hundred.
-        num_steps: most steps of L-BFGS. More fit the sample's noise.
-        ridge: of the regression, relative to the observed pictures' mean square.
+        reference_NKPQ: public faces masked with the surrogate secret; a few hundred.
+        num_steps: maximum number of L-BFGS steps. More steps fit noise of the sample.
+        ridge: penalty of the regression, relative to the mean square of the observed mean images.
     """
 
     def __init__(self, reference_NKPQ: Tensor, *, num_steps: int = 200, ridge: float = 1e-3) -> None:
@@ -52,7 +52,7 @@ class ChannelAlignment:
         """(L, K): surrogate channels from the observed ones, as in `einsum("lk,bkpq->blpq", matrix, seen)`.
 
         Args:
-            seen_NKPQ: masked faces under one unknown secret; the more, the better (hundreds).
+            seen_NKPQ: masked faces under one unknown secret, hundreds or more.
         """
         found = _statistics(seen_NKPQ)
         gram = found.mean_KS @ found.mean_KS.T
@@ -62,7 +62,7 @@ class ChannelAlignment:
         return self._descend(start_LK, found).float()
 
     def _descend(self, start_LK: Tensor, found: Statistics) -> Tensor:
-        """Lower the mismatch of the statistics, each relative to the size of the surrogate's."""
+        """Minimise the mismatch of the statistics, each relative to the magnitude of the surrogate's."""
         matrix_LK = start_LK.clone().requires_grad_(True)
         optimiser = torch.optim.LBFGS(
             [matrix_LK], max_iter=self.num_steps, history_size=30, line_search_fn="strong_wolfe"
@@ -83,14 +83,14 @@ class ChannelAlignment:
 
 @final
 class AlignedDeployments(ImageMasker):
-    """Simulated deployments, each brought to the surrogate's channels by what its own masked faces give away.
+    """Simulated deployments, each mapped to the surrogate's channels with statistics of its own masked faces.
 
-    An attack trained on it sees the errors of alignment that it will meet at the real deployment.
+    An attack trained on it sees the same alignment errors as at the real deployment.
 
     Args:
         masker: simulates deployments.
         sample_NCHW: public faces from which the alignments are computed.
-        num_deployments: simulated secrets beside the surrogate; each call of `mask` uses one of them.
+        num_deployments: number of simulated secrets in addition to the surrogate; each call of `mask` uses one secret.
         rng: draws the secrets.
     """
 
@@ -107,27 +107,27 @@ class AlignedDeployments(ImageMasker):
 
     @property
     def name(self) -> str:
-        """The simulated masker's name, and that its channels are aligned."""
+        """The simulated masker's name, with a note that its channels are aligned."""
         return f"{self._name}, channels aligned"
 
     @property
     def spec(self) -> MaskSpec:
-        """The simulated masker's."""
+        """Specification of the simulated masker."""
         return self._spec
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-        """Mask under one of the simulated secrets, chosen by `rng`, and align; see `ImageMasker.mask`."""
+        """Mask with one of the simulated secrets, chosen by `rng`, and align; see `ImageMasker.mask`."""
         chosen = int(torch.randint(len(self._deployments), (1,), generator=rng))
         deployment, matrix = self._deployments[chosen]
         return apply_matrix(matrix, deployment.mask(image_BCHW, rng=rng))
 
     def public_config(self) -> Mapping[str, Any]:
-        """What is simulated, and how many secrets."""
+        """Configuration of the simulated masker, and the number of secrets."""
         return {**self._config, "num_deployments": len(self._deployments)}
 
 
 def apply_matrix(matrix_LK: Tensor, masked_BKPQ: Tensor) -> Tensor:
-    """A linear map of the channels, the same at every place."""
+    """Apply a linear map of the channels, the same at every position."""
     return torch.einsum("lk,bkpq->blpq", matrix_LK.to(masked_BKPQ.device), masked_BKPQ.float())
 
 
@@ -138,12 +138,12 @@ def _mask_in_parts(masker: ImageMasker, image_NCHW: Tensor, *, rng: Generator) -
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statistics:
-    """What masked faces under one secret have in common; float64.
+    """Statistics of masked faces under one secret, in float64.
 
     Attributes:
-        mean_KS: the mean picture of each channel.
-        cell_GKK: mean of x_k x_l over faces and the places of each cell.
-        shift_GKK: mean of x_k(s) x_l(s + shift) over faces and places, for each shift of the upper half plane.
+        mean_KS: the mean image of each channel.
+        cell_GKK: mean of x_k x_l over faces and the positions of each cell.
+        shift_GKK: mean of x_k(s) x_l(s + shift) over faces and positions, for each shift of the upper half plane.
     """
 
     mean_KS: Tensor
@@ -151,7 +151,7 @@ class Statistics:
     shift_GKK: Tensor
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Both kinds of second moment, which a map A of the channels turns into A M A^T."""
+        """Both kinds of second moments M. A map A of the channels turns them into A M A^T."""
         return self.cell_GKK, self.shift_GKK
 
 
@@ -160,13 +160,13 @@ def _misfit(wanted: Tensor, found: Tensor) -> Tensor:
 
 
 def _statistics(masked_NKPQ: Tensor) -> Statistics:
-    """Statistics of as many faces as bounded work allows (all of some ten thousand on a 28x28x36 grid)."""
+    """Statistics of as many faces as the limit on work allows (about ten thousand on a 28x28x36 grid)."""
     _, channels, rows, columns = masked_NKPQ.shape
     shifts = _shifts(rows, columns)
-    products_a_face = (1 + len(shifts)) * channels**2 * rows * columns
-    masked_NKPQ = masked_NKPQ[: max(16, int(MOST_PRODUCTS / products_a_face))]
+    products_per_face = (1 + len(shifts)) * channels**2 * rows * columns
+    masked_NKPQ = masked_NKPQ[: max(16, int(MAX_PRODUCTS / products_per_face))]
     cells = (min(NUM_CELLS, rows), min(NUM_CELLS, columns))
-    index_S = _cell_of_place(rows, columns, cells)
+    index_S = _cell_of_position(rows, columns, cells)
     mean_KPQ = torch.zeros(channels, rows, columns, dtype=torch.float64)
     cell_GKK = torch.zeros(cells[0] * cells[1], channels, channels, dtype=torch.float64)
     shift_GKK = torch.zeros(len(shifts), channels, channels, dtype=torch.float64)
@@ -186,18 +186,18 @@ def _statistics(masked_NKPQ: Tensor) -> Statistics:
 
 
 def _moment(x_KN: Tensor, y_KN: Tensor) -> Tensor:
-    """(K, K): mean of the products, over everything but the first axis."""
+    """(K, K): mean of the products, over all but the first axis."""
     x, y = x_KN.flatten(1), y_KN.flatten(1)
     return (x @ y.T).double() / x.shape[1]
 
 
 def _shifts(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Shifts (down, right) of the upper half plane; the others give the same moments transposed."""
-    down, right = min(LARGEST_SHIFT, rows - 1), min(LARGEST_SHIFT, columns - 1)
+    """Shifts (down, right) of the upper half plane; the other half gives the transposed moments."""
+    down, right = min(MAX_SHIFT, rows - 1), min(MAX_SHIFT, columns - 1)
     return [(y, x) for y in range(down + 1) for x in range(-right, right + 1) if y > 0 or x >= 0]
 
 
-def _cell_of_place(rows: int, columns: int, cells: tuple[int, int]) -> Tensor:
-    """(S,) index of the cell that each place of the grid lies in."""
+def _cell_of_position(rows: int, columns: int, cells: tuple[int, int]) -> Tensor:
+    """(S,) index of the cell of each position of the grid."""
     numbers = torch.arange(cells[0] * cells[1], dtype=torch.float32).view(1, 1, *cells)
     return functional.interpolate(numbers, size=(rows, columns), mode="nearest").flatten().long()

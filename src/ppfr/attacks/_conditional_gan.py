@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, num_parameters, weights_drawn_from
 from ppfr.attacks._presets import presets
-from ppfr.attacks._trained import AttackObjective, TrainedAttack
+from ppfr.attacks._trained import AttackTask, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, derive_seed
 from ppfr.training import Batch, OptimizerGroup
 
@@ -22,22 +22,22 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 @final
 class ConditionalGan(TrainedAttack):
-    """pix2pix: a U-Net with noise makes a face from the mask, a patch discriminator judges the pair.
+    """pix2pix: a U-Net with noise generates a face from the masked image; a patch discriminator rates the pair.
 
     Args:
         width: generator channels at 112x112 (64 in the papers), doubled at each halving up to `max_width`.
-        max_width: cap of the doubling.
-        num_blocks: residual blocks for each generator level from 28x28 down.
+        max_width: maximum number of channels.
+        num_blocks: residual blocks per generator level from 28x28 down.
         discriminator_width: channels after the discriminator's first convolution (64 in pix2pix).
-        l1_weight: weight of the mean absolute error beside the adversarial loss (100 in pix2pix).
+        l1_weight: weight of the mean absolute error, relative to the adversarial loss (100 in pix2pix).
         lr: learning rate of both groups' Adam (2e-4 in pix2pix), with betas (0.5, 0.999).
-        num_noise_channels: channels of Gaussian noise joined to the mask.
-        dropout: rate in the generator's decoder while training, pix2pix's other source of noise.
+        num_noise_channels: channels of Gaussian noise that are concatenated to the masked image.
+        dropout: rate in the generator's decoder during training, the source of noise in pix2pix.
         options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
             `TrainedAttack`.
 
     Threat model:
-        Reads masked images; knows the method; trains on faces of other people; with or without the secret.
+        Sees masked images; knows the method; trains on faces of other people; with or without the secret.
 
     References:
         Isola et al. 2017 (pix2pix); PPFR-FD (AAAI 2022) and AdaMixUp attack with "masked data + noise, target
@@ -86,7 +86,7 @@ class ConditionalGan(TrainedAttack):
         return "conditional-gan"
 
     def public_config(self) -> Mapping[str, Any]:
-        """Architecture, losses, optimiser, plan and threat model."""
+        """Architecture, losses, optimizer, plan and threat model."""
         return {
             **self._shared_config(),
             "network": {**self.network, "dropout": self.dropout, "discriminator_width": self.discriminator_width},
@@ -95,25 +95,25 @@ class ConditionalGan(TrainedAttack):
             "lr": self.lr,
         }
 
-    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
+    def _make_task(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackTask:
         shape = masker.spec.out_shape
         with weights_drawn_from(derive_seed(seed, self.name, "weights")):
             generator = RecoveryUNet(shape, **self.network, dropout=self.dropout)
             discriminator = PatchDiscriminator(shape, width=self.discriminator_width)
         generator.set_statistics(*sample)
         discriminator.standardise.set_from(sample[0])
-        return GanObjective(masker, generator, discriminator, l1_weight=self.l1_weight, lr=self.lr)
+        return GanTask(masker, generator, discriminator, l1_weight=self.l1_weight, lr=self.lr)
 
-    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
-        assert isinstance(trained, GanObjective)
+    def _act(self, trained: AttackTask, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
+        assert isinstance(trained, GanTask)
         return trained.generate(masked_BKPQ, rng=rng).clamp(0.0, 1.0)
 
     def _result(self, rows: Tensor) -> AttackResult:
         return AttackResult(recovered_NCHW=rows, notes=dict(self._facts))
 
 
-class GanObjective(AttackObjective):
-    """Two optimizer groups: the discriminator learns to tell real pairs from made ones, the generator to make them."""
+class GanTask(AttackTask):
+    """Trains the discriminator to tell real pairs from generated ones, and the generator to fool it."""
 
     def __init__(
         self,
@@ -144,21 +144,21 @@ class GanObjective(AttackObjective):
         )
 
     def begin_step(self, step: int, progress: float) -> None:
-        """The batch is masked once a step: both groups see it under the same secret and noise."""
+        """Forget the last masked batch. Each batch is masked once, so both groups see the same secret and noise."""
         self._masked = None
 
     def end_step(self, step: int, progress: float) -> None:
-        """Nothing of the batch is kept."""
+        """Release the masked batch."""
         self._masked = None
 
     def generate(self, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
-        """A face for each masked image, with noise from `rng`."""
+        """One face per masked image, with noise from `rng`."""
         shape = (len(masked_BKPQ), self.generator.num_noise_channels, *masked_BKPQ.shape[2:])
         noise = torch.randn(shape, generator=rng).to(masked_BKPQ.device) if shape[1] else None
         return self.generator(masked_BKPQ, noise)
 
     def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy on patches for either group; the generator's L1 beside it."""
+        """Cross-entropy on patches for each group, and L1 for the generator."""
         if self._masked is None:
             self._masked = self.masked(batch, rng=rng)
         masked, real = self._masked, batch.images_BCHW

@@ -1,4 +1,4 @@
-"""Maskers as an adversary holds them: under secrets of his own, a trained one that he cannot move, signs left out."""
+"""Maskers as adversaries use them: with fresh secrets, with frozen parameters, or without signs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @final
 class FreshSecret(ImageMasker):
-    """The same protection under a newly drawn secret for every call.
+    """The same protection with a newly drawn secret for every call.
 
-    An attack trained on it must succeed whatever the secret is. The deployed masker is let go at construction: what is
-    kept is the method under a secret that was never deployed, so no attribute leads to the deployed one.
+    An attack trained on it must succeed for any secret. No reference to the deployed masker is kept: the wrapped masker
+    has a secret that was never deployed.
 
     Args:
         masker: a masker with secret parameters (`spec.is_keyed`).
-        per_image: a new secret for every image of a batch instead of every batch. A batch under one secret is what a
-            deployment shows (many faces, one secret); a secret an image asks for invariance within the batch too. As
-            slow as masking image by image.
+        per_image: draw a new secret for every image instead of every batch. A batch under one secret corresponds to a
+            deployment (many faces, one secret). One secret per image additionally requires invariance within a batch,
+            and is as slow as masking image by image.
 
     Raises:
-        UnsupportableError: the masker has no secret; attack it as it is.
+        UnsupportableError: the masker has no secret; attack it directly.
 
     Example:
         >>> import torch
@@ -46,33 +46,32 @@ class FreshSecret(ImageMasker):
     def __init__(self, masker: ImageMasker, *, per_image: bool = False) -> None:
         if not masker.spec.is_keyed:
             raise UnsupportableError(
-                f"{masker.name} has no secret, so there is none to draw anew; attack it as it is, "
-                "with knows_secret=True or False alike"
+                f"{masker.name} has no secret to draw again. Attack it directly, with knows_secret=True or False."
             )
-        # Never used to mask: it only carries the method. Its seed is public, and need not be anything else.
+        # Never used to mask: it only holds the method. Its seed may therefore be public.
         placeholder = torch.Generator().manual_seed(derive_seed(0, "fresh-secret", "placeholder"))
         self._method = masker.with_new_secret(rng=placeholder)
         self._per_image = per_image
 
     @property
     def name(self) -> str:
-        """The masker's name and how its secrets are drawn."""
+        """The masker's name, with a note on its secrets."""
         return f"{self._method.name} under fresh secrets"
 
     @property
     def spec(self) -> MaskSpec:
-        """The masker's, but without a secret of its own, and stochastic."""
+        """The masker's specification, but without a secret and stochastic."""
         return dataclasses.replace(self._method.spec, is_keyed=False, is_stochastic=True)
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-        """Mask under a secret drawn from `rng`; see `ImageMasker.mask`."""
+        """Mask with a secret drawn from `rng`; see `ImageMasker.mask`."""
         if not self._per_image:
             return self.draw(rng=rng).mask(image_BCHW, rng=rng)
         rows = [self.draw(rng=rng).mask(one_1CHW, rng=rng) for one_1CHW in image_BCHW.split(1)]
         return torch.cat(rows) if rows else self._method.mask(image_BCHW, rng=rng)
 
     def draw(self, *, rng: Generator) -> ImageMasker:
-        """One simulated deployment: the method under a single secret drawn from `rng`."""
+        """One simulated deployment: the method with one secret drawn from `rng`."""
         return self._method.with_new_secret(rng=rng)
 
     def public_config(self) -> Mapping[str, Any]:
@@ -88,13 +87,13 @@ class FreshSecret(ImageMasker):
 
 
 @final
-class AtRest(ImageMasker):
-    """A masker that is a network (`spec.is_trainable`), as it was deployed: the attack's training does not move it.
+class FrozenMasker(ImageMasker):
+    """A masker with learned parameters (`spec.is_trainable`), which the attack's training does not change.
 
-    A copy is kept, in evaluation mode, and follows the images from device to device.
+    It keeps a copy in evaluation mode and moves it to the device of the images.
 
     Args:
-        masker: a masker that is a `torch.nn.Module` too.
+        masker: a masker that is also a `torch.nn.Module`.
     """
 
     def __init__(self, masker: ImageMasker) -> None:
@@ -109,11 +108,11 @@ class AtRest(ImageMasker):
 
     @property
     def spec(self) -> MaskSpec:
-        """The masker's, but not trainable."""
+        """The masker's specification, but not trainable."""
         return self._spec
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-        """What the deployed masker gives; see `ImageMasker.mask`."""
+        """The output of the deployed masker; see `ImageMasker.mask`."""
         masked: Tensor = self._network.to(image_BCHW.device).mask(image_BCHW, rng=rng)
         return masked.detach()
 
@@ -124,11 +123,11 @@ class AtRest(ImageMasker):
 
 
 @final
-class Unsigned(ImageMasker):
-    """The magnitudes of what a masker puts out: all that is left where signs are flipped by coins.
+class MagnitudeMasker(ImageMasker):
+    """The magnitudes of a masker's output. If signs are flipped at random, only magnitudes carry information.
 
     Args:
-        masker: what is seen.
+        masker: the masker whose output is observed.
     """
 
     def __init__(self, masker: ImageMasker) -> None:
@@ -138,12 +137,12 @@ class Unsigned(ImageMasker):
 
     @property
     def name(self) -> str:
-        """The masker's name, and that signs are left out."""
+        """The masker's name, with a note on magnitudes."""
         return f"{self._masker.name}, magnitudes"
 
     @property
     def spec(self) -> MaskSpec:
-        """The masker's, without negative values."""
+        """The masker's specification, without negative values."""
         return self._spec
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:

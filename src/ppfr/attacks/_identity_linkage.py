@@ -1,4 +1,4 @@
-"""Identity linkage: whose face is it? A student reads from the mask what a public recogniser reads from the face."""
+"""Identity linkage: a student estimates from masked images the embeddings that a public recogniser computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from ppfr.attacks._presets import presets
-from ppfr.attacks._trained import AttackObjective, TrainedAttack
+from ppfr.attacks._trained import AttackTask, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, ShapeError, derive_seed
 from ppfr.models import Backbone, MobileFaceNet, ModelCard, StemAdapter, conv_stem
 from ppfr.training import Batch, DistillationTask, FineTuningTask, OptimizerGroup, OptimizerSettings, TrainingTask
@@ -26,29 +26,31 @@ FINEST_TAP_GRID = 28
 class IdentityLinkage(TrainedAttack):
     """Train a student to map masked images to a public recogniser's embeddings of the plain ones (FaceLinkGen).
 
-    The embeddings of the victims' masked images are then compared with embeddings of plain faces by the same teacher:
-    in a gallery (linkage) or pair by pair (1:1). Linkage needs no picture, so SSIM and PSNR say nothing about it.
+    The embeddings of the target subjects' masked images are then compared with embeddings of plain faces by the same
+    teacher, in a gallery (re-identification) or pair by pair (1:1). The attack recovers no image, so SSIM and PSNR
+    do not measure it.
 
     Args:
-        teacher: a public recogniser of plain faces, other than the one that the deployment adapted.
-        teacher_card: what the teacher learned from; named in every result.
-        student: "restemmed" starts from the teacher's own body with a new stem for the masked channels (the strong
-            setting: little data suffices); "scratch" trains a new MobileFaceNet.
-        tap: where the stem enters the teacher's body: its feature map there is learned too. Default: the first tap
-            whose grid is at most 28x28 and not finer than the masked image's.
+        teacher: a public recogniser of plain faces, other than the one that the deployment started from.
+        teacher_card: model card of the teacher, with its training data; named in every result.
+        student: "restemmed" puts a stem adapter for the masked channels in front of the teacher's body (the strong
+            setting, in which little data suffices). "scratch" trains a new MobileFaceNet.
+        tap: where the stem enters the teacher's body; the student also learns the feature map at this tap. Default: the
+            first tap whose grid is at most 28x28 and not finer than that of the masked image.
         stem_width: channels of the stem.
         stem_depth: residual units of the stem.
         feature_weight: weight of the feature map's error ("restemmed" only).
-        embedding_from: share of the training after which the embedding is learned too, not the feature map alone;
-            until then the bodies rest and a step costs a fraction ("restemmed" only). Default: `body_unfrozen_from`.
-        body_unfrozen_from: share of the training after which the body learns too ("restemmed" only).
+        embedding_from: share of the training after which the embedding is learned in addition to the feature map. Until
+            then the bodies are not evaluated, and a step costs a fraction ("restemmed" only). Default:
+            `body_unfrozen_from`.
+        body_unfrozen_from: share of the training after which the body is trained too ("restemmed" only).
         lr: learning rate of AdamW.
         options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
             `TrainedAttack`.
 
     Threat model:
-        Reads masked images; knows the method; holds a public recogniser and faces of other people; with or without
-        the secret.
+        Sees masked images; knows the method; has a public recogniser and faces of other people; with or without the
+        secret.
 
     References:
         FaceLinkGen: loss 1 - cos(student(mask), teacher(face)). Deviations are listed in
@@ -67,7 +69,7 @@ class IdentityLinkage(TrainedAttack):
 
     @classmethod
     def with_teacher(cls, teacher: Backbone, card: ModelCard, **options: Any) -> Self:
-        """The attack with this recogniser as its teacher."""
+        """The attack with this recogniser as teacher."""
         return cls(teacher, teacher_card=card, **options)
 
     def __init__(
@@ -95,7 +97,7 @@ class IdentityLinkage(TrainedAttack):
         self.feature_weight, self.lr = feature_weight, lr
         self.body_unfrozen_from = body_unfrozen_from
         start = body_unfrozen_from if embedding_from is None else embedding_from
-        # Without the feature map there is nothing to learn before the embedding.
+        # Without a feature map, there is nothing else to learn before the embedding.
         self.embedding_from = start if feature_weight else 0.0
 
     @property
@@ -104,7 +106,7 @@ class IdentityLinkage(TrainedAttack):
         return "identity-linkage"
 
     def public_config(self) -> Mapping[str, Any]:
-        """Teacher, student, losses, optimiser, plan and threat model."""
+        """Teacher, student, losses, optimizer, plan and threat model."""
         restemmed = {
             "tap": self.tap or "auto",
             "stem": {"width": self.stem_width, "depth": self.stem_depth},
@@ -123,8 +125,8 @@ class IdentityLinkage(TrainedAttack):
             "lr": self.lr,
         }
 
-    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
-        optimiser = OptimizerSettings(optimizer="adamw", lr=self.lr)
+    def _make_task(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackTask:
+        optimizer = OptimizerSettings(optimizer="adamw", lr=self.lr)
         seed = derive_seed(seed, self.name, "weights")
         shape = masker.spec.out_shape
         inner: TrainingTask
@@ -132,7 +134,7 @@ class IdentityLinkage(TrainedAttack):
         if self.student == "scratch":
             network = MobileFaceNet(shape, self.teacher.dim, takes_image=False, seed=seed)
             inner = DistillationTask(
-                masker, network, self.teacher, teacher_card=self.teacher_card, optimizer=optimiser, seed=seed
+                masker, network, self.teacher, teacher_card=self.teacher_card, optimizer=optimizer, seed=seed
             )
         else:
             tap = self.tap or _entry_tap(self.teacher, shape)
@@ -147,27 +149,27 @@ class IdentityLinkage(TrainedAttack):
                 feature_weight=self.feature_weight,
                 embedding_from=self.embedding_from,
                 body_unfrozen_from=self.body_unfrozen_from,
-                optimizer=optimiser,
+                optimizer=optimizer,
             )
-        return LinkageObjective(masker, inner, network)
+        return LinkageTask(masker, inner, network)
 
-    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
-        assert isinstance(trained, LinkageObjective)
+    def _act(self, trained: AttackTask, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
+        assert isinstance(trained, LinkageTask)
         return functional.normalize(trained.student(masked_BKPQ).float(), dim=1)
 
     def _result(self, rows: Tensor) -> AttackResult:
         return AttackResult(embeddings_ND=rows.numpy(), notes=dict(self._facts))
 
 
-class LinkageObjective(AttackObjective):
-    """One of the training package's objectives, run by an adversary."""
+class LinkageTask(AttackTask):
+    """A training task of `ppfr.training` that an adversary runs."""
 
     frozen = ("inner.teacher",)
 
     def __init__(self, masker: ImageMasker, inner: TrainingTask, student: Backbone) -> None:
         super().__init__(masker)
         self.inner = inner
-        self._student = (student,)  # in a tuple, so that it is registered once, in `inner`
+        self._student = (student,)  # in a tuple, so that it is registered only once, in `inner`
 
     @property
     def student(self) -> nn.Module:
@@ -175,28 +177,28 @@ class LinkageObjective(AttackObjective):
         return self._student[0]
 
     def optimizer_groups(self) -> tuple[OptimizerGroup, ...]:
-        """The inner objective's."""
+        """Those of the inner task."""
         return self.inner.optimizer_groups()
 
     def begin_step(self, step: int, progress: float) -> None:
-        """Passed on."""
+        """Forward to the inner task."""
         self.inner.begin_step(step, progress)
 
     def end_step(self, step: int, progress: float) -> None:
-        """Passed on."""
+        """Forward to the inner task."""
         self.inner.end_step(step, progress)
 
     def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """The inner objective's."""
+        """Those of the inner task."""
         return self.inner.loss(group, batch, rng=rng, progress=progress)
 
     def describe(self) -> dict[str, Any]:
-        """The inner objective's, under the attack's name."""
+        """Description of the inner task, under the attack's name."""
         return {"task": "identity-linkage", **self.inner.describe()}
 
 
 def _entry_tap(teacher: Backbone, shape: tuple[int, int, int]) -> str:
-    """The first tap of the teacher that the masked grid can fill without being stretched, at most 28x28.
+    """The first tap of the teacher whose grid is at most 28x28 and not finer than the masked grid.
 
     Raises:
         ShapeError: the teacher has no such tap.
@@ -207,5 +209,5 @@ def _entry_tap(teacher: Backbone, shape: tuple[int, int, int]) -> str:
             return name
     raise ShapeError(
         f"the teacher has no feature map of {side}x{side} or less for masked images of {shape[1]}x{shape[2]}; "
-        "name the tap, or use student='scratch'"
+        "set `tap`, or use student='scratch'"
     )

@@ -1,6 +1,6 @@
 """Inversion of protected templates by a numerical solver that knows the algorithm and, if granted, the keys.
 
-Suffixes: N victims, D embedding, K template values, P public embeddings.
+Suffixes: N target subjects, D embedding, K template values, P public embeddings.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Floats = NDArray[np.float64]
 
 
 def templates_threat(*, knows_keys: bool, has_public_faces: bool = False) -> ThreatModel:
-    """An adversary who holds templates and knows how they are made.
+    """An adversary who has templates and knows the algorithm.
 
     Args:
-        knows_keys: he holds the subjects' keys too: the key store, or whoever runs keyed identification, is his.
-        has_public_faces: he starts from embeddings of other people by the same network.
+        knows_keys: it also has the subjects' keys, from the key store or as the operator of keyed identification.
+        has_public_faces: it has embeddings of other people by the same network, and starts from them.
     """
     return ThreatModel(
         name="thief of templates and keys" if knows_keys else "thief of templates",
@@ -45,34 +45,34 @@ def templates_threat(*, knows_keys: bool, has_public_faces: bool = False) -> Thr
 
 @final
 class MappingInversion(TemplateAttack):
-    """Look for an embedding that is mapped to the template: L-BFGS-B on 1 - cosine, several starts, exact gradients.
+    """Searches an embedding that is mapped to the template: L-BFGS-B on 1 - cosine, several starts, exact gradients.
 
-    Of the starts the one whose result fits the template best is kept; the adversary cannot see which is nearest to the
-    victim. A row counts as solved where the fit is as good as `solved_below`; others are the solver's failures, and a
-    success rate counts them as such (`ppfr.metrics.inversion_success`).
+    The result that fits the template best is kept, because the adversary cannot see which one is closest to the target
+    subject's embedding. A row counts as solved if 1 - cosine is at most `solved_below`. Other rows are failures of the
+    solver, and success rates count them as failures (`ppfr.metrics.inversion_success`).
 
     Args:
-        knows_keys: `run` takes the deployment's mapping; otherwise one under guessed keys (the control: without the
-            keys the solver finds something else).
-        num_starts: restarts a victim; 5 is usual.
-        max_iterations: of each.
-        solved_below: 1 - cosine of the mapped result and the template at which a row counts as solved.
-        compression: None for the authors' objective, 1 - cosine of the values themselves, which their largest few
-            dominate. A number compares arsinh(value / (compression * median magnitude of the template)) instead, so
-            that small values count as well; 0.1 recovers more where the mapping's values are heavy-tailed
-            (a scale of sqrt(n)). Whether a row is solved is judged by the values themselves in either case.
-        public_PD: embeddings of other people to start from, drawn with replacement; None starts from random
+        knows_keys: `run` takes the deployment's mapping. Otherwise it takes one under drawn keys: this is the control,
+            in which the solver finds another embedding.
+        num_starts: starts per template; 5 is usual.
+        max_iterations: of each start.
+        solved_below: largest 1 - cosine of the mapped result and the template at which a row counts as solved.
+        compression: None is the authors' objective, 1 - cosine of the values themselves, which a few large values
+            dominate. With a number, arsinh(value / (compression * median magnitude of the template)) is compared
+            instead, so that small values count as well. 0.1 recovers more if the mapping's values are heavy-tailed
+            (a scale of sqrt(n)). Whether a row is solved always depends on the values themselves.
+        public_PD: embeddings of other people to start from, drawn with replacement. None starts from random
             directions.
 
     Raises:
         RangeError: an argument outside what is stated.
 
     Threat model:
-        `templates_threat(...)`. Given keys and algorithm this is the fully informed adversary of PolyProtect's authors.
+        `templates_threat(...)`. With keys and algorithm this is the fully informed adversary of PolyProtect's authors.
 
     References:
         V. Krivokuca Hahn, J. Maceiras, S. Marcel, arXiv 2605.03857: cosine rather than Euclidean objective, L-BFGS-B,
-        5 starts. Victims are solved one after another; the mapping and its gradient are compiled.
+        5 starts. Templates are solved one after another; the mapping and its gradient are compiled.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class MappingInversion(TemplateAttack):
         return self._threat
 
     def public_config(self) -> Mapping[str, int | float | str | None]:
-        """Its dials, for the record."""
+        """Constructor arguments, for the record."""
         return {
             "num_starts": self._num_starts,
             "max_iterations": self._max_iterations,
@@ -145,7 +145,7 @@ class MappingInversion(TemplateAttack):
         )
 
     def invert(self, template_1K: ArrayLike, mapping: TemplateMapping, *, seed: int) -> Floats:
-        """(1, D) from one template: what `ppfr.templates.select_key` takes as a solver, with the seed bound."""
+        """(1, D) from one template. With the seed bound, this is a solver for `ppfr.templates.select_key`."""
         templates_1K = np.asarray(template_1K, dtype=np.float32)
         result = self.run(Templates(templates_NK=templates_1K), mapping, seed=seed)
         assert result.embeddings_ND is not None  # it always gives embeddings
@@ -176,7 +176,7 @@ class MappingInversion(TemplateAttack):
         return _normalised(template_NK, "templates")
 
     def _solve(self, target_K: Floats, mapping: TemplateMapping, rng: np.random.Generator) -> tuple[Floats, float, int]:
-        """The point that fits best, its 1 - cosine to the template, and iterations used."""
+        """The point that fits best, its 1 - cosine to the template, and the number of iterations."""
         from scipy.optimize import minimize
 
         size = None if self._compression is None else self._compression * float(np.median(np.abs(target_K)))
@@ -192,14 +192,14 @@ class MappingInversion(TemplateAttack):
         return best_D, _Objective(target_K, mapping, size=None)(best_D)[0], used
 
     def _start(self, dim: int, rng: np.random.Generator) -> Floats:
-        """Of the size of a unit embedding times sqrt(D), under which the solver's steps are of the elements' size."""
+        """A starting point of norm sqrt(D), so that elements and the solver's steps have similar magnitudes."""
         if self._public_PD is None:
             return rng.standard_normal(dim)
         return np.asarray(self._public_PD[rng.integers(len(self._public_PD))] * np.sqrt(dim))
 
 
 class _Objective:
-    """1 - cosine of mapped and target values, both of norm 1 and, where `size` is given, compressed by arsinh."""
+    """1 - cosine of mapped and target values, both of norm 1 and, if `size` is given, compressed by arsinh."""
 
     def __init__(self, target_K: Floats, mapping: TemplateMapping, *, size: float | None) -> None:
         self._mapping, self._size = mapping, size
@@ -212,10 +212,10 @@ class _Objective:
         if length == 0:
             return 1.0, np.zeros_like(point_D)
         unit_K = mapped_K / length
-        shown_K = unit_K if self._size is None else np.arcsinh(unit_K / self._size)
-        shown_length = float(np.linalg.norm(shown_K))
-        cosine = float(shown_K @ self._target_K) / shown_length
-        gradient_K = (cosine / shown_length * shown_K - self._target_K) / shown_length
+        compared_K = unit_K if self._size is None else np.arcsinh(unit_K / self._size)
+        compared_length = float(np.linalg.norm(compared_K))
+        cosine = float(compared_K @ self._target_K) / compared_length
+        gradient_K = (cosine / compared_length * compared_K - self._target_K) / compared_length
         if self._size is not None:
             gradient_K = gradient_K / np.hypot(self._size, unit_K)
         gradient_K = (gradient_K - (gradient_K @ unit_K) * unit_K) / length

@@ -1,4 +1,4 @@
-"""The attackers' networks: a U-Net that turns any masked grid into a face, and a patch discriminator.
+"""The attackers' networks: a U-Net from masked images of any grid to faces, and a patch discriminator.
 
 Shape suffixes: B batch, C colour, H W pixels, K masked channels, P Q masked grid.
 """
@@ -22,13 +22,13 @@ FACE_SHAPE = (3, 112, 112)
 GRIDS = (112, 56, 28, 14, 7)
 SMALLEST_STD = 1e-6
 RIDGE = 1e-4
-MOST_REGRESSION_VALUES = 2e8
+MAX_REGRESSION_VALUES = 2e8
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std by channel, with the statistics of the attacker's own masked faces.
+    """(x - mean) / std per channel, with statistics of the attacker's own masked faces.
 
-    Masked values may be DCT coefficients around a thousand or normalised maps around one; the networks after it see the
+    Masked values may be DCT coefficients of about 1,000 or normalised maps of about 1. The networks that follow see the
     same scale in either case.
     """
 
@@ -41,10 +41,10 @@ class Standardise(nn.Module):
         self.register_buffer("std_K11", torch.ones(num_channels, 1, 1))
 
     def set_from(self, masked_NKPQ: Tensor) -> None:
-        """Take the statistics from a sample of masked faces; a channel that never varies is only centred."""
+        """Compute the statistics from a sample of masked faces. Constant channels are only centred."""
         values = masked_NKPQ.double()
         std_K, mean_K = torch.std_mean(values, dim=(0, 2, 3), correction=0)
-        # A constant channel would have its rounding error blown up to unit variance.
+        # Otherwise, the rounding error of a constant channel would be scaled to unit variance.
         floor_K = SMALLEST_STD * mean_K.abs().clamp_min(1.0)
         std_K = torch.where(std_K > floor_K, std_K, torch.ones_like(std_K))
         self.mean_K11.copy_(mean_K[:, None, None])
@@ -56,9 +56,9 @@ class Standardise(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(conv(act(x)))), without normalisation layers: absolute levels are what a recovery needs.
+    """x + conv(act(conv(act(x)))), without normalisation layers, because recovery needs absolute levels.
 
-    The last convolution starts at zero, so that a deep network starts as a shallow one and trains at lr 1e-3.
+    The last convolution starts at zero, so a deep network starts as a shallow one and can train with lr 1e-3.
     """
 
     def __init__(self, num_channels: int, *, dropout: float = 0.0) -> None:
@@ -78,24 +78,24 @@ class ResidualBlock(nn.Module):
 
 
 class RecoveryUNet(nn.Module):
-    """Masked image of any grid -> face.
+    """Recovers faces from masked images of any grid.
 
-    The levels are 112, 56, 28, 14 and 7 pixels wide. The encoder enters at the smallest level that holds the masked
-    grid (28x28x36 starts at 28: nothing is computed at 112 that the input does not have), the decoder climbs to 112 by
-    pixel shuffling, with a skip at every level that the encoder visited. The output is a learned offset at each
-    pixel, plus a linear recovery (a 3x3 convolution of the masked channels, pixel-shuffled), plus what the network adds
-    to them. `set_statistics` solves the first two in closed form on the attacker's own faces: training starts at the
-    mean face where the mask says nothing, at the best linear attack where it does, and at the face itself where nothing
-    is protected.
+    The levels are 112, 56, 28, 14 and 7 pixels wide. The encoder starts at the smallest level that fits the masked grid
+    (28 for 28x28x36). The decoder rises to 112 by pixel shuffling, with a skip connection at every encoder level.
+    The output is the sum of a learned offset per pixel, a linear recovery (a 3x3 convolution of the masked channels,
+    pixel-shuffled), and the network's own output. `set_statistics` computes the first two in closed form from the
+    attacker's own faces. Training therefore starts from the mean face if the masked image carries no information, from
+    the best linear attack if it does, and from the face itself if nothing is protected.
 
     Args:
         in_shape: (K, P, Q) of the masked image.
-        width: channels at the 112 level; doubled at each level below, at most `max_width`.
-        max_width: cap of the doubling.
-        num_blocks: residual blocks for each level from 28 down, on either side.
-        num_fine_blocks: the same for levels 112 and 56, where a block costs as much and says less.
-        dropout: rate inside the decoder's blocks (pix2pix's source of noise).
-        num_noise_channels: channels of unit Gaussian noise beside the input; drawn by the caller (`forward`'s `noise`).
+        width: channels at the 112 level; doubled at each level below, up to `max_width`.
+        max_width: maximum number of channels.
+        num_blocks: residual blocks per level from 28 down, in encoder and decoder each.
+        num_fine_blocks: the same for levels 112 and 56, where blocks help less at the same cost.
+        dropout: rate inside the decoder's blocks (the source of noise in pix2pix).
+        num_noise_channels: channels of unit Gaussian noise in addition to the input; the caller draws them (see
+            `forward`).
     """
 
     def __init__(
@@ -150,10 +150,10 @@ class RecoveryUNet(nn.Module):
             nn.init.zeros_(values)
 
     def set_statistics(self, masked_NKPQ: Tensor, image_NCHW: Tensor) -> None:
-        """Start from the attacker's own faces: channel statistics, mean face, best linear recovery.
+        """Set channel statistics, mean face and best linear recovery from the attacker's own faces.
 
         Args:
-            masked_NKPQ: masked faces, a few hundred.
+            masked_NKPQ: a few hundred masked faces.
             image_NCHW: the same faces, plain, (N, 3, 112, 112) in [0, 1].
         """
         self.standardise.set_from(masked_NKPQ)
@@ -165,14 +165,14 @@ class RecoveryUNet(nn.Module):
             self.offset_CHW.copy_(mean_face_CHW - moved_CHW)
 
     def _best_linear(self, masked_NKPQ: Tensor, mean_1KPQ: Tensor, target_NCHW: Tensor) -> Tensor:
-        """Ridge regression of the faces on 3x3 neighbourhoods of the masked channels; the convolution's weight.
+        """Weight of the convolution: ridge regression of faces on 3x3 neighbourhoods of the masked channels.
 
-        Both are taken about their mean at each place, for which the offset stands.
+        Both are centred by their mean at each position, which the offset accounts for.
         """
         num_features = 9 * self.in_shape[0]
-        places = GRIDS[self.entry] ** 2
-        num = min(len(masked_NKPQ), max(8, int(MOST_REGRESSION_VALUES / (num_features * places))))
-        size = max(1, min(32, int(MOST_REGRESSION_VALUES / 8 / (num_features * places))))
+        num_positions = GRIDS[self.entry] ** 2
+        num = min(len(masked_NKPQ), max(8, int(MAX_REGRESSION_VALUES / (num_features * num_positions))))
+        size = max(1, min(32, int(MAX_REGRESSION_VALUES / 8 / (num_features * num_positions))))
         gram = torch.zeros(num_features, num_features, dtype=torch.float64)
         cross = torch.zeros(num_features, 3 * 4**self.entry, dtype=torch.float64)
         for start in range(0, num, size):
@@ -195,11 +195,11 @@ class RecoveryUNet(nn.Module):
         return functional.interpolate(x_BKPQ, size=(grid, grid), mode="bilinear", antialias=is_shrunk)
 
     def forward(self, x_BKPQ: Tensor, noise_BZPQ: Tensor | None = None) -> Tensor:
-        """(B, K, P, Q) -> (B, 3, 112, 112) float; in [0, 1] only as far as training brought it there (clamp to use).
+        """(B, K, P, Q) -> (B, 3, 112, 112) float, not limited to [0, 1]: clamp it before use.
 
         Args:
             x_BKPQ: masked images, `in_shape` after the batch axis.
-            noise_BZPQ: `num_noise_channels` channels on the same grid; None stands for zeros.
+            noise_BZPQ: `num_noise_channels` channels on the same grid; None is zeros.
         """
         x = self._on_entry_grid(self.standardise(x_BKPQ))
         face_BCHW = functional.pixel_shuffle(self.linear(x), 2**self.entry).float() + self.offset_CHW
@@ -224,17 +224,17 @@ class RecoveryUNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges 70x70 patches of a face beside what the server saw of it (pix2pix).
+    """Classifies 70x70 patches of a face, given the masked image (pix2pix).
 
-    Five 4x4 convolutions, the first three with stride 2: each output sees 70x70 pixels. The masked image is brought to
-    112x112 bilinearly and joined to the face by channel.
+    It has five 4x4 convolutions, the first three with stride 2, so each output sees 70x70 pixels. The masked image is
+    resized to 112x112 bilinearly and concatenated to the face by channel.
 
     Args:
         in_shape: (K, P, Q) of the masked image.
         width: channels after the first convolution; 64 in pix2pix.
 
     References: Isola et al. 2017, section 3.2. Deviation: the masked channels are first reduced by a 1x1 convolution on
-    their own small grid, so that 36 or more channels are not resized and filtered at 112x112 one by one.
+    their own small grid, which avoids resizing and filtering 36 or more channels at 112x112.
     """
 
     def __init__(self, in_shape: tuple[int, int, int], *, width: int = 64) -> None:
@@ -253,7 +253,7 @@ class PatchDiscriminator(nn.Module):
         self.body = nn.Sequential(*layers, nn.Conv2d(widths[3], 1, 4, padding=1))
 
     def forward(self, masked_BKPQ: Tensor, face_BCHW: Tensor) -> Tensor:
-        """(B, K, P, Q) and (B, 3, 112, 112) -> (B, 1, 12, 12) logits: high means "the real face of this mask"."""
+        """(B, K, P, Q) and (B, 3, 112, 112) -> (B, 1, 12, 12) logits, high for the real face of the masked image."""
         condition = self.reduce(self.standardise(masked_BKPQ))
         if condition.shape[2:] != face_BCHW.shape[2:]:
             condition = functional.interpolate(condition, size=face_BCHW.shape[2:], mode="bilinear")
@@ -261,13 +261,13 @@ class PatchDiscriminator(nn.Module):
 
 
 def num_parameters(network: nn.Module) -> int:
-    """How many numbers training may change."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 @contextlib.contextmanager
 def weights_drawn_from(seed: int) -> Iterator[None]:
-    """Within the block modules draw their first weights from `seed`; the caller's generators are left as they were."""
+    """Within the block, modules draw initial weights from `seed`. The caller's generators are not changed."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also reseed every CUDA device outside the fork.
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Named sizes that every trained attack has, so that protections are compared at equal effort."""
+"""Named sizes of trained attacks, so that all protections are attacked with equal compute budgets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AttackPreset:
     """One named size of a trained attack.
 
     Attributes:
-        epochs: of its training.
+        epochs: number of epochs of its training.
         options: constructor arguments that differ from the defaults: widths and depths of its networks.
     """
 
@@ -34,8 +34,8 @@ def presets(
     """The presets of one attack.
 
     Args:
-        small: options of "fast-test", whose figures mean nothing.
-        wide: options of the presets at the size of the papers.
+        small: options of "fast-test", whose results are meaningless.
+        wide: options of the presets at the papers' size.
         epochs: number of epochs by preset.
         demo: options of "demo".
         laptop: options of "laptop".

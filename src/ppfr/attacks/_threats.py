@@ -1,4 +1,4 @@
-"""The threat models of the attacks on masked images, and what an attack may be handed under each."""
+"""Threat models of attacks on masked images, and checks of maskers and observations against them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from ppfr.core import ImageMasker, MaskedImages, MixedImages, ObservedImages, Sh
 
 
 def masked_images_threat(*, knows_secret: bool, sees: type[ObservedImages] = MaskedImages) -> ThreatModel:
-    """An adversary who reads every masked image that reaches the server, or the whole masked training set.
+    """An adversary who sees every masked image that reaches the server, or the whole masked training set.
 
-    He knows how the protection works (Kerckhoffs) and has faces of other people; he does not need the deployed
+    It knows how the protection works (Kerckhoffs) and has faces of other people. It does not need the deployed
     recogniser's weights.
 
     Args:
-        knows_secret: he holds the deployment's secret parameters too, as a dishonest server or a lost device does.
-            Without it he is someone who copies the traffic or the stored masked images.
+        knows_secret: it also has the deployment's secret parameters, like a dishonest server or the finder of a lost
+            device. Without them it only copies the traffic or the stored masked images.
         sees: `MaskedImages`, or `MixedImages` if the adversary obtained a training set whose images were mixed with
             each other.
     """
@@ -26,20 +26,20 @@ def masked_images_threat(*, knows_secret: bool, sees: type[ObservedImages] = Mas
 
 
 def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> None:
-    """Refuse to train an attack on a masker that tells more, or less, than its threat model says.
+    """Refuse to train an attack on a masker that does not match its threat model.
 
     Raises:
-        ThreatModelError: the deployed masker for an adversary without the secret, or a simulation for one who has it.
+        ThreatModelError: the deployed masker for an adversary without the secret, or a simulation for one with it.
     """
     if not threat.knows_secret and masker.spec.is_keyed:
         raise ThreatModelError(
-            f"{attack} does not know the secret (knows_secret=False), but was given {masker.name!r} with one in it; "
-            "give it FreshSecret(masker), which simulates the protection under secrets of its own"
+            f"{attack} does not know the secret (knows_secret=False), but was given {masker.name!r} with its secret; "
+            "give it FreshSecret(masker), which simulates the protection with secrets of its own"
         )
     if threat.knows_secret and isinstance(masker, FreshSecret):
         raise ThreatModelError(
-            f"{attack} knows the secret (knows_secret=True), but was given {masker.name!r}, which leaves it out; "
-            "give it the deployed masker, or make the attack with knows_secret=False"
+            f"{attack} knows the secret (knows_secret=True), but was given {masker.name!r} without it; "
+            "give it the deployed masker, or create the attack with knows_secret=False"
         )
 
 

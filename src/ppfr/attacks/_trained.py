@@ -1,4 +1,4 @@
-"""What every attack that trains a network on masked faces has in common: checks, training, resuming, chunked running.
+"""Base of attacks that train a network on masked faces: checks, training, resuming, running in chunks.
 
 Shape suffixes: B batch, N observed faces, C colour, H W pixels, K masked channels, P Q masked grid.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ppfr.attacks._alignment import AlignedDeployments, ChannelAlignment, apply_matrix
-from ppfr.attacks._fresh_secret import AtRest, FreshSecret, Unsigned
+from ppfr.attacks._fresh_secret import FreshSecret, FrozenMasker, MagnitudeMasker
 from ppfr.attacks._networks import FACE_SHAPE, num_parameters
 from ppfr.attacks._presets import AttackPreset
 from ppfr.attacks._threats import check_masker, check_observation, masked_images_threat
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 NUM_SAMPLED_FACES = 512
 
 
-class AttackObjective(TrainingTask):
-    """An objective whose first act is to mask the batch, as its adversary sees it.
+class AttackTask(TrainingTask):
+    """A training task that first masks each batch as the adversary sees it.
 
     Attributes:
-        masker: the masker that the adversary trains against; no module, so it is in no checkpoint.
-        probe_KPQ: a fixed noise image as masked by `masker`. It travels in the checkpoint, so that a training is never
-            taken up again under another secret: the attack would look weak where it was only misled.
+        masker: the masker that the adversary trains against. It is not a module, so checkpoints do not contain it.
+        probe_KPQ: a fixed noise image masked by `masker`. Checkpoints contain it, so that a training is never resumed
+            with another secret, which would make the attack look weaker than it is.
     """
 
     probe_KPQ: Tensor
@@ -62,11 +62,11 @@ class AttackObjective(TrainingTask):
         self.register_buffer("probe_KPQ", masked_probe(masker))
 
     def masked(self, batch: Batch, *, rng: Generator) -> Tensor:
-        """(B, K, P, Q) as the adversary sees the batch, in full precision."""
+        """(B, K, P, Q): the batch as the adversary sees it, in full precision."""
         return mask_exactly(self.masker, batch.images_BCHW, rng=rng)
 
     def check_restored(self) -> None:
-        """Refuse weights that were trained under another secret than `masker` has now; without a secret, any will do.
+        """Refuse weights that were trained with another secret than that of `masker`, if it has one.
 
         Raises:
             CheckpointError: they were.
@@ -76,39 +76,40 @@ class AttackObjective(TrainingTask):
 
 
 def mask_exactly(masker: ImageMasker, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-    """Mask without gradient and outside autocast: a device computes its mask in float32."""
+    """Mask without gradient and outside autocast, because devices mask in float32."""
     with torch.no_grad(), torch.autocast(image_BCHW.device.type, enabled=False):
         return masker.mask(image_BCHW, rng=rng)
 
 
 class TrainedAttack(Attack):
-    """An adversary who trains one network on masked public faces, then applies it to each masked victim.
+    """An adversary that trains one network on masked public faces and applies it to masked images of target subjects.
 
     Args:
-        plan: length, batch size and precision of the training: the strength of the attack beside its network's size.
+        plan: length, batch size and precision of the training. Together with the network's size it sets the attack's
+            strength.
         sees: `MaskedImages`, or `MixedImages`: a mixed training set; see `masked_images_threat`.
-        ignores_signs: work on the magnitudes of what is seen, for a protection that flips signs at random (InstaHide):
-            they carry nothing, and a network would have to learn that first.
-        knows_secret: the adversary holds the deployment's secret; then `fit` takes the deployed masker, otherwise a
-            `FreshSecret`. Maskers without a secret are attacked as they are in either case.
-        aligns_channels: without the secret, train on one simulated deployment and find from the observed masked faces
-            how the real one's channels correspond to it (`ChannelAlignment`), instead of training on fresh secrets
-            and hoping for a network that works for all of them. No effect where the secret is known or there is none.
-        num_deployments: with `aligns_channels`: how many deployments are simulated beside the surrogate.
-        run_dir: keeps checkpoints; a training that was cut short, or is complete, is taken up from there.
+        ignores_signs: use the magnitudes of observed values only. This is for protections that flip signs at random
+            (InstaHide): the signs carry no information, and a network would have to learn that first.
+        knows_secret: the adversary has the deployment's secret, and `fit` takes the deployed masker. Otherwise it takes
+            a `FreshSecret`. Maskers without a secret are attacked directly in either case.
+        aligns_channels: without the secret, train on one simulated deployment, and estimate from the observed masked
+            faces how the channels of the real deployment correspond to it (`ChannelAlignment`). The alternative is to
+            train one network on fresh secrets. No effect if there is no secret.
+        num_deployments: with `aligns_channels`, the number of simulated deployments in addition to the surrogate.
+        run_dir: directory of checkpoints, from which an interrupted or complete training is resumed.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        chunk_size: observed faces in memory at a time.
-        progress: show the training's progress.
+        chunk_size: number of observed faces that are processed together.
+        progress: print the training's progress.
     """
 
     slug: ClassVar[str]
     """One word for names of plans and the command line, as in "unet"."""
     title: ClassVar[str]
-    """Name for people, as in "U-Net recovery"."""
+    """Name in tables, as in "U-Net recovery"."""
     sizes: ClassVar[Mapping[str, AttackPreset]]
     """Presets by name."""
     estimates_embeddings: ClassVar[bool] = False
-    """Whether it estimates embeddings rather than pictures, so that 1:1 accuracy on all pairs is cheap to measure."""
+    """Whether it estimates embeddings, not images, so that 1:1 accuracy on all pairs is cheap to measure."""
 
     @classmethod
     def preset(cls, name: str) -> AttackPreset:
@@ -123,12 +124,12 @@ class TrainedAttack(Attack):
 
     @classmethod
     def with_teacher(cls, teacher: Backbone, card: ModelCard, **options: Any) -> Self:
-        """The attack of an adversary who holds a public recogniser; attacks that need none ignore it."""
+        """The attack of an adversary with a public recogniser; attacks that need none ignore it."""
         return cls(**options)
 
     @property
     def label(self) -> str:
-        """Name for people."""
+        """Name in tables."""
         return self.title
 
     def __init__(
@@ -155,44 +156,44 @@ class TrainedAttack(Attack):
         self.sees, self.ignores_signs = sees, ignores_signs
         self.num_deployments = num_deployments
         self.run_dir, self.device, self.chunk_size, self.progress = run_dir, device, chunk_size, progress
-        self._trained: AttackObjective | None = None
+        self._trained: AttackTask | None = None
         self._alignment: ChannelAlignment | None = None
         self._facts: dict[str, float | int | str] = {}
 
     @property
     def needs(self) -> ThreatModel:
-        """A reader of masked images, with or without the deployment's secret."""
+        """An adversary who sees masked images, with or without the deployment's secret."""
         return masked_images_threat(knows_secret=self.knows_secret, sees=self.sees)
 
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
-        """JSON-ready constructor arguments that make the attack what it is."""
+        """JSON-ready constructor arguments."""
 
     @abstractmethod
-    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
-        """Untrained networks for this masker; `sample` is (masked_NKPQ, image_NCHW) of public faces."""
+    def _make_task(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackTask:
+        """The training task, with untrained networks; `sample` is (masked_NKPQ, image_NCHW) of public faces."""
 
     @abstractmethod
-    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: Generator) -> Tensor:
-        """Apply the trained network to a chunk of what was seen; one row for each row."""
+    def _act(self, trained: AttackTask, masked_BKPQ: Tensor, *, rng: Generator) -> Tensor:
+        """Apply the trained network to a chunk of observed images; one row per image."""
 
     @abstractmethod
     def _result(self, rows: Tensor) -> AttackResult:
-        """All rows as the attack's result."""
+        """The result of the attack, from all rows."""
 
     def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, Any]:
-        """Train on `public` as seen through `masker`; see `Attack.fit`.
+        """Train on `public`, masked by `masker`; see `Attack.fit`.
 
         Raises:
-            ThreatModelError: the masker tells more or less than the threat model says.
-            ShapeError: the masker takes other images than 112x112 crops.
-            CheckpointError: `run_dir` holds the training of another configuration, secret or data set.
+            ThreatModelError: the masker does not match the threat model.
+            ShapeError: the masker does not take 112x112 crops.
+            CheckpointError: `run_dir` contains the training of another configuration, secret or data set.
         """
         check_masker(masker, self.needs, attack=self.name)
         if masker.spec.in_shape != FACE_SHAPE:
             raise ShapeError(f"{masker.name} takes {masker.spec.in_shape}; {self.name} works on {FACE_SHAPE} crops")
         if isinstance(masker, nn.Module):
-            masker = AtRest(masker)
+            masker = FrozenMasker(masker)
         images_NCHW = _sample_images(public, seed=seed)
         self._trained, self._alignment = None, None
         if self.aligns_channels and isinstance(masker, FreshSecret):
@@ -201,11 +202,11 @@ class TrainedAttack(Attack):
             )
             masker, self._alignment = aligned, aligned.alignment
         if self.ignores_signs:
-            masker = Unsigned(masker)
+            masker = MagnitudeMasker(masker)
         masked_NKPQ = _masked_sample(masker, images_NCHW, rng=_generator(seed, "sample masks"))
-        objective = self._make_objective(masker, (masked_NKPQ, images_NCHW), seed=seed)
+        task = self._make_task(masker, (masked_NKPQ, images_NCHW), seed=seed)
         record = fit(
-            objective,
+            task,
             public,
             plan=self.plan,
             seed=derive_seed(seed, self.name),
@@ -216,13 +217,13 @@ class TrainedAttack(Attack):
                 shows_progress=self.progress,
             ),
         )
-        self._trained = objective
+        self._trained = task
         self._facts = {
             "steps": record.steps,
             "images_seen": record.images_seen,
             "images_per_s": round(record.images_per_s, 2),
             "wall_s": round(record.wall_s, 2),
-            "num_parameters": num_parameters(objective),
+            "num_parameters": num_parameters(task),
             "batch_size": self.plan.batch_size,
             "precision": record.precision,
             "device": record.device,
@@ -233,12 +234,12 @@ class TrainedAttack(Attack):
         return {**self._facts, "curve": record.curve}
 
     def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
-        """Act on every observed face; see `Attack.run`.
+        """Attack every observed image; see `Attack.run`.
 
         Raises:
             PpfrError: before `fit`.
             ThreatModelError: another type of observation than the threat model grants.
-            ShapeError: another shape than the attack was trained on.
+            ShapeError: not the shape that the attack was trained on.
         """
         if self._trained is None:
             raise PpfrError(f"{self.name} has not been trained; call fit(masker, public, seed=...) first")
@@ -272,7 +273,7 @@ class TrainedAttack(Attack):
 
 
 def _sample_images(public: ImageSet, *, seed: int) -> Tensor:
-    """Public faces drawn at random, for statistics."""
+    """A random sample of public faces, for statistics."""
     order: Sequence[int] = torch.randperm(len(public), generator=_generator(seed, "sample"))[
         :NUM_SAMPLED_FACES
     ].tolist()

@@ -1,4 +1,4 @@
-"""Recovery by a U-Net with an L1 loss: the strong setting under which the field's later papers compare protections."""
+"""Recovery by a U-Net with an L1 loss, the strong setting in which recent papers compare protections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from ppfr.attacks._networks import RecoveryUNet, num_parameters, weights_drawn_from
 from ppfr.attacks._presets import presets
-from ppfr.attacks._trained import AttackObjective, TrainedAttack
+from ppfr.attacks._trained import AttackTask, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, derive_seed
 from ppfr.training import Batch, OptimizerGroup
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @final
 class UNetRecovery(TrainedAttack):
-    """Train a U-Net to turn masked images into the plain ones, mean absolute error, and apply it to the victims.
+    """Trains a U-Net to recover plain images from masked ones, with mean absolute error.
 
     Args:
-        width: channels at 112x112, doubled at each halving of the grid; 16 is what two cores train in minutes, 64 the
-            size of the papers.
-        max_width: cap of the doubling: 256 for a laptop, 512 or 1024 with `width=64`.
-        num_blocks: residual blocks for each level from 28x28 down.
+        width: channels at 112x112, doubled at each halving of the grid. Two cores train 16 in minutes; the papers use
+            64.
+        max_width: maximum number of channels: 256 on a laptop, 512 or 1024 with `width=64`.
+        num_blocks: residual blocks per level from 28x28 down.
         num_fine_blocks: residual blocks at 112x112 and 56x56.
         lr: learning rate of Adam.
         options: `plan`, `knows_secret`, `aligns_channels`, `run_dir`, `device`, `chunk_size`, `progress`: see
             `TrainedAttack`.
 
     Threat model:
-        Reads masked images; knows the method; trains on faces of other people; with or without the secret.
+        Sees masked images; knows the method; trains on faces of other people; with or without the secret.
 
     References:
         The comparison of MinusFace (CVPR 2024, fig. 6) and PartialFace (ICCV 2023, table 3): U-Net, L1, lr 1e-3,
@@ -70,7 +70,7 @@ class UNetRecovery(TrainedAttack):
         return "unet-recovery"
 
     def public_config(self) -> Mapping[str, Any]:
-        """Architecture, loss, optimiser, plan and threat model."""
+        """Architecture, loss, optimizer, plan and threat model."""
         return {
             **self._shared_config(),
             "network": dict(self.network),
@@ -79,21 +79,21 @@ class UNetRecovery(TrainedAttack):
             "lr": self.lr,
         }
 
-    def _make_objective(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackObjective:
+    def _make_task(self, masker: ImageMasker, sample: tuple[Tensor, Tensor], *, seed: int) -> AttackTask:
         with weights_drawn_from(derive_seed(seed, "unet-recovery", "weights")):
             network = RecoveryUNet(masker.spec.out_shape, **self.network)
         network.set_statistics(*sample)
-        return RecoveryObjective(masker, network, lr=self.lr)
+        return RecoveryTask(masker, network, lr=self.lr)
 
-    def _act(self, trained: AttackObjective, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
-        assert isinstance(trained, RecoveryObjective)
+    def _act(self, trained: AttackTask, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
+        assert isinstance(trained, RecoveryTask)
         return trained.network(masked_BKPQ).clamp(0.0, 1.0)
 
     def _result(self, rows: Tensor) -> AttackResult:
         return AttackResult(recovered_NCHW=rows, notes=dict(self._facts))
 
 
-class RecoveryObjective(AttackObjective):
+class RecoveryTask(AttackTask):
     """Mean absolute error between recovered and plain faces."""
 
     def __init__(self, masker: ImageMasker, network: RecoveryUNet, *, lr: float) -> None:

@@ -1,10 +1,10 @@
-"""Seconds for people: progress lines and the report."""
+"""Durations in words, for progress lines and the report."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them.
+    """A duration in seconds, minutes or hours.
 
     >>> duration(4.2), duration(75), duration(5400)
     ('4 s', '1 min 15 s', '1 h 30 min')

@@ -1,6 +1,6 @@
-"""The error tree. Every message says what was given, what is allowed and what to do next.
+"""The error classes. Every message says what was given, what is allowed, and what to do.
 
-Messages and logs never carry an image, an embedding, a key, a subject id or a score.
+Messages and logs never contain an image, an embedding, a key, a subject id or a score.
 """
 
 from __future__ import annotations
@@ -9,86 +9,88 @@ from collections.abc import Sequence
 
 
 class PpfrError(Exception):
-    """Base of every error the package raises on purpose; the command line prints it and exits non-zero."""
+    """Base of all errors that the package raises on purpose. The command line prints them and exits non-zero."""
 
 
 class InvalidInputError(PpfrError, ValueError):
-    """What was given cannot be used as it is; the message names the remedy."""
+    """An invalid argument or input; the message names the remedy."""
 
 
 class ShapeError(InvalidInputError):
-    """An array or tensor has another shape than the function states."""
+    """An array or tensor does not have the documented shape."""
 
 
 class RangeError(InvalidInputError):
-    """A value lies outside the stated range, or is not finite."""
+    """A value is outside the documented range, or not finite."""
 
 
 class AlignmentError(InvalidInputError):
-    """No face, or more than one face, where exactly one was asked for."""
+    """No face, or more than one face, where exactly one is required."""
 
 
 class ImageReadError(InvalidInputError):
-    """A file is not an image that can be used: corrupt, truncated, too large, of an unknown kind."""
+    """A file is not a usable image: corrupt, truncated, too large, or of an unknown format."""
 
 
 class DatasetError(InvalidInputError):
-    """A data set on disk is absent, incomplete or not in the stated layout."""
+    """A data set on disk is missing, incomplete or not in the documented layout."""
 
 
 class OverlapError(DatasetError):
-    """Two sets that must share no subject share some."""
+    """Two sets share subjects, but must not."""
 
 
 class ThreatModelError(PpfrError):
-    """An attack was asked to see more than its threat model grants."""
+    """An attack was given something else than its threat model grants."""
 
 
 class CheckpointError(PpfrError):
-    """A checkpoint belongs to another model, run or configuration, or is damaged."""
+    """A checkpoint is damaged, or belongs to another model, run or configuration."""
 
 
 class TemplateError(PpfrError):
-    """A protected template or a subject's key cannot be used. No message tells a score, a key or a subject."""
+    """A protected template or a subject's key cannot be used. No message contains a score, a key or a subject."""
 
 
 class UnknownSchemeError(TemplateError):
-    """A record belongs to another scheme, or to this one under other parameters, than the one that was to read it."""
+    """A record belongs to another scheme, or to the same scheme with other parameters."""
 
 
 class OutdatedTemplateError(TemplateError):
-    """A record's version is one that this release does not read: enrol anew, or read it with the release it names."""
+    """This release does not read the record's version. Enrol again, or use the release that the message names."""
 
 
 class CorruptTemplateError(TemplateError):
-    """A record is damaged, truncated, foreign, or was altered after it was made."""
+    """A record is damaged, truncated, altered after it was created, or of another format."""
 
 
 class WrongKeyError(TemplateError):
-    """The key is not the one that the template was made under; nothing was compared."""
+    """The key is not the key of the template; nothing was compared."""
 
 
 class UnsupportableError(PpfrError):
-    """Can never work; the message says why."""
+    """The operation can never work; the message says why."""
 
 
 class NotYetSupportedError(PpfrError):
-    """Could work, is not built; the message says what works instead."""
+    """The operation is not implemented; the message says what works instead."""
 
 
 class DeviceError(PpfrError):
-    """The device that was asked for is not there. Nothing falls back to another one silently."""
+    """The requested device is not available. There is no silent fallback."""
 
 
 class StorageError(PpfrError):
-    """Writing failed (disk full, no permission); nothing half-written was left behind."""
+    """Writing failed (disk full, no permission); no incomplete file remains."""
 
 
 class PartyError(PpfrError):
-    """A party of a secure protocol is gone, late, or not on the same query; names the party, never what it shares.
+    """A party of a secure protocol is unreachable, late, or at another query.
+
+    The message names the party, and never contains its data.
 
     Attributes:
-        party: its index, where it is known: a party that was waited for may itself have waited for another.
+        party: its index, or None if it is not known: a late party may itself be waiting for another one.
     """
 
     def __init__(self, message: str, *, party: int | None = None) -> None:
@@ -105,19 +107,19 @@ class MissingExtraError(PpfrError, ImportError):
 
 
 class MissingEnvironmentError(PpfrError, ImportError):
-    """A library that needs an environment of its own is not there; the message says how to make it."""
+    """A library that needs its own environment is missing; the message says how to create it."""
 
     def __init__(self, library: str, why: str) -> None:
         super().__init__(f"{library} cannot be run: {why}")
 
 
 class MissingAssetError(PpfrError, FileNotFoundError):
-    """Data or weights are not where they were looked for.
+    """Data or weights were not found.
 
     Attributes:
-        name: the asset's file or folder name.
-        looked_in: the places that were searched, in order.
-        remedy: the command or option that gets it.
+        name: file or folder name of the asset.
+        looked_in: the locations that were searched, in order.
+        remedy: the command or option that provides it.
     """
 
     def __init__(self, name: str, *, looked_in: Sequence[str], remedy: str, sha256: str = "") -> None:
@@ -128,18 +130,18 @@ class MissingAssetError(PpfrError, FileNotFoundError):
 
 
 class MissingWeightsError(MissingAssetError):
-    """A network's weights are absent."""
+    """The weights of a network are missing."""
 
 
 class ChecksumError(PpfrError):
-    """A file's bytes are not the ones its checksum names."""
+    """A file does not match its checksum."""
 
 
 class ProblemsError(InvalidInputError):
-    """Several inputs are bad; all of them are listed at once.
+    """Several inputs are invalid; the message lists all of them.
 
     Attributes:
-        problems: one line for each bad input.
+        problems: one line per invalid input.
     """
 
     def __init__(self, what: str, problems: Sequence[str], *, shown: int = 20) -> None:

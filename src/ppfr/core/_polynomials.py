@@ -1,7 +1,7 @@
-"""Polynomials over windows of an embedding: their shape, and packed keys of many identities.
+"""Polynomials over windows of an embedding: their shape, and packed keys of many subjects.
 
-Template schemes make templates by them and matchers search in them; neither knows the other, so both meet here.
-Suffixes: M identities, m terms of a window.
+Template schemes and matchers share these types, because neither may import the other.
+Suffixes: M subjects, m terms of a window.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LARGEST_SUM = 1e37
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PolynomialShape:
-    """How an embedding is cut into windows: p_j = sum_i c_i * (scale * v[j * (m - o) + i]) ** e_i, i in 0..m-1.
+    """How an embedding is divided into windows: p_j = sum_i c_i * (scale * v[j * (m - o) + i]) ** e_i, i in 0..m-1.
 
-    The embedding v has L2 norm 1 and is padded with zeros at its end, where the last window needs it.
+    The embedding v has L2 norm 1 and is padded with zeros at its end if the last window needs it.
 
     >>> [PolynomialShape(dim=512, num_terms=5, overlap=o).num_windows for o in range(5)]
     [103, 128, 170, 255, 508]
@@ -34,8 +34,8 @@ class PolynomialShape:
         dim: n, length of the embedding.
         num_terms: m, elements in a window, in 2..16 and at most n.
         overlap: o, elements that neighbouring windows share, in 0..m-1.
-        scale: what the embedding is multiplied by; None for sqrt(n), under which elements are of size 1, so that no
-            power of them underflows.
+        scale: factor that the embedding is multiplied by. None is sqrt(n): elements then have a magnitude of about 1,
+            so that their powers do not underflow.
     """
 
     dim: int
@@ -57,34 +57,34 @@ class PolynomialShape:
         largest = max(1.0, self.factor) ** self.num_terms * MAX_COEFFICIENT * self.num_terms
         if largest**2 * self.num_windows > _LARGEST_SUM or min(1.0, self.factor) ** self.num_terms < 1e-12:
             raise RangeError(
-                f"scale {self.factor:g} to the power {self.num_terms} leaves the range of single precision; "
-                "use fewer terms, or a scale nearer to 1"
+                f"scale {self.factor:g} to the power {self.num_terms} exceeds the range of single precision; "
+                "use fewer terms, or a scale closer to 1"
             )
 
     @property
     def factor(self) -> float:
-        """`scale`, or sqrt(n) where it is None."""
+        """`scale`, or sqrt(n) if it is None."""
         return math.sqrt(self.dim) if self.scale is None else float(self.scale)
 
     @property
     def step(self) -> int:
-        """From one window to the next: m - o."""
+        """Distance between windows: m - o."""
         return self.num_terms - self.overlap
 
     @property
     def num_windows(self) -> int:
-        """K = ceil((n - m) / (m - o)) + 1, length of what comes out."""
+        """K = ceil((n - m) / (m - o)) + 1, length of the template."""
         return -(-(self.dim - self.num_terms) // self.step) + 1
 
     @property
     def padded_dim(self) -> int:
-        """Length of the embedding with the zeros behind it."""
+        """Length of the embedding including the zeros at its end."""
         return (self.num_windows - 1) * self.step + self.num_terms
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PolynomialKeys:
-    """Packed keys of M identities, 2 m bytes each; they show themselves nowhere and cannot be pickled.
+    """Packed keys of M subjects, 2 m bytes each. They cannot be printed or pickled.
 
     Attributes:
         coefficients_Mm: int8; c_i, not zero, distinct within a row.
@@ -104,10 +104,10 @@ class PolynomialKeys:
             raise RangeError("packed keys are int8 coefficients and uint8 exponents")
 
     def check(self) -> None:
-        """Refuse rows that are no keys; a kernel would read past its tables with them.
+        """Reject rows that are not keys; with them, a kernel would read outside its tables.
 
         Raises:
-            RangeError: a coefficient of 0, two alike in a row, or exponents that are no permutation of 1..m.
+            RangeError: a coefficient of 0, equal coefficients in a row, or exponents that are no permutation of 1..m.
         """
         import numpy as np
 
@@ -117,8 +117,8 @@ class PolynomialKeys:
         is_bad_M |= (np.sort(self.exponents_Mm, axis=1) != in_order).any(axis=1)
         if is_bad_M.any():
             raise RangeError(
-                f"{int(is_bad_M.sum())} of {len(is_bad_M)} packed keys are none: coefficients must be distinct and not "
-                "zero, exponents a permutation of 1..m; draw them with the scheme"
+                f"{int(is_bad_M.sum())} of {len(is_bad_M)} packed keys are invalid: coefficients must be distinct and "
+                "not zero, exponents a permutation of 1..m; draw keys with the scheme"
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The contracts by which packages meet. A method plugs in by satisfying one of these; nothing looks it up by name."""
+"""The contracts between packages. A method implements one of these; nothing looks it up by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class ImageMasker(ABC):
-    """Client side: an aligned face goes in, what leaves the device comes out.
+    """Client side: turns an aligned face into the masked image that leaves the device.
 
-    A masker is configured by its constructor's keyword arguments, is stateless between calls, and takes all randomness
-    from `rng`. Concrete classes are final; behaviour changes by wrapping.
+    A masker is configured by its constructor's keyword arguments, keeps no state between calls, and takes all
+    randomness from `rng`. Concrete classes are final; behaviour changes by wrapping.
     """
 
     @property
@@ -31,60 +31,60 @@ class ImageMasker(ABC):
     @property
     @abstractmethod
     def spec(self) -> MaskSpec:
-        """What the output looks like and which kinds of randomness and secrets are in it."""
+        """Shape and range of the output, and the kinds of randomness and secrets in it."""
 
     @abstractmethod
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
         """Mask a batch.
 
         Args:
-            image_BCHW: RGB in [0, 1], float32, `spec.in_shape` after the batch axis; never changed in place.
-            rng: CPU generator; a fresh draw for every image of the batch. Unused if not `spec.is_stochastic`.
+            image_BCHW: RGB in [0, 1], float32, `spec.in_shape` after the batch axis; not modified.
+            rng: CPU generator, drawn from anew for every image of the batch. Unused if not `spec.is_stochastic`.
 
         Returns:
             (B, K, P, Q) float32 on the image's device, K, P, Q = `spec.out_shape`.
 
         Raises:
-            ShapeError: another shape than `spec.in_shape`.
+            ShapeError: not of shape `spec.in_shape`.
             RangeError: values outside [0, 1] or not finite.
         """
 
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
-        """JSON-ready constructor arguments, less the secrets: what an adversary is told."""
+        """JSON-ready constructor arguments without the secrets; an adversary knows them."""
 
     def public_arrays(self) -> Mapping[str, np.ndarray]:
-        """Constructor arguments that are too large for JSON, less the secrets; an adversary is told them too.
+        """Constructor arguments that are too large for JSON, without the secrets; an adversary knows them too.
 
-        An array goes by the name of its argument. Where an argument consists of several arrays, each is named
-        "argument.part", and the constructor takes a mapping from parts to arrays for that argument as well.
+        An array has the name of its argument. If an argument consists of several arrays, each is named "argument.part",
+        and the constructor also accepts a mapping from parts to arrays for that argument.
         """
         return {}
 
     def guarantee(self) -> Mapping[str, Any] | None:
-        """What is proven of what leaves the device, JSON-ready, "in_words" among it; None if nothing is.
+        """What is proven about the masked image, JSON-ready and with an entry "in_words"; None if nothing is.
 
-        Whoever trained the masker asks afterwards: what it learned may have moved the guarantee.
+        Call it after training: learned parameters may change the guarantee.
         """
         return None
 
     def frozen(self) -> Self:
-        """The masker as deployed: the same output, and learned parameters that no training moves.
+        """The masker as deployed: the same output, with learned parameters that no training changes.
 
         Maskers without learned parameters return themselves.
         """
         return self
 
     def with_new_secret(self, *, rng: Generator) -> Self:
-        """The same method and parameters under another secret, drawn from `rng`.
+        """The same method and parameters with another secret, drawn from `rng`.
 
-        An adversary who does not know the deployment's secret simulates it with these. A deployment draws its own from
-        the operating system (see each masker's `secret` argument).
+        An adversary who does not know the deployment's secret simulates the deployment in this way. A deployment draws
+        its secret from the operating system (see each masker's `secret` argument).
 
         Raises:
             UnsupportableError: the masker has no secret (`spec.is_keyed` is false).
         """
-        raise UnsupportableError(f"{self.name} has no secret parameters, so there is none to draw anew")
+        raise UnsupportableError(f"{self.name} has no secret parameters to draw again")
 
 
 class BatchMixer(ABC):
@@ -98,33 +98,33 @@ class BatchMixer(ABC):
     @property
     @abstractmethod
     def num_images(self) -> int:
-        """k, how many images are mixed into a row."""
+        """k, number of images that are mixed into a row."""
 
     @abstractmethod
     def mixed_range(self, low: float, high: float) -> tuple[float, float]:
-        """The range of mixed values where masked ones lie in [low, high]."""
+        """The range of mixed values if masked values lie in [low, high]."""
 
     @abstractmethod
     def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
-        """Mix within the batch: k labels and k weights a row.
+        """Mix within the batch, with k labels and k weights per row.
 
         Args:
-            masked_BKPQ: masked images; never changed in place.
+            masked_BKPQ: masked images; not modified.
             labels_B: their classes, int64.
             rng: CPU generator.
 
         Raises:
-            ShapeError: labels that do not belong to the images, or a batch smaller than k.
+            ShapeError: another number of labels than images, or a batch smaller than k.
         """
 
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
-        """JSON-ready constructor arguments: what an adversary is told."""
+        """JSON-ready constructor arguments; an adversary knows them."""
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Masked or plain image -> unit-norm embedding."""
+    """Computes unit-norm embeddings of masked or plain images."""
 
     @property
     def dim(self) -> int:
@@ -138,7 +138,7 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class ImageSet(Protocol):
-    """Aligned crops with subjects, read by index; the one way images reach training, attacks and evaluation."""
+    """Aligned crops with subjects, read by index. Training, attacks and evaluation get all images from image sets."""
 
     def __len__(self) -> int: ...
 
@@ -158,9 +158,9 @@ class ImageSet(Protocol):
 
 
 class Attack(ABC):
-    """An adversary: trains on faces of other people, then acts on what it sees of the victims.
+    """An adversary that trains on faces of other people and then attacks images of the target subjects.
 
-    `needs` states what the attack must know; the benchmark refuses to run it where the deployment grants less.
+    `needs` states what the attack must know. A run is refused if its plan grants less.
     """
 
     @property
@@ -180,18 +180,18 @@ class Attack(ABC):
 
     @abstractmethod
     def fit(self, masker: ImageMasker, public: ImageSet, *, seed: int) -> Mapping[str, Any]:
-        """Train on `public` as seen through `masker`.
+        """Train on `public`, masked by `masker`.
 
         Args:
-            masker: the deployed masker if the adversary knows its secret; otherwise a simulation that draws a new
-                secret for every batch (`ppfr.attacks.FreshSecret`). The attack need not know which.
-            public: faces of people disjoint from the victims.
+            masker: the deployed masker if the adversary knows its secret. Otherwise a simulation that draws a new
+                secret for every batch (`ppfr.attacks.FreshSecret`). The attack need not distinguish the two.
+            public: faces of people who are not target subjects.
             seed: root of every draw of the training.
 
         Returns:
-            JSON-ready facts of the training for the record; "curve", if there, is [step, loss] by step.
+            JSON-ready facts of the training for the record; "curve", if present, is a list of [step, loss].
         """
 
     @abstractmethod
     def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
-        """Act on the observation of the victims; one row of the result for each row seen."""
+        """Attack the observed images; the result has one row per image."""

@@ -1,8 +1,8 @@
-"""The result record: what evaluation writes and reports read. Neither knows the other.
+"""The result record, which `evaluation` writes and `report` reads. Neither imports the other.
 
 A record describes an experiment (systems, attacks, data, stages) and holds its results as rows of named kinds, as in
 `record["results"]["verification"]`. It carries the JSON Schema of each kind, generated from the type of its rows, so
-that a reader can check a record without the code that measured it.
+a reader can check a record without the code that measured it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMA_VERSION: Final[Literal[2]] = 2
 Record = dict[str, Any]
 
 STOLEN_TOKEN, GENUINE_TOKEN = "stolen-token", "genuine-token"
-"""Scenarios of verification with keys: impostors hold the claimed subject's key, or only their own."""
+"""Scenarios of verification with keys: impostors have the claimed subject's key, or only their own."""
 ALL_KEYS = "matcher holds all keys"
 """Scenario of identification: the matcher maps each probe under the key of every enrolled subject."""
 
@@ -58,7 +58,7 @@ def kind_of(row: Any) -> str:
 
 @functools.cache
 def row_schema(row_type: type) -> Mapping[str, Any]:
-    """JSON Schema (draft 2020-12) of one class of result rows, closed: unnamed fields are refused."""
+    """JSON Schema (draft 2020-12) of one class of result rows. It rejects additional fields."""
     import pydantic
 
     schema = copy.deepcopy(pydantic.TypeAdapter(row_type).json_schema())
@@ -67,7 +67,7 @@ def row_schema(row_type: type) -> Mapping[str, Any]:
 
 
 def _close(schema: Any) -> None:
-    """Refuse unnamed fields; drop titles and defaults, which say nothing that the names do not."""
+    """Reject additional fields; remove titles, descriptions and defaults."""
     if isinstance(schema, dict):
         if "properties" in schema:
             schema["additionalProperties"] = False
@@ -85,7 +85,7 @@ def _close(schema: Any) -> None:
 
 
 def record_schema() -> Mapping[str, Any]:
-    """JSON Schema (draft 2020-12) of everything in a record but its result rows, whose schemas the record carries."""
+    """JSON Schema (draft 2020-12) of a record without its result rows, whose schemas are in the record."""
     return row_schema(RecordEntries)
 
 
@@ -97,15 +97,15 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 
 def check_record(record: Any, *, what: str = "the record") -> None:
-    """Refuse what is not a result record.
+    """Check that a value is a valid result record.
 
     Args:
         record: parsed JSON.
-        what: name for messages, such as the file's.
+        what: name of the record in messages, such as its file name.
 
     Raises:
-        InvalidInputError: another schema version, or not a record at all.
-        ProblemsError: fields that break a schema, or figures that contradict each other; all of them at once.
+        InvalidInputError: not a record, or of another schema version.
+        ProblemsError: fields that violate a schema, or contradictions; all of them.
     """
     if not isinstance(record, dict) or "schema_version" not in record:
         raise InvalidInputError(f"{what} is not a ppfr result record. Give the record.json that a run wrote.")
@@ -127,14 +127,14 @@ def check_record(record: Any, *, what: str = "the record") -> None:
 
 
 def _row_problems(record: Record) -> Iterator[str]:
-    """Rows that break the schema of their kind."""
+    """Rows that violate the schema of their kind."""
     import jsonschema
     import referencing.exceptions
 
     for kind, rows in record["results"].items():
         schema = record["schemas"].get(kind)
         if schema is None:
-            yield f"$.schemas: has no schema of the results of kind {kind!r}"
+            yield f"$.schemas: has no schema for results of kind {kind!r}"
             continue
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
@@ -147,7 +147,7 @@ def _row_problems(record: Record) -> Iterator[str]:
                 for cause in _causes(found):
                     yield f"$.results.{kind}{cause.json_path.removeprefix('$')}: {_shortened(cause.message)}"
         except referencing.exceptions.Unresolvable as error:
-            yield f"$.schemas.{kind}: refers to a definition that it does not have ({_shortened(str(error))})"
+            yield f"$.schemas.{kind}: refers to a missing definition ({_shortened(str(error))})"
 
 
 def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """The same JSON value with every file-system path in a text cut down to its last part.
+    """The same JSON value with every file-system path in a string reduced to its last part.
 
-    Records are passed around; where their author keeps files is nobody's business.
+    Records are shared, and paths of the machine that wrote them are private.
 
     >>> without_paths({"command": "ppfr run spine:lfw --data /home/ada/faces"})
     {'command': 'ppfr run spine:lfw --data …/faces'}
@@ -178,7 +178,7 @@ def status_of(stages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _causes(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    """The errors beneath "not valid under any of": those of the branches other than "null"."""
+    """The errors that cause "is not valid under any of", without those of the branch "null"."""
     branches = [e for e in error.context or () if e.validator != "type" or e.validator_value != "null"]
     if not branches or error.instance is None:
         yield error
@@ -192,14 +192,14 @@ def _shortened(message: str, limit: int = 160) -> str:
 
 
 def _contradictions(record: Record) -> Iterator[str]:
-    """What JSON Schema cannot say: references that lead nowhere, intervals without their value, a false status."""
+    """What JSON Schema cannot check: dangling references, values outside their interval, a wrong status."""
     yield from _dangling_references(record)
     for place, estimate in _estimates(record["results"], "$.results"):
         if not estimate["low"] <= estimate["value"] <= estimate["high"]:
-            yield f"{place}: the interval does not hold its value"
+            yield f"{place}: the interval does not contain its value"
     status = status_of(record["stages"])
     if record["status"] != status:
-        yield f"$.status: is {record['status']!r}, but the stages say {status!r}"
+        yield f"$.status: is {record['status']!r}, but its stages give {status!r}"
 
 
 def _dangling_references(record: Record) -> Iterator[str]:
@@ -207,7 +207,7 @@ def _dangling_references(record: Record) -> Iterator[str]:
     names = {what: [entry["name"] for entry in record[f"{what}s"]] for what in kinds}
     for what, found in names.items():
         if len(set(found)) != len(found):
-            yield f"$.{what}s: two entries have one name"
+            yield f"$.{what}s: two entries have the same name"
     references = [
         *((f"$.systems[{i}].baseline", "system", entry["baseline"]) for i, entry in enumerate(record["systems"])),
         *((f"$.attacks[{i}].system", "system", entry["system"]) for i, entry in enumerate(record["attacks"])),
@@ -232,7 +232,7 @@ def _dangling_references(record: Record) -> Iterator[str]:
             yield f"{place}: no {what} is named {name!r}"
     for i, attack in enumerate(record["attacks"]):
         if (attack["role"] == "attack") != (attack["control"] is None):
-            yield f"$.attacks[{i}].control: must be there for controls, and for controls alone"
+            yield f"$.attacks[{i}].control: must be set for controls and only for controls"
 
 
 def _estimates(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The entries of a result record that are not results: what was run, on what, by which code."""
+"""The entries of a result record other than results: experiment, systems, attacks, data, software, machine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ AttackRole = Literal["attack", "positive control", "negative control"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """A pretrained network that goes into a system, and what it may have seen.
+    """Pretraining provenance: a pretrained network in a system, and its training data.
 
     Attributes:
         name: the network's short name.
         used_as: its purpose, as in "start of the body".
-        training_data: data sets it was trained on.
-        may_have_seen: known overlaps with test data.
+        training_data: data sets that it was trained on.
+        may_have_seen: known overlaps of these with test data.
         licence: terms of the weights.
-        source: where they come from.
-        sha256: checksum of the weights' file, or "".
-        notes: anything else.
+        source: origin of the weights.
+        sha256: checksum of the weights file, or "".
+        notes: further remarks.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedFigure:
-    """A figure that others published, shown beside measured ones and never mixed with them.
+    """A published result, shown next to measured ones and never mixed with them.
 
     Attributes:
-        measure: what was measured, as in "accuracy on lfw" (accuracies are matched to protocols by that name).
-        value: as a share or a score, not in per cent.
-        source: where it stands, as in "arXiv 2403.10558, table 2".
+        measure: what was measured, as in "accuracy on lfw". Accuracies are matched to protocols by this name.
+        value: as a share or a score, not as a percentage.
+        source: publication and place, as in "arXiv 2403.10558, table 2".
     """
 
     measure: str
@@ -52,7 +52,7 @@ class PublishedFigure:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MaskerEntry:
-    """The masker of a system; `value_range` is None where unbounded."""
+    """The masker of a system. An end of `value_range` is None if unbounded."""
 
     name: str
     config: Mapping[str, Any]
@@ -86,14 +86,14 @@ class SystemEntry:
     Attributes:
         name: unique.
         label: for tables.
-        role: what it is in the experiment.
+        role: its role in the experiment.
         baseline: the system that its accuracy is compared with.
         masker: its image protection, or None.
         templates: its template protection, or None.
         recogniser: the evaluation recogniser whose embeddings it protects, or None.
-        training: the strategy that its recogniser is trained by, as configuration, or None.
-        provenance: pretrained networks that go in.
-        published: figures of the method's authors.
+        training: configuration of the strategy that its recogniser is trained with, or None.
+        provenance: pretrained networks that it contains.
+        published: published results of the method.
     """
 
     name: str
@@ -119,7 +119,7 @@ class RecogniserEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonEntry:
-    """A paired comparison of two systems, with the question that it answers."""
+    """A paired comparison of two systems; `text` is the question that it answers."""
 
     name: str
     text: str
@@ -129,7 +129,7 @@ class ComparisonEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ControlEntry:
-    """What a control must show: that the attack wins, or that it stays at the chance level."""
+    """What a control must show: the attack wins, or stays at the chance level."""
 
     expects: Literal["win", "chance"]
     rule: str
@@ -144,12 +144,12 @@ class AttackEntry:
         label: for tables.
         method: the attack's own name.
         system: the system that is attacked.
-        role: an attack that counts, or a control.
+        role: an attack, or a control.
         secret: whether the adversary knows the deployment's secret; "none" if there is none.
-        threat_model: the adversary's knowledge, "in_words" among it.
+        threat_model: `ThreatModel.as_dict`, and the same "in_words".
         config: configuration of the attack.
         recogniser: the evaluation recogniser that its outcome is measured with.
-        control: the rule, for controls.
+        control: the rule, for controls only.
     """
 
     name: str
@@ -177,7 +177,7 @@ class DataEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DisjointEntry:
-    """Two sets that were found to share no subject."""
+    """Two sets that were checked to share no subject."""
 
     sets: tuple[str, str]
     num_shared_subjects: Literal[0] = 0
@@ -185,7 +185,7 @@ class DisjointEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StageError:
-    """Why a stage failed."""
+    """Error of a failed stage."""
 
     kind: str
     message: str
@@ -193,7 +193,7 @@ class StageError:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StageEntry:
-    """State of a stage; skipped: a stage that it depends on failed."""
+    """State of a stage. It is skipped if a stage that it depends on failed."""
 
     name: str
     title: str
@@ -219,7 +219,7 @@ class ExperimentEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SoftwareEntry:
-    """Versions; ppfr's commit if it ran from a checkout, and whether the tree differed from it."""
+    """Versions. `commit` and `is_modified` describe the checkout that ppfr ran from, if there was one."""
 
     ppfr: str
     commit: str | None
@@ -230,7 +230,7 @@ class SoftwareEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MachineEntry:
-    """What kind of machine it was; no host name, user or path."""
+    """Kind of machine, without host name, user or path."""
 
     system: str
     architecture: str
@@ -244,7 +244,7 @@ class MachineEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecordEntries:
-    """A whole record. `results` holds rows by kind, `schemas` the JSON Schema of each kind's rows."""
+    """A whole record. `results` contains rows by kind, `schemas` the JSON Schema of each kind."""
 
     schema_version: Literal[2]
     experiment: ExperimentEntry

@@ -1,4 +1,4 @@
-"""Ids of references: random bytes by which galleries and share stores name what they hold."""
+"""Ids of references: random bytes that identify references in galleries and share stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ID_BYTES = 16
 
 
 def new_reference_ids(num: int) -> NDArray[np.uint8]:
-    """(num, 16) random ids; whose they are is for the caller to keep."""
+    """(num, 16) random ids. The caller keeps track of the subject that each belongs to."""
     import numpy as np
 
     return np.frombuffer(secrets.token_bytes(ID_BYTES * num), dtype=np.uint8).reshape(num, ID_BYTES)

@@ -1,4 +1,4 @@
-"""Seeds derived by name, so that no draw depends on the order in which others were made."""
+"""Seeds derived from labels, so that no draw depends on the order of other draws."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import hashlib
 def derive_seed(seed: int, *labels: str | int) -> int:
     """A 63-bit seed for the stream named by `labels` under the root `seed`.
 
-    The same (seed, labels) give the same number on every machine and in every process; two different label paths give
-    unrelated numbers. A training step uses `derive_seed(seed, "step", 1234)`, so a resumed run draws what an
-    uninterrupted one would have drawn.
+    The same (seed, labels) give the same number on every machine and in every process. Different sequences of labels
+    give unrelated numbers. A training step uses `derive_seed(seed, "step", 1234)`, so a resumed run makes the same
+    draws as an uninterrupted one.
 
     >>> derive_seed(1, "noise", 3) == derive_seed(1, "noise", 3)
     True

@@ -1,7 +1,7 @@
-"""Template protection: what is stored of a person, the key it was made under, the contracts of schemes and matchers.
+"""Template protection: templates, subject keys, and the contracts of schemes, attacks and matchers.
 
-Vocabulary of ISO/IEC 24745: the record is the pseudonymous identifier, the key its auxiliary data. Suffixes:
-D embedding, K protected template, N rows or probes, M references, C candidates.
+In the vocabulary of ISO/IEC 24745, the record is the pseudonymous identifier, and the key is its auxiliary data.
+Suffixes: D embedding, K protected template, N rows or probes, M references, C candidates.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ TAG_BYTES = 16
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SubjectKey:
-    """A subject's key under one scheme; it shows itself nowhere and cannot be pickled.
+    """A subject's key under one scheme. It cannot be printed or pickled.
 
     Attributes:
         scheme_id: the scheme it is for.
         version: that scheme's version.
         parameters: the scheme's public parameters, packed as in its records.
-        material: what the scheme maps under.
-        binding: 32 random bytes that bind records to the key. They are no part of the mapping, so that a record's
-            tag says nothing of `material`, whose entropy may be small.
+        material: the secret parameters of the mapping.
+        binding: 32 random bytes that bind records to the key. They are not part of the mapping, so a record's tag
+            reveals nothing about `material`, whose entropy may be small.
     """
 
     scheme_id: str
@@ -52,11 +52,11 @@ class SubjectKey:
 
     @property
     def key_id(self) -> bytes:
-        """16 bytes by which a record names its key; they tell nothing of it and two keys' ids are unrelated."""
+        """16 bytes that identify the key in records. They reveal nothing about it; ids of two keys are unrelated."""
         return self._derived(b"ppfr/key-id/1")[:KEY_ID_BYTES]
 
     def tag(self, record: bytes) -> bytes:
-        """16 bytes (HMAC-SHA-256, truncated) that nobody without the key can make for `record`."""
+        """16 bytes (HMAC-SHA-256, truncated) that cannot be computed for `record` without the key."""
         return hmac.digest(self._derived(b"ppfr/record-tag/1"), record, "sha256")[:TAG_BYTES]
 
     def _derived(self, label: bytes) -> bytes:
@@ -71,15 +71,15 @@ class SubjectKey:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ProtectedTemplate:
-    """What a server may store of a person, or compare with what it stores; it holds no key.
+    """A template that a server may store, or compare with a stored one. It contains no key.
 
     Attributes:
-        scheme_id: the scheme that made it.
+        scheme_id: the scheme that computed it.
         version: that scheme's version.
         parameters: the scheme's public parameters, packed.
         values_K: (K,) float32, read-only.
-        key_id: which key it was made under; see `SubjectKey.key_id`.
-        tag: binds the record to the key; empty for a probe, which is never stored.
+        key_id: id of its key; see `SubjectKey.key_id`.
+        tag: binds the record to the key. Empty for a probe, which is never stored.
     """
 
     scheme_id: str
@@ -101,9 +101,9 @@ class ProtectedTemplate:
 
 @runtime_checkable
 class TemplateMapping(Protocol):
-    """Embeddings to protected values, row i under key i, as whoever knows the algorithm and these keys computes them.
+    """Maps embeddings to protected values, row i under key i.
 
-    It is what an adversary is granted: attacks differentiate it without knowing which scheme it belongs to.
+    Threat models grant it to adversaries. Attacks differentiate it without knowledge of the scheme behind it.
     """
 
     @property
@@ -123,37 +123,38 @@ class TemplateMapping(Protocol):
 
     @property
     def is_deployed(self) -> bool:
-        """The keys are the deployment's; False where an adversary drew them to make do without."""
+        """Whether the keys are the deployment's. False if an adversary drew them because it does not know these."""
         ...
 
     def apply(self, embeddings_ND: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, D) of any length but zero -> (N, K), before whatever normalisation the record applies."""
+        """(N, D) of any norm but zero -> (N, K), before the normalisation that records apply."""
         ...
 
     def pullback(self, embeddings_ND: NDArray[np.float64], gradient_NK: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, D): the gradient with respect to the embeddings, from the gradient with respect to `apply`'s result."""
+        """(N, D): gradient with respect to the embeddings, given the gradient with respect to the result of `apply`."""
         ...
 
     def rows(self, indices: Sequence[int]) -> TemplateMapping:
-        """The mapping under these keys alone, in this order."""
+        """The mapping restricted to these keys, in this order."""
         ...
 
 
 class TemplateScheme(ABC):
-    """A template protection: irreversible, unlinkable and renewable as far as its page says.
+    """A template protection. Its documentation states how far it is irreversible, unlinkable and renewable.
 
-    Configured by its constructor's keyword arguments and stateless between calls. Keys come from the operating system.
+    It is configured by its constructor's keyword arguments and keeps no state between calls. Keys come from the
+    operating system.
     """
 
     @property
     @abstractmethod
     def scheme_id(self) -> str:
-        """Name for tables, and for records, as in "identity-mapping"; ASCII, at most 24 characters."""
+        """Name for tables and records, as in "identity-mapping"; ASCII, at most 24 characters."""
 
     @property
     @abstractmethod
     def version(self) -> int:
-        """Version of what its records hold; a release that changes their meaning counts it up."""
+        """Version of the records' content; it is incremented when their meaning changes."""
 
     @property
     @abstractmethod
@@ -178,22 +179,22 @@ class TemplateScheme(ABC):
         """Protect an embedding for storage.
 
         Args:
-            embedding_D: (D,) with L2 norm 1; never changed in place.
-            key: a key of this scheme; store it apart from the template.
+            embedding_D: (D,) with L2 norm 1; not modified.
+            key: a key of this scheme; store it separately from the template.
 
         Raises:
             ShapeError: not (D,).
             RangeError: not finite, or not of norm 1.
-            UnknownSchemeError: a key of another scheme or other parameters.
+            UnknownSchemeError: a key of another scheme or of other parameters.
         """
 
     @abstractmethod
     def probe(self, embedding_D: NDArray[np.float32], *, key: SubjectKey, like: ProtectedTemplate) -> ProtectedTemplate:
-        """Protect an embedding for one comparison with `like`, the template of the identity that is claimed.
+        """Protect an embedding for one comparison with `like`, the template of the claimed subject.
 
         Raises:
-            WrongKeyError: `like` was made under another key; nothing is mapped.
-            CorruptTemplateError: `like` was made under this key, and altered since.
+            WrongKeyError: `like` has another key; nothing is mapped.
+            CorruptTemplateError: `like` has this key, but was altered.
             ShapeError, RangeError, UnknownSchemeError: as for `enrol`.
         """
 
@@ -202,40 +203,40 @@ class TemplateScheme(ABC):
         """Similarity in [-1, 1], higher is more alike.
 
         Raises:
-            WrongKeyError: the two were made under different keys.
-            UnknownSchemeError: one of them is of another scheme or other parameters.
+            WrongKeyError: the two have different keys.
+            UnknownSchemeError: one of them is of another scheme or of other parameters.
         """
 
     def renew(self, embedding_D: NDArray[np.float32]) -> tuple[ProtectedTemplate, SubjectKey]:
-        """Enrol under a fresh key; then delete the earlier template and key, which are unrelated to these."""
+        """Enrol under a fresh key. Then delete the earlier template and key; the new ones are unrelated to them."""
         key = self.new_key()
         return self.enrol(embedding_D, key=key), key
 
     @abstractmethod
     def mapping(self, keys: Sequence[SubjectKey]) -> TemplateMapping:
-        """What someone who holds these keys can compute, one row a key."""
+        """The mapping under these keys, with one row per key."""
 
     @abstractmethod
     def guessed_mapping(self, num_rows: int) -> TemplateMapping:
-        """What someone without the keys can compute: the same under keys of his own drawing."""
+        """The mapping under freshly drawn keys, which an adversary without the deployment's keys can compute."""
 
     @abstractmethod
     def to_bytes(self, template: ProtectedTemplate) -> bytes:
-        """The record of a template: versioned, self-describing, checksummed; holds no key."""
+        """The record of a template: versioned, self-describing, with a checksum, without the key."""
 
     @abstractmethod
     def from_bytes(self, record: bytes) -> ProtectedTemplate:
         """A template from its record.
 
         Raises:
-            CorruptTemplateError: foreign, truncated, damaged.
+            CorruptTemplateError: truncated, damaged, or of another format.
             OutdatedTemplateError: a version that this release does not read.
             UnknownSchemeError: of another scheme or other parameters.
         """
 
     @abstractmethod
     def key_to_bytes(self, key: SubjectKey) -> bytes:
-        """The record of a key; secret, and never stored beside the template's."""
+        """The record of a key. It is secret; never store it together with the template."""
 
     @abstractmethod
     def key_from_bytes(self, record: bytes) -> SubjectKey:
@@ -243,7 +244,7 @@ class TemplateScheme(ABC):
 
 
 class TemplateAttack(ABC):
-    """An adversary against protected templates; sees them, and the mapping that its threat model grants."""
+    """An adversary that sees protected templates and is granted a mapping."""
 
     @property
     @abstractmethod
@@ -257,22 +258,22 @@ class TemplateAttack(ABC):
 
     @abstractmethod
     def run(self, seen: Templates, mapping: TemplateMapping, *, seed: int) -> AttackResult:
-        """Act on templates; one row of the result for each row seen.
+        """Recover embeddings or faces; the result has one row per template.
 
         Args:
             seen: N templates.
-            mapping: N rows; under the deployment's keys if the adversary knows them, else under guessed ones.
+            mapping: N rows, under the deployment's keys if the adversary knows them, otherwise under drawn ones.
             seed: root of every draw.
 
         Raises:
             ThreatModelError: another type of observation, or keys that the threat model does not grant.
-            ShapeError: rows or lengths that do not belong together.
+            ShapeError: templates that do not fit the mapping.
         """
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TopMatches:
-    """The best k references of each probe, best first; of equal scores the lower index.
+    """The best k references of each probe, best first; at equal scores, the lower index first.
 
     Attributes:
         reference_Nk: (N, k) int64 index of each in the gallery.
@@ -288,7 +289,7 @@ class TopMatches:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Matches:
-    """All references at or above a threshold, by probe, then best first; of equal scores the lower index.
+    """All references at or above a threshold, by probe, then best first; at equal scores, the lower index first.
 
     Attributes:
         probe_C: (C,) int64 index of the probe.
@@ -306,7 +307,7 @@ class Matches:
 
 @runtime_checkable
 class Matcher(Protocol):
-    """Probes against the gallery that it was made for: rows probes, columns references, higher is more alike."""
+    """Compares probes (rows of scores) with the references of one gallery (columns); higher is more similar."""
 
     @property
     def dim(self) -> int:

@@ -1,4 +1,4 @@
-"""Value types that cross package borders: what a masker promises, what an attack returns, a mixed batch."""
+"""Value types that packages exchange: specifications of maskers, results of attacks, mixed batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Shape3 = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSpec:
-    """What a masker promises about its output; the conformance tests hold it to every field.
+    """Specification of a masker's output; the conformance tests check every field.
 
     Attributes:
-        in_shape: (C, H, W) of the aligned crop it takes, RGB in [0, 1].
-        out_shape: (K, P, Q) of what leaves the device for one face.
-        value_range: (low, high) that every output value lies in; infinities where it is unbounded.
-        is_stochastic: two calls on one image with different `rng` differ.
-        is_keyed: there are secret parameters, and `with_new_secret` draws others.
-        is_trainable: gradients reach parameters of the masker.
-        is_differentiable: gradients reach the image.
-        bytes_per_face: size of the masked image as it is sent (float16 unless the masker says otherwise).
+        in_shape: (C, H, W) of the aligned crop that it takes, RGB in [0, 1].
+        out_shape: (K, P, Q) of the masked image of one face.
+        value_range: (low, high) of all output values; infinite if unbounded.
+        is_stochastic: whether two calls on one image with different `rng` differ.
+        is_keyed: whether there are secret parameters, which `with_new_secret` draws again.
+        is_trainable: whether gradients reach parameters of the masker.
+        is_differentiable: whether gradients reach the image.
+        bytes_per_face: size of the masked image as sent (float16 unless the masker documents otherwise).
     """
 
     in_shape: Shape3
@@ -42,12 +42,12 @@ class MaskSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttackResult:
-    """What the adversary made of an observation, one row a victim image, in the order of the observation.
+    """Output of an attack: one row per observed image or template, in the order of the observation.
 
     Attributes:
-        recovered_NCHW: recovered faces, RGB in [0, 1], or None if the attack makes none.
-        embeddings_ND: guessed identity embeddings, unit norm, or None.
-        solved_N: rows whose guess fits all that the adversary sees, as far as he can tell; None if he cannot.
+        recovered_NCHW: recovered faces, RGB in [0, 1], or None if the attack recovers none.
+        embeddings_ND: estimated identity embeddings, of norm 1, or None.
+        solved_N: whether each row fits the observation, as the attack reports; None if it does not.
         notes: facts of the run for the report (steps, final training loss, images/s).
     """
 
