@@ -46,7 +46,7 @@ def test_recovery_wins_on_unprotected_faces(kind, public, targets, observe):
 def test_recovery_is_at_chance_on_a_constant(kind, public, targets, observe):
     """Chance level is one face for everybody, no closer to the targets than the mean of the attacker's own faces."""
     recovered = _recovered(kind, Constant(), public, targets, observe, passes=1)
-    # A GAN's noise gives each victim another face; it cannot be a better one.
+    # A GAN's noise gives each target another face, which cannot be a better one.
     faces = targets.tensor()
     mean_face = public.tensor().mean(dim=0, keepdim=True).expand_as(faces)
     at_chance = (faces - mean_face).abs().mean()

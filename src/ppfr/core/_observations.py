@@ -27,7 +27,7 @@ class Observation(ABC):
 
     Attributes:
         kind: name in records, as in "masked_images".
-        in_words: the same for readers of a report, after "The adversary sees".
+        in_words: the same for readers of a report, after "The adversary sees". Committed records contain these texts.
     """
 
     __slots__ = ()

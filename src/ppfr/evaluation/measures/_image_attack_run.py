@@ -126,6 +126,7 @@ def _check_rows(result: AttackResult, num: int) -> None:
 
 
 def embed_faces(session: Session, recogniser: EvaluationRecogniser, faces_NCHW: np.ndarray) -> np.ndarray:
+    """(N, D) unit rows of plain faces, float in [0, 1], by an evaluation recogniser."""
     tensor = torch.from_numpy(np.ascontiguousarray(faces_NCHW, dtype=np.float32))
     size, device = session.experiment.batch_size, session.device
     rows = [recogniser.embedder.embed(part.to(device)).cpu() for part in tensor.split(size)]
