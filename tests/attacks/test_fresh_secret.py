@@ -84,7 +84,7 @@ def test_name_spec_and_configuration_describe_the_simulation():
 
 @pytest.mark.parametrize("masker", [Unprotected(), Constant(), PpfrFd(secret=None, permutation="per_image")])
 def test_masker_without_a_secret_is_rejected(masker):
-    with pytest.raises(UnsupportableError, match="attack it as it is"):
+    with pytest.raises(UnsupportableError, match="Attack it directly"):
         FreshSecret(masker)
 
 
