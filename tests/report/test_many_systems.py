@@ -202,7 +202,7 @@ def test_what_leaks_of_a_mixing_row_is_said_to_be_of_its_training_images(mixing_
 
 def test_a_mixing_row_without_masking_is_not_said_to_be_recognised_from_masked_faces(mixing_record: Json) -> None:
     system = mixing_record["systems"][4]
-    system["masker"]["name"] = "unprotected"
+    system["masker"] = mixing_record["systems"][0]["masker"]
     texts = [f.text for f in findings(mixing_record) if f.title.startswith(system["label"])]
     assert texts[0].startswith("A server that sees plain faces (only its training data were mixed) decides")
     assert "a device sends the plain face" in texts[1]

@@ -1,4 +1,4 @@
-"""Experiment -> run -> result record: systems, measures that answer questions about them, and the runner."""
+"""Experiments: systems, the measures that evaluate them, the runner, and the result record."""
 
 from ppfr.evaluation._attack_plan import AttackPlan as AttackPlan
 from ppfr.evaluation._attack_plan import ControlRule as ControlRule

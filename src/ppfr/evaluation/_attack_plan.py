@@ -17,7 +17,7 @@ _SYSTEM_ROLE_OF = {"positive control": "baseline", "negative control": "control"
 
 
 class AnyAttack(Protocol):
-    """What every attack tells of itself before it runs."""
+    """What is known of every attack before it runs."""
 
     @property
     def name(self) -> str:
@@ -31,7 +31,7 @@ class AnyAttack(Protocol):
 
 
 class ControlRule(ABC):
-    """When a control counts as passed; the subclass belongs to the measure whose outcome it judges."""
+    """When a control counts as passed. Each measure with attacks has its own subclass."""
 
     @abstractmethod
     def win_in_words(self) -> str:
@@ -52,20 +52,20 @@ class ControlRule(ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class AttackPlan:
-    """One attack on one system under one threat model; measures extend it by what they need.
+    """One attack on one system under one threat model. Measures extend it with their own fields.
 
     Attributes:
-        name: short and unique, as in "unet-ppfr-fd-unknown".
-        label: for tables; the same for all variants of one attack, as in "U-Net recovery".
+        name: short and unique, for example "unet-ppfr-fd-unknown".
+        label: for tables; the same for all variants of one attack, for example "U-Net recovery".
         system: name of the system that is attacked.
-        make: makes a fresh attack; called once for the checks, and again when its turn comes. An attack that trains
-            keeps its training in `options.run_dir` and resumes from there.
-        granted: what this adversary knows and sees. Without `knows_secret` it gets simulations under secrets of its
-            own.
+        make: creates the attack. It is called once for the checks, and again when the attack runs. An attack that is
+            trained keeps its checkpoints in `options.run_dir` and resumes from there.
+        granted: what this adversary knows and sees. Without `knows_secret` the adversary gets a simulation of the
+            masker under other secrets.
         recogniser: name of the evaluation recogniser that identity is measured with. An attack that estimates
             embeddings must estimate those of this recogniser.
         rule: when a control counts as passed.
-        role: "attack", "positive control" (an unprotected system: must win) or "negative control" (must stay at the
+        role: "attack", "positive control" (on an unprotected system: must win) or "negative control" (must stay at the
             chance level).
     """
 
@@ -79,12 +79,12 @@ class AttackPlan:
     role: AttackRole = "attack"
 
     def probe(self, *, device: str = "auto") -> AnyAttack:
-        """The attack, made for a look at what it needs."""
+        """The attack, created only to read its name, needs and configuration."""
         attack: AnyAttack = self.make(RunOptions(run_dir=Path("unused"), device=device, shows_progress=False))
         return attack
 
     def extra_config(self) -> Mapping[str, Any]:
-        """What the figures depend on beside the fields of every plan."""
+        """Further configuration that the figures depend on."""
         return {}
 
     def config(self) -> dict[str, Any]:
@@ -113,51 +113,54 @@ def attack_config(attack: Any) -> dict[str, Any]:
 def plan_problems(
     plans: Iterable[AttackPlan], experiment: Experiment, *, control_is_system: bool = True
 ) -> Iterator[str]:
-    """What no attack plan may get wrong, whatever its measure.
+    """Problems of attack plans that do not depend on the measure.
 
     Args:
         plans: the attacks.
-        experiment: where they run.
-        control_is_system: a control is an attack on a baseline or a control system; False where it is something else
-            that makes an attack a control, such as an oracle whose answers are random.
+        experiment: the experiment that they belong to.
+        control_is_system: whether controls are attacks on a baseline or on a control system. False where something
+            else makes an attack a control, for example an oracle with random results.
     """
     systems = {system.name: system for system in experiment.systems}
     recognisers = {recogniser.name for recogniser in experiment.recognisers}
     for plan in plans:
         system = systems.get(plan.system)
         if plan.role not in ATTACK_ROLES:
-            yield f"attack {plan.name!r}: role {plan.role!r}; allowed is {', '.join(ATTACK_ROLES)}"
+            yield f"attack {plan.name!r}: role is {plan.role!r}; use one of {', '.join(ATTACK_ROLES)}"
         if plan.recogniser not in recognisers:
             yield f"attack {plan.name!r}: there is no evaluation recogniser {plan.recogniser!r}"
         if system is None:
             yield f"attack {plan.name!r}: there is no system {plan.system!r}"
         elif control_is_system and _SYSTEM_ROLE_OF.get(plan.role, system.role) != system.role:
-            yield f"attack {plan.name!r}: a {plan.role} does not belong on a system of role {system.role!r}"
+            yield (
+                f"attack {plan.name!r}: a {plan.role} must attack a system of role {_SYSTEM_ROLE_OF[plan.role]!r}, but "
+                f"{plan.system!r} has role {system.role!r}"
+            )
 
 
 def check_threat_model(plan: AttackPlan, system: System, *, device: str = "auto") -> None:
-    """Hold what an attack needs against what its plan grants.
+    """Compare what an attack needs with what its plan grants.
 
     Raises:
-        ThreatModelError: it needs more; or, against a protection with a secret, it does not use the secret that it is
-            granted, so that its figures would be printed under a threat model that they were not measured under.
+        ThreatModelError: the attack needs more than the plan grants. Or the protection has a secret, the plan grants
+            it, and the attack does not use it: the figures would be reported under the wrong threat model.
     """
     needs, granted = plan.probe(device=device).needs, plan.granted
     if needs.sees != granted.sees:
         raise ThreatModelError(
             f"Attack {plan.name!r} needs to see {needs.sees.__name__}, but is granted {granted.sees.__name__}. "
-            "Grant it, or drop the attack."
+            "Grant what it needs, or remove the attack."
         )
     missing = [words for words, needed, given in _knowledge_of(needs, granted) if needed and not given]
     if missing:
         raise ThreatModelError(
             f"Attack {plan.name!r} needs {' and '.join(missing)}, which its threat model does not grant. "
-            "Grant it, or make the attack without it."
+            "Grant it, or configure the attack without it."
         )
     if system.is_keyed and granted.knows_secret and not needs.knows_secret:
         raise ThreatModelError(
             f"Attack {plan.name!r} is granted the deployment's secret, but does not use it. "
-            "Make it with the secret, or grant a threat model without."
+            "Configure the attack with the secret, or use a threat model without it."
         )
 
 

@@ -1,30 +1,31 @@
-"""Everything that can be refused before an hour is spent: names, systems, people in two sets, threat models."""
+"""Checks of an experiment before anything is trained: names, systems, stages, shared subjects, threat models."""
 
 from __future__ import annotations
 
+import graphlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ppfr.core import ProblemsError
 from ppfr.data import assert_disjoint
 from ppfr.evaluation._attack_plan import AttackPlan, check_threat_model
 from ppfr.evaluation._experiment import SYSTEM_ROLES, Experiment
-from ppfr.evaluation._measure import DataUse
+from ppfr.evaluation._measure import DataUse, Stage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _CROP_CHANNELS = 3
 
 
 def check_experiment(experiment: Experiment, *, device: str = "auto") -> None:
-    """Refuse an experiment that cannot be run, or whose figures would mean nothing.
+    """Reject an experiment that cannot be run, or whose figures would be meaningless.
 
-    Makes each attack once to see what it needs.
+    Creates each attack once to read what it needs.
 
     Raises:
-        ProblemsError: names, roles, systems, and what the measures find, all at once.
-        OverlapError: training or public images share people with a protocol.
-        ThreatModelError: an attack needs more than its plan grants, or leaves unused what it is granted.
+        ProblemsError: lists all problems of names, roles, systems and measures.
+        OverlapError: training or public images share subjects with a protocol.
+        ThreatModelError: an attack needs more than its plan grants, or does not use a secret that it is granted.
     """
     problems = [
         *_name_problems(experiment),
@@ -39,6 +40,32 @@ def check_experiment(experiment: Experiment, *, device: str = "auto") -> None:
         assert_disjoint(one.images, other.images)
     for plan in attacks_of(experiment):
         check_threat_model(plan, experiment.system(plan.system), device=device)
+
+
+def check_stages(experiment: Experiment, stages: Mapping[str, Stage]) -> None:
+    """Reject stages that can never run because of what they depend on.
+
+    Args:
+        experiment: whose measures the stages are of.
+        stages: by name.
+
+    Raises:
+        ProblemsError: a stage depends on one that no measure has, or stages depend on each other.
+    """
+    problems = [
+        f"stage {stage.name!r} depends on stage {name!r}, which no measure of the experiment has; add the measure "
+        "that has it, or correct `Stage.after`"
+        for stage in stages.values()
+        for name in stage.after
+        if name not in stages
+    ]
+    try:
+        graphlib.TopologicalSorter({stage.name: stage.after for stage in stages.values()}).prepare()
+    except graphlib.CycleError as error:
+        circle = ", ".join(repr(name) for name in error.args[1])
+        problems.append(f"stages depend on each other: {circle}; remove a name from `Stage.after`")
+    if problems:
+        raise ProblemsError(f"experiment {experiment.name!r} cannot be run", problems)
 
 
 def attacks_of(experiment: Experiment) -> list[AttackPlan]:
@@ -57,7 +84,7 @@ def data_uses(experiment: Experiment) -> list[DataUse]:
 
 
 def sets_to_keep_apart(uses: Sequence[DataUse]) -> list[tuple[DataUse, DataUse]]:
-    """Pairs of sets that must share no subject: whatever is trained on, and every protocol."""
+    """Pairs of image sets that must share no subject: each set used for training, and each protocol."""
     learned: dict[str, DataUse] = {}
     for use in uses:
         if use.role != "protocol":
@@ -77,7 +104,7 @@ def _name_problems(experiment: Experiment) -> Iterator[str]:
             if times > 1:
                 yield f"{times} {kind}s are named {name!r}; names must differ"
             if _NAME.fullmatch(name) is None:
-                yield f"{kind} name {name!r}; use up to 80 letters, digits, '.', '_' and '-'"
+                yield f"{kind} name {name!r} is not valid; use up to 80 letters, digits, '.', '_' and '-'"
     if not experiment.systems:
         yield "there is no system; give at least one"
     if not experiment.measures:
@@ -88,22 +115,26 @@ def _system_problems(experiment: Experiment) -> Iterator[str]:
     before: set[str] = set()
     for system in experiment.systems:
         if system.role not in SYSTEM_ROLES:
-            yield f"system {system.name!r}: role {system.role!r}; allowed is {', '.join(SYSTEM_ROLES)}"
+            yield f"system {system.name!r}: role is {system.role!r}; use one of {', '.join(SYSTEM_ROLES)}"
         if system.masker is None and system.templates is None:
             yield f"system {system.name!r}: has neither a masker nor templates; give one"
         if system.templates is None and (system.role == "control") != (system.training is None):
-            yield f"system {system.name!r}: a control has no training, every other system has one"
+            yield f"system {system.name!r}: a control must have no training, every other system must have one"
         if system.baseline is not None and system.baseline not in before:
-            yield f"system {system.name!r}: baseline {system.baseline!r} is not a system before it; put baselines first"
+            yield (
+                f"system {system.name!r}: baseline {system.baseline!r} is not listed before it; list baselines first"
+            )
         if system.masker is not None and system.masker.spec.in_shape[0] != _CROP_CHANNELS:
-            yield f"system {system.name!r}: its masker takes {system.masker.spec.in_shape}; RGB crops have 3 channels"
+            yield (
+                f"system {system.name!r}: the masker takes {system.masker.spec.in_shape}, but RGB crops have 3 channels"
+            )
         before.add(system.name)
 
 
 def _setting_problems(experiment: Experiment) -> Iterator[str]:
     if experiment.people not in ("real", "synthetic"):
-        yield f"people={experiment.people!r}; allowed is 'real' or 'synthetic'"
+        yield f"people={experiment.people!r}; use 'real' or 'synthetic'"
     if experiment.num_resamples < 100:
-        yield f"num_resamples={experiment.num_resamples}; intervals need at least 100"
+        yield f"num_resamples={experiment.num_resamples}; use at least 100"
     if experiment.batch_size < 1:
-        yield f"batch_size={experiment.batch_size}; allowed is 1 or more"
+        yield f"batch_size={experiment.batch_size}; use at least 1"

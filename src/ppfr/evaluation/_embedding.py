@@ -1,4 +1,4 @@
-"""From images to embeddings, plain or masked, in batches with fresh randomness, and from these to scores of pairs.
+"""Embeddings of plain or masked images, in batches with fresh randomness, and scores of pairs of embeddings.
 
 Suffixes: N images or comparisons, D embedding, B batch, C H W image, K P Q masked image.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Protocol):
-    """How images are embedded and figures are made; an `Experiment` is one, and so is `EvaluationSettings`."""
+    """Settings of embedding and of the bootstrap. `Experiment` and `EvaluationSettings` satisfy this protocol."""
 
     @property
     def seed(self) -> int: ...
@@ -68,7 +68,7 @@ class Embedding:
     def masked(
         self, masker: ImageMasker, embedder: Embedder, images: ImageSet, indices: Sequence[int], *, purpose: str
     ) -> np.ndarray:
-        """(N, D) unit rows of masked images; `purpose` names the stream of the masks' randomness."""
+        """(N, D) unit rows of masked images. `purpose` names the random stream of the masker."""
 
         def embed(image_BCHW: Tensor, labels: str) -> Tensor:
             return embedder.embed(self.mask(masker, image_BCHW, purpose=f"{purpose}{labels}"))
@@ -76,7 +76,7 @@ class Embedding:
         return self._embed(embed, images, indices)
 
     def mask(self, masker: ImageMasker, image_BCHW: Tensor, *, purpose: str) -> Tensor:
-        """Mask one batch with the randomness of the stream `purpose`."""
+        """Mask one batch with the random stream named `purpose`."""
         rng = torch.Generator().manual_seed(derive_seed(self._seed, "mask", masker.name, purpose))
         with torch.no_grad():
             return masker.mask(image_BCHW, rng=rng)
@@ -84,7 +84,7 @@ class Embedding:
     def observed(
         self, masker: ImageMasker, images: ImageSet, indices: Sequence[int], *, purpose: str
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Masked images as the server sees them, in even pieces that fit in memory, on the CPU."""
+        """Masked images as the server sees them, on the CPU, in parts of about equal size that fit in memory."""
         bytes_each = 4 * math.prod(masker.spec.out_shape)
         at_once = min(_MOST_AT_ONCE, max(self._batch_size, _MASKED_BYTES_AT_ONCE // bytes_each))
         num_pieces = max(1, math.ceil(len(indices) / at_once))
@@ -126,7 +126,8 @@ def checked_rows(embeddings_ND: np.ndarray, num: int, *, what: str) -> np.ndarra
 def pair_comparisons(protocol: PairProtocol, first_ND: np.ndarray, second_ND: np.ndarray | None = None) -> Comparisons:
     """Scores of a protocol's pairs from the embeddings of `protocol.used()`.
 
-    With `second_ND`, a second view of the same images, each pair is compared in both orders, one side from each view.
+    `second_ND` is a second view of the same images. With it, each pair is compared in both orders, one side from each
+    view.
     """
     place = {index: row for row, index in enumerate(protocol.used().tolist())}
     a = np.array([place[i] for i in protocol.first.tolist()])
@@ -138,7 +139,7 @@ def pair_comparisons(protocol: PairProtocol, first_ND: np.ndarray, second_ND: np
 
 
 def comparisons_of(protocol: PairProtocol, scores_N: np.ndarray) -> Comparisons:
-    """Scores with the protocol's truth, people and folds; twice as many scores as pairs are both orders of each."""
+    """Scores with the labels, subjects and folds of the protocol. There may be two scores per pair, one per order."""
     times = len(scores_N) // len(protocol)
     subjects = np.asarray(protocol.images.subject_ids)
     return Comparisons(

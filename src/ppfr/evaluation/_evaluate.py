@@ -1,4 +1,4 @@
-"""One recogniser on one protocol, outside any experiment."""
+"""Evaluation of one recogniser on one protocol, without an experiment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How figures are made.
+    """Settings of `evaluate`.
 
     Attributes:
-        seed: root of the masks' and the bootstrap's draws.
+        seed: seeds the masker and the bootstrap.
         fars: false accept rates to report at.
-        num_resamples: bootstrap resamples behind each interval.
+        num_resamples: bootstrap resamples per interval.
         batch_size: images masked and embedded at a time.
-        adds_mirrored: add the embedding of the mirrored image, masked apart.
+        adds_mirrored: add the embedding of the mirrored image, which is masked separately.
     """
 
     seed: int
@@ -46,18 +46,18 @@ def evaluate(
     """Mask every image of a protocol, embed it, and verify the pairs.
 
     Args:
-        masker: the client's side; `Unprotected` for plain images.
-        embedder: the server's side, on `device`.
+        masker: runs on the client; `Unprotected` for plain images.
+        embedder: runs on the server; on `device`.
         protocol: pairs and folds.
         settings: seed, rates and resamples.
         device: where images are masked.
 
     Returns:
-        The same figures as in a result record: accuracy, EER, AUC and TAR at FAR with n and interval, the spread over
-        folds, and the ROC.
+        The same figures as in a result record: accuracy, EER, AUC and TAR at FAR with n and interval, the standard
+        deviation over folds, and the ROC.
 
     Raises:
-        ShapeError: masker and embedder do not fit together.
+        ShapeError: the embedder does not accept the output of the masker.
     """
     embedding = Embedding(settings, device=torch.device(device))
     rows_ND = embedding.masked(

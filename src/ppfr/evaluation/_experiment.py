@@ -1,4 +1,4 @@
-"""What an experiment is: systems, and measures that answer questions about them; nothing has run yet."""
+"""The description of an experiment: systems, measures and settings. Creating one runs nothing."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 SYSTEM_ROLES = ("baseline", "protected", "control")
 
 DrawKeys = Callable[[int, np.random.Generator], Sequence[SubjectKey]]
-"""(number, rng) -> so many keys of simulated subjects."""
+"""(number, rng) -> that many keys of simulated subjects."""
 
 Held = Literal["float32", "int8"]
-"""How a matcher holds templates."""
+"""Number format in which a matcher stores templates."""
 
 MakeMatcher = Callable[[np.ndarray, Sequence[SubjectKey], Held], Matcher]
-"""((M, D) references, M keys, how templates are held) -> a matcher that maps a probe under every subject's own key."""
+"""((M, D) references, M keys, number format) -> a matcher that maps each probe under the key of every subject."""
 
 ChooseKey = Callable[[np.ndarray, float, np.random.Generator], tuple[SubjectKey, int, bool]]
-"""((D,) embedding, inversion threshold, rng) -> a key, how many were tried, whether it lies below the threshold."""
+"""((D,) embedding, inversion threshold, rng) -> (key, number of keys tried, whether the key is below the threshold)."""
 
 
 def provenance_of(card: ModelCard, *, used_as: str) -> Provenance:
@@ -48,13 +48,12 @@ def provenance_of(card: ModelCard, *, used_as: str) -> Provenance:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedSystem:
-    """Outcome of training a system.
+    """Result of training a system.
 
     Attributes:
         embedder: masked image -> embedding, on the device that it runs on.
-        fits: one entry per run of the training loop, as `FitRecord.as_dict` gives it; may be empty.
-        exposed: the training set as it was trained on, masked and mixed, for adversaries who see mixed images; None
-            where nothing was mixed.
+        fits: one entry per run of the training loop, as returned by `FitRecord.as_dict`; may be empty.
+        exposed: masks and mixes images as in the training, for adversaries who see mixed images; None without mixing.
     """
 
     embedder: Embedder
@@ -63,34 +62,34 @@ class TrainedSystem:
 
 
 class SystemTraining(Protocol):
-    """How the recogniser of a system comes about."""
+    """How the recogniser of a system is trained."""
 
     @property
     def provenance(self) -> Sequence[Provenance]:
-        """The pretrained networks that go in, known before anything is trained."""
+        """Provenance of the pretrained networks that are used, available before training."""
         ...
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed with each other, so that `TrainedSystem.exposed` will be there."""
+        """Whether training images are mixed with each other. If so, `TrainedSystem.exposed` is not None."""
         ...
 
     def public_config(self) -> Mapping[str, Any]:
-        """JSON-ready: everything that the result depends on."""
+        """Everything that the result depends on, ready for JSON."""
         ...
 
     def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedSystem:
-        """Train on `images` as seen through `masker`; with `options.resumes`, return at once if that was done."""
+        """Train on `images`, masked by `masker`. With `options.resumes`, a finished training is loaded."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeySelection:
-    """Keys are chosen at enrolment so that a solver fails on the template.
+    """Choice of keys at enrolment such that a solver fails on the template.
 
     Attributes:
         choose: chooses the key of one subject.
-        fmr: the inversion threshold is the recogniser's at this false match rate.
+        fmr: the inversion threshold is the threshold of the recogniser at this false match rate.
         in_words: the rule, for the report.
     """
 
@@ -104,12 +103,12 @@ class TemplateProtection:
     """The template protection of a system.
 
     Attributes:
-        scheme: makes templates.
-        draw_keys: keys of simulated subjects from the run's seed; real keys come from the operating system.
-        is_keyed: templates depend on the key; False for the controls.
+        scheme: creates templates.
+        draw_keys: draws keys of simulated subjects from the seed of the run. Real keys come from the operating system.
+        is_keyed: whether templates depend on the key; False for the controls.
         selection: how keys are chosen, or None for keys as drawn. Choosing costs one solve per candidate, so it is done
-            for the target subjects alone, and such a system is attacked and nothing else.
-        matcher: makes the system's own 1:N matcher; None for a plain loop over subjects, which is slow.
+            only for the target subjects, and attacks are the only measures of such a system.
+        matcher: creates the 1:N matcher of the system; None for a loop over subjects, which is slow.
     """
 
     scheme: TemplateScheme
@@ -123,18 +122,20 @@ class TemplateProtection:
 class System:
     """One system under evaluation.
 
-    It is a masker with a recogniser that is trained for it, or templates of an evaluation recogniser's embeddings.
+    It is a masker with a recogniser that is trained for it, or a template protection of the embeddings of an evaluation
+    recogniser.
 
     Attributes:
-        name: short and unique, as in "ppfr-fd".
-        label: for tables, as in "PPFR-FD".
-        role: "baseline", "protected", or "control" (attacked, but of no use, as the constant masker).
-        masker: the client's side, with the deployment's secret; None for a system that protects templates alone.
-        training: how the recogniser comes about; None for controls and for templates.
-        recogniser: name of the evaluation recogniser whose embeddings are protected; "" if `training` gives one.
+        name: short and unique, for example "ppfr-fd".
+        label: for tables, for example "PPFR-FD".
+        role: "baseline" (unprotected), "protected", or "control" (attacked, but useless for recognition, for example
+            the constant masker).
+        masker: runs on the client, with the secret of the deployment; None for a system that protects only templates.
+        training: how the recogniser is trained; None for controls and for templates.
+        recogniser: name of the evaluation recogniser whose embeddings are protected; "" if `training` provides one.
         templates: the template protection, or None.
         baseline: name of the system that accuracy is compared with, or None.
-        published: figures of the method's authors.
+        published: figures published by the authors of the method.
     """
 
     name: str
@@ -149,14 +150,14 @@ class System:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether the protection has a secret, so that an adversary may or may not know it."""
+        """Whether the protection has a secret, which an adversary may or may not know."""
         if self.templates is not None:
             return self.templates.is_keyed
         return self.masker is not None and self.masker.spec.is_keyed
 
     @property
     def recognises(self) -> bool:
-        """Whether the system compares people, so that it has an accuracy."""
+        """Whether the system can verify, so that it has an accuracy."""
         if self.templates is not None:
             return self.templates.selection is None
         return self.training is not None
@@ -164,13 +165,13 @@ class System:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationRecogniser:
-    """A recogniser of plain faces that says whether two pictures show one person.
+    """A recogniser of plain faces that decides whether two images show one person.
 
     Attributes:
         name: short and unique.
         label: for tables.
         embedder: plain image in [0, 1] -> embedding.
-        provenance: what it was trained on.
+        provenance: pretraining provenance.
     """
 
     name: str
@@ -185,9 +186,9 @@ class Comparison:
 
     Attributes:
         name: short and unique.
-        text: the question that it answers, as in "What do the colour channels give under noise?".
-        system: name of the system that has the part.
-        against: name of the system that has it not, and is the same otherwise.
+        text: the question that it answers, for example "What do the colour channels give under noise?".
+        system: name of the system with the part.
+        against: name of the same system without the part.
     """
 
     name: str
@@ -198,25 +199,25 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Experiment:
-    """Everything that a run needs; a variant is `dataclasses.replace`.
+    """Everything that a run needs. Use `dataclasses.replace` to create a variant.
 
     Attributes:
-        name: as in "spine:lfw".
+        name: for example "spine:lfw".
         title: heading of the report.
-        summary: one or two sentences for its head.
+        summary: one or two sentences for the head of the report.
         preset: name of the preset, or "".
-        command: the command line that runs this.
-        seed: root of every draw.
+        command: the command line that runs the experiment.
+        seed: seeds every random draw.
         people: "real" or "synthetic".
-        systems: what is evaluated; baselines before the systems that are compared with them.
-        measures: the questions, in the order in which they run.
-        recognisers: evaluation recognisers that systems and attacks name.
-        comparisons: paired comparisons of systems beside those with their baselines.
-        training_images: what recognisers train on; shares no subject with any protocol. None if nothing is trained.
-        num_resamples: bootstrap resamples behind each interval.
-        batch_size: images masked and embedded at a time; fresh randomness is drawn per batch, so figures of stochastic
+        systems: systems under evaluation. List a baseline before the systems that are compared with it.
+        measures: in the order in which they run.
+        recognisers: evaluation recognisers that systems and attacks refer to by name.
+        comparisons: paired comparisons of systems, in addition to those with their baselines.
+        training_images: recognisers train on them; they share no subject with any protocol. None if nothing is trained.
+        num_resamples: bootstrap resamples per interval.
+        batch_size: images masked and embedded at a time. Random numbers are drawn per batch, so figures of stochastic
             maskers depend on it.
-        adds_mirrored: embed each image and its mirror image, masked apart, and add the embeddings.
+        adds_mirrored: embed each image and its mirror image, masked separately, and add the embeddings.
     """
 
     name: str

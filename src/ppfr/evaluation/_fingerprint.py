@@ -1,4 +1,4 @@
-"""The run fingerprint: resolved configuration with data fingerprints, and a probe of each masker's secret."""
+"""The run fingerprint: resolved configuration with data fingerprints, and a probe of the secret of each masker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ppfr.core import DataEntry, ImageMasker, Json, as_json, derive_seed, without_paths
 from ppfr.evaluation._experiment import Experiment, System
 from ppfr.evaluation._workspace import json_sha256
+from ppfr.training import masked_probe
 
 if TYPE_CHECKING:
     from ppfr.data import OpenSetProtocol, PairProtocol
@@ -21,7 +21,7 @@ _NUM_PROJECTIONS = 8
 
 
 def resolved_config(experiment: Experiment, data: Sequence[DataEntry]) -> Json:
-    """JSON of everything that figures depend on, secrets left out; what a resumed run must share with the first."""
+    """JSON of everything that figures depend on, except secrets. A resumed run must have the same."""
     config = {
         "name": experiment.name,
         "preset": experiment.preset,
@@ -74,33 +74,29 @@ def _system_config(system: System) -> Mapping[str, Any]:
 
 
 def run_fingerprint(experiment: Experiment, config: Json) -> Json:
-    """What `Workspace.claim` holds against an earlier run."""
+    """What `Workspace.claim` compares with an earlier run in the same folder."""
     return {
         "config": config,
         "config_sha256": json_sha256(config),
-        "probes": {s.name: masker_probe(s.masker) for s in experiment.systems if s.masker is not None},
+        "probes": {s.name: _projected_probe(s.masker) for s in experiment.systems if s.masker is not None},
     }
 
 
-def masker_probe(masker: ImageMasker) -> list[float]:
-    """A few random projections of one masked noise image: they tell secrets apart and give none away."""
-    rng = torch.Generator().manual_seed(derive_seed(0, "benchmark", "probe"))
-    image_1CHW = torch.rand(1, *masker.spec.in_shape, generator=rng)
-    with torch.no_grad():
-        masked = masker.mask(image_1CHW, rng=rng).detach().cpu().double().numpy().ravel()
-    directions = np.random.default_rng(derive_seed(0, "benchmark", "directions")).normal(
-        size=(_NUM_PROJECTIONS, len(masked))
-    )
-    return [float(value) for value in directions @ masked / math.sqrt(len(masked))]
+def _projected_probe(masker: ImageMasker) -> list[float]:
+    """Random projections of one masked noise image. They differ between two secrets and do not reveal the secret."""
+    masked_V = masked_probe(masker, purpose="benchmark").detach().cpu().double().numpy().ravel()
+    rng = np.random.default_rng(derive_seed(0, "benchmark", "directions"))
+    directions_OV = rng.normal(size=(_NUM_PROJECTIONS, len(masked_V)))
+    return [float(value) for value in directions_OV @ masked_V / math.sqrt(len(masked_V))]
 
 
 def pairs_digest(protocol: PairProtocol) -> str:
-    """Checksum of who is compared with whom."""
+    """Checksum of the compared pairs, their labels and folds."""
     arrays = (protocol.first, protocol.second, protocol.is_genuine, protocol.fold)
     return json_sha256([np.asarray(array).tolist() for array in arrays])
 
 
 def searches_digest(protocol: OpenSetProtocol) -> str:
-    """Checksum of who is searched for among whom."""
+    """Checksum of the references and of the mated and non-mated probes."""
     arrays = (protocol.references, protocol.mated, protocol.unmated)
     return json_sha256([np.asarray(array).tolist() for array in arrays])

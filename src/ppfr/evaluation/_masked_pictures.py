@@ -1,4 +1,4 @@
-"""Pictures of what is no picture: a masked face drawn so that a person sees what the server sees.
+"""Masked images drawn as pictures, to show what the server sees.
 
 Suffixes: N faces, K channels, P Q grid, H W pixels.
 """
@@ -22,8 +22,8 @@ _LARGEST_PX = 224
 def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> NDArray[np.uint8]:
     """Draw masked faces.
 
-    Three channels with values in [0, 1] are drawn as the RGB image that they are. Anything else is drawn as a mosaic of
-    its channels in rows, each channel scaled from its own 1st to its 99th percentile, shrunk to 224 pixels at most.
+    Three channels with values in [0, 1] are drawn as an RGB image. Anything else is drawn as a mosaic of its channels.
+    Each channel is scaled from its 1st to its 99th percentile, and the mosaic is reduced to at most 224 pixels.
 
     Args:
         masked_NKPQ: (N, K, P, Q) masked images.
@@ -33,7 +33,7 @@ def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> 
         (N, H, W, 3) uint8 RGB.
     """
     if masked_NKPQ.ndim != 4 or len(masked_NKPQ) == 0:
-        raise ShapeError(f"masked images have shape {tuple(masked_NKPQ.shape)}; give (N, K, P, Q) with N >= 1")
+        raise ShapeError(f"expected masked images of shape (N, K, P, Q) with N >= 1, got {tuple(masked_NKPQ.shape)}")
     values_NKPQ = masked_NKPQ.detach().cpu().float().numpy()
     low, high = value_range
     if values_NKPQ.shape[1] == 3 and low >= 0 and high <= 1:
@@ -42,10 +42,10 @@ def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> 
 
 
 def blurred_picture(masked_NKPQ: Tensor, value_range: tuple[float, float], size_px: tuple[int, int]) -> np.ndarray:
-    """One picture of each masked face at the size of the crop, for measures that compare pictures.
+    """One picture of each masked face at the size of the crop, for image similarity measures.
 
-    One or three channels with values in [0, 1] are the picture, grey or in colour. Anything else is the mean of its
-    channels, scaled from its own 1st to its 99th percentile.
+    One or three channels with values in [0, 1] are used as a grey or colour picture. Of anything else, the mean of the
+    channels is used, scaled from its 1st to its 99th percentile.
 
     Args:
         masked_NKPQ: (N, K, P, Q) masked images.

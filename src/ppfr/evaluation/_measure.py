@@ -1,4 +1,4 @@
-"""The contract of measures: one question about systems, as resumable stages that leave typed rows."""
+"""The contract of measures: one question about systems, as resumable stages that return typed rows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Stage:
     """One step of a run.
 
     Attributes:
-        name: names the part's file. Two measures that need the same step yield stages of one name; it runs once.
-        title: for people.
-        weight: rough share of the work, for the remaining time.
+        name: unique name; the result of the stage is stored under it. If two measures need the same stage, both yield
+            a stage of that name, and it runs once.
+        title: for progress lines and the report.
+        weight: approximate share of the work, for the estimate of the remaining time.
         after: names of stages that must be done before.
-        measure: does it and returns rows of the kinds that the measure declares.
+        measure: runs the stage and returns rows of the kinds that the measure declares.
     """
 
     name: str
@@ -36,12 +37,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DataUse:
-    """An image set and what it is for; no set of role "protocol" may share a subject with one of another role.
+    """An image set and its role. A set of role "protocol" must share no subject with a set of another role.
 
     Attributes:
-        role: "training", "public" (the adversaries' own faces) or "protocol".
+        role: "training", "public" (faces that adversaries train on) or "protocol".
         images: the images that are used.
-        name: for the record; "" for the set's own.
+        name: name in the record; "" for the name of the image set.
     """
 
     role: Literal["training", "public", "protocol"]
@@ -50,36 +51,37 @@ class DataUse:
 
 
 class Measure(ABC):
-    """One question about systems, answered end to end.
+    """Answers one question about systems, end to end.
 
-    A subclass declares the classes of its result rows (`ppfr.core.result_row`), what would make its figures
-    meaningless, and its stages. The runner knows no measure by name: it runs stages, keeps their rows and writes them,
-    with the schemas of their classes, into the record. A `Section` of `ppfr.report` renders rows by their kind.
+    A subclass declares the classes of its result rows (`ppfr.core.result_row`), the problems that would make its
+    figures meaningless, and its stages. The runner knows no measure by name. It runs stages, keeps their rows, and
+    writes the rows and the schemas of their classes into the record. A `Section` of `ppfr.report` renders rows by their
+    kind.
     """
 
     results: ClassVar[tuple[type, ...]]
-    """Classes of the rows that stages leave."""
+    """Classes of the rows that stages return."""
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Everything that is wrong, at once, before anything runs."""
+        """All problems of the experiment that concern this measure. Called before anything runs."""
         return ()
 
     @abstractmethod
     def config(self) -> Mapping[str, Any]:
-        """JSON-ready: everything that the figures depend on, and that a resumed run must share with the first."""
+        """Everything that the figures depend on, ready for JSON. A resumed run must have the same."""
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
         """Image sets that the measure reads."""
         return ()
 
     def attacks(self) -> Sequence[AttackPlan]:
-        """Attacks that the measure runs, in the order in which they run."""
+        """Attacks of the measure, in the order in which they run."""
         return ()
 
     @abstractmethod
     def stages(self, session: Session) -> Iterable[Stage]:
-        """The steps, in the order in which they run; several processes may share them out."""
+        """The stages, in the order in which they run. Several processes may divide them among themselves."""
 
     def pictures(self, experiment: Experiment) -> Iterable[Mapping[str, str]]:
-        """Strips of faces that stages may write into the run's `pictures` folder: file, label, note and kind."""
+        """Strips of faces that stages may write to the folder `pictures` of the run: file, label, note and kind."""
         return ()

@@ -1,7 +1,7 @@
-"""Pictures of a run, kept beside the record and never in it: strips of faces as PNG files and a list of them.
+"""Pictures of a run, stored in separate files and never in the record: strips of faces as PNG files and an index.
 
-`pictures/index.json` holds {"rows": [{"file", "label", "note", "kind"}]}; each strip shows the same
-victims from left to right. Suffixes: N faces, H W pixels.
+`pictures/index.json` holds {"rows": [{"file", "label", "note", "kind"}]}. All strips show the same target subjects in
+the same order. Suffixes: N faces, H W pixels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ def write_strip(faces_NHWC: NDArray[np.uint8], path: Path) -> None:
         path: the PNG file.
 
     Raises:
-        ShapeError: another shape.
-        StorageError: the disk refuses.
+        ShapeError: the array has another shape or type.
+        StorageError: the file cannot be written.
     """
     if faces_NHWC.ndim != 4 or faces_NHWC.shape[-1] != 3 or len(faces_NHWC) == 0 or faces_NHWC.dtype != np.uint8:
-        raise ShapeError(f"faces are {faces_NHWC.dtype} of shape {faces_NHWC.shape}; give (N, H, W, 3) uint8, N >= 1")
+        raise ShapeError(
+            f"expected faces of shape (N, H, W, 3) with N >= 1 as uint8, got {faces_NHWC.shape} as {faces_NHWC.dtype}"
+        )
     num, height, width, _ = faces_NHWC.shape
     strip = np.zeros((height, num * width + (num - 1) * _GAP_PX, 4), dtype=np.uint8)
     for index, face in enumerate(faces_NHWC):
@@ -40,9 +42,9 @@ def write_strip(faces_NHWC: NDArray[np.uint8], path: Path) -> None:
         strip[:, left : left + width] = cv2.cvtColor(face, cv2.COLOR_RGB2BGRA)
     with write_atomically(path) as temporary:
         if not cv2.imwrite(str(temporary), strip):
-            raise StorageError(f"could not write {path.name}; free space or choose another directory")
+            raise StorageError(f"cannot write {path.name}; free disk space, or choose another directory")
 
 
 def write_index(folder: Path, *, rows: Sequence[dict[str, str]]) -> None:
-    """Write the list of strips in `folder`, which is the run's `pictures` folder."""
+    """Write the index of strips into `folder`, the folder `pictures` of the run."""
     write_json({"rows": list(rows)}, folder / INDEX)

@@ -1,4 +1,4 @@
-"""Where a record comes from: versions, commit, machine, data. No host name, no user, no path."""
+"""Provenance of a record: versions, commit, machine, data. It contains no host name, user name or path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GIT_TIMEOUT_S = 20
 
 
 def software() -> SoftwareEntry:
-    """Versions of ppfr, Python and the packages that figures depend on; ppfr's commit if it runs from a checkout."""
+    """Versions of ppfr, Python and the packages that figures depend on, and the commit if ppfr runs from a checkout."""
     commit, is_modified = _commit(Path(__file__).resolve())
     return SoftwareEntry(
         ppfr=metadata.version("ppfr"),
@@ -35,7 +35,7 @@ def software() -> SoftwareEntry:
 
 
 def machine(device: torch.device) -> MachineEntry:
-    """What kind of machine this is."""
+    """Hardware and operating system of this machine."""
     is_cuda = device.type == "cuda"
     return MachineEntry(
         system=platform.system(),
@@ -50,7 +50,7 @@ def machine(device: torch.device) -> MachineEntry:
 
 
 def peak_memory_bytes() -> int | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
+    """Peak resident memory of this process so far; None if the operating system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -60,9 +60,9 @@ def peak_memory_bytes() -> int | None:
 
 
 def fingerprint(images: ImageSet) -> str:
-    """SHA-256 over every subject id and the pixels of up to 256 images spread evenly.
+    """SHA-256 over every subject id and the pixels of up to 256 images at even distances.
 
-    Tells data sets apart without reading all of them; not a proof that every image is the same.
+    Distinguishes data sets without reading all images. Equal fingerprints do not prove that every image is the same.
     """
     digest = hashlib.sha256(f"{len(images)}\n".encode())
     digest.update("\n".join(images.subject_ids).encode())
@@ -98,12 +98,12 @@ def _memory_bytes() -> int | None:
 
 
 def _commit(source: Path) -> tuple[str | None, bool | None]:
-    """The commit that `source` is tracked in, and whether tracked files beside it differ from it."""
+    """The commit of the checkout that tracks `source`, and whether tracked files differ from it."""
     git = shutil.which("git")
     if git is None:
         return None, None
 
-    def ask(*words: str) -> str | None:
+    def output_of(*words: str) -> str | None:
         try:
             done = subprocess.run(  # noqa: S603
                 [git, "-C", str(source.parent), *words],
@@ -116,8 +116,8 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # A checkout of something else around an installed ppfr is not ppfr's commit.
-    if ask("ls-files", "--error-unmatch", source.name) is None:
+    # If ppfr is installed inside the checkout of another project, that commit is not the commit of ppfr.
+    if output_of("ls-files", "--error-unmatch", source.name) is None:
         return None, None
-    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    commit, changes = output_of("rev-parse", "HEAD"), output_of("status", "--porcelain", "--untracked-files=no")
     return (commit, bool(changes)) if commit is not None and changes is not None else (None, None)

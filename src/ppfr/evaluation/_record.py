@@ -1,4 +1,4 @@
-"""The record of a run from the experiment and what its stages have left so far."""
+"""The record of a run, assembled from the experiment and the results of the stages that have run."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _FLOAT_BYTES = 4
 
 
 class RecordWriter:
-    """Assembles the record of one run; what does not change between stages is made once.
+    """Assembles the record of one run. Entries that do not change between stages are created once.
 
     Args:
-        experiment: what is run.
+        experiment: the experiment.
         stages: in the order in which they run.
         config: the resolved configuration.
         data: description of every image set.
-        software: versions at the start of this sitting.
-        device: where it runs.
+        software: versions at the start of this process.
+        device: the device of the run.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RecordWriter:
         self._row_types = {kind_of(row): row for measure in experiment.measures for row in measure.results}
 
     def record(self, parts: Mapping[str, Json | None]) -> Record:
-        """The record of what is there so far; `parts` holds what each stage left, by its name."""
+        """The record with the results so far. `parts` maps the name of each stage to its result, or to None."""
         entries = stage_entries(self._stages, parts)
         rows: dict[str, list[Json]] = {kind: [] for kind in self._row_types}
         for stage in self._stages:
@@ -118,7 +118,7 @@ class RecordWriter:
 
 
 def stage_entries(stages: Sequence[Stage], parts: Mapping[str, Json | None]) -> list[StageEntry]:
-    """State of each stage; one that depends on a failed one counts as skipped."""
+    """State of each stage. A stage that depends on a failed one is skipped."""
     entries: list[StageEntry] = []
     states: dict[str, str] = {}
     for stage in stages:

@@ -1,4 +1,4 @@
-"""Running an experiment: stage by stage, keeping each one's rows, resuming after a crash."""
+"""The runner: runs an experiment stage by stage, stores the rows of each stage, and resumes after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ppfr.core import (
     kind_of,
     without_paths,
 )
-from ppfr.evaluation._checks import check_experiment, data_uses
+from ppfr.evaluation._checks import check_experiment, check_stages, data_uses
 from ppfr.evaluation._experiment import Experiment
 from ppfr.evaluation._fingerprint import resolved_config, run_fingerprint
 from ppfr.evaluation._measure import Stage
@@ -39,39 +39,38 @@ def run(
     *,
     options: RunOptions,
 ) -> Record:
-    """Run an experiment and keep its record as record.json in `options.run_dir`.
+    """Run an experiment and write its record to record.json in `options.run_dir`.
 
-    The record is written before the first stage and anew after each one, so what was measured is never lost. A stage
-    that fails is recorded with its error, and the stages that do not depend on it still run. What cannot be measured
-    at all is refused before anything is trained.
+    The record is written before the first stage and again after each stage, so no result is lost. If a stage fails,
+    its error is recorded, and stages that do not depend on it still run. An experiment with problems is rejected before
+    anything is trained.
 
-    Several processes may share one run, each working on a stage of its own: start the same experiment with `resumes`,
-    on this machine or on another one that shares the folder. Each returns when all is done.
+    Several processes can share one run. Start the same experiment with `resumes` on this machine, or on another one
+    that shares the folder. Each process works on one stage at a time and returns when all stages are done.
 
     Args:
-        experiment: what to run.
-        options: `run_dir` is the run's folder: a new one, or with `resumes` that of an earlier run of the same
-            experiment, whose finished stages are kept. `num_devices` processes train each recogniser; attackers train
-            on one.
+        experiment: the experiment.
+        options: `run_dir` is the folder of the run. It must be new, unless `resumes` is true; then finished stages of
+            an earlier run of the same experiment are kept. `num_devices` processes train each recogniser. Attacks
+            train in one process.
 
     Returns:
         The record; its "status" is "complete" or "failed".
 
     Raises:
-        ProblemsError: the experiment does not fit together.
-        OverlapError: training or public images share people with a test.
-        ThreatModelError: an attack needs what its threat model does not grant.
+        ProblemsError: the experiment has problems; all are listed.
+        OverlapError: training or public images share subjects with a protocol.
+        ThreatModelError: an attack needs more than its threat model grants.
         CheckpointError: `run_dir` holds an earlier run and `resumes` is false, or a run of another configuration.
-        DeviceError: the device is not there.
-        StorageError: the disk refuses; what was measured before stays.
+        DeviceError: the device is not available.
+        StorageError: a file cannot be written. Earlier results are kept.
     """
     chosen = choose_device(options.device)
     workspace = Workspace(options.directory)
     check_experiment(experiment, device=str(chosen))
+    stages = stages_of(Session(experiment, workspace, device=chosen, options=options))
     data = [describe_data(use) for use in data_uses(experiment)]
     config = resolved_config(experiment, data)
-    session = Session(experiment, workspace, device=chosen, options=options)
-    stages = stages_of(session)
     workspace.claim(run_fingerprint(experiment, config), resume=options.resumes)
     writer = RecordWriter(experiment, stages, config=config, data=data, software=software(), device=chosen)
 
@@ -87,16 +86,21 @@ def run(
     while left := _left(stages, workspace, tried):
         worked = [_work_on(number, stages, workspace, tried, reporter=reporter, write=write) for number in left]
         if not any(worked):
-            time.sleep(_LOOK_AGAIN_S)  # all that is due is being done by other processes
+            time.sleep(_LOOK_AGAIN_S)  # other processes work on every stage that can run now
     return write()
 
 
 def stages_of(session: Session) -> list[Stage]:
-    """The stages of all measures, each once, such that every stage comes after those that it depends on."""
+    """The stages of all measures, each once, such that every stage comes after those that it depends on.
+
+    Raises:
+        ProblemsError: a stage depends on one that no measure has, or stages depend on each other.
+    """
     found: dict[str, Stage] = {}
     for measure in session.experiment.measures:
         for stage in measure.stages(session):
             found.setdefault(stage.name, stage)
+    check_stages(session.experiment, found)
     ordered: dict[str, Stage] = {}
 
     def put(stage: Stage) -> None:
@@ -126,7 +130,7 @@ def _states(stages: Sequence[Stage], workspace: Workspace) -> dict[str, str]:
 
 
 def _left(stages: Sequence[Stage], workspace: Workspace, tried: Collection[str]) -> list[int]:
-    """The stages that may yet be done: not done, not tried in this sitting, not depending on one that failed."""
+    """Numbers of the stages that may still run: not done, not tried by this process, no dependency has failed."""
     states = _states(stages, workspace)
     return [
         number
@@ -144,7 +148,7 @@ def _work_on(
     reporter: _Reporter,
     write: Callable[[], Record],
 ) -> bool:
-    """Do a stage if it is due and no other process is doing it; whether it was done here."""
+    """Run a stage if it is due and no other process works on it. Returns whether it ran here."""
     stage = stages[number]
     if not _is_due(stage, workspace):
         return False
@@ -160,7 +164,7 @@ def _work_on(
 
 
 def _is_due(stage: Stage, workspace: Workspace) -> bool:
-    """Not done yet, and everything that it depends on is."""
+    """Whether the stage is not done, but everything that it depends on is."""
     return not _is_done(stage.name, workspace) and all(_is_done(name, workspace) for name in stage.after)
 
 
@@ -170,22 +174,23 @@ def _is_done(name: str, workspace: Workspace) -> bool:
 
 
 def _measure(stage: Stage, workspace: Workspace) -> None:
-    """Run one stage and keep its rows, or its error.
+    """Run one stage and store its rows or its error.
 
-    Messages of ppfr's own errors name nobody, so the record may hold them. Of any other error the record holds the
-    kind alone; the rest goes to a file that stays with the run.
+    Messages of `PpfrError` contain no personal data, so the record may hold them. Of any other error the record holds
+    only the type. Its traceback is written to a file in the folder of the run.
     """
     begun = time.perf_counter()
     part: Json = {"stage": stage.name, "status": "done", "error": None, "result": None}
     try:
         part["result"] = [[kind_of(row), as_json(row)] for row in stage.measure()]
     except StorageError:
-        raise  # nothing more can be kept
+        raise  # no further result can be stored
     except PpfrError as error:
         part["error"] = {"kind": type(error).__name__, "message": without_paths(str(error))}
     except Exception as error:
         where = workspace.write_traceback(stage.name, traceback.format_exc())
-        part["error"] = {"kind": type(error).__name__, "message": f"unexpected; the run's folder has {where}"}
+        message = f"unexpected error; the traceback is in {where} in the folder of the run"
+        part["error"] = {"kind": type(error).__name__, "message": message}
     if part["error"] is not None:
         part["status"] = "failed"
     part["wall_s"] = round(time.perf_counter() - begun, 3)
@@ -193,7 +198,7 @@ def _measure(stage: Stage, workspace: Workspace) -> None:
 
 
 class _Reporter:
-    """One line for each stage on stderr, with the time to go."""
+    """Prints one line per stage on stderr, with the estimated remaining time."""
 
     def __init__(self, stages: Sequence[Stage], workspace: Workspace, *, is_shown: bool) -> None:
         self._stages, self._workspace, self._is_shown = stages, workspace, is_shown
@@ -209,10 +214,10 @@ class _Reporter:
         words = f"done in {duration(part['wall_s'])}"
         if part["status"] == "failed":
             words = f"failed after {duration(part['wall_s'])}: {part['error']['kind']}: {part['error']['message']}"
-        self._print(number, f"{words}{self._time_to_go()}")
+        self._print(number, f"{words}{self._remaining()}")
 
-    def _time_to_go(self) -> str:
-        """From the pace so far: stages carry rough weights."""
+    def _remaining(self) -> str:
+        """Estimate from the time per weight so far."""
         done, wall_s, left = 0.0, 0.0, 0.0
         for stage in self._stages:
             part = self._workspace.part(stage.name)
@@ -220,7 +225,7 @@ class _Reporter:
                 left += stage.weight
             else:
                 done, wall_s = done + stage.weight, wall_s + part["wall_s"]
-        return f"; about {duration(wall_s / done * left)} to go" if done and left else ""
+        return f"; about {duration(wall_s / done * left)} remaining" if done and left else ""
 
     def _print(self, number: int, words: str) -> None:
         if self._is_shown:

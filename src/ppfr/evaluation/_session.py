@@ -1,4 +1,4 @@
-"""One sitting of a run: the experiment, its folder, and what this process has already loaded, trained or computed."""
+"""State of a run in one process: the experiment, its folder, and cached systems and embeddings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class Session:
-    """What stages share in one process. Measures keep their own state in it by `once`.
+    """State that stages share in one process. Measures cache their own values with `once`.
 
     Args:
-        experiment: what is run.
-        workspace: its folder.
-        device: where maskers, recognisers and attackers run.
-        options: of the run.
+        experiment: the experiment.
+        workspace: the folder of the run.
+        device: where maskers, recognisers and attacks run.
+        options: options of the run.
     """
 
     def __init__(
@@ -43,29 +43,29 @@ class Session:
         self._made: dict[object, object] = {}
 
     def seed(self, *labels: str | int) -> int:
-        """Root of the draws of one purpose."""
+        """The seed of one purpose, derived from the seed of the experiment."""
         return derive_seed(self.experiment.seed, *labels)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` gives, computed once per sitting."""
+        """The result of `make`, computed once per process and `key`."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]  # type: ignore[return-value]
 
     def options(self, kind: str, name: str, *, resumes: bool) -> RunOptions:
-        """Where and how the training of a system or an attack runs."""
+        """Run options for training a system or an attack."""
         several = self._options.num_devices > 1
         return dataclasses.replace(
             self._options,
             run_dir=self.workspace.training_dir(kind, name),
-            # Several devices are of one kind; a single one is named exactly.
+            # For several devices only the type is given; a single device is given with its index.
             device=self.device.type if several else str(self.device),
             num_devices=self._options.num_devices if kind == "system" else 1,
             resumes=resumes,
         )
 
     def trained(self, system: System, *, again: bool = True) -> TrainedSystem:
-        """The trained system; with `again`, it was trained before and only its end is to be loaded."""
+        """The trained system. With `again`, a finished training is loaded."""
         if system.name not in self._trained:
             images = self.experiment.training_images
             assert system.training is not None and system.masker is not None and images is not None  # checked
@@ -78,7 +78,10 @@ class Session:
     def plain_embeddings(
         self, recogniser: EvaluationRecogniser, images: ImageSet, indices: Sequence[int], *, name: str = ""
     ) -> np.ndarray:
-        """(N, D) a recogniser's embeddings of plain images, computed once per sitting and set (`name` if given)."""
+        """(N, D) embeddings of plain images by a recogniser, computed once per process and image set.
+
+        `name` identifies the image set; by default the name of `images`.
+        """
         key = (recogniser.name, name or images.name)
         if key not in self._plain:
             self._plain[key] = self.embedding.plain(recogniser.embedder, images, indices)

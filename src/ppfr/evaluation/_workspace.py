@@ -1,12 +1,12 @@
-"""The folder of a run: one file for each finished stage, so that nothing measured is lost and a run can go on.
+"""The folder of a run: one file per finished stage, so that no result is lost and a run can be resumed.
 
-record.json      the record, written anew after each stage
-run.json         what the run is of: configuration, its checksum, a probe of each masker
+record.json      the record, written again after each stage
+run.json         the run fingerprint: configuration, its checksum, a probe of each masker
 parts/           the result of each stage
-locks/           held by the process that works on a stage; the system lets go of them when it ends
-errors/          tracebacks of unexpected errors; stays on this machine
-state/           scores behind paired intervals; stays on this machine
-training/        checkpoints of recognisers and attackers
+locks/           held by the process that works on a stage; the operating system releases them when the process ends
+errors/          tracebacks of unexpected errors; not for publication
+state/           scores for paired intervals; not for publication
+training/        checkpoints of recognisers and attacks
 pictures/        strips of faces for the report
 """
 
@@ -36,15 +36,15 @@ class Workspace:
         self._done: dict[str, Json] = {}
 
     def claim(self, fingerprint: Json, *, resume: bool) -> None:
-        """Make this folder the run's own, or take up the run that is in it.
+        """Start a run in this folder, or resume the run that is in it.
 
         Raises:
-            CheckpointError: there is a run and `resume` is false, or it is of another configuration.
+            CheckpointError: the folder holds a run and `resume` is false, or the configuration or a secret differs.
         """
         path = self.folder / "run.json"
         if not path.exists():
             if resume and self.record_path.exists():
-                raise CheckpointError(f"{self.folder} holds a record but no run to resume; choose another folder")
+                raise CheckpointError(f"{self.folder} holds a record, but not the run; choose another folder")
             write_json(fingerprint, path)
             return
         if not resume:
@@ -53,18 +53,18 @@ class Workspace:
         different = _differences(earlier["config"], fingerprint["config"])
         if different:
             raise CheckpointError(
-                f"{self.folder} holds a run of another configuration: {', '.join(different[:6])} differ(s); "
+                f"{self.folder} holds a run of another configuration, which differs in {', '.join(different[:6])}; "
                 "resume with the same settings and data, or choose another folder"
             )
         for name, probe in fingerprint["probes"].items():
             if not np.allclose(probe, earlier["probes"].get(name, np.nan), rtol=1e-3, atol=1e-3):
                 raise CheckpointError(
-                    f"{self.folder} holds a run under another secret of system {name!r}; resume with its secret, "
+                    f"{self.folder} holds a run with another secret of system {name!r}; resume with that secret, "
                     "or choose another folder"
                 )
 
     def part(self, stage: str) -> Json | None:
-        """What a stage left, if it has run. The part of a finished stage is read once and kept.
+        """The result of a stage, or None if it has not run. The result of a finished stage is read once and cached.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -78,12 +78,12 @@ class Workspace:
         return self._done[stage]
 
     def write_part(self, stage: str, part: Mapping[str, Any]) -> None:
-        """Keep what a stage left."""
+        """Store the result of a stage."""
         write_json(dict(part), self._part_path(stage))
 
     @contextlib.contextmanager
     def working_on(self, stage: str) -> Iterator[bool]:
-        """Whether the stage is this process's to work on: no other one is at it until the block ends."""
+        """Lock a stage. Yields whether this process has the lock; it is released at the end of the block."""
         path = self.folder / "locks" / f"{_slug(stage)}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path, blocking=False)
@@ -98,33 +98,33 @@ class Workspace:
             lock.release()
 
     def write_traceback(self, stage: str, text: str) -> str:
-        """Keep the traceback of an unexpected error; returns the file's name within the folder."""
+        """Store the traceback of an unexpected error; returns the name of the file within the folder."""
         name = f"errors/{_slug(stage)}.txt"
         with write_atomically(self.folder / name) as temporary:
             temporary.write_text(text, "utf-8")
         return name
 
     def training_dir(self, kind: str, name: str) -> Path:
-        """Where a training keeps its checkpoints."""
+        """Directory of the checkpoints of a system or an attack."""
         return self.folder / "training" / f"{kind}-{name}"
 
     def write_scores(self, system: str, protocol: str, scores_N: np.ndarray) -> None:
-        """Keep a system's scores for the paired interval."""
+        """Store the scores of a system for paired intervals."""
         with write_atomically(self._scores_path(system, protocol)) as temporary, temporary.open("wb") as file:
             np.save(file, scores_N)
 
     def read_scores(self, system: str, protocol: str) -> np.ndarray:
-        """A system's scores.
+        """The scores of a system.
 
         Raises:
-            CheckpointError: they are gone or damaged.
+            CheckpointError: the file is missing or damaged.
         """
         path = self._scores_path(system, protocol)
         try:
             scores_N: np.ndarray = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"state/{path.name} is gone or damaged; run the experiment in a new folder"
+                f"state/{path.name} is missing or damaged; run the experiment in a new folder"
             ) from error
         return scores_N
 
@@ -140,7 +140,7 @@ def _slug(stage: str) -> str:
 
 
 def json_sha256(config: Any) -> str:
-    """Checksum of a JSON value, whatever the order of its keys."""
+    """Checksum of a JSON value that does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -149,15 +149,17 @@ def _read(path: Path) -> Json:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path.parent.name}/{path.name} is damaged; delete it to have its stage run again, or use a new folder"
+            f"{path.parent.name}/{path.name} is damaged; delete it to run its stage again, or use a new folder"
         ) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path.parent.name}/{path.name} is damaged; delete it, or use a new folder")
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} is damaged; delete it to run its stage again, or use a new folder"
+        )
     return value
 
 
 def _differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Places at which two JSON values differ."""
+    """Keys at which two JSON values differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             found
@@ -170,4 +172,4 @@ def _differences(one: Any, other: Any, place: str = "") -> list[str]:
             for index, (a, b) in enumerate(zip(one, other, strict=True))
             for found in _differences(a, b, f"{place}[{index}]")
         ]
-    return [] if one == other else [place or "all of it"]
+    return [] if one == other else [place or "everything"]

@@ -23,9 +23,14 @@ def mask_images(masker: ImageMasker, images_BCHW: Tensor, *, rng: torch.Generato
         return masker.mask(images_BCHW.contiguous(), rng=rng)
 
 
-def masked_probe(masker: ImageMasker) -> Tensor:
-    """One fixed noise image, masked with a fixed `rng`, (K, P, Q). It differs between two secrets."""
-    rng = torch.Generator().manual_seed(derive_seed(0, "training", "probe"))
+def masked_probe(masker: ImageMasker, *, purpose: str = "training") -> Tensor:
+    """One fixed noise image, masked with a fixed `rng`, (K, P, Q). It differs between two secrets.
+
+    Args:
+        masker: what is probed.
+        purpose: label of the random stream. Checkpoints and run fingerprints use different streams.
+    """
+    rng = torch.Generator().manual_seed(derive_seed(0, purpose, "probe"))
     with torch.no_grad():
         return masker.mask(torch.rand(1, *masker.spec.in_shape, generator=rng), rng=rng)[0]
 

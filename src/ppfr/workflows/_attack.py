@@ -24,6 +24,7 @@ from ppfr.evaluation import (
 )
 from ppfr.experiments._attack_plans import IMAGE_ATTACKS, attack_matrix
 from ppfr.experiments.spine._experiments import REAL_BUDGETS
+from ppfr.masking import Unprotected
 from ppfr.models import Lpips, NetworkEmbedder, for_inference
 from ppfr.systems._catalogue import make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
 from ppfr.systems._system import SECRET_FILE, MaskedSystem, read_recogniser
@@ -137,7 +138,7 @@ def outcome_of(record: Record, attack: str) -> dict[str, Any]:
 
 def _teacher(name: str, weights: Path | None) -> MaskedSystem:
     teacher = read_recogniser(name, weights=weights)
-    if teacher.masker.name != "unprotected":
+    if not isinstance(teacher.masker, Unprotected):
         raise InvalidInputError(
             f"{name!r} was trained on {teacher.masker.name} faces; the adversary's recogniser takes plain ones: name a "
             "public network, or a system trained with --method unprotected"

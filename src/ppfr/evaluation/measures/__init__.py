@@ -1,1 +1,1 @@
-"""The measures, one file each; nothing else in `evaluation` names one."""
+"""The measures, one file each. No other module of `evaluation` refers to a particular measure."""

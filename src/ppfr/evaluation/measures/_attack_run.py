@@ -1,4 +1,4 @@
-"""Facts of every attack that ran, for all kinds of attacks."""
+"""Result rows that every attack has, whatever it recovers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AttackTrainingRow:
     """How an attack was trained.
 
     Attributes:
-        attack: its name.
+        attack: name of the attack.
         facts: steps, images, losses; "curve", if present, is a list of [step, loss].
     """
 
@@ -26,9 +26,9 @@ class AttackRunRow:
     """One attack that was run on target subjects.
 
     Attributes:
-        attack: its name.
-        num_targets: target subjects.
-        num_images: their images or templates that the adversary saw.
+        attack: name of the attack.
+        num_targets: number of target subjects.
+        num_images: number of their images or templates that the adversary saw.
         is_control_met: whether a control passed; None for attacks that are not controls.
         notes: facts of the run.
     """

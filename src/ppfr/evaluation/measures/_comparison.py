@@ -26,10 +26,10 @@ class AccuracyGapRow:
     Attributes:
         system: name of the system.
         against: name of the system that it is compared with.
-        comparison: name of the comparison; None for the comparison with the system's baseline.
+        comparison: name of the comparison; None for the comparison with the baseline of the system.
         protocol: name of the pair protocol.
         scenario: as in `VerificationRow`.
-        gap: accuracy of `system` less that of `against`, as a share.
+        gap: accuracy of `system` minus accuracy of `against`, as a share.
     """
 
     system: str
@@ -43,36 +43,35 @@ class AccuracyGapRow:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AccuracyGaps(Measure):
-    """What each protection costs against its baseline, and the experiment's own comparisons.
+    """Accuracy of each system compared with its baseline, and the comparisons of the experiment.
 
     Args:
-        protocols: those that `Verification` was measured on.
+        protocols: the protocols of `Verification`.
     """
 
     protocols: Sequence[PairProtocol]
     results = (AccuracyGapRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Comparisons with systems that have no accuracy."""
+        """Comparisons of systems that have no accuracy."""
         recognising = {system.name for system in experiment.systems if system.recognises}
         for system in experiment.systems:
             if system.baseline is not None and system.baseline not in recognising:
-                yield f"system {system.name!r}: baseline {system.baseline!r} does not recognise, so it has no accuracy"
+                yield f"system {system.name!r}: baseline {system.baseline!r} cannot verify, so it has no accuracy"
         for comparison in experiment.comparisons:
             for name in (comparison.system, comparison.against):
                 if name not in recognising:
-                    allowed = ", ".join(sorted(recognising)) or "none"
-                    what = f"comparison {comparison.name!r}: {name!r} is not a system that recognises"
-                    yield f"{what}; allowed is {allowed}"
+                    available = ", ".join(sorted(recognising)) or "none"
+                    yield f"comparison {comparison.name!r}: system {name!r} cannot verify; available: {available}"
             if comparison.system == comparison.against:
-                yield f"comparison {comparison.name!r}: compares {comparison.system!r} with itself"
+                yield f"comparison {comparison.name!r}: compares {comparison.system!r} with itself; name two systems"
 
     def config(self) -> Mapping[str, Any]:
-        """Nothing beside the systems and comparisons themselves."""
+        """Empty: systems and comparisons are part of the configuration of the experiment."""
         return {}
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """Baselines first, then the experiment's comparisons."""
+        """Comparisons with baselines first, then the comparisons of the experiment."""
         experiment = session.experiment
         pairs: list[tuple[str, str, str, str, str | None]] = [
             (f"compare/{system.name}", f"Compare {system.label} with its baseline", system.name, system.baseline, None)

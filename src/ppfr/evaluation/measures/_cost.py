@@ -1,4 +1,4 @@
-"""What a protection costs: images per second and bytes per face."""
+"""Cost of a protection: images per second and bytes per face."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class CostRow:
     """Cost of one system.
 
     Attributes:
-        system: its name.
+        system: name of the system.
         batch_size: images per call.
         mask_images_per_s: median rate of masking.
         embed_images_per_s: median rate of embedding masked images; None without a recogniser.
         bytes_per_face: size of a masked image as it is sent.
-        bytes_relative_to_image: the same over the size of the 8-bit crop.
+        bytes_relative_to_image: `bytes_per_face` divided by the size of the 8-bit crop.
     """
 
     system: str
@@ -47,12 +47,12 @@ class CostRow:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost(Measure):
-    """Times masking and embedding on training images, on the device and with the threads of the run."""
+    """Times masking and embedding of training images, on the device and with the number of threads of the run."""
 
     results = (CostRow,)
 
     def config(self) -> Mapping[str, Any]:
-        """Nothing: the batch size is the experiment's."""
+        """Empty: the batch size is part of the configuration of the experiment."""
         return {}
 
     def stages(self, session: Session) -> Iterable[Stage]:
@@ -95,9 +95,10 @@ def measure_cost(
     embedding: Embedding,
     batch_size: int,
 ) -> CostRow:
-    """Median images per second of masking, and of embedding what was masked, over batches of real crops.
+    """Median images per second of masking and of embedding masked images.
 
-    Timed after one warm-up call, for at least one second and three calls. Reading and decoding are left out.
+    Each is timed after one warm-up call, for at least one second and three calls. Reading and decoding of image files
+    is not included.
     """
     indices = [index % len(images) for index in range(batch_size)]
     image_BCHW = read_images(images, indices, device=embedding.device)

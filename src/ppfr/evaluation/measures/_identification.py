@@ -1,4 +1,4 @@
-"""Identification, 1:N with distractors: who is enrolled must be found, who is not must find nobody.
+"""Open-set identification, 1:N: enrolled subjects must be found, and other searches must return nobody.
 
 Suffixes: N probes, M references, D embedding, K template values.
 """
@@ -29,7 +29,7 @@ _SCORES = "identification"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IdentificationGap:
-    """Paired gaps to the baseline: of rank-1, and of FNIR at each FPIR."""
+    """Paired gaps to the baseline: in rank-1, and in FNIR at each FPIR."""
 
     rank_1: Estimate
     fnir_at_fpir: Mapping[str, Estimate]
@@ -40,18 +40,18 @@ class IdentificationRow:
     """1:N figures of one system in one scenario.
 
     Attributes:
-        system: its name.
+        system: name of the system.
         protocol: name of the open-set protocol.
-        scenario: "matcher holds all keys" (each probe is mapped under every subject's key), "genuine-token" (under its
-            own subject's key) or "stolen-token" (probes without a mate under a stolen key).
-        values: how the matcher holds templates.
+        scenario: "matcher holds all keys" (each probe is mapped under the key of every subject), "genuine-token" (under
+            the key of its own subject) or "stolen-token" (non-mated probes under a stolen key).
+        values: number format in which the matcher stores templates.
         fnir_at_fpir: false negative identification rate at each false positive identification rate.
         rank: identification rate by rank, keys such as "1".
         cmc: identification rate by rank, from rank 1 on.
         num_references: enrolled subjects.
-        num_mated: searches with a mate.
+        num_mated: searches with a mated reference in the gallery.
         num_unmated: searches without one.
-        gap_to_baseline: paired, to the baseline where the matcher holds all keys.
+        gap_to_baseline: paired gap to the baseline, in the scenario in which the matcher holds all keys.
     """
 
     system: str
@@ -70,10 +70,10 @@ class IdentificationRow:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identification(Measure):
-    """How well the systems search a gallery, with the keys at the matcher and with one key per probe.
+    """Identification rates, with all keys at the matcher and with one key per probe.
 
     Args:
-        protocol: references, mated and unmated probes.
+        protocol: references, mated and non-mated probes.
         fpirs: false positive identification rates to report at.
     """
 
@@ -82,13 +82,13 @@ class Identification(Measure):
     results = (IdentificationRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Rates that do not fit."""
+        """Template schemes that do not fit their recogniser, and rates outside (0, 1]."""
         yield from template_problems(experiment)
         if not self.fpirs or any(not 0 < fpir <= 1 for fpir in self.fpirs):
-            yield f"FPIRs {tuple(self.fpirs)}; each must lie in (0, 1]"
+            yield f"fpirs={tuple(self.fpirs)}; give at least one, each in (0, 1]"
 
     def config(self) -> Mapping[str, Any]:
-        """Who is searched for, and the rates."""
+        """Checksum of the searches, and the rates."""
         from ppfr.evaluation._fingerprint import searches_digest
 
         return {"fpirs": list(self.fpirs), "searches": {self.protocol.name: searches_digest(self.protocol)}}
@@ -98,7 +98,7 @@ class Identification(Measure):
         return [DataUse(role="protocol", images=self.protocol.used_images(), name=self.protocol.name)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """One per system whose keys are not selected; baselines first, since gaps are paired with their scores."""
+        """One per system without key selection. Baselines come first, since gaps are paired with their scores."""
         return [
             Stage(
                 name=f"identify/{system.name}",
@@ -172,7 +172,7 @@ def _searches(
     probes_ND: np.ndarray,
     subjects: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[tuple[str, Held, np.ndarray]]:
-    """(scenario, how values are held, (N, M) scores) of everything that is searched under a system."""
+    """(scenario, number format, (N, M) scores) of all searches with a system."""
     protection, (probes, gallery) = protection_of(system), subjects
     keys = other_keys(session, system, len(gallery), "gallery")
     if protection.matcher is None:
@@ -202,7 +202,7 @@ def _searches(
 def _slow_search(
     system: System, references_MD: np.ndarray, probes_ND: np.ndarray, keys: Sequence[SubjectKey]
 ) -> np.ndarray:
-    """(N, M) by a loop over subjects: the probes are mapped under each one's key in turn."""
+    """(N, M) scores by a loop over subjects: the probes are mapped under the key of each subject."""
     scheme = protection_of(system).scheme
     scores_NM = np.empty((len(probes_ND), len(keys)))
     for column, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""Renewal: whether re-enrolled people are recognised as before, and rid of their old templates."""
+"""Renewal: whether re-enrolled subjects are recognised as before, and whether their old templates are rejected."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @result_row("renewal")
 class RenewalRow:
-    """Re-enrolment of everybody under fresh keys.
+    """Re-enrolment of all subjects under new keys.
 
     Attributes:
-        system: its name.
-        num_renewals: how often everybody was re-enrolled.
-        num_comparisons: comparisons behind each rate.
-        far: false accept rate of `tar_at_far`, and of the system's own threshold.
+        system: name of the system.
+        num_renewals: number of re-enrolments.
+        num_comparisons: comparisons per rate.
+        far: false accept rate of `tar_at_far` and of the threshold of the system.
         eer: equal error rate after each renewal, stolen-token scenario.
         tar_at_far: true accept rate after each renewal.
-        old_template_accepted: share of old templates that are accepted in place of the new one of the same image.
+        old_template_accepted: share of old templates that are accepted in place of the new template of the same image.
     """
 
     system: str
@@ -48,11 +48,11 @@ class RenewalRow:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Renewal(Measure):
-    """Are people recognised as before after re-enrolment, and are their old templates refused?
+    """Are subjects recognised as before after re-enrolment, and are their old templates rejected?
 
     Args:
-        pairs: the protocol whose people are enrolled.
-        num_renewals: how often everybody is re-enrolled, each time under fresh keys.
+        pairs: the protocol whose subjects are enrolled.
+        num_renewals: number of re-enrolments, each under new keys.
     """
 
     pairs: PairProtocol
@@ -60,10 +60,10 @@ class Renewal(Measure):
     results = (RenewalRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """A number of renewals that says nothing."""
+        """Template schemes that do not fit their recogniser, and a number of renewals below 1."""
         yield from template_problems(experiment)
         if self.num_renewals < 1:
-            yield f"num_renewals={self.num_renewals}; allowed is 1 or more"
+            yield f"num_renewals={self.num_renewals}; use at least 1"
 
     def config(self) -> Mapping[str, Any]:
         """The protocol and the number of renewals."""
@@ -74,7 +74,7 @@ class Renewal(Measure):
         return [DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """One per system whose keys are not selected."""
+        """One per system without key selection."""
         return [
             Stage(
                 name=f"renew/{system.name}",

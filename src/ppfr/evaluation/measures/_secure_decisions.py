@@ -1,4 +1,4 @@
-"""Decisions under secret sharing beside those of float scores: what fixed-point numbers cost."""
+"""Decisions under secret sharing compared with decisions by float scores: the effect of fixed-point numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TurnedDecision:
-    """A secure decision that differs from that of the float score, with both distances from the threshold."""
+    """A secure decision that differs from the decision by the float score, with both distances from the threshold."""
 
     pair: int
     is_genuine: bool
@@ -35,7 +35,7 @@ class TurnedDecision:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionsAtFar:
-    """Secure decisions at one threshold of the float scores."""
+    """Secure decisions at one threshold on the float scores."""
 
     far: float
     threshold: float
@@ -45,7 +45,7 @@ class DecisionsAtFar:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class QueryTraffic:
-    """What a query sends: bytes per party and rounds."""
+    """Traffic of a query: bytes sent per party, and rounds."""
 
     kind: str
     num_references: int
@@ -72,10 +72,10 @@ class FormatFigures:
 
 @result_row("secure_decisions")
 class SecureDecisionsRow:
-    """Secure decisions of one system on one protocol's pairs.
+    """Secure decisions of one system on the pairs of one protocol.
 
     Attributes:
-        system: its name.
+        system: name of the system.
         protocol: name of the pair protocol.
         num_pairs: pairs decided at each threshold.
         formats: figures of each fixed-point format.
@@ -94,11 +94,11 @@ DecideSecurely = Callable[["PairProtocol", np.ndarray, np.ndarray, int], Sequenc
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SecureDecisions(Measure):
-    """Do parties that hold shares decide as float scores do? The probe is mapped under the claimed subject's key.
+    """Do parties that hold shares decide as float scores do? The probe is mapped under the key of the claimed subject.
 
     Args:
-        pairs: what is decided, of every system but controls.
-        decide: decides under sharing.
+        pairs: the decided pairs. Controls are not measured.
+        decide: decides under secret sharing.
     """
 
     pairs: PairProtocol
@@ -106,7 +106,7 @@ class SecureDecisions(Measure):
     results = (SecureDecisionsRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Schemes that do not fit."""
+        """Template schemes that do not fit their recogniser."""
         return template_problems(experiment)
 
     def config(self) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ class SecureDecisions(Measure):
         return [DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """One per system but controls."""
+        """One per system that is not a control and has no key selection."""
         return [
             Stage(
                 name=f"decide/{system.name}",

@@ -1,4 +1,4 @@
-"""Training of the systems: not a question of its own, but every other one waits for it."""
+"""Training of the systems, which most other measures depend on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class TrainingRow:
     """How a system was trained.
 
     Attributes:
-        system: its name.
-        fits: facts of each run of the training loop; "curve", if there, is [step, loss] by step.
-        guarantee: what is proven of what leaves the device, "in_words" among it; None if nothing is.
+        system: name of the system.
+        fits: facts of each run of the training loop; "curve", if present, is a list of [step, loss].
+        guarantee: the privacy guarantee of the masker, with "in_words"; None if nothing is proven.
     """
 
     system: str
@@ -29,7 +29,7 @@ class TrainingRow:
 
 
 def training_stage(session: Session, system: System) -> Stage:
-    """The stage that trains a system; every measure that needs the trained system depends on it by its name."""
+    """The stage that trains a system. Measures that need the trained system depend on it by its name."""
     return Stage(
         name=training_stage_name(system),
         title=f"Train {system.label}",
@@ -46,7 +46,7 @@ def training_stage_name(system: System) -> str:
 
 def _train(session: Session, system: System) -> list[TrainingRow]:
     fits = [as_json(fit) for fit in session.trained(system, again=False).fits]
-    assert system.masker is not None  # a trained system has one
+    assert system.masker is not None  # checked
     return [TrainingRow(system=system.name, fits=fits, guarantee=as_json(system.masker.guarantee()))]
 
 
@@ -58,21 +58,21 @@ class Training(Measure):
     results = (TrainingRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Systems that are trained without images or a masker."""
+        """Trained systems without training images or without a masker."""
         for system in experiment.systems:
             if system.training is None:
                 continue
             if experiment.training_images is None:
-                yield f"system {system.name!r} is trained, but there are no training_images"
+                yield f"system {system.name!r} is trained, but `training_images` is None; give training images"
             if system.masker is None:
                 yield f"system {system.name!r} is trained, but has no masker; use `Unprotected` for plain faces"
 
     def config(self) -> Mapping[str, Any]:
-        """Nothing beside the systems themselves."""
+        """Empty: systems are part of the configuration of the experiment."""
         return {}
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
-        """What recognisers train on."""
+        """The training images of the recognisers."""
         if experiment.training_images is not None:
             yield DataUse(role="training", images=experiment.training_images)
 

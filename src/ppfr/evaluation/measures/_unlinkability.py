@@ -1,4 +1,4 @@
-"""Unlinkability (ISO/IEC 24745): whether two templates of one person, made under two keys, can be linked."""
+"""Unlinkability (ISO/IEC 24745): whether two templates of one person under two keys can be linked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_ROLLS = 10
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LinkabilityFigures:
-    """D_sys, its chance level, and how it was measured; `range` is that of the scores."""
+    """D_sys, its chance level, and how it was measured; `range` is the range of scores that the bins cover."""
 
     d_sys: Estimate
     chance: float
@@ -36,7 +36,7 @@ class LinkabilityFigures:
 
 
 def linkability_figures(link: Linkability) -> LinkabilityFigures:
-    """The figures for a record; the curve over the bins is left out."""
+    """The figures for a record, without the curve over the bins."""
     return LinkabilityFigures(
         d_sys=link.d_sys,
         chance=link.chance,
@@ -52,8 +52,8 @@ class UnlinkabilityRow:
     """Linkability of the templates of one system.
 
     Attributes:
-        system: its name.
-        capture: "same": one image under two keys; "another": two images of one person under two keys.
+        system: name of the system.
+        capture: "same" for one image under two keys, "another" for two images of one person under two keys.
         figures: D_sys and how it was measured.
     """
 
@@ -65,17 +65,17 @@ class UnlinkabilityRow:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unlinkability(Measure):
-    """Can an adversary with two templates and no key tell whether they are of one person?
+    """Can an adversary with two templates and no key distinguish whether they are of one person?
 
     Args:
-        pairs: the protocol whose people are enrolled.
+        pairs: the protocol whose subjects are enrolled.
     """
 
     pairs: PairProtocol
     results = (UnlinkabilityRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """A protocol whose people have one image each."""
+        """Template schemes that do not fit their recogniser."""
         yield from template_problems(experiment)
 
     def config(self) -> Mapping[str, Any]:
@@ -87,7 +87,7 @@ class Unlinkability(Measure):
         return [DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """One per system whose keys are not selected."""
+        """One per system without key selection."""
         return [
             Stage(
                 name=f"unlink/{system.name}",
@@ -136,6 +136,6 @@ def template_problems(experiment: Experiment) -> Iterable[str]:
             yield f"system {system.name!r}: there is no evaluation recogniser {system.recogniser!r}"
         elif system.templates.scheme.in_dim != recogniser.embedder.dim:
             yield (
-                f"system {system.name!r}: its scheme takes {system.templates.scheme.in_dim} values, "
-                f"the recogniser gives {recogniser.embedder.dim}"
+                f"system {system.name!r}: the template scheme takes {system.templates.scheme.in_dim} values, but the "
+                f"recogniser {system.recogniser!r} returns {recogniser.embedder.dim}; use a scheme for that length"
             )

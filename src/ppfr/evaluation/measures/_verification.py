@@ -1,4 +1,4 @@
-"""Verification, 1:1: how well systems and evaluation recognisers tell whether two images show one person.
+"""Verification, 1:1: how well systems and evaluation recognisers decide whether two images show one person.
 
 Suffixes: N images or comparisons, D embedding.
 """
@@ -41,7 +41,7 @@ class VerificationRow:
     """Verification figures of one system, recogniser or attack on one protocol.
 
     Attributes:
-        source: whose comparisons these are.
+        source: what made the comparisons.
         name: name of the system, recogniser or attack.
         protocol: name of the pair protocol.
         scenario: "stolen-token" or "genuine-token" for keyed templates, else "".
@@ -49,15 +49,15 @@ class VerificationRow:
         num_subjects: their subjects.
         accuracy: mean accuracy over the protocol's folds; None if it has no folds.
         accuracy_std_over_folds: standard deviation over folds.
-        accuracy_standard_error: of the mean over folds.
+        accuracy_standard_error: standard error of the mean over folds.
         num_folds: number of folds.
         eer: equal error rate.
         auc: area under the ROC.
         tar_at_far: true accept rate at each false accept rate, keys such as "0.001".
         num_genuine: mated comparisons.
         num_impostor: non-mated comparisons.
-        num_resamples: bootstrap resamples behind each interval.
-        seed: of the resamples.
+        num_resamples: bootstrap resamples per interval.
+        seed: seed of the resamples.
         roc: points of the curve.
     """
 
@@ -119,7 +119,7 @@ def verification_row(
 
 
 def scores_name(protocol: PairProtocol, scenario: str = "") -> str:
-    """Name under which a system's scores are kept for paired intervals."""
+    """Name under which the scores of a system are stored for paired intervals."""
     return f"{protocol.name}--{scenario}" if scenario else protocol.name
 
 
@@ -129,7 +129,7 @@ def scenarios_of(system: System) -> tuple[str, ...]:
 
 
 def evaluation_stage_name(system: System | str) -> str:
-    """Name of the stage that leaves a system's scores."""
+    """Name of the stage that stores the scores of a system."""
     return f"evaluate/{system if isinstance(system, str) else system.name}"
 
 
@@ -141,10 +141,10 @@ def recogniser_stage_name(recogniser: str) -> str:
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verification(Measure):
-    """How well each system recognises, and each evaluation recogniser on plain images.
+    """Verification accuracy of each system, and of each evaluation recogniser on plain images.
 
-    Systems with a template protection are verified in two scenarios: impostors hold the key of the claimed subject
-    (stolen-token), or only their own (genuine-token).
+    Systems with a template protection are verified in two scenarios. In the stolen-token scenario impostors have the
+    key of the claimed subject. In the genuine-token scenario they have only their own key.
 
     Args:
         protocols: pairs and folds.
@@ -156,19 +156,19 @@ class Verification(Measure):
     results = (VerificationRow,)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
-        """Protocols and rates that do not fit."""
+        """Missing or repeated protocols, and rates outside (0, 1]."""
         if not self.protocols:
-            yield "there is no protocol to verify on; give at least one"
+            yield "`Verification` has no protocol; give at least one"
         for name, times in Counter(protocol.name for protocol in self.protocols).items():
             if times > 1:
                 yield f"{times} protocols are named {name!r}; names must differ"
         if not self.fars or any(not 0 < far <= 1 for far in self.fars):
-            yield f"false accept rates {tuple(self.fars)}; each must lie in (0, 1]"
+            yield f"fars={tuple(self.fars)}; give at least one, each in (0, 1]"
         if len(self.protocols) != 1 and any(system.templates is not None for system in experiment.systems):
-            yield f"{len(self.protocols)} protocols; templates are verified on one"
+            yield f"`Verification` has {len(self.protocols)} protocols; give exactly one for systems with templates"
 
     def config(self) -> Mapping[str, Any]:
-        """Who is compared with whom, and the rates."""
+        """Checksum of the compared pairs, and the rates."""
         from ppfr.evaluation._fingerprint import pairs_digest
 
         return {"fars": list(self.fars), "pairs": {p.name: pairs_digest(p) for p in self.protocols}}
@@ -178,7 +178,7 @@ class Verification(Measure):
         return [DataUse(role="protocol", images=p.used_images(), name=p.name) for p in self.protocols]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """Recognisers first, then systems in order."""
+        """Evaluation recognisers first, then systems in order."""
         for recogniser in session.experiment.recognisers:
             yield Stage(
                 name=recogniser_stage_name(recogniser.name),
@@ -201,7 +201,7 @@ class Verification(Measure):
             )
 
     def _after(self, system: System) -> str:
-        """Name of the stage that the system's embeddings come from."""
+        """Name of the stage that the embeddings of the system depend on."""
         is_trained = system.templates is None
         return training_stage_name(system) if is_trained else recogniser_stage_name(system.recogniser)
 
@@ -238,7 +238,7 @@ class Verification(Measure):
 
     def _scores(self, session: Session, system: System, protocol: PairProtocol, scenario: str) -> np.ndarray:
         if system.templates is not None:
-            if scenario == GENUINE_TOKEN and not system.is_keyed:  # without a key both scenarios are one
+            if scenario == GENUINE_TOKEN and not system.is_keyed:  # without a key both scenarios are the same
                 return session.workspace.read_scores(system.name, scores_name(protocol, STOLEN_TOKEN))
             return study_of(session, protocol).scores(system, is_stolen=scenario == STOLEN_TOKEN)
         assert system.masker is not None  # checked
@@ -253,6 +253,6 @@ class Verification(Measure):
 
 
 def plain_embeddings(session: Session, recogniser: EvaluationRecogniser, protocol: PairProtocol) -> np.ndarray:
-    """(N, D) a recogniser's embeddings of the images that a protocol uses, computed once per sitting."""
+    """(N, D) embeddings by a recogniser of the images that a protocol uses, computed once per process."""
     used = protocol.used().tolist()
     return session.plain_embeddings(recogniser, protocol.images, used, name=f"pairs/{protocol.name}")

@@ -12,7 +12,7 @@ from ppfr.report._figures import MISSING, Figure, share_figure
 from ppfr.report._record_view import MAX_SENTENCES, Entry, RecordView, sees_mixed
 from ppfr.report._section import Section
 from ppfr.report._wording import count, listed, percent, percent_interval
-from ppfr.report.sections.verification import RECOGNISES_FROM, is_plain
+from ppfr.report.sections.verification import RECOGNISES_FROM, sees_plain_faces
 
 IS_BROKEN_AT = 0.5
 """A protection whose target subjects are re-identified at least this often (lower end) does not prevent it."""
@@ -245,7 +245,7 @@ def _finding(view: RecordView, system: Entry) -> Finding:
 
 def _what_is_sent(view: RecordView, system: Entry) -> str:
     """Where the leakage stands of what a device sends, which is not mixed."""
-    if is_plain(system):
+    if sees_plain_faces(view, system):
         return "When somebody is recognised, a device sends the plain face: nothing is hidden then."
     same = [
         other["label"]

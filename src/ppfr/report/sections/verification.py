@@ -128,9 +128,10 @@ def recognises(row: Entry) -> bool:
     return bool(row["accuracy"] is None or row["accuracy"]["low"] >= RECOGNISES_FROM)
 
 
-def is_plain(system: Entry) -> bool:
-    """Whether the server sees plain faces."""
-    return bool(system["masker"] is not None and system["masker"]["name"] == "unprotected")
+def sees_plain_faces(view: RecordView, system: Entry) -> bool:
+    """Whether the server sees plain faces: the system masks as an unprotected baseline does."""
+    plain = [baseline["masker"] for baseline in view.of_role("baseline")]
+    return system["masker"] is not None and system["masker"] in plain
 
 
 def _rows(view: RecordView, system: Entry) -> list[Entry]:
@@ -227,7 +228,7 @@ def _finding(view: RecordView, system: Entry, row: Entry) -> Finding:
         "A matcher that sees only templates"
         if system["templates"] is not None
         else "A server that sees plain faces (only its training data were mixed)"
-        if is_plain(system)
+        if sees_plain_faces(view, system)
         else "A server that sees only masked faces"
     )
     text = (
