@@ -1,6 +1,6 @@
-"""Result record -> one self-contained HTML page, made of sections.
+"""Renders result records as one self-contained HTML page, which consists of sections.
 
-A caller adds sections of its own: `write_report(paths, page, sections=(*SECTIONS, MySection()))`.
+Callers can add sections: `write_report(paths, page, sections=(*SECTIONS, MySection()))`.
 """
 
 from ppfr.report import _charts as charts

@@ -1,4 +1,4 @@
-"""What a section is made of: blocks of content that the page's template renders. None of them knows a measure."""
+"""Blocks of content, which the template of the page renders. They do not depend on any measure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Finding:
     Attributes:
         tone: "good", "caution", "bad" or "note".
         title: the statement.
-        text: the figures behind it.
-        system: name of the system that it is on; "" if it is on the whole record.
+        text: the figures that support it.
+        system: name of the system that it concerns; "" if it concerns the whole record.
     """
 
     tone: str
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A chart with its heading, caption and legend of (sign, words); `svg` and signs are markup."""
+    """A chart with heading, caption and legend of (key, label). `svg` and the keys are markup."""
 
     title: str
     caption: str
@@ -56,7 +56,7 @@ class Prose:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of a table; `key` is the markup of the system's sign."""
+    """A row of a table; `key` is the markup of the legend key of the system."""
 
     label: str
     cells: Sequence[Figure]
@@ -70,9 +70,9 @@ class Table:
 
     Attributes:
         first: heading of the column of row labels.
-        columns: headings of the cells.
-        rows: with one cell per column.
-        caption: how to read it.
+        columns: headings of the other columns.
+        rows: each has one cell per column.
+        caption: explanation of the table.
         title: heading.
     """
 
@@ -86,7 +86,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A reference on a bar's track, such as the chance level."""
+    """A reference value on the track of a bar, such as the chance level."""
 
     value: float
     words: str
@@ -95,7 +95,7 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A share with its interval on a track from 0 to 1; `group` is what it is compared within, `colour` that of it."""
+    """A share with its interval on a track from 0 to 1. Bars of one `group` are compared; `colour` is its colour."""
 
     group: str
     label: str
@@ -122,7 +122,7 @@ class Bars:
 
     @property
     def shown(self) -> Sequence[Bar]:
-        """All bars; of many, the highest of each group."""
+        """All bars, or only the highest of each group if there are many."""
         if len(self.bars) <= _MAX_BARS:
             return self.bars
         highest: dict[str, Bar] = {}
@@ -133,7 +133,7 @@ class Bars:
 
     @property
     def folded(self) -> Sequence[Bar]:
-        """The others."""
+        """The remaining bars."""
         return [bar for bar in self.bars if bar not in self.shown]
 
 
@@ -156,7 +156,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """Text to be copied: a command (wrapped), or a configuration."""
+    """Text to copy: a command (wrapped), or a configuration."""
 
     name: ClassVar[str] = "code"
     text: str
@@ -177,7 +177,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Faces:
-    """Strips of faces, one row per strip, and a note on them; without strips the note says why."""
+    """Strips of faces, one row per strip, and a note. Without strips the note explains why there are none."""
 
     name: ClassVar[str] = "faces"
     rows: Sequence[Picture]
@@ -195,7 +195,7 @@ class Details:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A boxed item with tags of (sign, words)."""
+    """A boxed item with tags of (key, label)."""
 
     title: str
     tags: Sequence[tuple[str, str]]

@@ -1,6 +1,6 @@
-"""Charts as inline SVG, drawn by matplotlib: text stays text, and colours are the page's own, so they follow its theme.
+"""Charts as inline SVG, drawn with matplotlib. Text remains text, and colours follow the theme of the page.
 
-Every chart is drawn for a width of 420 units, which a phone shows nearly one to one. Shares are drawn in per cent.
+Every chart is 420 units wide, which a phone shows at nearly its full size. Shares are drawn in %.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ppfr.report._numbers_beside import place_numbers
+from ppfr.report._number_labels import place_numbers
 
 _NAMES = ("ink", "soft", "rule", "card", "s0", "s1", "s2", "s3", "s4", "s5")  # custom properties of the style sheet
-_COLOURS = {name: f"#fe00{index:02x}" for index, name in enumerate(_NAMES)}  # what stands for them in matplotlib
+_COLOURS = {name: f"#fe00{index:02x}" for index, name in enumerate(_NAMES)}  # placeholders for them in matplotlib
 _MARKERS = "os^Dvo"
 _LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (2, 1)), (0, (0.5, 1)))
 _KEY = 'class="key" width="26" height="16" aria-hidden="true"'
@@ -64,7 +64,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Dot:
-    """A measured point of shares with its intervals; `series` chooses colour and marker, `number` stands beside it."""
+    """A point with intervals, as shares. `series` selects colour and marker; `number` is printed next to the point."""
 
     x: float
     x_low: float
@@ -79,7 +79,7 @@ class Dot:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A curve; `series` chooses colour and dashes."""
+    """A curve. `series` selects colour and dashes."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -88,7 +88,7 @@ class Line:
 
 
 def trade_off_chart(dots: Sequence[Dot], *, x_label: str, title: str, description: str, chance: float | None) -> str:
-    """Accuracy against leakage, with intervals in both directions; `chance` is the leakage at the chance level."""
+    """Accuracy against leakage, with intervals in both directions. `chance` is the leakage at the chance level."""
     with style.context(["default", _STYLE]):
         axes = _axes(x_label, "Accuracy, %", (0, 98), (100, 100))
         is_crowded = any(dot.number for dot in dots)
@@ -108,9 +108,9 @@ def trade_off_chart(dots: Sequence[Dot], *, x_label: str, title: str, descriptio
 
 
 def roc_chart(lines: Sequence[Line], *, low: float, title: str, description: str, min_tar: float = 0.9) -> str:
-    """True accept rates over false accept rates from `low` to 1; the chance level is a thin dotted line.
+    """True accept rates over false accept rates from `low` to 1. A thin dotted line shows the chance level.
 
-    `min_tar` is a true accept rate that the axis includes, so that charts side by side can be read together.
+    The axis includes the true accept rate `min_tar`, so that several charts can have the same axis.
     """
     with style.context(["default", _STYLE]):
         axes = _axes("False accept rate", "True accept rate, %", (low, 100 * min_tar), (1, 100))
@@ -126,7 +126,7 @@ def roc_chart(lines: Sequence[Line], *, low: float, title: str, description: str
 
 
 def queries_chart(lines: Sequence[Line], *, title: str, description: str) -> str:
-    """Shares over numbers of queries, which are few and far between: each is marked."""
+    """Shares over numbers of queries. Each of the few numbers has a marker."""
     with style.context(["default", _STYLE]):
         axes = _axes("Queries per subject", "Impersonation success rate, %", (lines[0].x[0], 0), (lines[0].x[-1], 100))
         axes.set_xscale("log")
@@ -150,7 +150,7 @@ def loss_chart(line: Line, *, title: str, description: str) -> str:
 
 
 def shares_chart(bands: Sequence[Line], *, title: str, description: str) -> str:
-    """Stacked shares over the run, the first at the bottom; each `y` holds one share for each part of the run."""
+    """Stacked shares over the run, the first at the bottom. Each `y` has one share per part of the run."""
     with style.context(["default", _STYLE]):
         axes = _axes("Part of the training done, %", "Share of batches, %", (0, 0), (100, 100))
         num = len(bands[0].y)
@@ -166,7 +166,7 @@ def shares_chart(bands: Sequence[Line], *, title: str, description: str) -> str:
                 "alpha": 0.85,
             }
             axes.fill([*edges, *edges[::-1]], outline, gid=_gid(band.label), **face)
-            if above[-1] - below[-1] >= 5:  # a lower band has no room for its name
+            if above[-1] - below[-1] >= 5:  # a thinner band has no room for its name
                 middle = (100, (above[-1] + below[-1]) / 2)
                 axes.annotate(
                     band.label, middle, (5, 0), textcoords="offset points", va="center", color=_COLOURS["ink"]
@@ -176,13 +176,13 @@ def shares_chart(bands: Sequence[Line], *, title: str, description: str) -> str:
 
 
 def colour_of(series: int) -> int:
-    """Which of the six colours a series has: the first one its own, the others five by turns."""
+    """Colour of a series, 0 to 5. Colour 0 is reserved for the first series; the others repeat colours 1 to 5."""
     return 0 if series == 0 else 1 + (series - 1) % 5
 
 
 @functools.cache
 def area_key(series: int) -> str:
-    """The sign of a stacked area for a legend."""
+    """The legend key of a stacked area."""
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(26 / 72, 16 / 72))
         figure.add_artist(Rectangle((0.2, 0.15), 0.6, 0.7, facecolor=_colour(series), edgecolor="none", alpha=0.85))
@@ -191,7 +191,7 @@ def area_key(series: int) -> str:
 
 @functools.cache
 def key(series: int, *, is_line: bool) -> str:
-    """The series' sign for a legend, 26 units wide."""
+    """The legend key of a series, 26 units wide."""
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(26 / 72, 16 / 72))
         sign = Line2D([0.04, 0.96], [0.5, 0.5], **_stroke(series)) if is_line else Line2D([0.5], [0.5], **_mark(series))
@@ -214,7 +214,7 @@ def _colour(series: int) -> str:
 
 
 def _shape(series: int) -> int:
-    """Marker and dashes: other ones each time that a colour comes again."""
+    """Marker and dashes: they change each time a colour is repeated."""
     return (colour_of(series) + max(0, series - 1) // 5) % 6
 
 
@@ -223,7 +223,7 @@ def _stroke(series: int) -> dict[str, Any]:
 
 
 def _mark(series: int) -> dict[str, Any]:
-    """Shape as well as colour, so that print and colour-blind readers can tell the series apart."""
+    """Shape and colour, so that series can be distinguished in print and by colour-blind readers."""
     colour, card, is_hollow = _colour(series), _COLOURS["card"], _shape(series) == 5
     return {
         "linestyle": "none",
@@ -232,7 +232,7 @@ def _mark(series: int) -> dict[str, Any]:
         "markerfacecolor": card if is_hollow else colour,
         "markeredgecolor": colour if is_hollow else card,
         "markeredgewidth": 2 if is_hollow else 1,
-        "path_effects": [Normal()],  # makes matplotlib draw the marker in place, and not as a reference to an id
+        "path_effects": [Normal()],  # makes matplotlib draw the marker in place instead of as a reference to an id
     }
 
 
@@ -247,12 +247,12 @@ def _chart(axes: Axes, title: str, description: str) -> str:
 
 
 def _inline(figure: Figure, attributes: str) -> str:
-    """The figure as an `svg` element: no ids, which would collide in a page of charts, and the page's colours."""
+    """The figure as an `svg` element with the colours of the page. It has no ids, which would collide on the page."""
     for artist in figure.findobj():
-        artist.set_clip_on(False)  # clips are references to ids; the axes are made to hold all that is drawn
+        artist.set_clip_on(False)  # clips are references to ids; the limits of the axes include everything drawn
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    body = file.getvalue().partition("</defs>")[2]  # the head brings a style sheet that would rule the whole page
+    body = file.getvalue().partition("</defs>")[2]  # the head has a style sheet that would apply to the whole page
     body = re.sub(r"""<g id=(["'])title:([^>]*)\1>""", r"<g><title>\2</title>", body)
     body = re.sub(r"<g id=[^>]*?(/?)>", r"<g\1>", body)
     body = re.sub(r"#fe00([0-9a-f]{2})", lambda found: f"var(--{_NAMES[int(found[1], 16)]})", body)

@@ -1,4 +1,4 @@
-"""Charts of accuracy against leakage, for any section that measures a leakage."""
+"""Charts of accuracy against leakage, for every section that shows a leakage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ppfr.report._record_view import Entry, RecordView, protocol_words
 from ppfr.report._wording import percent
 
 WorstCase = Callable[[str], Entry | None]
-"""Name of a system -> the leakage of its worst attack as an estimate, or None."""
+"""Name of a system -> the leakage by its strongest attack as an estimate, or None."""
 
 
 def trade_offs(
@@ -20,10 +20,10 @@ def trade_offs(
 
     Args:
         view: the record.
-        leakage: of a system.
+        leakage: returns the leakage of a system.
         title: heading, before the protocol.
-        label: of the axis.
-        chance: the leakage at the chance level, to be drawn.
+        label: label of the x axis.
+        chance: the leakage at the chance level; None draws none.
     """
     for protocol, scenario in view.protocols():
         found = list(_dots(view, leakage, protocol, scenario))

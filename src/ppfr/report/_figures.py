@@ -1,4 +1,4 @@
-"""Numbers as the report shows them: a value, and beneath it its interval and sample size."""
+"""Numbers as the report shows them: a value, and below it its interval and sample size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Figure:
 
     Attributes:
         main: the number, printed large.
-        small: beneath it, its interval.
-        sample: beneath that, n.
-        notes: more lines beneath, such as the gap to the baseline.
+        small: its interval, printed below.
+        sample: the sample size n.
+        notes: further lines, such as the gap to the baseline.
         caveat: shown when the pointer is on the asterisk that marks the number.
-        published: what others published, marked as theirs.
+        published: a published result, marked as such.
         tone: "good", "caution", "bad" or "note" for verdicts; "" for numbers.
-        is_text: `main` is prose, which may break over lines.
+        is_text: `main` is prose, which may wrap.
     """
 
     main: str
@@ -34,7 +34,7 @@ class Figure:
     is_text: bool = False
 
     def with_note(self, *notes: str) -> Figure:
-        """The same with more lines beneath; empty ones are left out."""
+        """A copy with more notes. Empty notes are omitted."""
         return dataclasses.replace(self, notes=(*self.notes, *filter(None, notes)))
 
 
@@ -66,7 +66,7 @@ def plain_figure(estimate: Mapping[str, Any] | None, digits: int = 3) -> Figure:
 
 
 def gap_words(gap: Mapping[str, Any] | None) -> str:
-    """A paired gap in percentage points with its interval, as in "−0.42 points (−0.80 to −0.03)"; "" if None."""
+    """A paired gap in percentage points, for example "−0.42 points (−0.80 to −0.03)"; "" for None."""
     return "" if gap is None else f"{points(gap['value'])} points ({points(gap['low'])} to {points(gap['high'])})"
 
 

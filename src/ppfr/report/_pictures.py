@@ -1,4 +1,4 @@
-"""The pictures beside a record, read for the page: strips of faces as PNG files and a list of them."""
+"""Reads the pictures of a run for the page: strips of faces as PNG files, and their index."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from ppfr.core import InvalidInputError, Record
 from ppfr.report._blocks import Faces, Picture
 
 FOLDER, INDEX = "pictures", "index.json"
+NO_PICTURES = "This record has no pictures."
 KINDS = ("original", "seen", "recovered")
 _MAX_BYTES = 32 << 20
 
 
 def read_grid(run_folder: Path, record: Record, *, with_pictures: bool) -> Faces:
-    """What the report shows of a run's pictures: rows with data URIs, or none and a sentence that says why.
+    """The pictures of a run as data URIs, or no rows and a note that explains why there are none.
 
     Raises:
-        InvalidInputError: the list or a strip is damaged, or lies outside the folder.
+        InvalidInputError: the index or a strip is damaged, or a strip is outside the folder.
     """
     folder = Path(run_folder) / FOLDER
     if not with_pictures:
-        whose = "The faces are of real people: pictures" if record["experiment"]["people"] == "real" else "Pictures"
-        note = f"{whose} were left out of this report. The figures above were measured on them all the same."
+        what = "Pictures of real people" if record["experiment"]["people"] == "real" else "Pictures"
+        note = f"{what} are omitted from this report. The figures above include them."
         return Faces(rows=(), note=note)
     if not (folder / INDEX).is_file():
-        return Faces(rows=(), note="There are no pictures beside this record.")
+        return Faces(rows=(), note=NO_PICTURES)
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         rows = [_row(folder, row) for row in index["rows"]]
@@ -38,12 +39,9 @@ def read_grid(run_folder: Path, record: Record, *, with_pictures: bool) -> Faces
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(
-            f"the list of pictures {FOLDER}/{INDEX} is damaged ({type(error).__name__}); "
-            "make the report without pictures"
+            f"{FOLDER}/{INDEX} is damaged ({type(error).__name__}); render the report with `--no-pictures`"
         ) from error
-    note = (
-        "What the server sees is drawn by channel, each scaled to its own range, since it is not a picture of a face."
-    )
+    note = "A masked image is not a picture. Its channels are drawn next to each other, each scaled to its own range."
     return Faces(rows=rows, note=note)
 
 
@@ -51,13 +49,14 @@ def _row(folder: Path, row: Mapping[str, str]) -> Picture:
     name = row["file"]
     path = folder / name
     if Path(name).name != name or path.suffix != ".png" or row["kind"] not in KINDS:
-        raise InvalidInputError(f"the list of pictures names {name!r}; allowed are PNG files in {FOLDER}/ itself")
+        raise InvalidInputError(
+            f"{FOLDER}/{INDEX} lists {name!r}, but only PNG files directly in {FOLDER}/ are allowed; render the report "
+            "with `--no-pictures`"
+        )
     data = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None or not data.startswith(b"\x89PNG"):
-        raise InvalidInputError(
-            f"{FOLDER}/{name} is not a PNG picture that can be read; make the report without pictures"
-        )
+        raise InvalidInputError(f"{FOLDER}/{name} is not a readable PNG file; render the report with `--no-pictures`")
     words = {"original": "Plain faces", "seen": "What the server sees", "recovered": "Recovered faces"}[row["kind"]]
     return Picture(
         label=row["label"],

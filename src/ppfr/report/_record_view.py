@@ -1,4 +1,4 @@
-"""A read-only view of a record for sections: rows by kind, and what joins rows of several kinds."""
+"""A read-only view of a record for sections: rows by kind, and look-ups across kinds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 from ppfr.core import Record
 from ppfr.report import _charts as charts
 from ppfr.report._blocks import Faces
+from ppfr.report._pictures import NO_PICTURES
 from ppfr.report._wording import KEY_WORDS, ROLE_WORDS, SECRET_WORDS
 
 MAX_SENTENCES = 4
-"""With more protected systems than this a headline sums up."""
+"""With more protected systems than this, a headline summarises instead of listing them."""
 
 _MAX_UNNUMBERED = 6
 
@@ -20,23 +21,23 @@ Entry = Mapping[str, Any]
 
 
 class RecordView:
-    """A record, with its look-ups.
+    """Look-ups in a record.
 
     Args:
         record: a checked record.
-        pictures: strips of faces that lie beside it.
+        pictures: strips of faces of the same run.
     """
 
     def __init__(self, record: Record, *, pictures: Faces | None = None) -> None:
         self.record = record
-        self.pictures = pictures or Faces(rows=(), note="There are no pictures beside this record.")
+        self.pictures = pictures or Faces(rows=(), note=NO_PICTURES)
 
     def __getitem__(self, name: str) -> Any:
-        """An entry of the record itself, such as "experiment"."""
+        """A top-level entry of the record, such as "experiment"."""
         return self.record[name]
 
     def rows(self, kind: str, **where: Any) -> list[Entry]:
-        """Result rows of a kind, in order, whose fields have the values given."""
+        """Result rows of a kind whose fields have the given values, in order."""
         return _where(self.record["results"].get(kind, ()), where)
 
     def row(self, kind: str, **where: Any) -> Entry | None:
@@ -71,22 +72,22 @@ class RecordView:
         """Label of an evaluation recogniser."""
         return str(next(each["label"] for each in self.record["recognisers"] if each["name"] == name))
 
-    # Signs of systems in tables and charts
+    # Legend keys and numbers of systems
 
     def series(self, system: str) -> int:
         """Colour and marker of a system, the same in all charts of a record."""
         return [each["name"] for each in self.systems].index(system)
 
     def key(self, system: str) -> str:
-        """Markup of the system's sign."""
+        """Markup of the legend key of the system."""
         return charts.key(self.series(system), is_line=False)
 
     def number(self, system: str) -> str:
-        """The system's number where there are more of them than signs tell apart at a glance; else ""."""
+        """Number of the system if there are too many systems for legend keys alone; else ""."""
         return str(self.series(system) + 1) if len(self.systems) > _MAX_UNNUMBERED else ""
 
     def named(self, system: str) -> str:
-        """The system's label behind its number, as in "7. PPFR-FD"; the label alone if systems are not numbered."""
+        """Label of the system with its number, for example "7. PPFR-FD"; only the label if systems have no numbers."""
         number, label = self.number(system), self.label(system)
         return f"{number}. {label}" if number else label
 
@@ -98,7 +99,7 @@ class RecordView:
         return list(dict.fromkeys((row["protocol"], row["scenario"]) for row in rows))
 
     def verification(self, system: str, protocol: str, scenario: str = "") -> Entry | None:
-        """A system's verification row."""
+        """Verification row of a system."""
         return self.row("verification", source="system", name=system, protocol=protocol, scenario=scenario)
 
     def gap(self, system: str, protocol: str, scenario: str = "") -> Entry | None:
@@ -108,13 +109,13 @@ class RecordView:
         return None if row is None else row["gap"]
 
     def published(self, system: Entry, measure: str) -> Entry | None:
-        """What was published of a system; the first, where several sources are given."""
+        """Published result of a system. If there are several sources, the first."""
         return next((figure for figure in system.get("published", ()) if figure["measure"] == measure), None)
 
     # Attacks
 
     def attacks(self, **where: Any) -> list[Entry]:
-        """Attacks and controls whose fields have the values given."""
+        """Attacks and controls whose fields have the given values."""
         return _where(self.record["attacks"], where)
 
     def attacks_that_see(self, *observations: str) -> list[Entry]:
@@ -122,7 +123,7 @@ class RecordView:
         return [attack for attack in self.attacks() if attack["threat_model"]["sees"] in observations]
 
     def outcomes(self, kind: str, system: str | None = None) -> list[tuple[Entry, Entry]]:
-        """(attack, row) of the attacks that left a row of that kind, in the order of the attacks."""
+        """(attack, row) of the attacks that have a row of that kind, in the order of the attacks."""
         rows = {row["attack"]: row for row in self.rows(kind)}
         attacks = self.attacks() if system is None else self.attacks(system=system)
         return [(attack, rows[attack["name"]]) for attack in attacks if attack["name"] in rows]
@@ -130,13 +131,13 @@ class RecordView:
     def worst_attack(
         self, kind: str, system: str, value: Callable[[Entry], float], *, secrets: Collection[str] | None = None
     ) -> tuple[Entry, Entry] | None:
-        """(attack, row) of the attack or positive control that gets most of a system, by `value` of its row.
+        """(attack, row) of the strongest attack or control on a system.
 
         Args:
-            kind: of the rows.
-            system: the system's name.
-            value: what counts.
-            secrets: attacks with other knowledge of the secret are left out; None leaves out none.
+            kind: kind of the rows.
+            system: name of the system.
+            value: strength of an attack, from its row.
+            secrets: values of "secret" to consider; None considers all attacks.
         """
         found = [
             (attack, row)
@@ -146,12 +147,12 @@ class RecordView:
         return max(found, key=lambda pair: value(pair[1]), default=None)
 
     def is_control_met(self, attack: Entry) -> bool | None:
-        """Whether a control came out as it must; None for other attacks, and before it has run."""
+        """Whether a control passed; None for other attacks, and before the control has run."""
         row = self.row("attack_run", attack=attack["name"])
         return None if row is None else row["is_control_met"]
 
     def failed_controls(self, attacks: Sequence[Entry] | None = None) -> list[Entry]:
-        """Controls that have run and did not come out as they must."""
+        """Controls that have run and did not pass."""
         found = self.attacks() if attacks is None else attacks
         return [attack for attack in found if self.is_control_met(attack) is False]
 
@@ -161,17 +162,17 @@ class RecordView:
         return words[attack["secret"]]
 
     def role_words(self, attack: Entry) -> str:
-        """What an attack is: a control by its role, any other by what its adversary knows."""
+        """The role of a control; for an attack, whether the adversary knows the secret."""
         return self.knowledge_words(attack) if attack["role"] == "attack" else ROLE_WORDS[attack["role"]]
 
 
 def protocol_words(protocol: str, scenario: str) -> str:
-    """As in "lfw" or "lfw, stolen-token"."""
+    """For example "lfw" or "lfw, stolen-token"."""
     return f"{protocol}, {scenario}" if scenario else protocol
 
 
 def sees_mixed(attack: Entry) -> bool:
-    """Whether the adversary has the mixed training set, and not what leaves a device when somebody is recognised."""
+    """Whether the adversary sees the mixed training set instead of the images that devices send for recognition."""
     return bool(attack["threat_model"]["sees"] == "mixed_images")
 
 

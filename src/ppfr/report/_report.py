@@ -35,26 +35,26 @@ def write_report(
     with_pictures: bool = True,
     sections: Sequence[Section] = SECTIONS,
 ) -> Path:
-    """Write one HTML page that holds everything it needs: styles, charts and pictures are in the file.
+    """Write one HTML page that needs no other file: it contains its styles, charts and pictures.
 
     Args:
-        record_paths: a `record.json`, or the folder of a run, or several of them to be shown side by side.
-        html_path: where the page goes; written whole or not at all.
-        with_pictures: show the faces that lie in `pictures/` beside each record. With real people leave them out of
-            whatever is passed on; the page then says that they were left out.
-        sections: what the page is made of; add your own to `SECTIONS`.
+        record_paths: a `record.json` or the folder of a run. Several are shown on one page.
+        html_path: the file to write. It is written completely or not at all.
+        with_pictures: show the faces in the folder `pictures/` next to each record. Omit pictures of real people from
+            pages that are passed on. The page then states that they are omitted.
+        sections: sections of the page; add your own to `SECTIONS`.
 
     Returns:
         `html_path`.
 
     Raises:
-        MissingAssetError: a record is not there.
-        InvalidInputError: no record was given, or one is damaged.
+        MissingAssetError: a record does not exist.
+        InvalidInputError: no record was given, or a record is damaged.
         StorageError: the page cannot be written.
     """
     paths = [record_paths] if isinstance(record_paths, str | Path) else list(record_paths)
     if not paths:
-        raise InvalidInputError("no record was given; name at least one record.json")
+        raise InvalidInputError("record_paths is empty; give at least one record.json or the folder of a run")
     folders = [path if path.is_dir() else path.parent for path in map(Path, paths)]
     records = [read_record(Path(path)) for path in paths]
     grids = [
@@ -72,11 +72,11 @@ def render_report(records: Sequence[Record], *, grids: Sequence[Faces], sections
 
     Args:
         records: checked records.
-        grids: the pictures of each record, as `read_grid` gives them.
-        sections: what the page is made of; background sections stand last.
+        grids: the pictures of each record, as returned by `read_grid`.
+        sections: sections of the page. Background sections come last.
 
     Raises:
-        InvalidInputError: a section cannot render a record's rows.
+        InvalidInputError: a section cannot render the rows of a record.
     """
     sections = sorted(sections, key=lambda section: section.is_background)
     pages = [
@@ -109,7 +109,7 @@ class _Body:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _RecordPage:
-    """What the page shows of one record; `cells` of each system by section and column."""
+    """Content of the page for one record. `rows` has the summary cells of each system by section and column."""
 
     view: RecordView
     suffix: str
@@ -125,26 +125,26 @@ class _RecordPage:
 
     @property
     def title(self) -> str:
-        """The experiment's."""
+        """Title of the experiment."""
         return str(self.view["experiment"]["title"])
 
     @property
     def summary(self) -> str:
-        """The experiment's."""
+        """Summary of the experiment."""
         return str(self.view["experiment"]["summary"])
 
 
 def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) -> _RecordPage:
     shown = [section for section in sections if _is_shown(section, view)]
 
-    def gathered(ask: Callable[[Section], Iterable[Item]]) -> list[Item]:
+    def collected(items_of: Callable[[Section], Iterable[Item]]) -> list[Item]:
         found: list[Item] = []
         for section in shown:
             with _damage_named(section, view):
-                found += ask(section)
+                found += items_of(section)
         return found
 
-    of_record, of_systems = _sorted_findings(view, gathered(lambda section: section.findings(view)))
+    of_record, of_systems = _sorted_findings(view, collected(lambda section: section.findings(view)))
     is_long = len(of_systems) > _MAX_FINDINGS
     bodies = [
         _Body(id=f"{section.anchor}{suffix}", title=section.title, blocks=blocks)
@@ -155,11 +155,11 @@ def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) 
         view=view,
         suffix=suffix,
         shown=shown,
-        headline=" ".join(gathered(lambda section: section.headline(view))) or "Nothing has been measured yet.",
+        headline=" ".join(collected(lambda section: section.headline(view))) or "Nothing has been measured yet.",
         findings=of_record if is_long else [*of_record, *of_systems],
         folded_findings=of_systems if is_long else [],
-        facts=gathered(lambda section: section.facts(view)),
-        charts=gathered(lambda section: section.charts(view)),
+        facts=collected(lambda section: section.facts(view)),
+        charts=collected(lambda section: section.charts(view)),
         columns={section.anchor: _columns(section, view) for section in shown},
         rows=list(_rows(view, shown)),
         bodies=bodies,
@@ -168,7 +168,7 @@ def _record_page(view: RecordView, sections: Sequence[Section], *, suffix: str) 
 
 @contextlib.contextmanager
 def _damage_named(section: Section, view: RecordView) -> Iterator[None]:
-    """End in an error that names the record and the kinds where a section meets rows that it cannot read."""
+    """Convert the error of a section that cannot read its rows into one that names the record and the kinds."""
     try:
         yield
     except PpfrError:
@@ -177,7 +177,7 @@ def _damage_named(section: Section, view: RecordView) -> Iterator[None]:
         name, kinds = view.record["experiment"]["name"], ", ".join(section.kinds) or "any kind"
         raise InvalidInputError(
             f"record {name!r}: the section {section.title!r} cannot render its results of kind {kinds} "
-            f"({type(error).__name__}: {error}). Run the experiment again, or leave the section out."
+            f"({type(error).__name__}: {error}). Run the experiment again, or omit the section."
         ) from error
 
 
@@ -197,7 +197,7 @@ def _columns(section: Section, view: RecordView) -> Sequence[str]:
 
 
 def _sorted_findings(view: RecordView, findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """On the whole record, gravest first; then system by system."""
+    """Findings on the whole record, most serious first, and findings on systems in the order of the systems."""
     order = [system["name"] for system in view.systems]
     of_record = sorted((f for f in findings if not f.system), key=lambda f: ("bad", "caution", f.tone).index(f.tone))
     of_systems = sorted((f for f in findings if f.system), key=lambda f: order.index(f.system))
@@ -218,7 +218,7 @@ def _rows(view: RecordView, shown: Sequence[Section]) -> Iterator[tuple[Row, Map
 
 
 def _summary(pages: Sequence[_RecordPage], sections: Sequence[Section]) -> tuple[Sequence[tuple[str, int]], Table]:
-    """Groups of columns as (section, number), and the one table of all systems of all records."""
+    """Groups of columns as (section title, number of columns), and one table of all systems of all records."""
     columns = [
         (section, column)
         for section in sections

@@ -1,4 +1,4 @@
-"""The contract of a section: everything that the page shows of some kinds of results."""
+"""The contract of a section: everything that the page shows for some kinds of results."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ppfr.report._record_view import RecordView
 
 
 class Section(ABC):
-    """Renders some kinds of result rows; several sections may read the same kind.
+    """Renders some kinds of result rows. Several sections may read the same kind.
 
-    A section that meets damaged rows may raise KeyError, TypeError and the like: the error that ends the report names
-    the record and the kinds.
+    A section may raise KeyError, TypeError and similar errors for damaged rows. They are converted into an error that
+    names the record and the kinds.
 
     Attributes:
         kinds: kinds of result rows that it renders.
-        title: heading; also over its columns of the summary and in the contents.
+        title: heading; also used above its columns of the summary and in the contents.
         anchor: id of its heading, lower case with hyphens.
         terms: glossary: term -> explanation.
         rules: how it turns figures into words.
-        is_background: it says how the figures were made, and stands behind those that do not.
+        is_background: whether it explains how the figures were made. Background sections come last.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -34,7 +34,7 @@ class Section(ABC):
     is_background: ClassVar[bool] = False
 
     def is_shown(self, view: RecordView) -> bool:
-        """Whether it has anything to say: the record has rows of its kinds, or it needs none."""
+        """Whether the section is on the page: the record has rows of its kinds, or it needs none."""
         return not self.kinds or any(view.rows(kind) for kind in self.kinds)
 
     def headline(self, view: RecordView) -> Iterable[str]:
@@ -54,13 +54,13 @@ class Section(ABC):
         return ()
 
     def cells(self, view: RecordView, system: Mapping[str, Any]) -> Sequence[Figure]:
-        """A system's cells of the summary table, one per column."""
+        """The cells of a system in the summary table, one per column."""
         return ()
 
     def charts(self, view: RecordView) -> Iterable[Drawing]:
-        """Charts beneath the summary table."""
+        """Charts below the summary table."""
         return ()
 
     @abstractmethod
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """Its body; without a block its heading is left out."""
+        """The body of the section. If there are no blocks, its heading is omitted."""

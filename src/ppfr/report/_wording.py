@@ -1,4 +1,4 @@
-"""Figures as words. No figure is printed more exactly than it was measured."""
+"""Figures as text. No figure is printed with more digits than its measurement supports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 ROLE_WORDS = {
     "attack": "attack",
     "positive control": "control: must win",
-    "negative control": "control: must stay at chance",
+    "negative control": "control: must stay at the chance level",
 }
 SECRET_WORDS = {"known": "secret known", "unknown": "secret unknown", "none": "no secret to know"}
 KEY_WORDS = {"known": "keys known", "unknown": "keys unknown", "none": "no keys"}
 
 
 def percent(share: float, digits: int = 1) -> str:
-    r"""A share in per cent, with two digits below one per cent; the space does not break.
+    r"""A share in %, with two digits below 1 % and a non-breaking space.
 
     >>> percent(0.98954), percent(1.0), percent(0.0025)
     ('99.0\xa0%', '100\xa0%', '0.25\xa0%')
@@ -26,13 +26,13 @@ def percent(share: float, digits: int = 1) -> str:
     if share < 0.01:
         digits = max(digits, 2)
     text = f"{100 * share:.{digits}f}"
-    if float(text) in (0.0, 100.0):  # 99.97 is not all of them, 0.02 is not none
+    if float(text) in (0.0, 100.0):  # 99.97 % must not be shown as 100 %, nor 0.02 % as 0 %
         text = f"{100 * share:.{digits + 1}f}"
     return f"{text}\u00a0%"
 
 
 def percent_interval(estimate: Mapping[str, Any], digits: int = 1) -> str:
-    """The interval of a share in per cent, as in "98.1 to 99.3"."""
+    """The interval of a share in %, for example "98.1 to 99.3"."""
     if estimate["high"] < 0.01:
         digits = max(digits, 2)
     return f"{100 * estimate['low']:.{digits}f} to {100 * estimate['high']:.{digits}f}"
@@ -86,7 +86,7 @@ def size(num_bytes: float) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """Words with commas and a last "and"; with semicolons where commas are in the words themselves.
+    """Words joined with commas and "and"; with semicolons if the words themselves contain commas.
 
     >>> listed(["a", "b", "c"])
     'a, b and c'
@@ -101,7 +101,7 @@ def listed(words: list[str]) -> str:
 
 
 def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested facts as (name, text) rows; long lists (curves) are left to the charts.
+    """Nested facts as (name, text) rows. Long lists (curves) are omitted; charts show them.
 
     >>> flat_facts({"steps": 3, "plan": {"batch_size": 8}})
     [('steps', '3'), ('plan: batch size', '8')]

@@ -34,4 +34,4 @@ SECTIONS: tuple[Section, ...] = (
     Training(),
     ProvenanceAndData(),
 )
-"""The sections that a page has if the caller names no others; background sections stand last in any case."""
+"""The default sections of a page. Background sections always come last."""

@@ -15,22 +15,21 @@ _MAX_UNFOLDED = 12
 
 @final
 class Adversaries(Section):
-    """Who attacks, what they know and what they see."""
+    """What each adversary knows and sees."""
 
     kinds = ("attack_run", "attack_training")
     title, anchor = "Adversaries", "adversaries"
     is_background = True
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where attacks are planned."""
+        """If the record has attacks."""
         return bool(view.attacks())
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """A card per attack; of many, by system and folded."""
+        """A card per attack; if there are many, folded by system."""
         yield Prose(
             text=[
-                "Who attacks, what they know and what they see. Adversaries train on people who are not among the "
-                "target subjects."
+                "What each adversary knows and sees. Adversaries train on people who are not among the target subjects."
             ]
         )
         if len(view.attacks()) <= _MAX_UNFOLDED:

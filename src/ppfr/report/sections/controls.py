@@ -1,4 +1,4 @@
-"""Controls: each kind of attack where it must win, and where it must stay at the chance level."""
+"""Controls: each attack on a system where it must win, and on one where it must stay at the chance level."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from ppfr.report._section import Section
 from ppfr.report._wording import listed
 
 _VERDICTS = {True: ("good", "passed"), False: ("bad", "failed"), None: ("note", "has not run")}
-_EXPECTED = {"win": "must win", "chance": "must stay at chance"}
+_EXPECTED = {"win": "must win", "chance": "must stay at the chance level"}
 
 
 @final
 class Controls(Section):
-    """What each control had to show, and whether it did."""
+    """The rule of each control, and whether the control passed."""
 
     kinds = ("attack_run",)
     title, anchor = "Controls", "controls"
     is_background = True
-    rules = "A failed control voids the good verdicts that rest on such an attack."
+    rules = "A failed control voids the good verdicts that depend on the same attack."
 
     def is_shown(self, view: RecordView) -> bool:
-        """Always: that there are none is said too."""
+        """Always, since a record without controls must be marked."""
         return True
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """That nothing was attacked."""
+        """States if the record has no attacks."""
         if not view.attacks():
-            yield "Nothing was attacked in this record."
+            yield "This record has no attacks."
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
         """Controls that failed."""
         failed = view.failed_controls()
         for expects, should in (
             ("win", "win against an unprotected system"),
-            ("chance", "stay at chance where nothing is seen"),
+            ("chance", "stay at the chance level on a constant output"),
         ):
             labels = list(dict.fromkeys(a["label"] for a in failed if a["control"]["expects"] == expects))
             if labels:
                 yield Finding(
                     tone="bad",
-                    title="A control failed: figures of such an attack are no evidence of protection",
-                    text=f"{listed(labels)} should {should} and did not; see the controls below.",
+                    title="A control failed: figures of the same attack are no evidence of protection",
+                    text=f"{listed(labels)} should {should} but did not; see the controls below.",
                 )
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """The table, or what its absence means."""
+        """The table of controls, or what their absence means."""
         controls = [attack for attack in view.attacks() if attack["control"] is not None]
         if not view.attacks():
-            yield Prose(text=["Nothing was attacked in this record, so there is nothing to control."])
+            yield Prose(text=["This record has no attacks, and therefore no controls."])
         elif not controls:
-            text = "This record has no controls: its figures on leakage are lower bounds without support."
+            text = "This record has no controls. Its figures on leakage are lower bounds that nothing supports."
             yield Prose(text=[text], style="warning")
         if not controls:
             return
         yield Prose(
             text=[
-                "An attack that cannot win against an unprotected system proves nothing about a protected one; an "
-                "attack that beats chance where nothing is to be seen is measured wrongly. So each kind of attack is "
-                "tried on both."
+                "An attack that does not win against an unprotected system proves nothing about a protected one. An "
+                "attack that is above the chance level on a constant output is measured wrongly. Therefore each attack "
+                "is run on both."
             ]
         )
         yield Table(

@@ -1,4 +1,4 @@
-"""What a protection costs: images per second, and bytes per face or per template."""
+"""Cost of a protection: images per second, and bytes per face or per template."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ class Cost(Section):
     title, anchor = "Cost", "cost"
     is_background = True
     terms = {  # noqa: RUF012
-        "Masked image": "What leaves the device in place of the face, and all that the server sees.",
+        "Masked image": "The output of the masker. It leaves the device in place of the photo, and is all that the "
+        "server sees.",
         "Template": "What is stored of a subject in place of the embedding.",
-        "Embedding": "The recogniser's output for a face. An adversary who has it can pass as the person.",
+        "Embedding": "The output of the recogniser for a face. An adversary who has it can impersonate the subject.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where anything was timed, or has a size."""
+        """If any system has a masker or templates."""
         return bool(self.columns(view))
 
     def columns(self, view: RecordView) -> Sequence[str]:
-        """Of maskers, of template schemes, or of both."""
+        """Columns of maskers, of template schemes, or of both."""
         has_masker, has_templates = (any(s[part] for s in view.systems) for part in ("masker", "templates"))
         return [*(_RATES if has_masker else ()), *([_TEMPLATE] if has_templates else ())]
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """Rates, sizes."""
+        """Rates and sizes."""
         columns, cells = self.columns(view), []
         if _RATES[0] in columns:
             cells += _rates(system, view.row("cost", system=system["name"]))
@@ -53,7 +54,7 @@ class Cost(Section):
         return cells
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """The table of all systems, controls among them."""
+        """The table of all systems, including controls."""
         timed = view.rows("cost")
         sizes = sorted({row["batch_size"] for row in timed})
         batches = f" Timed in batches of {' or '.join(map(str, sizes))} images." if sizes else ""
@@ -69,7 +70,7 @@ class Cost(Section):
                 )
                 for system in view.systems
             ],
-            caption=f"On the machine and with the threads of this run.{batches}",
+            caption=f"On the machine and with the number of threads of this run.{batches}",
         )
 
 

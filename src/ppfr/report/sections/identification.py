@@ -24,11 +24,11 @@ class Identification(Section):
     kinds = (_KIND,)
     title, anchor = "Identification, 1:N", "identification"
     terms = {  # noqa: RUF012
-        "Matcher holds all keys": "In 1:N the probe is mapped under every subject's own key before it is compared with "
-        "that subject's template.",
-        "Rank-1": "Share of searches with a mate in the gallery whose best candidate is the mate.",
-        "FNIR at FPIR": "False negative identification rate: share of searches with a mate that do not return it, at "
-        "the threshold where a search without a mate returns somebody at the stated rate.",
+        "Matcher holds all keys": "The matcher maps the probe under the key of each subject before it compares it with "
+        "the template of that subject.",
+        "Rank-1": "Share of mated searches in which the most similar gallery entry is of the same subject.",
+        "FNIR at FPIR": "False negative identification rate: share of mated searches that do not return the subject, "
+        "at the threshold where non-mated searches return somebody at the stated rate (FPIR).",
     }
     rules = (
         "In 1:N recognition is kept where the paired interval of rank-1 rules out a loss above "
@@ -36,7 +36,7 @@ class Identification(Section):
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """Ranges of rank-1, and in how many systems it falls."""
+        """Ranges of rank-1, and the number of systems in which it falls."""
         plain = [row for system in view.of_role("baseline") if (row := _search(view, system)) is not None]
         found = [(system, row) for system in view.protected if (row := _search(view, system)) is not None]
         if not found or not plain:
@@ -62,21 +62,23 @@ class Identification(Section):
     def facts(self, view: RecordView) -> Iterable[tuple[str, str]]:
         """Numbers of subjects and searches."""
         for row in view.rows(_KIND)[:1]:
-            words = f"{count(row['num_references'])} subjects, {count(row['num_mated'])} searches with a mate"
-            yield "1:N", f"{words}, {count(row['num_unmated'])} without"
+            words = f"{count(row['num_references'])} subjects, {count(row['num_mated'])} mated searches"
+            yield "1:N", f"{words}, {count(row['num_unmated'])} non-mated"
 
     def columns(self, view: RecordView) -> Sequence[str]:
         """Rank-1 in two scenarios."""
         return [f"Rank-1, {scenario}" for scenario in _SUMMARY]
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """With the gap to the baseline."""
+        """Rank-1 with the gap to the baseline."""
         rows = [_search(view, system, scenario) for scenario in _SUMMARY]
         return [MISSING if row is None else _rank_1(row) for row in rows]
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
         """All figures."""
-        yield Prose(text=["A probe with a mate in the gallery must find it; a probe without one must find nobody."])
+        yield Prose(
+            text=["A search for an enrolled subject must return the subject. Other searches must return nobody."]
+        )
         rows = [row for system in view.systems for row in view.rows(_KIND, system=system["name"])]
         fpirs = list(dict.fromkeys(fpir for row in rows for fpir in row["fnir_at_fpir"]))
         yield Table(
@@ -95,8 +97,8 @@ class Identification(Section):
                 )
                 for row in rows
             ],
-            caption="Under n the paired gap to the unprotected baseline: of rank-1 less is worse, of FNIR more is "
-            "worse.",
+            caption="The line below n is the paired gap to the unprotected baseline. For rank-1 lower is worse, for "
+            "FNIR higher is worse.",
         )
 
 
@@ -125,13 +127,13 @@ def _finding(view: RecordView, system: Entry, row: Entry) -> Finding:
     gap, rank = row["gap_to_baseline"]["rank_1"], row["rank"]["1"]
     tone = "good" if gap["low"] >= -KEEPS_WITHIN else "caution" if gap["value"] > -0.05 else "bad"
     text = (
-        f"Among {count(row['num_references'])} subjects, with the matcher holding all keys, rank-1 is "
+        f"Among {count(row['num_references'])} subjects, where the matcher holds all keys, rank-1 is "
         f"{percent(rank['value'], 2)} (interval {percent_interval(rank, 2)}), {points(gap['value'])} points against "
         f"the baseline ({points(gap['low'])} to {points(gap['high'])})."
     )
     for scenario, words in (
-        (GENUINE_TOKEN, "each probe under its own key"),
-        (STOLEN_TOKEN, "distractors under stolen keys"),
+        (GENUINE_TOKEN, "each probe under the key of its own subject"),
+        (STOLEN_TOKEN, "non-mated probes under stolen keys"),
     ):
         found = _search(view, system, scenario)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Image recovery: how often recovered faces pass as the person, and how alike they look."""
+"""Image recovery: how often recovered faces are accepted as the subject, and how similar they look."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ _MAX_UNFOLDED = 12
 
 @final
 class ImageRecovery(Section):
-    """Recovered faces beside plain images, the average face and what the adversary saw."""
+    """Recovered faces compared with plain images, the average face and the masked images."""
 
     kinds = (_KIND,)
     title, anchor = "Image recovery", "image-recovery"
     terms = {  # noqa: RUF012
-        "Recovered face": "A picture that the adversary makes from a masked image.",
-        _SUCCESS: "Share of target subjects as whom the evaluation recogniser accepts what was recovered, compared "
-        "with another image of the person, at the stated false accept or false match rate.",
-        "SSIM, PSNR, LPIPS": "How alike two pictures are: by local structure (1 is identical), by pixels (dB, more is "
-        "more alike), and by a network's features (0 is identical). They say little about identity.",
-        "Identity cosine": "Cosine between the evaluation recogniser's embeddings of the recovered face and of the "
-        "attacked image.",
-        "Average face": "The mean of the adversary's own faces, shown for everyone: what is recovered without looking "
-        "at the target subject.",
+        "Recovered face": "A picture that the adversary computes from a masked image.",
+        _SUCCESS: "Share of recovered faces or embeddings that the evaluation recogniser accepts as the target "
+        "subject, compared with another image of the subject, at the stated false accept or false match rate.",
+        "SSIM, PSNR, LPIPS": "Similarity of two pictures by local structure (1 is identical) and by pixels (dB, higher "
+        "is more similar), and their distance by the features of a network (0 is identical). They say little about "
+        "identity.",
+        "Identity cosine": "Cosine between the embeddings of the recovered face and of the attacked image by the "
+        "evaluation recogniser.",
+        "Average face": "The mean of the faces that the adversary trains on, used for every target subject: the result "
+        "of an adversary who ignores the masked image.",
     }
     rules = (
-        "Recovered faces “pass” where at least half are accepted as the person, and “some” pass where more are than of "
-        "an average face. A failed control, or an evaluation recogniser that rejects most plain images, voids a good "
-        "verdict."
+        "Recovered faces “are accepted as the subject” if at least half are, by the lower end of the interval. “Some” "
+        "are accepted if the lower end is above the interval of the average face. A failed control, or an evaluation "
+        "recogniser that rejects most plain images, voids a good verdict."
     )
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where faces were recovered, or there are pictures."""
+        """If faces were recovered, or if there are pictures."""
         return bool(view.rows(_KIND) or view.pictures.rows)
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
@@ -54,22 +55,22 @@ class ImageRecovery(Section):
                 yield _finding(view, system, *worst)
 
     def columns(self, view: RecordView) -> Sequence[str]:
-        """Of the best adversary."""
+        """Figures of the strongest adversary."""
         return _COLUMNS if view.rows(_KIND) else ()
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """With who achieved it; the likest picture of any attack need not be the one that passes most often."""
+        """The success rate with its attack, and the highest SSIM of any attack, which may be of another attack."""
         if not view.rows(_KIND):
             return ()
         worst = _worst(view, system["name"])
         if worst is None:
             return MISSING, MISSING
         ssims = [row["recovered"]["ssim"] for _, row in view.outcomes(_KIND, system["name"])]
-        likest = plain_figure(max(ssims, key=lambda estimate: estimate["value"]), 2)
-        return share_figure(_accepted(worst[1])).with_note(adversary_words(view, worst[0])), likest
+        most_similar = plain_figure(max(ssims, key=lambda estimate: estimate["value"]), 2)
+        return share_figure(_accepted(worst[1])).with_note(adversary_words(view, worst[0])), most_similar
 
     def charts(self, view: RecordView) -> Iterable[Drawing]:
-        """Accuracy against impersonation success."""
+        """Accuracy against impersonation success rate."""
 
         def accepted(system: str) -> Entry | None:
             worst = _worst(view, system)
@@ -78,13 +79,13 @@ class ImageRecovery(Section):
         return trade_offs(view, accepted, title=_SUCCESS, label=f"{_SUCCESS} of recovered faces, %")
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """Bars, pictures, and all figures, folded."""
+        """Bars, pictures, and all figures (folded)."""
         outcomes = view.outcomes(_KIND)
         if outcomes:
             yield Bars(
-                title="Would the recovered face pass for the person?",
-                text="Recovered faces that the evaluation recogniser accepts as the person, compared with another "
-                "photograph. The chance level is that of the average face.",
+                title="Impersonation with recovered faces",
+                text="Share of recovered faces that the evaluation recogniser accepts as the subject, compared with "
+                "another photo. The chance level is that of the average face.",
                 bars=[
                     attack_bar(
                         view,
@@ -101,13 +102,13 @@ class ImageRecovery(Section):
         if view.pictures.rows and view["experiment"]["people"] == "real":
             yield Prose(
                 text=[
-                    "These are real people. Keep this file where the faces themselves may be kept, and publish the "
-                    "report made without pictures instead."
+                    "These are real people. Keep this file only where the photos themselves may be kept. For "
+                    "publication, render the report without pictures."
                 ],
                 style="warning",
             )
         elif view.pictures.rows:
-            yield Prose(text=["Made-up faces of the synthetic generator; nobody is shown."], style="small")
+            yield Prose(text=["Synthetic faces. They show no real person."], style="small")
         yield view.pictures
         tables = [
             Details(
@@ -119,7 +120,7 @@ class ImageRecovery(Section):
         if tables:
             yield Prose(title="All figures of the recovered faces")
             few = len(tables) <= _MAX_UNFOLDED
-            yield from tables if few else [Details(summary=f"Of {len(tables)} attacks", blocks=tables)]
+            yield from tables if few else [Details(summary=f"{len(tables)} attacks", blocks=tables)]
 
 
 def _accepted(row: Entry) -> Entry:
@@ -142,22 +143,22 @@ def _finding(view: RecordView, system: Entry, attack: Entry, row: Entry) -> Find
             why = "The evaluation recogniser rejects most of the plain images too"
         return Finding(
             tone="note",
-            title="Whether recovered faces pass was not tested validly",
-            text=f"{why}, so it says nothing that the recovered faces do not pass.",
+            title="Impersonation with recovered faces was not tested validly",
+            text=f"{why}. That recovered faces are rejected is therefore no evidence of protection.",
             system=system["name"],
         )
     title = {
-        "bad": "Recovered faces pass for the person",
-        "caution": "Some recovered faces pass for the person",
-        "good": "Recovered faces do not pass for the person",
+        "bad": "Recovered faces are accepted as the subject",
+        "caution": "Some recovered faces are accepted as the subject",
+        "good": "Recovered faces are not accepted as the subject",
     }[tone]
     similar, without = (row[kind]["ssim"]["value"] for kind in ("recovered", "average"))
     source = f"{'mixed training images of ' if sees_mixed(attack) else ''}{system['label']}"
     text = (
         f"Of the faces that {attack['label']} recovers from {source}, the evaluation recogniser accepts "
-        f"{percent(accepted['value'])} as the person (interval {percent_interval(accepted)}) where it accepts one "
-        f"stranger in {count(1 / row['far'])}; of the plain images it accepts {percent(plain['value'])}. SSIM "
-        f"{similar:.2f}, against {without:.2f} for an average face."
+        f"{percent(accepted['value'])} as the subject (interval {percent_interval(accepted)}) at the threshold where "
+        f"it accepts one impostor in {count(1 / row['far'])}. Of the plain images it accepts "
+        f"{percent(plain['value'])}. SSIM is {similar:.2f}; for the average face it is {without:.2f}."
     )
     return Finding(tone=tone, title=title, text=text, system=system["name"])
 
@@ -165,7 +166,7 @@ def _finding(view: RecordView, system: Entry, attack: Entry, row: Entry) -> Find
 def _likeness(row: Entry) -> Table:
     return Table(
         first="Measure",
-        columns=["Recovered", "Masked image, not attacked", "Average face, shown for everyone", "Plain images"],
+        columns=["Recovered", "Masked image, not attacked", "Average face", "Plain images"],
         rows=list(_likeness_rows(row)),
     )
 
@@ -180,11 +181,11 @@ def _likeness_rows(row: Entry) -> Iterator[Row]:
     ):
         cells = [MISSING if picture is None else plain_figure(picture[field], digits) for picture in pictures]
         yield Row(label=words, cells=[*cells, MISSING])
-    for name, where in (("at_far", f"false accept rate {row['far']:g}"), ("at_folds", "the folds' threshold")):
+    for name, where in (("at_far", f"false accept rate {row['far']:g}"), ("at_folds", "threshold of the folds")):
         for field, what in (
             ("same_image", "Accepted as the attacked image"),
-            ("other_image", "Accepted as another image of the person"),
-            ("other_subject", "Accepted as somebody else"),
+            ("other_image", "Accepted as another image of the subject"),
+            ("other_subject", "Accepted as another subject"),
             ("accuracy", "Verification accuracy"),
         ):
             cells = [

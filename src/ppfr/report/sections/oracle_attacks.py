@@ -1,4 +1,4 @@
-"""Oracle attacks: what scores or decisions of a matcher give away, by query budget."""
+"""Oracle attacks: impersonation success by query budget, if a matcher returns scores or decisions."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ Outcome = tuple[Entry, Entry]
 
 @final
 class OracleAttacks(Section):
-    """Impersonation success by number of queries."""
+    """Impersonation success rate by number of queries."""
 
     kinds = (_KIND,)
     title, anchor = "Oracle attacks", "oracle-attacks"
     terms = {  # noqa: RUF012
-        "Score oracle, decision oracle": "A matcher that returns scores, or decisions alone, to a client that presents "
-        "probes of its own making.",
-        "Query, query budget": "One probe of the adversary's making, compared with one subject's template, and the "
-        "answer; how many of them are answered per subject.",
-        "Passes against another image": "What was recovered by queries is accepted against a template of another image "
-        "of the subject, which the adversary has not seen and never queried.",
+        "Score oracle, decision oracle": "A matcher that returns scores, or only decisions, for probes that the client "
+        "computes.",
+        "Query, query budget": "The comparison of one probe with the template of one subject; the number of queries "
+        "per subject.",
+        "Accepted against another image": "The embedding that was recovered by queries is accepted against a template "
+        "of another image of the subject, which the adversary has neither seen nor queried.",
     }
     rules = (
-        "An oracle fails where an adversary passes as at least "
-        f"{percent(IS_BROKEN_AT)} of the target subjects with the largest query budget, by the lower end, and is to be "
-        "minded where that end is above what is reached without a query."
+        "An oracle fails if an adversary impersonates at least "
+        f"{percent(IS_BROKEN_AT)} of the target subjects with the largest query budget, by the lower end of the "
+        "interval. It is marked with caution if the lower end is above the interval without queries."
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """Queries that pass as half of the target subjects, by the first score-oracle and decision-oracle attack."""
+        """Queries needed to impersonate half of the target subjects, with a score oracle and a decision oracle."""
         plain = {system["name"] for system in view.of_role("baseline")}
-        for sees, words in (("scores", "returns scores"), ("decisions", "returns decisions alone")):
+        for sees, words in (("scores", "returns scores"), ("decisions", "returns only decisions")):
             found = [
                 (attack, row)
                 for attack, row in view.outcomes(_KIND)
                 if attack["system"] in plain and attack["role"] == "attack" and attack["threat_model"]["sees"] == sees
             ]
             if found:
-                yield f"Where the matcher {words}, {_enough([row for _, row in found])}."
+                yield f"If the matcher {words}, {_enough([row for _, row in found])}."
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
         """One per attack."""
@@ -61,22 +61,22 @@ class OracleAttacks(Section):
         outcomes = view.outcomes(_KIND)
         yield Prose(
             text=[
-                "A client presents probes of its own making and recovers the enrolled template from the answers. It "
-                "has no key, and claims any subject."
+                "A client presents probes that it computes, and recovers the enrolled template from the scores or "
+                "decisions. It has no key, and can claim any subject."
             ]
         )
         yield Table(
             title="Query budgets",
-            first="Answers",
+            first="Oracle",
             columns=[
-                *(f"{100 * share:g} % of target subjects from" for share in _SHARES),
-                "Largest budget measured",
-                "A photograph passes",
+                *(f"Queries for {100 * share:g} % of target subjects" for share in _SHARES),
+                "Largest measured budget",
+                "A photo is accepted",
             ],
             rows=[_budget_row(view, *outcome) for outcome in outcomes if outcome[0]["role"] != "negative control"],
-            caption="The smallest measured number of queries per subject from which what is recovered passes for so "
-            "many of the target subjects, against another image at the first false match rate; a dash: not within the "
-            "largest budget. An operator's budget belongs below the first column.",
+            caption="The smallest measured number of queries per subject with which that share of the target subjects "
+            "is impersonated, against another image at the first false match rate. A dash: not within the largest "
+            "budget. An operator should set a query budget below the first column.",
         )
         groups: dict[tuple[str, tuple[int, ...]], list[Outcome]] = {}
         for attack, row in outcomes:
@@ -87,18 +87,18 @@ class OracleAttacks(Section):
 
 
 def _min_budget(row: Entry, share: float) -> int | None:
-    """The smallest budget measured that passes as so many target subjects at the first false match rate."""
+    """The smallest measured budget that impersonates that share of target subjects at the first false match rate."""
     passing = [b["num_queries"] for b in row["by_budget"] if b["at_fmr"][0]["another"]["value"] >= share]
     return passing[0] if passing else None
 
 
 def _enough(rows: Sequence[Entry]) -> str:
-    """What the first of them needs; and what the strongest does, if that is less and it starts from no photograph."""
+    """Queries needed by the first attack, and by the strongest one that starts without a photo if it needs fewer."""
     first, needed = rows[0], _min_budget(rows[0], IS_BROKEN_AT)
     last = first["by_budget"][-1]
     reached = "half" if needed is not None else percent(last["at_fmr"][0]["another"]["value"])
     text = (
-        f"{count(last['num_queries'] if needed is None else needed)} queries per subject are enough to pass as "
+        f"{count(last['num_queries'] if needed is None else needed)} queries per subject are enough to impersonate "
         f"{reached} of the target subjects ({first['answers']})"
     )
     unaided = [row for row in rows if row["starts_from"] == "faces"]
@@ -109,20 +109,20 @@ def _enough(rows: Sequence[Entry]) -> str:
 
 
 def _finding(view: RecordView, attack: Entry, row: Entry) -> Finding:
-    last, unasked = row["by_budget"][-1], row["without_queries"][0]["another"]
+    last, baseline = row["by_budget"][-1], row["without_queries"][0]["another"]
     share, fmr = last["at_fmr"][0]["another"], last["at_fmr"][0]["fmr"]
     run = view.row("attack_run", attack=attack["name"])
     targets = "the target subjects" if run is None else f"{count(run['num_targets'])} target subjects"
     needed = _min_budget(row, IS_BROKEN_AT)
-    half = "" if needed is None else f" Half of them are reached with {count(needed)}."
+    half = "" if needed is None else f" {count(needed)} queries are enough for half of them."
     return Finding(
-        tone="bad" if share["low"] >= IS_BROKEN_AT else "caution" if share["low"] > unasked["high"] else "note",
+        tone="bad" if share["low"] >= IS_BROKEN_AT else "caution" if share["low"] > baseline["high"] else "note",
         title=f"{view.label(attack['system'])}: {row['answers']}",
         text=(
-            f"With {count(last['num_queries'])} queries per subject, what is recovered passes against another image of "
-            f"the subject (FMR {fmr:g}) for {percent(share['value'])} of {targets} (interval "
-            f"{percent_interval(share)}); without a query {percent(unasked['value'])} "
-            f"({percent_interval(unasked)}).{half} Mean cosine to the enrolled template "
+            f"With {count(last['num_queries'])} queries per subject, the recovered embedding is accepted against "
+            f"another image of the subject (FMR {fmr:g}) for {percent(share['value'])} of {targets} (interval "
+            f"{percent_interval(share)}); without queries for {percent(baseline['value'])} "
+            f"({percent_interval(baseline)}).{half} The mean cosine to the enrolled template is "
             f"{number(last['cosine']['value'], 2)}."
         ),
         system=attack["system"],
@@ -153,7 +153,7 @@ def _group(view: RecordView, heading: str, budgets: Sequence[int], group: Sequen
 
     def table(kind: str, place: int, caption: str) -> Table:
         return Table(
-            first="Answers",
+            first="Oracle",
             columns=["no query", *(f"{count(budget)} queries" for budget in budgets)],
             rows=[
                 Row(
@@ -171,11 +171,11 @@ def _group(view: RecordView, heading: str, budgets: Sequence[int], group: Sequen
     yield table(
         "another",
         0,
-        "Passes against another image of the subject, at the first false match rate. No query: the most often accepted "
-        "of the adversary's own faces and their mean.",
+        "Accepted against another image of the subject, at the first false match rate. Without queries: the most often "
+        "accepted of the faces that the adversary has, or their mean.",
     )
     folded = [
-        ("another", place, f"Passes against another image at FMR {at['fmr']:g}") for place, at in enumerate(at_fmr)
+        ("another", place, f"Accepted against another image at FMR {at['fmr']:g}") for place, at in enumerate(at_fmr)
     ]
     folded = folded[1:]
     folded += [
@@ -210,7 +210,8 @@ def _drawing(view: RecordView, heading: str, group: Sequence[Outcome], fmr: floa
     )
     return Drawing(
         title=heading,
-        caption=f"Share of target subjects against whose other image the recovered template passes at FMR {fmr:g}.",
+        caption="Share of target subjects for whom the recovered embedding is accepted against another image at FMR "
+        f"{fmr:g}.",
         svg=svg,
         legend=[(charts.key(line.series, is_line=True), line.label) for line in lines],
     )

@@ -15,9 +15,9 @@ from ppfr.report._wording import count, listed
 
 _STAGE_TONES = {"done": "good", "failed": "bad", "pending": "note", "skipped": "caution"}
 _DATA_ROLES = {
-    "training": "recognisers train on it",
-    "public": "adversaries train on it",
-    "protocol": "recognition is tested on it",
+    "training": "training of recognisers",
+    "public": "training of adversaries",
+    "protocol": "test of recognition",
 }
 
 
@@ -28,28 +28,28 @@ class ProvenanceAndData(Section):
     title, anchor = "How it was made", "provenance"
     is_background = True
     terms = {  # noqa: RUF012
-        "System, baseline": "What is evaluated: a chain of masker, recogniser, template scheme and matcher, as far as "
-        "it has them; the system without protection that it is compared with.",
-        "Interval": "Where the figure may lie for people other than those tested: 95 of 100 such intervals hold the "
-        "truth. Made by drawing people, not images, anew. Keys are not drawn anew.",
-        "n": "How many comparisons, searches, images or people a figure rests on.",
+        "System, baseline": "A system is a chain of masker, recogniser, template scheme and matcher, any of which may "
+        "be absent. Its baseline is the system without protection that it is compared with.",
+        "Interval": "Range that contains the true value with the stated probability, for people other than those "
+        "tested. Subjects, not images, are resampled. Keys are not resampled.",
+        "n": "Number of comparisons, searches, images or people that a figure is based on.",
     }
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
-        """What failed, or has not run."""
+        """Stages that failed or have not run."""
         broken = [stage["title"] for stage in view["stages"] if stage["status"] == "failed"]
         num_waiting = sum(stage["status"] in ("pending", "skipped") for stage in view["stages"])
         if broken:
             yield Finding(
                 tone="bad",
-                title="This run is incomplete: something failed",
-                text=f"{listed(broken)} failed; see the stages below. Figures that rest on it are missing.",
+                title="This run is incomplete: a stage failed",
+                text=f"{listed(broken)} failed; see the stages below. Figures that depend on it are missing.",
             )
         elif num_waiting:
             yield Finding(
                 tone="caution",
                 title="This run is not finished",
-                text=f"{num_waiting} of {len(view['stages'])} stages have not run; what is shown here is measured.",
+                text=f"{num_waiting} of {len(view['stages'])} stages have not run. The figures shown are measured.",
             )
 
     def facts(self, view: RecordView) -> Iterable[tuple[str, str]]:
@@ -97,7 +97,7 @@ def _pretraining(view: RecordView) -> Iterator[Block]:
             cells=[
                 text_figure(item["name"]),
                 text_figure(item["training_data"]),
-                text_figure("; ".join(item["may_have_seen"]) or "nothing of the test, as far as is known"),
+                text_figure("; ".join(item["may_have_seen"]) or "nothing of the test set, as far as is known"),
                 text_figure(item["licence"]),
             ],
         )
@@ -105,7 +105,7 @@ def _pretraining(view: RecordView) -> Iterator[Block]:
         for item in holder["provenance"]
     ]
     if not rows:
-        yield Prose(title="Pretraining provenance", text=["No pretrained network went into this record."])
+        yield Prose(title="Pretraining provenance", text=["No pretrained network was used for this record."])
         return
     yield Table(
         title="Pretraining provenance",
@@ -135,7 +135,7 @@ def _data(view: RecordView) -> Iterator[Block]:
     )
     if view["disjointness"]:
         pairs = "; ".join(" and ".join(each["sets"]) for each in view["disjointness"])
-        yield Prose(text=[f"Checked to share no person: {pairs}."], style="small")
+        yield Prose(text=[f"Checked to share no subject: {pairs}."], style="small")
 
 
 def _stages(view: RecordView) -> Table:

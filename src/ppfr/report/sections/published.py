@@ -1,4 +1,4 @@
-"""Published results of the methods' authors, beside those measured here and never among them."""
+"""Published results of the authors of the methods, shown apart from the measured results."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ppfr.report._section import Section
 
 @final
 class Published(Section):
-    """One table of everything that was published."""
+    """One table of all published results."""
 
     title, anchor = "Published results", "published"
     terms = {  # noqa: RUF012
-        "Published result": "What a method's authors published, on their data and with their training; shown beside "
-        "our figures and never among them.",
+        "Published result": "A figure printed in the paper of a method, measured on the data and with the training of "
+        "its authors. It is shown next to the measured figure and never replaces it.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where anything was."""
+        """If any system has published results."""
         return bool(_figures(view))
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """The table, with a note on what was not run here."""
+        """The table. Protocols that were not run are marked."""
         figures = _figures(view)
         measures = list(dict.fromkeys(figure["measure"] for _, figure in figures))
         run = {accuracy_measure(protocol) for protocol, _ in view.protocols()}
         yield Prose(
             text=[
-                "What others published was measured on other data, with other training and other networks. It stands "
-                "beside ours to compare orders, not single figures."
+                "Published results were measured on other data, with other training and other networks. Compare the "
+                "order of systems, not single figures."
             ]
         )
         yield Table(

@@ -1,4 +1,4 @@
-"""Re-identification: who is in a masked image, and do two images show one person."""
+"""Re-identification: to which subject a masked image belongs, and whether two images show one subject."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from ppfr.report._wording import count, listed, percent, percent_interval
 from ppfr.report.sections.verification import RECOGNISES_FROM, sees_plain_faces
 
 IS_BROKEN_AT = 0.5
-"""A protection whose target subjects are re-identified at least this often (lower end) does not prevent it."""
+"""Re-identification rate (lower end of the interval) from which a protection does not prevent re-identification."""
 
 _KIND = "re_identification"
-_MIXED = "Where a row says so, the adversary has an image of the mixed training set in place of a masked one."
+_MIXED = "Where a row says so, the adversary has an image of the mixed training set instead of a masked image."
 _WITHSTOOD = ("good", "withstood these attacks: none re-identified target subjects above the chance level")
 
 
 @final
 class ReIdentification(Section):
-    """Rates of the adversaries between the chance level and the upper bound."""
+    """Re-identification rates of the adversaries, with chance level and upper bound."""
 
     kinds = (_KIND,)
     title, anchor = "Re-identification", "re-identification"
     terms = {  # noqa: RUF012
-        "Secret": "Parameters of the protection that a deployment keeps to itself, such as the order of its channels. "
-        "Recognition works without the server knowing them, so identity survives them.",
+        "Secret": "Parameters of the protection that only the deployment knows, such as the order of its channels. The "
+        "server recognises people without knowing them, so masked images still contain the identity.",
         "Target subject": "A person whose masked image or template the adversary has.",
         "Re-identification rate, rank-1": "Share of masked images that the adversary assigns to the right person in a "
-        "gallery of plain photographs; rank-5: among the first five.",
-        "Chance level": "What an adversary who has seen nothing achieves: one in the gallery's size.",
-        "Upper bound": "What plain images achieve in place of protected ones.",
-        "Mixed training image": "A masked image summed with those of other people before a recogniser learns from it. "
-        "Mixing is for training sets: the image that is sent to be recognised is masked alone.",
+        "gallery of plain photos. Rank-5: the right person is among the first five.",
+        "Chance level": "The result of an adversary who ignores the masked image: 1 divided by the gallery size.",
+        "Upper bound": "The result with plain images in place of protected ones.",
+        "Mixed training image": "A sum of masked images of several people, from which a recogniser is trained. Only "
+        "training sets are mixed: an image that is sent for recognition is masked but not mixed.",
     }
     rules = (
-        "A protection “does not prevent re-identification” where the best adversary re-identifies at least "
-        f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval; it “prevents it only in "
-        "part” where that end is above the chance level, or where an adversary distinguishes pairs of one person from "
-        f"pairs of two with at least {percent(RECOGNISES_FROM)} accuracy by that end; otherwise it withstood these "
-        "attacks, which does not show that it withstands others. A failed control voids a good verdict."
+        "A protection “does not prevent re-identification” if the strongest adversary re-identifies at least "
+        f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval. It “prevents it only in "
+        "part” if the lower end is above the chance level, or if an adversary distinguishes pairs of one person from "
+        f"pairs of two with an accuracy of at least {percent(RECOGNISES_FROM)}, by the lower end. Otherwise it "
+        "withstood these attacks, which does not show that it withstands others. A failed control voids a good verdict."
     )
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where masked images are attacked, or are to be."""
+        """If the record has attacks on masked images, whether or not they have run."""
         return bool(_attacks(view))
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """Who shares a verdict."""
+        """The systems of each verdict."""
         verdicts: dict[str, list[str]] = {}
         for system in view.protected:
             verdicts.setdefault(verdict(view, system)[1], []).append(system["label"])
@@ -68,11 +68,11 @@ class ReIdentification(Section):
         return [_finding(view, system) for system in view.protected]
 
     def columns(self, view: RecordView) -> Sequence[str]:
-        """The rate of the best adversary."""
+        """The rate of the strongest adversary."""
         return ["Re-identification rate, rank-1"] if view.rows(_KIND) else []
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """With who achieved it."""
+        """The rate with its attack."""
         if not view.rows(_KIND):
             return []
         worst = _worst(view, system["name"])
@@ -91,7 +91,7 @@ class ReIdentification(Section):
             return None if worst is None else worst[1]["rank_1"]
 
         chance = min(row["chance_rank_1"] for row in rows)
-        label = "Re-identification rate of the best adversary, rank-1, %"
+        label = "Re-identification rate of the strongest adversary, rank-1, %"
         return trade_offs(view, rank_1, title="Re-identification", label=label, chance=chance)
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
@@ -110,25 +110,26 @@ class ReIdentification(Section):
         ]
         if rates:
             text = (
-                "The adversary compares its estimate with one plain photograph of each person in the gallery; rank-1."
+                "The adversary compares its estimate with one plain photo of each person in the gallery. The bars show "
+                "rank-1."
             )
-            yield Bars(title="Who is in the masked image?", text=text + mixed, bars=rates)
+            yield Bars(title="Re-identification rate", text=text + mixed, bars=rates)
         pairs = [
             attack_bar(view, attack, row["accuracy"], row["protocol"], chance=0.5)
             for system in view.systems
             for attack, row in _pairs(view, system["name"])
         ]
         if pairs:
-            text = "Accuracy on the protocol's own pairs: one side as the server sees it, the other a plain photograph."
-            yield Bars(title="Do two images show one person? Masked against plain", text=text + mixed, bars=pairs)
+            text = "Accuracy on the pairs of the protocol: one image as the server sees it, the other a plain photo."
+            yield Bars(title="Verification of masked against plain images", text=text + mixed, bars=pairs)
 
 
 def attack_bar(
     view: RecordView, attack: Entry, estimate: Entry, note: str, *, chance: float, bound: float | None = None
 ) -> Bar:
-    """A share that an attack achieved on a system, between its chance level and upper bound."""
+    """A share that an attack achieved on a system, with its chance level and upper bound."""
     kind = view.role_words(attack) + (" · mixed training images" if sees_mixed(attack) else "")
-    marks = [Mark(value=chance, words="chance", is_dotted=True)]
+    marks = [Mark(value=chance, words="chance level", is_dotted=True)]
     return Bar(
         group=attack["system"],
         label=f"{attack['label']} on {view.label(attack['system'])}",
@@ -143,7 +144,7 @@ def attack_bar(
 
 
 def adversary_words(view: RecordView, attack: Entry) -> str:
-    """As in "U-Net recovery, secret known"."""
+    """For example "U-Net recovery, secret known"."""
     words = f"{attack['label']}, {view.knowledge_words(attack)}"
     return f"{words}, mixed training images" if sees_mixed(attack) else words
 
@@ -173,9 +174,9 @@ def _leak(view: RecordView, system: Entry) -> tuple[str, str] | None:
         return "bad", f"does not prevent re-identification{where}"
     if row["rank_1"]["low"] > row["chance_rank_1"]:
         return "caution", f"prevents re-identification{where} only in part"
-    told = _best_at_pairs(view, system["name"])
-    if told is not None and told[1]["accuracy"]["low"] >= RECOGNISES_FROM:
-        why = "no attack re-identifies anybody above the chance level, but one distinguishes pairs of one person"
+    pairs = _best_at_pairs(view, system["name"])
+    if pairs is not None and pairs[1]["accuracy"]["low"] >= RECOGNISES_FROM:
+        why = "no attack re-identifies people above the chance level, but one distinguishes pairs of one person"
         return "caution", f"prevents re-identification{where} only in part: {why}"
     return None
 
@@ -213,9 +214,9 @@ def _finding(view: RecordView, system: Entry) -> Finding:
         return Finding(tone="note", title=title, text="No re-identification rate can be given.", system=name)
     attack, row = worst
     with_secret = {
-        "known": "holding the deployment's secret",
+        "known": "with the deployment's secret",
         "unknown": "without the deployment's secret",
-        "none": "knowing the method",
+        "none": "with knowledge of the method",
     }[attack["secret"]]
     text = (
         f"From one {'mixed training' if sees_mixed(attack) else 'masked'} image, an adversary {with_secret} "
@@ -230,13 +231,13 @@ def _finding(view: RecordView, system: Entry) -> Finding:
     ]
     if attack["threat_model"]["knows_secret"] and without:
         best = max(without, key=lambda estimate: estimate["value"])
-        text += f" Without the secret the best of them achieves {percent(best['value'])} ({percent_interval(best)})."
-    told = _best_at_pairs(view, name)
-    if told is not None:
-        accuracy = told[1]["accuracy"]
+        text += f" Without the secret the strongest achieves {percent(best['value'])} ({percent_interval(best)})."
+    pairs = _best_at_pairs(view, name)
+    if pairs is not None:
+        by, row = pairs
         text += (
-            f" {told[0]['label']} decides {percent(accuracy['value'])} of the pairs of {told[1]['protocol']} correctly "
-            f"(interval {percent_interval(accuracy)}; chance level one half)."
+            f" {by['label']} decides {percent(row['accuracy']['value'])} of the pairs of {row['protocol']} correctly "
+            f"(interval {percent_interval(row['accuracy'])}; chance level one half)."
         )
     if sees_mixed(attack):
         text += f" {_what_is_sent(view, system)}"
@@ -244,14 +245,14 @@ def _finding(view: RecordView, system: Entry) -> Finding:
 
 
 def _what_is_sent(view: RecordView, system: Entry) -> str:
-    """Where the leakage stands of what a device sends, which is not mixed."""
+    """Where the page shows the leakage of the images that devices send for recognition, which are not mixed."""
     if sees_plain_faces(view, system):
-        return "When somebody is recognised, a device sends the plain face: nothing is hidden then."
+        return "For recognition a device sends the plain face, which is not protected."
     same = [
         other["label"]
         for other in view.protected
         if other["masker"] == system["masker"]
         and any(a["role"] == "attack" and not sees_mixed(a) for a, _ in view.outcomes(_KIND, other["name"]))
     ]
-    found = f" stands under {listed(same)}" if same else " is not measured in this record"
-    return f"When somebody is recognised, a device sends a masked image that is not mixed; what that leaks{found}."
+    found = f" is shown under {listed(same)}" if same else " is not measured in this record"
+    return f"For recognition a device sends a masked image that is not mixed; its leakage{found}."

@@ -1,4 +1,4 @@
-"""Decisions under secret sharing beside those of float scores, and the traffic of a query."""
+"""Decisions under secret sharing compared with decisions by float scores, and the traffic of a query."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ class SecureDecisions(Section):
     kinds = (_KIND,)
     title, anchor = "Decisions under secret sharing", "secure-decisions"
     terms = {  # noqa: RUF012
-        "Under secret sharing": "By parties of which none holds more than random-looking shares of templates and "
-        "probes, and which reconstruct nothing but the decision.",
+        "Under secret sharing": "Computed by several parties on shares of templates and probes. The shares of one "
+        "party look random, and the parties reconstruct only the decision.",
     }
-    rules = "Secure decisions must be those of the same integers in the clear; they may differ from float scores."
+    rules = (
+        "Decisions under secret sharing must equal those by the same integers in the clear. They may differ from those "
+        "by float scores."
+    )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """How many decisions differ from those of float scores."""
+        """Number of decisions that differ from those by float scores."""
         rows = view.rows(_KIND)
         most: dict[str, int] = {}
         clear = 0
@@ -39,8 +42,8 @@ class SecureDecisions(Section):
             num_decided = rows[0]["num_pairs"] * len(rows[0]["formats"][0]["decisions"])
             differ = " and ".join(f"{num or 'none'} with {values}" for values, num in most.items())
             yield (
-                f"Of {count(num_decided)} decisions under secret sharing, at most {differ} differ from those of float "
-                f"scores, and {clear or 'none'} from those of the same integers in the clear."
+                f"Of {count(num_decided)} decisions under secret sharing, at most {differ} differ from those by float "
+                f"scores, and {clear or 'none'} from those by the same integers in the clear."
             )
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
@@ -51,8 +54,8 @@ class SecureDecisions(Section):
         """Accuracy, changed decisions, traffic."""
         yield Prose(
             text=[
-                "The parties decide each pair from shares; keys of mapped templates stay with the clients. Thresholds "
-                "are those of float scores."
+                "The parties decide each pair on shares. Only clients have the keys of mapped templates. The "
+                "thresholds are those of the float scores."
             ]
         )
         fars = list(dict.fromkeys(at["far"] for _, found in _formats(view) for at in found["decisions"]))
@@ -71,8 +74,8 @@ class SecureDecisions(Section):
                 _row(view, row, f"{found['values']}, ring of {found['ring_bits']} bits", _cells(found, fars))
                 for row, found in _formats(view)
             ],
-            caption="The gap is paired, on the same pairs and resamples. “From integers”: decisions that differ from "
-            "those of the same integers in the clear; there should be none.",
+            caption="The gap is paired, on the same pairs and resamples. “From integers” counts decisions that differ "
+            "from those by the same integers in the clear; there should be none.",
         )
         changed = list(_changed(view))
         if changed:
@@ -82,13 +85,13 @@ class SecureDecisions(Section):
                     "Pair",
                     "Truth",
                     "Under sharing",
-                    "Float score less threshold",
-                    "Integer score less threshold",
+                    "Float score minus threshold",
+                    "Integer score minus threshold",
                 ],
                 rows=changed,
-                caption="Decisions under secret sharing that differ from those of float scores.",
+                caption="Decisions under secret sharing that differ from those by float scores.",
             )
-            yield Details(summary=f"Every decision that rounding changed: {len(changed)}", blocks=[table])
+            yield Details(summary=f"Decisions changed by rounding: {len(changed)}", blocks=[table])
         yield _traffic(view)
 
 
@@ -110,10 +113,10 @@ def _finding(view: RecordView, row: Entry) -> Finding:
         gap = found["accuracy_gap_to_float"]
         changed = ", ".join(f"{len(at['differ_from_float'])} at FAR {at['far']:g}" for at in found["decisions"])
         parts.append(
-            f"{found['values']}: accuracy {points(gap['value'])} points against float scores ({points(gap['low'])} to "
-            f"{points(gap['high'])}), decisions changed: {changed}"
+            f"{found['values']}: accuracy {points(gap['value'])} points compared with float scores "
+            f"({points(gap['low'])} to {points(gap['high'])}), decisions changed: {changed}"
         )
-    words = "are those of the integers in the clear" if agrees else "differ from the integers in the clear"
+    words = "equal those by integers in the clear" if agrees else "differ from those by integers in the clear"
     return Finding(
         tone="good" if agrees else "bad",
         title=f"{view.label(row['system'])}: decisions under secret sharing {words}",
@@ -151,7 +154,7 @@ def _changed(view: RecordView) -> Iterator[Row]:
                 cells = [
                     Figure(main=str(each["pair"])),
                     Figure(main="mated" if each["is_genuine"] else "non-mated"),
-                    Figure(main="accepted" if each["accepted"] else "refused"),
+                    Figure(main="accepted" if each["accepted"] else "rejected"),
                     Figure(main=number(each["float_score_less_threshold"], 5)),
                     Figure(main=number(each["score_less_threshold"], 5)),
                 ]
@@ -170,8 +173,8 @@ def _traffic(view: RecordView) -> Table:
         first="System",
         columns=columns,
         rows=rows,
-        caption="Sent by the busiest party for one probe, and rounds; the probe itself and the answers to the client "
-        "are not counted.",
+        caption="Bytes sent for one probe by the party that sends most, and rounds. The probe itself and the results "
+        "sent to the client are not counted.",
     )
 
 
@@ -183,6 +186,6 @@ def _query_words(query: Entry) -> str:
 def _query_figure(query: Entry) -> Figure:
     return Figure(
         main=f"{count(max(query['bytes_sent']))} bytes",
-        small=f"the least busy {count(min(query['bytes_sent']))}",
+        small=f"least of any party: {count(min(query['bytes_sent']))}",
         sample=f"{query['num_rounds']} rounds",
     )

@@ -1,4 +1,4 @@
-"""Irreversibility (ISO/IEC 24745): what a stolen template gives away, and how keys were selected against it."""
+"""Irreversibility (ISO/IEC 24745): recovery of embeddings from stolen templates, and selection of keys against it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ppfr.report._blocks import Bars, Block, Finding, Row, Table
 from ppfr.report._figures import MISSING, Figure, plain_figure, share_figure
 from ppfr.report._record_view import Entry, RecordView
 from ppfr.report._section import Section
-from ppfr.report._wording import count, number, percent, percent_interval
+from ppfr.report._wording import count, listed, number, percent, percent_interval
 from ppfr.report.sections.re_identification import IS_BROKEN_AT, attack_bar
 from ppfr.report.sections.verification import KEEPS_WITHIN
 
@@ -24,28 +24,28 @@ class TemplateInversion(Section):
     kinds = (_KIND, "key_selection")
     title, anchor = "Irreversibility", "irreversibility"
     terms = {  # noqa: RUF012
-        "Subject key": "Drawn for each subject and each enrolment; the mapping depends on it. It is kept apart from "
-        "the template.",
-        "Passes at FMR": "An embedding recovered from a template is accepted against another image of the person, at "
-        "the recogniser's threshold for that false match rate on plain embeddings.",
-        "If solved": "The same where templates that the solver did not fit count as failures, as is common in the "
-        "literature. It can be far too low: see the column before.",
+        "Subject key": "Secret value under which the template of one subject is made. It is drawn at each enrolment "
+        "and stored separately from the template.",
+        "Accepted at FMR": "An embedding recovered from a template is accepted against another image of the subject, "
+        "at the threshold of the recogniser for that false match rate on plain embeddings.",
+        "If solved": "The same rate, where templates that the solver did not fit count as failures, as is common in "
+        "the literature. It can be far too low; compare it with “Accepted at FMR”.",
     }
     rules = (
-        "A scheme “gives the embedding back” where the best solver that holds the keys passes as at least "
-        f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval; it “gives some back” where "
-        "that end is above the false match rate; otherwise it withstood these solvers, which does not show that it "
-        "withstands others. A failed control voids a good verdict."
+        "Templates of a scheme “can be inverted” if the strongest solver with the keys impersonates at least "
+        f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval. They “can be inverted in "
+        "part” if the lower end is above the false match rate. Otherwise the scheme withstood these solvers, which "
+        "does not show that it withstands others. A failed control voids a good verdict."
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """The range of success rates, and whether any system keeps recognition and withstands the solvers."""
+        """The range of success rates, and the systems that keep accuracy and withstand the solvers."""
         found = [(s, worst) for s in view.protected if (worst := _worst(view, s, ("known",))) is not None]
         if found:
             rows = [(row["at_fmr"][0]["success"]["value"], system["label"]) for system, (_, row) in found]
             (low, worst), (high, best) = min(rows), max(rows)
             yield (
-                "With template and key, a solver recovers an embedding that passes as the person (FMR "
+                "With template and key, a solver recovers an embedding that is accepted as the subject (FMR "
                 f"{found[0][1][1]['at_fmr'][0]['fmr']:g}) for {percent(low, 2)} ({worst}) to {percent(high, 2)} "
                 f"({best}) of the target subjects."
             )
@@ -56,11 +56,12 @@ class TemplateInversion(Section):
         ]
         good = [system["label"] for system, is_good in both if is_good]
         if good:
-            yield f"{', '.join(good)} keeps recognition within 1 point and withstood the solvers."
+            verb = "keeps" if len(good) == 1 else "keep"
+            yield f"{listed(good)} {verb} accuracy within 1 point of the baseline and withstood the solvers."
         elif both:
             yield (
-                "No system both keeps recognition within 1 point in the stolen-token scenario and withstands the "
-                "solvers."
+                "No system both keeps accuracy within 1 point of the baseline in the stolen-token scenario and "
+                "withstands the solvers."
             )
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
@@ -71,11 +72,11 @@ class TemplateInversion(Section):
                 yield _finding(view, system, *worst)
 
     def columns(self, view: RecordView) -> Sequence[str]:
-        """Of the best solver with the keys."""
+        """Success rate of the strongest solver with the keys."""
         return ["Impersonation success rate, keys known"] if view.rows(_KIND) else []
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """With its name."""
+        """The rate with the name of the solver."""
         if not view.rows(_KIND):
             return []
         worst = _worst(view, system, ("known", "none"))
@@ -88,9 +89,9 @@ class TemplateInversion(Section):
         outcomes = [outcome for system in view.systems for outcome in view.outcomes(_KIND, system["name"])]
         if outcomes:
             yield Bars(
-                title="Does the embedding recovered from a template pass for the person?",
-                text="The adversary presents it to the recogniser without protection, which compares it with another "
-                "image.",
+                title="Impersonation with recovered embeddings",
+                text="The adversary presents the recovered embedding to the recogniser without protection, which "
+                "compares it with another image of the subject.",
                 bars=[
                     attack_bar(
                         view,
@@ -125,7 +126,7 @@ class TemplateInversion(Section):
                     )
                     for row in selected
                 ],
-                caption="Keys were selected for the target subjects alone; what selection costs in recognition is not "
+                caption="Keys were selected only for the target subjects. The effect of selection on accuracy is not "
                 "measured here.",
             )
 
@@ -142,7 +143,7 @@ def _stolen_gap(view: RecordView, system: Entry) -> Entry | None:
 
 
 def _tone(view: RecordView, attack: Entry, row: Entry) -> str:
-    """Tone of an attack's success: "note" in place of "good" where a control of such an attack failed."""
+    """Tone of the success of an attack: "note" instead of "good" if a control of the same attack failed."""
     first = row["at_fmr"][0]
     if first["success"]["low"] >= IS_BROKEN_AT:
         return "bad"
@@ -154,30 +155,31 @@ def _tone(view: RecordView, attack: Entry, row: Entry) -> str:
 def _finding(view: RecordView, system: Entry, attack: Entry, row: Entry) -> Finding:
     tone = _tone(view, attack, row)
     verdict = {
-        "bad": "gives the embedding back",
-        "caution": "gives some embeddings back",
+        "bad": "can be inverted",
+        "caution": "can be inverted in part",
         "good": "withstood these solvers",
         "note": "was not tested validly: a control failed",
     }[tone]
     text = "; ".join(
-        f"at FMR {each['fmr']:g} it passes as {percent(each['success']['value'])} of the target subjects (interval "
+        f"for {percent(each['success']['value'])} of the target subjects at FMR {each['fmr']:g} (interval "
         f"{percent_interval(each['success'])}; plain embeddings {percent(each['plain']['value'])})"
         for each in row["at_fmr"]
     )
-    text = f"With template and key ({attack['label']}), {text}."
+    text = f"With template and key ({attack['label']}), the recovered embedding is accepted {text}."
     unknown = _worst(view, system, ("unknown",))
     if unknown is not None:
         success = unknown[1]["at_fmr"][0]["success"]
-        text += f" Without the key {percent(success['value'])} ({percent_interval(success)})."
+        text += f" Without the key it is {percent(success['value'])} ({percent_interval(success)})."
     return Finding(tone=tone, title=f"{system['label']} {verdict}", text=text, system=system["name"])
 
 
 def _table(view: RecordView, outcomes: Sequence[tuple[Entry, Entry]]) -> Table:
     fmrs = [f"{each['fmr']:g}" for each in outcomes[0][1]["at_fmr"]]
     has_transfer = any(row["transfer"] is not None for _, row in outcomes)
-    columns = [f"Passes at FMR {fmr}" for fmr in fmrs] + [f"If solved, FMR {fmr}" for fmr in fmrs]
-    columns += ["Passes as others", "Cosine, mean", "Solved", "Passes after renewal", "D_sys to the renewed template"]
-    columns += ["Passes at another recogniser"] if has_transfer else []
+    columns = [f"Accepted at FMR {fmr}" for fmr in fmrs] + [f"If solved, FMR {fmr}" for fmr in fmrs]
+    columns += ["Accepted as other subjects", "Mean cosine", "Solved", "Accepted after renewal"]
+    columns += ["D_sys to the renewed template"]
+    columns += ["Accepted by another recogniser"] if has_transfer else []
     return Table(
         title="All figures of recovered embeddings",
         first="System",

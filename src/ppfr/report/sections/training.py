@@ -1,4 +1,4 @@
-"""How systems and adversaries were trained: losses, compute budgets, and what is proven of a trained protection."""
+"""Training of systems and adversaries: losses, compute budgets, and privacy guarantees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_CURVES = 8
 
 @final
 class Training(Section):
-    """Loss curves, facts of each training, guarantees."""
+    """Loss curves, facts of each training, and privacy guarantees."""
 
     kinds = ("training", "attack_training")
     title, anchor = "Training", "training"
@@ -44,10 +44,10 @@ def _guarantees(view: RecordView) -> Iterator[Block]:
     if not rows:
         return
     yield Prose(
-        title="What is proven",
+        title="Privacy guarantees",
         text=[
-            "What follows from the noise alone, whatever an adversary does. What the attacks achieved is above; a "
-            "guarantee that promises nothing does not mean that they succeed."
+            "A guarantee follows from the noise and holds for every adversary. The results of the attacks are above. "
+            "That a system has no guarantee does not mean that attacks on it succeed."
         ],
     )
     for row in rows:

@@ -20,22 +20,22 @@ _CAPTURES = {"same": "one image under two keys", "another": "two images under tw
 
 @final
 class Unlinkability(Section):
-    """D_sys beside its chance level, and what re-enrolment changes."""
+    """D_sys with its chance level, and the effect of re-enrolment."""
 
     kinds = ("unlinkability", "renewal")
     title, anchor = "Unlinkability and renewability", "unlinkability"
     terms = {  # noqa: RUF012
-        "D_sys": "How well two templates of one person under two keys are distinguished from templates of two people: "
-        "0 not at all, 1 always. Its value depends on the bins, so its chance level with them stands beside it.",
-        "Renewal": "The subject is re-enrolled under a fresh key, as after a theft.",
+        "D_sys": "How well two templates of one person under two keys can be distinguished from templates of two "
+        "people: 0 not at all, 1 always. It depends on the bins, so its chance level with the same bins is shown.",
+        "Renewal": "Re-enrolment of a subject under a new key, for example after a theft.",
     }
     rules = (
-        f"Templates can be linked where the lower end of D_sys is more than {LINKS_FROM:g} above the chance level of "
-        "its bins."
+        f"Templates can be linked if the lower end of D_sys is more than {LINKS_FROM:g} above the chance level with "
+        "the same bins."
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """How many systems can be linked."""
+        """The number of systems whose templates can be linked."""
         first = [row for system in view.protected if (row := _first(view, system)) is not None]
         if first:
             values = [row["figures"]["d_sys"]["value"] for row in first]
@@ -56,7 +56,7 @@ class Unlinkability(Section):
         return ["D_sys, same image"] if view.rows("unlinkability") else []
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
-        """With its interval."""
+        """D_sys with its interval."""
         if not view.rows("unlinkability"):
             return []
         row = _first(view, system)
@@ -66,8 +66,8 @@ class Unlinkability(Section):
         """A table of D_sys, a table of renewals."""
         yield Prose(
             text=[
-                "Can two templates of one person, made under two keys, be distinguished from templates of two people? "
-                "And is a re-enrolled person recognised as well as before, and the old template refused?"
+                "Can two templates of one person under two keys be distinguished from templates of two people? Is a "
+                "re-enrolled subject recognised as well as before, and is the old template rejected?"
             ]
         )
         rows = [row for system in view.systems for row in view.rows("unlinkability", system=system["name"])]
@@ -88,8 +88,8 @@ class Unlinkability(Section):
                     "Old templates accepted",
                 ],
                 rows=[_renewal_row(view, row) for row in renewals],
-                caption="Everybody re-enrolled under fresh keys, stolen-token scenario. Old templates are presented in "
-                "place of the new one of the same image, at the system's own threshold.",
+                caption="All subjects are re-enrolled under new keys, stolen-token scenario. An old template is "
+                "presented in place of the new template of the same image, at the threshold of the system.",
             )
 
 
@@ -107,12 +107,12 @@ def _finding(system: Entry, row: Entry, renewal: Entry) -> Finding:
     tone = "bad" if d_sys["low"] >= IS_BROKEN_AT else "caution" if _is_linkable(row) else "good"
     text = (
         f"D_sys of two templates of one image under two keys is {number(d_sys['value'], 2)} (interval "
-        f"{number(d_sys['low'], 2)} to {number(d_sys['high'], 2)}; chance level of the {figures['num_bins']} bins "
-        f"{number(figures['chance'], 2)}). After each of {renewal['num_renewals']} renewals its equal error rate is "
+        f"{number(d_sys['low'], 2)} to {number(d_sys['high'], 2)}; chance level with {figures['num_bins']} bins "
+        f"{number(figures['chance'], 2)}). After each of {renewal['num_renewals']} renewals the equal error rate is "
         f"{percent(min(renewal['eer']), 2)} to {percent(max(renewal['eer']), 2)}; {percent(old['value'])} of old "
         f"templates would be accepted in place of the new one ({percent_interval(old)})."
     )
-    words = "can be linked across keys" if tone != "good" else "is not linked by its scores across keys"
+    words = "can be linked across keys" if tone != "good" else "cannot be linked across keys by its scores"
     return Finding(tone=tone, title=f"{system['label']} {words}", text=text, system=system["name"])
 
 

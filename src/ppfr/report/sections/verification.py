@@ -1,4 +1,4 @@
-"""Verification, 1:1: accuracy, ROC curves, gaps to baselines, and the experiment's own comparisons."""
+"""Verification, 1:1: accuracy, ROC curves, gaps to baselines, and the comparisons of the experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppfr.report._section import Section
 from ppfr.report._wording import count, listed, percent, percent_interval, points
 
 RECOGNISES_FROM = 0.55
-"""Below this accuracy (lower end of the interval) a system does not recognise; the chance level is 0.5."""
+"""Accuracy (lower end of the interval) from which a system recognises people; the chance level is 0.5."""
 
 KEEPS_WITHIN = 0.01
 """Accuracy counts as kept if the interval rules out a larger loss."""
@@ -25,7 +25,7 @@ _MAX_LINES = 6
 
 @final
 class Verification(Section):
-    """How well systems recognise, beside their baselines and the evaluation recognisers."""
+    """Accuracy of systems compared with their baselines, and of the evaluation recognisers."""
 
     kinds = ("verification", "accuracy_gap", "recogniser_threshold")
     title, anchor = "Verification, 1:1", "verification"
@@ -38,31 +38,32 @@ class Verification(Section):
         "non-mated ones are accepted.",
         "Gap to baseline": "Difference in accuracy to the same recogniser without protection, in percentage points, on "
         "the same comparisons and resamples.",
-        "Evaluation recogniser": "A recogniser that took no part in any protected system; outcomes are measured with "
-        "it. Its own accuracy on plain images is listed, since a weak recogniser sees no leak.",
-        "Stolen-token scenario": "Everybody who claims an identity, impostors too, uses that subject's key. This is "
-        "what remains when keys leak, and what a server that holds all keys does.",
-        "Genuine-token scenario": "An impostor has only a key of their own. The gain over the stolen-token scenario is "
-        "that of a second factor, not of the face.",
+        "Evaluation recogniser": "A recogniser that neither the system nor the attacker was trained with, used to "
+        "measure what an attack has recovered. Its accuracy on plain images is listed, since a weak recogniser "
+        "underestimates leakage.",
+        "Stolen-token scenario": "All comparisons, also of impostors, use the key of the claimed subject. It shows the "
+        "accuracy after keys have leaked, and that of a server that holds all keys.",
+        "Genuine-token scenario": "An impostor has only their own key. The gain over the stolen-token scenario is due "
+        "to the key as a second factor, not to the face.",
     }
     rules = (
-        "An accuracy up to 1 point below the baseline is marked as holding, up to 5 points as to be minded. "
-        f"Recognition is kept where the paired interval rules out a loss above {100 * KEEPS_WITHIN:g} point. Below "
-        f"{percent(RECOGNISES_FROM)}, by the lower end of the interval, a system does not recognise."
+        "An accuracy up to 1 point below the baseline is marked as holding, up to 5 points below with caution. "
+        f"Accuracy is kept if the paired interval rules out a loss above {100 * KEEPS_WITHIN:g} point. A system does "
+        f"not recognise people if the lower end of its accuracy is below {percent(RECOGNISES_FROM)}."
     )
 
     def headline(self, view: RecordView) -> Iterable[str]:
-        """A sentence per protected system; of many, the range of accuracies."""
+        """A sentence per protected system; if there are many, the range of accuracies."""
         if not view.protected:
-            yield "Baselines alone: no protection was measured."
+            yield "This record has only baselines: no protection was measured."
         elif len(view.protected) > MAX_SENTENCES:
-            yield from _summed_up(view)
+            yield from _summarised(view)
         else:
             for system in view.protected:
                 yield from _cost_in_words(view, system)
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
-        """On the comparisons of the experiment, then on each protected system."""
+        """Findings on the comparisons of the experiment, then on each protected system."""
         yield from _comparisons(view)
         for system in view.protected:
             for row in _rows(view, system):
@@ -89,7 +90,7 @@ class Verification(Section):
         return cells
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """ROC curves, all figures, thresholds of the recognisers."""
+        """ROC curves, all figures, and thresholds of the recognisers."""
         yield Charts(drawings=[drawing for pair in view.protocols() for drawing in rocs(view, *pair)])
         rows = view.rows("verification")
         if rows:
@@ -99,8 +100,8 @@ class Verification(Section):
                 first="System",
                 columns=["Protocol", "Accuracy", "Equal error rate", *(f"TAR at FAR {far}" for far in fars)],
                 rows=list(_table(view, fars)),
-                caption="TAR at FAR x: share of mated comparisons accepted where a share x of non-mated ones is. An "
-                "asterisk marks a rate that too few non-mated comparisons support.",
+                caption="TAR at FAR x is the share of mated comparisons accepted at the threshold where a share x of "
+                "non-mated ones is accepted. An asterisk marks a rate with too few non-mated comparisons.",
             )
         thresholds = view.rows("recogniser_threshold")
         if thresholds:
@@ -167,13 +168,15 @@ def _gap_in_words(gap: Entry) -> str:
     lost = -gap["value"]
     if gap["low"] <= 0 <= gap["high"] and gap["low"] < -KEEPS_WITHIN:
         interval = f"{points(gap['low'])} to {points(gap['high'])}"
-        return f"was tested on too little to say what accuracy it costs ({points(gap['value'])} points, {interval})"
+        return (
+            f"was tested on too few comparisons to measure its accuracy gap ({points(gap['value'])} points, {interval})"
+        )
     if gap["low"] <= 0 <= gap["high"]:
-        return f"keeps its baseline's accuracy to within what was measurable ({points(gap['value'])} points)"
+        return f"has no measurable difference in accuracy to its baseline ({points(gap['value'])} points)"
     return f"{'costs' if lost > 0 else 'gains'} {100 * abs(lost):.2f} points of accuracy"
 
 
-def _summed_up(view: RecordView) -> Iterator[str]:
+def _summarised(view: RecordView) -> Iterator[str]:
     for protocol, scenario in view.protocols():
         found = [(row["accuracy"]["value"], system["label"]) for system, row in _measured(view, protocol, scenario)]
         if not found:
@@ -182,8 +185,8 @@ def _summed_up(view: RecordView) -> Iterator[str]:
         plain = [row["accuracy"]["value"] for _, row in _measured(view, protocol, scenario, role="baseline")]
         without = f"; without protection {percent(max(plain), 2)}" if plain else ""
         yield (
-            f"{len(found)} protected systems reach from {percent(lowest, 2)} ({worst}) to {percent(highest, 2)} "
-            f"({best}) accuracy on {protocol_words(protocol, scenario)}{without}."
+            f"The accuracy of {len(found)} protected systems on {protocol_words(protocol, scenario)} is "
+            f"{percent(lowest, 2)} ({worst}) to {percent(highest, 2)} ({best}){without}."
         )
     lost = [s["label"] for s in view.protected if not all(map(recognises, _rows(view, s)))]
     if lost:
@@ -237,17 +240,17 @@ def _finding(view: RecordView, system: Entry, row: Entry) -> Finding:
         f"{percent_interval(accuracy, 2)})."
     )
     if not recognises(row):
-        title = f"{label} does not recognise"
+        title = f"{label} does not recognise people"
         return Finding(tone="bad", title=title, text=f"{text} The chance level is one half.", system=system["name"])
     gap, tone = _gap(view, row), "note"
     if gap is not None:
         tone = "good" if gap["value"] >= -KEEPS_WITHIN else "caution" if gap["value"] >= -0.05 else "bad"
-        same = ", trained the same way," if system["training"] is not None else ""
+        same = ", which was trained with the same strategy" if system["training"] is not None else ""
         text += (
-            f" Against {view.label(system['baseline'])}{same} that is {points(gap['value'])} points "
-            f"(paired interval {points(gap['low'])} to {points(gap['high'])})."
+            f" The gap is {points(gap['value'])} points (paired interval {points(gap['low'])} to "
+            f"{points(gap['high'])}) to {view.label(system['baseline'])}{same}."
         )
-    return Finding(tone=tone, title=f"{label} recognises", text=text, system=system["name"])
+    return Finding(tone=tone, title=f"{label} recognises people", text=text, system=system["name"])
 
 
 def _table(view: RecordView, fars: Sequence[str]) -> Iterator[Row]:
@@ -272,7 +275,7 @@ def _table(view: RecordView, fars: Sequence[str]) -> Iterator[Row]:
 
 
 def rocs(view: RecordView, protocol: str, scenario: str) -> Iterator[Drawing]:
-    """ROC charts of one protocol; of many systems several, with the baseline in each and on the same axes."""
+    """ROC charts of one protocol. Many systems are split over several charts, each with the baseline and equal axes."""
     rows = view.rows("verification", source="system", protocol=protocol, scenario=scenario)
     num_impostor = min(row["num_impostor"] for row in rows)
     lines = [_roc_line(view, row, num_impostor) for row in rows]
@@ -291,15 +294,15 @@ def rocs(view: RecordView, protocol: str, scenario: str) -> Iterator[Drawing]:
         )
         yield Drawing(
             title=title,
-            caption=f"{count(num_impostor)} non-mated comparisons; rates below {1 / num_impostor:.1g} cannot be seen "
-            "with them.",
+            caption=f"{count(num_impostor)} non-mated comparisons; rates below {1 / num_impostor:.1g} cannot be "
+            "measured with them.",
             svg=svg,
             legend=[(charts.key(lines[place].series, is_line=True), lines[place].label) for place in places],
         )
 
 
 def _parts(view: RecordView, rows: Sequence[Entry]) -> list[list[int]]:
-    """Rows of each chart, so that no chart has more curves than can be followed; the first baseline is in all."""
+    """Row numbers of each chart, at most six curves per chart. The first baseline is in each chart."""
     places = list(range(len(rows)))
     if len(places) <= _MAX_LINES:
         return [places]
@@ -310,7 +313,7 @@ def _parts(view: RecordView, rows: Sequence[Entry]) -> list[list[int]]:
 
 
 def _roc_line(view: RecordView, row: Entry, num_impostor: int) -> charts.Line:
-    """The curve where the protocol's non-mated comparisons support it."""
+    """The curve at rates that the number of non-mated comparisons can resolve."""
     curve = zip(row["roc"]["far"], row["roc"]["tar"], strict=True)
     pairs = [(far, tar) for far, tar in curve if far * num_impostor >= 1 - 1e-9]
     return charts.Line(

@@ -1,4 +1,4 @@
-"""Numbers beside the points of a crowded chart, so that points of like colours can be told apart."""
+"""Number labels of points in a crowded chart, so that points of similar colours can be distinguished."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def place_numbers(
     colours: Mapping[str, str],
     avoiding: Sequence[Text] = (),
 ) -> None:
-    """Write each number as near to its point as there is room, with a thin line to it where it is not next to it.
+    """Write each number as close to its point as space allows. A thin line connects distant numbers to their points.
 
     Args:
-        axes: with all else drawn; its limits are fixed by this.
+        axes: axes on which everything else is drawn. Their limits must not change afterwards.
         points: (number, x, y) in the units of the axes.
-        colours: of "ink", "soft" and "card".
-        avoiding: words that are to stay legible.
+        colours: colours named "ink", "soft" and "card".
+        avoiding: texts that must not be covered.
     """
     if not points:
         return
@@ -41,7 +41,7 @@ def place_numbers(
     for words in avoiding:
         box = words.get_window_extent()
         taken.append(((box.x0 + box.x1) / 2 * scale, (box.y0 + box.y1) / 2 * scale, box.width / 2 * scale))
-    # The most crowded first: they have the fewest places to go.
+    # Start with the most crowded points, which have the fewest free places.
     crowd_N = (np.linalg.norm(at_N2[:, None] - at_N2[None], axis=-1) < 3 * _MARKER_PT).sum(axis=1)
     for row in np.argsort(-crowd_N, kind="stable").tolist():
         number, x, y = points[row]
@@ -72,7 +72,7 @@ def _shifts() -> list[np.ndarray]:
 def _cost(
     at: np.ndarray, half: float, points_N2: np.ndarray, taken: Sequence[tuple[float, float, float]], frame: np.ndarray
 ) -> float:
-    """How much of what is there a number would cover: other numbers, points, the outside."""
+    """Penalty for covering other numbers or points, and for leaving the frame."""
     cost = 0.0
     for x, y, other in taken:
         if abs(at[0] - x) < half + other + 1 and abs(at[1] - y) < _HEIGHT_PT:
