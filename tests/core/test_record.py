@@ -113,7 +113,11 @@ _ACCURACY = "results.verification.1.accuracy"
         ("status", "partial", r"status: is 'partial', but its stages give 'complete'"),
         ("schemas.verification", _GONE, r"\$\.schemas: has no schema for results of kind 'verification'"),
         ("schemas.verification", {"type": 7}, r"\$\.schemas\.verification: is not a JSON Schema"),
-        ("schemas.verification", {"$ref": "#/$defs/Gone"}, r"\$\.schemas\.verification: refers to a missing definition"),
+        (
+            "schemas.verification",
+            {"$ref": "#/$defs/Gone"},
+            r"\$\.schemas\.verification: refers to a missing definition",
+        ),
         ("disjointness.0.num_shared_subjects", 3, r"0 was expected"),
     ],
 )

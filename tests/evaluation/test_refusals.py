@@ -158,7 +158,7 @@ def test_all_problems_of_an_experiment_are_listed_at_once(tmp_path: Path) -> Non
         ("baseline 'plain'", "list baselines first"),
         ("system 'constant'", "must have no training"),
         ("comparison 'why'", "name two systems"),
-        ("comparison 'what'", "available: a/b, fd"),
+        ("comparison 'what'", "available: a/b"),
         ("recogniser 'nobody'", "attack 'recover-fd'"),
         ("attack 'wrong-place'", "role 'baseline'"),
         ("net-b", "another network"),

@@ -182,17 +182,20 @@ SHORT: Any = type("E", (), {"dim": 8, "embed": None})()
             {"measures": template_measures(SYSTEMS, fmrs=(1e-4,))},
             "FMR 0.0001 cannot be measured with 780 impostor comparisons",
         ),
-        ({"measures": [Identification(protocol=open_set(), fpirs=(0.0,))]}, r"each must lie in \(0, 1\]"),
+        ({"measures": [Identification(protocol=open_set(), fpirs=(0.0,))]}, r"fpirs=\(0\.0,\).*\(0, 1\]"),
         ({"measures": [Renewal(pairs=toy_pairs(), num_renewals=0)]}, "num_renewals=0"),
         ({"measures": ()}, "there is no measure"),
         ({"systems": (), "measures": template_measures((), plans=())}, "there is no system"),
-        ({"recognisers": [EvaluationRecogniser(name="recogniser", label="R", embedder=SHORT)]}, "gives 8"),
+        (
+            {"recognisers": [EvaluationRecogniser(name="recogniser", label="R", embedder=SHORT)]},
+            "returns 8; use a scheme",
+        ),
         ({"recognisers": []}, "there is no evaluation recogniser 'recogniser'"),
         ({"num_resamples": 50}, "at least 100"),
         ({"people": "robots"}, "'real' or 'synthetic'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_runs(
+def test_run_rejects_experiments_with_problems_before_anything_runs(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ProblemsError, match=words):

@@ -276,7 +276,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
         config = compared.system(name).training.public_config()  # type: ignore[union-attr]
         assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
         assert not compared.system(name).published
-    with pytest.raises(InvalidInputError, match="use the preset laptop"):
+    with pytest.raises(InvalidInputError, match="'paper'.*use the preset 'laptop'"):
         EXPERIMENTS["adamixup:supervision"](dataclasses.replace(laptop, preset="paper"))
     assert not list(tmp_path.iterdir()), "building writes nothing"
 

@@ -71,7 +71,7 @@ def test_a_price_that_nothing_is_worth_drops_dc_and_no_price_keeps_more(record: 
     assert dear["energy_share_kept"] < 0.2 < free["energy_share_kept"]
 
 
-def test_a_finished_run_is_refused_or_taken_up_and_then_tells_the_same(told: dict[str, Any]) -> None:
+def test_finished_analysis_is_rejected_without_resume_and_unchanged_with_it(told: dict[str, Any]) -> None:
     out_dir = Path(told["record"]).parent
     with pytest.raises(CheckpointError, match="--resume"):
         analyse(out_dir)
@@ -81,22 +81,22 @@ def test_a_finished_run_is_refused_or_taken_up_and_then_tells_the_same(told: dic
         analyse(out_dir, resumes=True, penalty_weights=(0.0, 7.0))
 
 
-def test_words_and_numbers_that_mean_nothing_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no preset 'paper'; there are fast-test, laptop"):
+def test_analysis_rejects_unknown_presets_and_invalid_weights_before_it_writes(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="'paper'; available: fast-test, laptop"):
         analyse(tmp_path, preset="paper")
     for weights in ((), (-1.0,), (0.5, 0.5), (float("nan"),)):
-        with pytest.raises(InvalidInputError, match="penalty weights are"):
+        with pytest.raises(InvalidInputError, match="penalty weights.*give one or more"):
             analyse(tmp_path, penalty_weights=weights)
     assert not list(tmp_path.iterdir())
 
 
-def test_held_out_images_are_one_each_of_people_who_stay() -> None:
+def test_held_out_images_are_one_per_subject_of_the_training_set() -> None:
     faces = SyntheticFaces(6, 4, seed=1)
     chosen = job._held_out(faces, 4, seed=3)
     assert np.array_equal(chosen, job._held_out(faces, 4, seed=3))
     assert len({faces.subject_ids[i] for i in chosen}) == len(chosen) == 4
     assert all(i % 4 == 3 for i in chosen)
-    with pytest.raises(DatasetError, match="0 people with 3 images or more of 5"):
+    with pytest.raises(DatasetError, match="0 of 5 subjects.*larger image set"):
         job._held_out(SyntheticFaces(5, 2, seed=1), 4, seed=3)
 
 

@@ -110,7 +110,7 @@ def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone
 def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Path) -> None:
     assert tuple(BUDGETS) == PRESETS
     (tmp_path / "data").mkdir()
-    with pytest.raises(MissingAssetError, match="MS1MV2 package into faces_emore/"):
+    with pytest.raises(MissingAssetError, match="package of MS1MV2 into faces_emore/"):
         EXPERIMENTS["hfcf:ablation"](context(tmp_path, preset="paper", data=tmp_path / "data"))
 
 

@@ -135,11 +135,11 @@ def test_values_at_the_ends_of_float64_are_no_trap():
 
 @pytest.mark.parametrize("methods", [{}, {"a": _measures()}])
 def test_one_method_cannot_be_compared(methods):
-    with pytest.raises(InvalidInputError, match="two or more"):
+    with pytest.raises(InvalidInputError, match=f"{len(methods)} method.*at least two"):
         hybrid_scores(methods)
 
 
-def test_every_bad_measure_is_named_at_once():
+def test_all_invalid_measures_are_reported():
     bad = {"a": _measures(s1=math.nan, s5=-0.1), "b": _measures(s2=2.1), "c": _measures(s4=math.inf), "d": _measures()}
     with pytest.raises(ProblemsError, match=r"4 problem\(s\)") as caught:
         hybrid_scores(bad)
@@ -150,7 +150,7 @@ def test_every_bad_measure_is_named_at_once():
 
 
 @pytest.mark.parametrize("weights", [(-0.1, 0.6), (0.0, 0.0), (math.nan, 0.6), (0.4, math.inf)])
-def test_weights_that_weigh_nothing_are_refused(weights):
+def test_hybrid_scores_reject_invalid_weights(weights):
     with pytest.raises(RangeError, match="not both 0"):
         hybrid_scores({"a": _measures(), "b": _measures(s1=0.9)}, masked_weight=weights[0], recovered_weight=weights[1])
 
@@ -158,7 +158,7 @@ def test_weights_that_weigh_nothing_are_refused(weights):
 @pytest.mark.parametrize(
     ("values", "ends", "error", "says"),
     [
-        ([1.0], {}, InvalidInputError, "two methods or more"),
+        ([1.0], {}, InvalidInputError, "at least two methods"),
         ([], {}, ShapeError, r"\(0,\)"),
         ([[1.0, 2.0]], {}, ShapeError, r"\(1, 2\)"),
         ([1.0, math.nan, math.inf], {}, RangeError, "not finite"),
@@ -166,6 +166,6 @@ def test_weights_that_weigh_nothing_are_refused(weights):
         ([1.0, 2.0], {"high": math.nan}, RangeError, "finite"),
     ],
 )
-def test_values_that_cannot_be_normalised_are_refused(values, ends, error, says):
+def test_min_max_scores_reject_values_that_cannot_be_normalised(values, ends, error, says):
     with pytest.raises(error, match=says):
         min_max_scores(values, **ends)

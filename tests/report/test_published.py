@@ -39,7 +39,7 @@ def test_agreement_counts_what_a_reader_would(mixing_record: Json, read: Any) ->
     ours = [read.row(mixing_record, "verification", name=system["name"])["accuracy"] for system in arms]
     theirs = [system["published"][0]["value"] for system in arms]
     tau = f"{_tau_b([e['value'] for e in ours], theirs):.2f}"
-    assert f"Kendall's tau {tau} over 13 rows" in accuracy.text
+    assert f"Kendall's tau is {tau} over 13 rows" in accuracy.text
     same, reverse = 0, []
     for i, j in itertools.combinations(range(13), 2):
         low, high = (i, j) if theirs[i] < theirs[j] else (j, i)
@@ -51,7 +51,7 @@ def test_agreement_counts_what_a_reader_would(mixing_record: Json, read: Any) ->
         if found:
             reverse.append((arms[low]["label"], arms[high]["label"]))
     assert len(reverse) == len(accuracy.reversals) > 0
-    assert f"{same} are in the authors' order, {len(reverse)} in the reverse" in accuracy.text
+    assert f"{same} are in the published order, {len(reverse)} in reverse" in accuracy.text
     for upper, lower in reverse:
         assert any(words.startswith(f"{upper} is above {lower} here") for words in accuracy.reversals)
     assert total.title == "Total score"
@@ -64,7 +64,7 @@ def test_equal_published_figures_order_nothing_and_two_rows_are_too_few(mixing_r
         arm["published"][0]["value"] = 0.9
     (accuracy, _) = _agreements(mixing_record)
     assert "not defined" in accuracy.text
-    assert "Of the 0 pairs" in accuracy.text
+    assert "the 0 pairs" in accuracy.text
     for arm in arms[2:]:
         arm["published"] = []
     assert _agreements(mixing_record) == []

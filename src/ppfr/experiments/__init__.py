@@ -1,4 +1,4 @@
-"""One package for each paper: its tables as functions, and what they share."""
+"""Experiments of papers: one package per paper, with its tables as functions."""
 
 from ppfr.experiments._attack_plans import IMAGE_ATTACKS as IMAGE_ATTACKS
 from ppfr.experiments._attack_plans import attack_matrix as attack_matrix

@@ -1,4 +1,4 @@
-"""The attacks of an experiment: each kind on each system, under each threat model, with the controls."""
+"""The attacks of an experiment: each attack on each system, under each threat model, with controls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppfr.models import Backbone, ModelCard
 
 
 def _image_attacks() -> Mapping[str, type[TrainedAttack]]:
-    """Every trained attack that `ppfr.attacks` exports, by its slug; nothing has to be registered."""
+    """Every trained attack that `ppfr.attacks` exports, by its slug. New attacks need no entry here."""
     found = [kind for kind in vars(attacks).values() if inspect.isclass(kind) and issubclass(kind, TrainedAttack)]
     return MappingProxyType({kind.slug: kind for kind in found if not inspect.isabstract(kind)})
 
@@ -30,25 +30,25 @@ def attack_matrix(
     *,
     teacher: Backbone,
     teacher_card: ModelCard,
-    tries_without_secret: bool = True,
-    signless: Collection[str] = (),
+    includes_unknown_secret: bool = True,
+    without_signs: Collection[str] = (),
 ) -> list[ImageAttackPlan]:
-    """Every attack on every system: keyed maskers with the secret known and unknown, the others as controls.
+    """Plan every attack on every system. Attacks on baselines and control systems are controls.
 
     Args:
-        systems: those attacked. Where training mixes images, its mixed images are what is attacked.
-        budget: of the attackers.
-        teacher: whose embeddings linkage learns to estimate.
+        systems: the attacked systems. If training mixes images, the mixed images are attacked.
+        budget: compute budget of the attacks.
+        teacher: recogniser whose embeddings the identity-linkage attack learns to estimate.
         teacher_card: its card; also the name of the evaluation recogniser.
-        tries_without_secret: also attack keyed maskers without their secret.
-        signless: names of systems whose signs are random, so that attackers leave them out.
+        includes_unknown_secret: also attack keyed maskers without their secret.
+        without_signs: names of systems whose outputs have random signs, which attacks ignore.
     """
     plans = []
     for system in systems:
         assert system.masker is not None  # attacks on images need one
         sees = MixedImages if system.training is not None and system.training.mixes else MaskedImages
         for kind in IMAGE_ATTACKS.values():
-            for knows_secret in (True, False) if system.is_keyed and tries_without_secret else (True,):
+            for knows_secret in (True, False) if system.is_keyed and includes_unknown_secret else (True,):
                 granted = masked_images_threat(knows_secret=knows_secret, sees=sees)
                 make = functools.partial(
                     _make,
@@ -57,7 +57,7 @@ def attack_matrix(
                     system.masker,
                     teacher=(teacher, teacher_card),
                     granted=granted,
-                    ignores_signs=system.name in signless,
+                    ignores_signs=system.name in without_signs,
                 )
                 plans.append(
                     ImageAttackPlan(
@@ -68,7 +68,7 @@ def attack_matrix(
                         granted=granted,
                         recogniser=teacher_card.name,
                         role=_role(system),
-                        # Pictures are measured on the target subjects; embeddings are cheap, so on all pairs too.
+                        # Pictures are measured on target subjects only. Embeddings are cheap, so on all pairs as well.
                         measures_pairs=kind.estimates_embeddings,
                     )
                 )

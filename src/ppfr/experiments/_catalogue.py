@@ -1,4 +1,4 @@
-"""Every experiment by the name that the command line knows it by."""
+"""Every experiment by its name on the command line."""
 
 from __future__ import annotations
 

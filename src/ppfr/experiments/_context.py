@@ -21,15 +21,15 @@ AnyBudget = TypeVar("AnyBudget")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentContext:
-    """What an experiment is told: where things are and how large to be; no figure depends on the directories.
+    """Arguments of an experiment. No figure depends on the directories.
 
     Attributes:
         preset: one of `PRESETS`.
-        seed: root of every draw.
-        options: where and on what it runs.
+        seed: seeds every random draw.
+        options: run directory, device and progress.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
-        command: the command line that runs this, for the report.
+        command: the command line that runs the experiment, for the report.
     """
 
     preset: str
@@ -42,17 +42,17 @@ class ExperimentContext:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of everything a preset spends; the same for every system, and for an attack on every system.
+    """Compute budget of a preset, equal for all systems and for the attacks on them.
 
     Attributes:
-        epochs: of the recogniser's training.
-        attack_preset: size of every attack, a key of `TrainedAttack.sizes`.
-        attack_epochs: of every attack, in place of its preset's; None for the preset's own.
-        num_targets: people attacked.
-        num_resamples: behind each interval.
-        batch_size: of every training.
-        max_steps: cuts every training short ("fast-test" alone).
-        precision: of every training.
+        epochs: epochs of each recogniser.
+        attack_preset: size of each attack, a key of `TrainedAttack.sizes`.
+        attack_epochs: epochs of each attack; None for those of `attack_preset`.
+        num_targets: number of target subjects.
+        num_resamples: bootstrap resamples per interval.
+        batch_size: batch size of every training.
+        max_steps: maximum number of steps of every training (only in "fast-test").
+        precision: precision of every training.
     """
 
     epochs: int
@@ -65,7 +65,7 @@ class Budget:
     precision: str = "32-true"
 
     def plan(self, epochs: int, **options: Any) -> Plan:
-        """A training of so many epochs within this budget."""
+        """The plan of a training with that number of epochs within this budget."""
         return Plan(
             epochs=epochs,
             batch_size=self.batch_size,
@@ -80,7 +80,7 @@ LAPTOP_BUDGET = Budget(
     epochs=3,
     attack_preset="laptop",
     num_targets=500,
-    precision="bf16-mixed",  # twice the images a second where the processor has it, in training and attack
+    precision="bf16-mixed",  # doubles the images per second of training and attacks on processors that support it
 )
 FAST_BUDGET = Budget(
     epochs=1,
@@ -99,18 +99,18 @@ def budget_of(budgets: Mapping[str, AnyBudget], preset: str) -> AnyBudget:
         InvalidInputError: unknown preset.
     """
     if preset not in budgets:
-        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(budgets)}")
+        raise InvalidInputError(f"unknown preset {preset!r}; available: {', '.join(budgets)}")
     return budgets[preset]
 
 
 def simulated_secret(context: ExperimentContext) -> bytes:
-    """The secret of a simulated deployment: it comes from the seed, so that the run can be repeated."""
+    """The secret of a simulated deployment. It is derived from the seed, so that the run can be repeated."""
     rng = torch.Generator().manual_seed(derive_seed(context.seed, "deployment", "secret"))
     return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
 
 
 def recogniser_of(context: ExperimentContext, network: Backbone, card: ModelCard) -> EvaluationRecogniser:
-    """A recogniser of plain faces as evaluation recogniser."""
+    """An evaluation recogniser from a network of plain faces."""
     return EvaluationRecogniser(
         name=card.name,
         label=card.name,

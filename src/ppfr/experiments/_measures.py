@@ -1,4 +1,4 @@
-"""The measures that every experiment on masked images asks for."""
+"""The measures of every experiment on masked images."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def image_measures(
     """Training, verification, gaps and cost; with `plans`, also attacks on masked images.
 
     Args:
-        protocols: what recognition is tested on; target subjects come from the first.
+        protocols: pair protocols; target subjects come from the first.
         plans: the attacks.
-        public: faces that attackers train on; needed with `plans`.
-        num_targets: people attacked.
-        num_pictured: how many of them the report shows.
-        lpips: distance of two batches, or None.
+        public: faces that attacks train on; required with `plans`.
+        num_targets: number of target subjects.
+        num_pictured: number of target subjects that the report shows.
+        lpips: distance of two batches of images, or None.
     """
     measures: list[Measure] = [
         Training(),
@@ -46,7 +46,7 @@ def image_measures(
         AccuracyGaps(protocols=protocols),
     ]
     if plans:
-        assert public is not None  # who has plans has faces to train them on
+        assert public is not None  # required with plans
         targets = Targets(num_subjects=num_targets, num_pictured=num_pictured)
         measures.append(
             ImageAttacks(plans=plans, protocols=protocols, targets=targets, public_images=public, lpips=lpips)

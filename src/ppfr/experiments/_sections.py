@@ -1,4 +1,4 @@
-"""Sections of the report that belong to one paper each."""
+"""Sections of the report that belong to the experiments of one paper."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ppfr.experiments import adamixup
 from ppfr.report import Section
 
 SECTIONS: tuple[Section, ...] = (*adamixup.SECTIONS,)
-"""All of them; each is shown only where a record has what it needs."""
+"""All such sections. Each is shown only for records with the results that it needs."""

@@ -1,4 +1,4 @@
-"""What an experiment tests on: people to train on, pairs to verify, an evaluation recogniser."""
+"""Data of experiments: training images, pair protocols and an evaluation recogniser."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _FAST_PEOPLE, _FAST_IMAGES, _FAST_PAIRS = 20, 4, 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Testbed:
-    """Faces and an evaluation recogniser; nobody is in two sets that must not share people.
+    """Faces and an evaluation recogniser. Training and public images share no subject with a protocol.
 
     Attributes:
         people: "real" or "synthetic".
-        protocols: the first one is where target subjects come from.
-        images: recognisers train on them.
-        public: attackers train on them.
+        protocols: pair protocols; target subjects come from the first.
+        images: images that recognisers train on.
+        public: images that attacks train on.
         recogniser: evaluation recogniser of plain faces, and its card.
-        lpips: distance of two batches, or None.
+        lpips: distance of two batches of images, or None.
     """
 
     people: str
@@ -49,10 +49,10 @@ class Testbed:
 
 
 def lfw_testbed(context: ExperimentContext) -> Testbed:
-    """LFW's 6,000 pairs; everything is trained on people who are in none of them.
+    """The 6,000 pairs of LFW. Everything is trained on people who are in none of these pairs.
 
     Raises:
-        MissingAssetError: LFW, CFP or a public network is not there.
+        MissingAssetError: LFW, CFP or a public network is not available.
     """
     root = data_root(context.data)
     images = training_split_for_lfw(root)
@@ -66,21 +66,21 @@ def lfw_testbed(context: ExperimentContext) -> Testbed:
     )
 
 
-def fast_testbed(context: ExperimentContext, way: TrainingStrategy) -> Testbed:
-    """A few synthetic people, and a recogniser that `way` trains: whatever runs, runs in seconds and means nothing."""
+def fast_testbed(context: ExperimentContext, strategy: TrainingStrategy) -> Testbed:
+    """A few synthetic people, and a recogniser trained by `strategy`. It runs in seconds; figures are meaningless."""
     return Testbed(
         people="synthetic",
         protocols=[synthetic_protocol(num_pairs=_FAST_PAIRS)],
         images=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=0),
         public=synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=ATTACKERS_FROM),
         recogniser=synthetic_recogniser(
-            context, way, synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=RECOGNISER_FROM)
+            context, strategy, synthetic_people(_FAST_PEOPLE, _FAST_IMAGES, first=RECOGNISER_FROM)
         ),
         lpips=None,
     )
 
 
-def small_way(budget: Budget) -> FromScratch:
+def small_strategy(budget: Budget) -> FromScratch:
     """A small network from scratch, for synthetic people."""
     return FromScratch(
         plan=budget.plan(budget.epochs, log_every_steps=1),
@@ -93,15 +93,15 @@ def small_way(budget: Budget) -> FromScratch:
 
 
 def package_testbed(context: ExperimentContext, folder: str, *, title: str) -> Testbed:
-    """A training set and the pair sets of its InsightFace package, as the user has them.
+    """A training set and the pair sets of its InsightFace package, which the user must provide.
 
     Args:
-        context: of the run.
-        folder: of the package in the data directory.
-        title: what to ask the user for.
+        context: arguments of the experiment.
+        folder: folder of the package in the data directory.
+        title: name of the data set, for the error message.
 
     Raises:
-        MissingAssetError: they are not there; names all that is missing.
+        MissingAssetError: lists all missing files.
     """
     where = data_root(context.data) / folder
     wanted = ["train.rec", "train.idx", *(f"{name}.bin" for name in _PACKAGE_SETS)]
@@ -110,7 +110,7 @@ def package_testbed(context: ExperimentContext, folder: str, *, title: str) -> T
         raise MissingAssetError(
             ", ".join(missing),
             looked_in=[str(where)],
-            remedy=f"Put InsightFace's {title} package into {folder}/ of the data directory.",
+            remedy=f"Put the InsightFace package of {title} into {folder}/ of the data directory.",
         )
     images = read_rec(where / "train.rec", where / "train.idx")
     return Testbed(

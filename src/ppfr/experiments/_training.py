@@ -1,4 +1,4 @@
-"""A training strategy as the training of a system under evaluation."""
+"""Adapter from a training strategy to the training of a system under evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ppfr.systems._system import save_system
 
 @final
 class StrategyTraining:
-    """A `SystemTraining` that trains by a `TrainingStrategy` and keeps the trained system in its run directory.
+    """A `SystemTraining` that trains by a `TrainingStrategy` and saves the trained system in the run directory.
 
     Args:
         strategy: how the recogniser is trained.
-        secret: the masker's, which several processes need to make it anew; None for a masker without.
+        secret: secret of the masker, with which several processes create it again; None for a masker without secret.
     """
 
     def __init__(self, strategy: TrainingStrategy, *, secret: bytes | None = None) -> None:
@@ -28,7 +28,7 @@ class StrategyTraining:
 
     @property
     def provenance(self) -> Sequence[Provenance]:
-        """The pretrained networks that go in."""
+        """Provenance of the pretrained networks that the strategy uses."""
         return [provenance_of(card, used_as="body and teacher") for card in self._strategy.cards()]
 
     @property
@@ -37,14 +37,14 @@ class StrategyTraining:
         return self._strategy.mixing is not None
 
     def public_config(self) -> Mapping[str, Any]:
-        """The strategy's name and arguments, less directories."""
+        """Name and arguments of the strategy, without directories."""
         assert dataclasses.is_dataclass(self._strategy) and not isinstance(self._strategy, type)
         fields = {key: value for key, value in dataclasses.asdict(self._strategy).items() if key != "weights"}
         return {"strategy": type(self._strategy).__name__, **fields}
 
     def train(self, masker: ImageMasker, images: ImageSet, *, seed: int, options: RunOptions) -> TrainedSystem:
         """See `SystemTraining.train`."""
-        assert options.run_dir is not None  # runs keep every training
+        assert options.run_dir is not None  # the runner sets it
         system, record = self._strategy.train(
             masker,
             images,

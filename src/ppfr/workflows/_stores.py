@@ -17,7 +17,7 @@ import ppfr
 from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
 from ppfr.core import InvalidInputError, PpfrError, ProblemsError
 from ppfr.data import fetch_lfw, read_lfw_images, write_crop
-from ppfr.experiments.spine._experiments import ADAPTED, RECOGNISER
+from ppfr.experiments.spine._experiments import RECOGNISER, TEACHER
 from ppfr.models import PRETRAINED, Backbone, Lpips, ModelCard, export_onnx, load_model, load_pretrained, read_card
 from ppfr.synthetic import SyntheticFaces
 from ppfr.systems._catalogue import PROTOCOLS, read_images, read_protocol
@@ -213,7 +213,7 @@ def _real_faces_verdict(data: Path | None, weights: Path | None) -> str:
     wanted: list[tuple[str, Callable[[], object]]] = [
         ("lfw112/ (`ppfr data fetch lfw --data DIR`)", lambda: read_lfw_images(data_root(data)))
     ]
-    networks = [PRETRAINED[name].asset for name in (ADAPTED, RECOGNISER)]
+    networks = [PRETRAINED[name].asset for name in (TEACHER, RECOGNISER)]
     wanted += [(asset.name, functools.partial(_find, asset, weights)) for asset in networks]
     wanted.append(("lpips_squeeze.safetensors", lambda: Lpips.from_weights(weights)))
     missing = [name for name, get in wanted if _try(get).startswith("missing")]

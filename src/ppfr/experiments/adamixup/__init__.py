@@ -1,4 +1,4 @@
-"""AdaMixUp's tables."""
+"""Experiments of the AdaMixUp paper: its tables."""
 
 from ppfr.experiments.adamixup._sections import SECTIONS as SECTIONS
 from ppfr.experiments.adamixup._tables import supervision as supervision

@@ -1,4 +1,4 @@
-"""Where the order of systems agrees with what their authors published, and where it does not."""
+"""Agreement between the measured and the published order of systems."""
 
 from __future__ import annotations
 
@@ -27,51 +27,50 @@ from ppfr.report import (
 )
 
 _MAX_SHOWN = 8
-_MIN_ROWS = 3  # two rows agree or do not; a coefficient of them says no more
+_MIN_ROWS = 3  # for two rows a coefficient has no information beyond their order
 _ACCURACY_RULE = (
-    "A protected system and its own baseline are distinguished by the paired interval of their gap; any other two "
-    "where their intervals do not overlap, which is the stricter rule."
+    "A protected system and its baseline are distinguished by the paired interval of their gap. Any other two systems "
+    "are distinguished if their intervals do not overlap, which is the stricter rule."
 )
 _TOTAL_RULE = (
-    "Totals (means) are distinguished where their ranges do not overlap. A range is the total with all of "
-    "S1 to S5 at the lower, and at the upper ends of their intervals."
+    "Totals (means) are distinguished if their ranges do not overlap. A range extends from the total with S1 to S5 at "
+    "the lower ends of their intervals to that with all of them at the upper ends."
 )
 
 
 @final
 class AgreementSection(Section):
-    """Kendall's tau and the pairs in the reverse order, per protocol and for the total score."""
+    """Kendall's tau and the pairs in reverse order, per protocol and for the total score."""
 
     kinds = ("verification",)
     title, anchor = "Agreement with the published order", "adamixup-agreement"
     terms = {  # noqa: RUF012
-        "Kendall's tau": "How far two orders agree: 1 if every pair stands the same way round, −1 if every pair is "
-        "reversed.",
+        "Kendall's tau": "Agreement of two orders: 1 if every pair is in the same order, −1 if every pair is reversed.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where three systems or more have published figures of one measure."""
+        """If at least three systems have published results of one measure."""
         return bool(agreements(view, scored_systems(view)))
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """What was counted, then the reversals; of many the widest, the others folded."""
+        """The counts, then the reversed pairs. If there are many, all but the largest reversals are folded."""
         for found in agreements(view, scored_systems(view)):
             yield Prose(title=found.title, text=[found.text])
             yield Prose(text=[found.rule], items=found.reversals[:_MAX_SHOWN], style="small")
             rest = found.reversals[_MAX_SHOWN:]
             if rest:
-                yield Details(summary=f"{len(rest)} more pairs in the reverse order", blocks=[Prose(items=rest)])
+                yield Details(summary=f"{len(rest)} more pairs in reverse order", blocks=[Prose(items=rest)])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """One measure: how far our order of the rows is theirs, in words.
+    """Agreement between the measured and the published order in one measure, as text.
 
     Attributes:
         title: the measure.
-        text: Kendall's tau, and how many pairs our intervals distinguish.
+        text: Kendall's tau, and the number of pairs that the measured intervals distinguish.
         rule: how pairs were distinguished.
-        reversals: the pairs whose order differs beyond our intervals, widest first in the authors' figures.
+        reversals: pairs whose order differs beyond the measured intervals; largest published difference first.
     """
 
     title: str
@@ -82,18 +81,18 @@ class Agreement:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Standing:
-    """A row: our figure with its ends, and theirs."""
+    """A row: the measured figure with its interval, and the published one."""
 
     system: Entry
     value: float
     low: float
     high: float
-    theirs: Entry
-    gap: Entry | None = None  # paired, to the system's own baseline
+    published: Entry
+    gap: Entry | None = None  # paired, to the baseline of the system
 
 
 def agreements(view: RecordView, scored: Sequence[ScoredSystem]) -> list[Agreement]:
-    """For every protocol that was run, and for the total score; measures with fewer than three rows are left out."""
+    """One per protocol, and one for the total score. Measures with fewer than three rows are omitted."""
     found = []
     for protocol, scenario in view.protocols():
         rows, title = _by_accuracy(view, protocol, scenario), f"Accuracy on {protocol_words(protocol, scenario)}"
@@ -105,22 +104,24 @@ def agreements(view: RecordView, scored: Sequence[ScoredSystem]) -> list[Agreeme
 def _by_accuracy(view: RecordView, protocol: str, scenario: str) -> list[_Standing]:
     rows = []
     for system in view.systems:
-        theirs = view.published(system, accuracy_measure(protocol))
-        ours = view.verification(system["name"], protocol, scenario)
-        if theirs is None or ours is None or ours["accuracy"] is None:
+        published = view.published(system, accuracy_measure(protocol))
+        measured = view.verification(system["name"], protocol, scenario)
+        if published is None or measured is None or measured["accuracy"] is None:
             continue
-        ends = {end: ours["accuracy"][end] for end in ("value", "low", "high")}
-        rows.append(_Standing(system=system, theirs=theirs, gap=view.gap(system["name"], protocol, scenario), **ends))
+        ends = {end: measured["accuracy"][end] for end in ("value", "low", "high")}
+        gap = view.gap(system["name"], protocol, scenario)
+        rows.append(_Standing(system=system, published=published, gap=gap, **ends))
     return rows
 
 
 def _by_total(view: RecordView, scored: Sequence[ScoredSystem]) -> list[_Standing]:
     rows = []
     for row in scored:
-        theirs = view.published(row.system, TOTAL_SCORE)
-        if theirs is not None:
+        published = view.published(row.system, TOTAL_SCORE)
+        if published is not None:
             low, high = row.total_ends
-            rows.append(_Standing(system=row.system, value=row.score.total_mean, low=low, high=high, theirs=theirs))
+            total = row.score.total_mean
+            rows.append(_Standing(system=row.system, value=total, low=low, high=high, published=published))
     return rows
 
 
@@ -129,22 +130,23 @@ def _agreement(title: str, rows: Sequence[_Standing], in_words: Callable[[float]
         return None
     ordered = [_higher_first(*pair) for pair in itertools.combinations(rows, 2)]
     pairs = [pair for pair in ordered if pair is not None]
-    told = [(pair, sign) for pair in pairs if (sign := _our_order(*pair)) != 0]
+    distinguished = [(pair, sign) for pair in pairs if (sign := _measured_order(*pair)) != 0]
     reversed_ones = sorted(
-        (pair for pair, sign in told if sign < 0), key=lambda p: p[1].theirs["value"] - p[0].theirs["value"]
+        (pair for pair, sign in distinguished if sign < 0),
+        key=lambda p: p[1].published["value"] - p[0].published["value"],
     )
-    num_agree = len(told) - len(reversed_ones)
-    tau = float(stats.kendalltau([row.value for row in rows], [row.theirs["value"] for row in rows]).statistic)
+    num_agree = len(distinguished) - len(reversed_ones)
+    tau = float(stats.kendalltau([row.value for row in rows], [row.published["value"] for row in rows]).statistic)
     coefficient = (
-        f"Kendall's tau {number(tau, 2)} over {len(rows)} rows (1: the authors' order; 0: no relation; −1: the "
-        "reverse). "
+        f"Kendall's tau is {number(tau, 2)} over {len(rows)} rows (1: the published order; 0: no relation; −1: the "
+        "reverse order). "
         if math.isfinite(tau)
         else f"Kendall's tau is not defined over these {len(rows)} rows: all are equal. "
     )
     text = (
-        f"{coefficient}Of the {count(len(pairs))} pairs of rows that the authors order, our intervals distinguish "
-        f"{count(len(told))}: {count(num_agree)} are in the authors' order, {count(len(reversed_ones))} in the "
-        "reverse."
+        f"{coefficient}Of the {count(len(pairs))} pairs of rows with different published results, the measured "
+        f"intervals distinguish {count(len(distinguished))}: {count(num_agree)} are in the published order, "
+        f"{count(len(reversed_ones))} in reverse order."
     )
     return Agreement(
         title=title, text=text, rule=rule, reversals=[_reversal(*pair, in_words) for pair in reversed_ones]
@@ -152,13 +154,13 @@ def _agreement(title: str, rows: Sequence[_Standing], in_words: Callable[[float]
 
 
 def _higher_first(one: _Standing, other: _Standing) -> tuple[_Standing, _Standing] | None:
-    """By the authors' figures; None where they are equal."""
-    first, second = one.theirs["value"], other.theirs["value"]
+    """Ordered by the published results; None if they are equal."""
+    first, second = one.published["value"], other.published["value"]
     return None if first == second else (one, other) if first > second else (other, one)
 
 
-def _our_order(one: _Standing, other: _Standing) -> int:
-    """1 if the first is higher beyond our intervals, −1 if it is lower, 0 if they are not distinguished."""
+def _measured_order(one: _Standing, other: _Standing) -> int:
+    """1 if the first is higher beyond the intervals, −1 if it is lower, 0 if they are not distinguished."""
     for row, baseline, sign in ((one, other, 1), (other, one, -1)):
         if row.gap is not None and row.system["baseline"] == baseline.system["name"]:
             return sign * ((row.gap["low"] > 0) - (row.gap["high"] < 0))
@@ -168,6 +170,6 @@ def _our_order(one: _Standing, other: _Standing) -> int:
 def _reversal(upper: _Standing, lower: _Standing, in_words: Callable[[float], str]) -> str:
     return (
         f"{lower.system['label']} is above {upper.system['label']} here ({in_words(lower.value)} against "
-        f"{in_words(upper.value)}), and below it in the authors' figures ({value_words(lower.theirs)} against "
-        f"{value_words(upper.theirs)})."
+        f"{in_words(upper.value)}), but below it in the published results ({value_words(lower.published)} against "
+        f"{value_words(upper.published)})."
     )

@@ -1,4 +1,4 @@
-"""The AdaMixUp paper's measures of a protection: privacy against accuracy, ranked among the methods compared."""
+"""Composite scores of the AdaMixUp paper: privacy and accuracy, ranked among the compared methods."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, ProblemsError, RangeError, ShapeError
 
-# Below this part of the largest magnitude a spread is the rounding of the inputs, not a difference of methods.
+# A spread below this share of the largest magnitude is due to rounding of the inputs.
 _ROUNDING = 1e-9
-# How far a mean cosine of float32 embeddings may leave [-1, 1].
+# How far a mean cosine of float32 embeddings may be outside [-1, 1].
 _COSINE_SLACK = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyMeasures:
-    """What was measured of one protection; of the first four, more is more private.
+    """Measures of one protection. Higher values of the first four are more private.
 
     Attributes:
         s1: mean LPIPS between the original and its masked image, 0 or more.
-        s2: 1 less the mean cosine of the embeddings of the two, in [0, 2], by a recogniser trained on unmasked faces.
-        s3: as `s1`, between the original and what the adversary's network recovered of the masked image.
-        s4: as `s2`, between the original and what was recovered.
-        s5: accuracy with the protection over accuracy without, 0 or more; the paper takes both on LFW.
+        s2: 1 minus the mean cosine of the embeddings of these two, in [0, 2], by a recogniser trained on plain faces.
+        s3: as `s1`, between the original and the image that the adversary recovers from the masked image.
+        s4: as `s2`, between the original and the recovered image.
+        s5: accuracy with the protection divided by accuracy without it, 0 or more; the paper measures both on LFW.
     """
 
     s1: float
@@ -38,15 +38,15 @@ class PrivacyMeasures:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HybridScore:
-    """One protection's place among those it was compared with. No score means anything without `compared`.
+    """Scores of one protection among those it was compared with. All but `fused` depend on `compared`.
 
     Attributes:
-        fused: w1 (S1 + S2) + w2 (S3 + S4), as measured: the one figure here that no other method changes.
-        pp: `fused`, min-max normalised over the methods compared ("Score_pp"), in [0.5, 1].
-        cls: S5, normalised likewise ("Score_cls"), in [0.5, 1].
-        total_mean: mean of `pp` and `cls`: what the paper's table prints.
-        total_product: their product: what the paper's text says.
-        compared: the normalisation set, the names of all methods compared, this one among them, in the order given.
+        fused: w1 (S1 + S2) + w2 (S3 + S4). It does not depend on the other methods.
+        pp: `fused`, min-max normalised over the compared methods ("Score_pp"), in [0.5, 1].
+        cls: S5, normalised in the same manner ("Score_cls"), in [0.5, 1].
+        total_mean: mean of `pp` and `cls`, as printed in the table of the paper.
+        total_product: their product, as defined in the text of the paper.
+        compared: names of all compared methods, including this one, in the given order.
     """
 
     fused: float
@@ -57,37 +57,38 @@ class HybridScore:
     compared: tuple[str, ...]
 
     def to_dict(self) -> dict[str, float | list[str]]:
-        """JSON-ready, fields in order."""
+        """The fields in order, ready for JSON."""
         return {**dataclasses.asdict(self), "compared": list(self.compared)}
 
 
 def hybrid_scores(
     measures: Mapping[str, PrivacyMeasures], *, masked_weight: float = 0.4, recovered_weight: float = 0.6
 ) -> dict[str, HybridScore]:
-    """Score_pp, Score_cls and both totals of every method, normalised over exactly the methods given.
+    """Score_pp, Score_cls and both totals of every method, normalised over the given methods.
 
-    Fusion comes first, normalisation after it. A score is a rank within the set: adding or leaving out a method changes
-    the others' scores, so the sets of two tables must agree before their scores may be compared. The paper's set is its
-    twelve masked methods; the recogniser without mask is not in it.
+    The measures are first fused and then normalised. Scores depend on the set of methods: adding or removing a method
+    changes the scores of the others. Scores of two tables are comparable only if both have the same set. The set of the
+    paper is its twelve masked methods, without the unmasked recogniser.
 
     Args:
-        measures: method's name -> what was measured of it; two methods or more.
-        masked_weight: w1, of what the masked image itself shows (S1, S2).
-        recovered_weight: w2, of what an adversary recovers from it (S3, S4).
+        measures: name of each method -> its measures; at least two methods.
+        masked_weight: w1, weight of the masked image (S1, S2).
+        recovered_weight: w2, weight of the recovered image (S3, S4).
 
     Returns:
-        Method's name -> its scores, in the order given. A measure in which all methods are equal gives all of them 1
+        Name of each method -> its scores, in the given order. If all methods are equal in a measure, all get score 1
         (see `min_max_scores`).
 
     Raises:
         InvalidInputError: fewer than two methods.
-        ProblemsError: measures that are not finite or outside their range, every one of them named.
-        RangeError: a weight that is negative or not finite, or both weights 0.
+        ProblemsError: lists all measures that are not finite or outside their range.
+        RangeError: a weight is negative or not finite, or both weights are 0.
 
     References:
-        AdaMixUp, arXiv 2403.10558, equations 9-11; methods A.6. The paper's text multiplies the two scores, its Table 2
-        averages them; both are given here. From its LFW accuracies these functions give its Table 2 back to the last
-        place but for two entries: LFW of k:2-5 (98.20 for 98.10), Score_cls of MixUp k=2 (.999 for .99985).
+        AdaMixUp, arXiv 2403.10558, equations 9-11; methods A.6. The text of the paper multiplies the two scores, its
+        Table 2 averages them; both are computed here. From the LFW accuracies of the paper, these functions reproduce
+        its Table 2 to the last digit, except two entries: LFW of k:2-5 (98.20 for 98.10), and Score_cls of MixUp k=2
+        (.999 for .99985).
 
     Examples:
         >>> table = hybrid_scores({
@@ -101,12 +102,12 @@ def hybrid_scores(
     weights = (masked_weight, recovered_weight)
     if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
         raise RangeError(
-            f"masked_weight={masked_weight}, recovered_weight={recovered_weight}: weights are finite and 0 or more, "
-            "and not both 0; the paper has 0.4 and 0.6"
+            f"masked_weight={masked_weight}, recovered_weight={recovered_weight}: weights must be finite, 0 or more, "
+            "and not both 0; the paper uses 0.4 and 0.6"
         )
     if len(measures) < 2:
         raise InvalidInputError(
-            f"{len(measures)} method(s) to compare: scores are normalised over those compared, so give two or more"
+            f"got {len(measures)} method(s); scores are normalised over the compared methods, so give at least two"
         )
     _check(measures)
     fused = [masked_weight * (m.s1 + m.s2) + recovered_weight * (m.s3 + m.s4) for m in measures.values()]
@@ -127,25 +128,24 @@ def hybrid_scores(
 
 
 def min_max_scores(values: ArrayLike, *, low: float = 0.5, high: float = 1.0) -> NDArray[np.float64]:
-    """Values of the methods compared, moved linearly so that the smallest becomes `low` and the largest `high`.
+    """Values scaled linearly so that the smallest becomes `low` and the largest `high`.
 
-    Where all values are equal (but for rounding, a billionth of the largest magnitude) the quotient is 0/0. All of them
-    then become `high`: no method is worse than the best, so none is marked down, and the measure, which tells no two of
-    them apart, leaves their ranking to the others. It is no error, since untrained recognisers are all at chance and a
-    long run must not end on that.
+    If all values are equal, up to a relative difference of 1e-9, all become `high`. The measure then does not affect
+    the ranking. This is not an error: untrained recognisers are all at the chance level, and a long run must not fail
+    because of that.
 
     Args:
-        values: (N,), one for each method, finite, N at least 2.
-        low: score of the smallest.
-        high: score of the largest; above `low`.
+        values: (N,), one per method, finite, N at least 2.
+        low: score of the smallest value.
+        high: score of the largest value; above `low`.
 
     Returns:
-        (N,) float64 in [low, high], with the order of `values` kept.
+        (N,) float64 in [low, high], in the order of `values`.
 
     Raises:
-        ShapeError: not one axis, or nothing in it.
+        ShapeError: `values` does not have one axis, or is empty.
         InvalidInputError: a single value.
-        RangeError: values that are not finite, or `low` not below `high`.
+        RangeError: values that are not finite, or `low` is not below `high`.
 
     Examples:
         >>> min_max_scores([66.53, 98.93, 82.73]).round(3).tolist()
@@ -155,26 +155,26 @@ def min_max_scores(values: ArrayLike, *, low: float = 0.5, high: float = 1.0) ->
     """
     values_N = np.asarray(values, dtype=np.float64)
     if values_N.ndim != 1 or len(values_N) == 0:
-        raise ShapeError(f"values have shape {values_N.shape}; give (N,), N >= 2")
+        raise ShapeError(f"expected values of shape (N,) with N >= 2, got {values_N.shape}")
     if not np.isfinite(values_N).all():
-        raise RangeError("values hold entries that are not finite; measure them anew, or leave the method out")
+        raise RangeError("values contain entries that are not finite; measure them again, or omit the method")
     if len(values_N) < 2:
-        raise InvalidInputError("min-max normalisation of one value says nothing; give those of two methods or more")
+        raise InvalidInputError("got one value; min-max normalisation needs the values of at least two methods")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise RangeError(f"low={low}, high={high}: both must be finite and low below high, as in 0.5 and 1")
-    # Scaled first, or the spread of values near the ends of float64 would overflow.
+        raise RangeError(f"low={low}, high={high}: both must be finite, and low below high; for example 0.5 and 1")
+    # Scale first, so that the spread of values near the limits of float64 does not overflow.
     magnitude = float(np.abs(values_N).max()) or 1.0
     scaled_N = values_N / magnitude
     spread = float(scaled_N.max() - scaled_N.min())
     if spread <= _ROUNDING:
         return np.full(len(values_N), float(high))
     share_N = (scaled_N - scaled_N.min()) / spread
-    # This form, unlike low + share * (high - low), meets both ends exactly.
+    # Unlike low + share * (high - low), this form is exact at both ends.
     return np.asarray(low * (1 - share_N) + high * share_N, dtype=np.float64)
 
 
 def _check(measures: Mapping[str, PrivacyMeasures]) -> None:
-    """Refuse measures that cannot be, all of them in one message."""
+    """Reject invalid measures; all are listed."""
     problems = []
     for name, of_method in measures.items():
         for field in dataclasses.fields(of_method):
@@ -182,6 +182,6 @@ def _check(measures: Mapping[str, PrivacyMeasures]) -> None:
             low, high = (-_COSINE_SLACK, 2 + _COSINE_SLACK) if field.name in ("s2", "s4") else (0.0, math.inf)
             if not (math.isfinite(value) and low <= value <= high):
                 allowed = "in [0, 2]" if math.isfinite(high) else "0 or more"
-                problems.append(f"{name}: {field.name}={value}; allowed is a finite value {allowed}")
+                problems.append(f"{name}: {field.name}={value}; expected a finite value {allowed}")
     if problems:
-        raise ProblemsError("measures to compare; measure anew, or leave the method out of the comparison", problems)
+        raise ProblemsError("invalid measures; measure again, or omit the methods", problems)

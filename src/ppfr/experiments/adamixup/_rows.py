@@ -1,4 +1,4 @@
-"""The methods that AdaMixUp's tables compare, with the figures that its authors report."""
+"""The methods in the tables of the AdaMixUp paper, with their published results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Row:
     """One method of the tables.
 
     Attributes:
-        name: of the arm.
-        label: for people.
-        masks: what is done to each image: "none", "ppfr-fd", "frequency" (all channels, DC too) or "peep".
-        mixing: None, a pair of method and number as in ("mixup", 2), or a candidate set for AdaMixUp.
-        learns_from: "labels", "teacher" or "both": what a recogniser that is adapted learns from once its stem stands.
-        published: measure -> the authors' figure, accuracies as shares.
+        name: name of the system.
+        label: for tables.
+        masks: masker of each image: "none", "ppfr-fd", "frequency" (all channels, including DC) or "peep".
+        mixing: None, a method and a number of images such as ("mixup", 2), or the candidate set of AdaMixUp.
+        learns_from: "labels", "teacher" or "both": what a fine-tuned recogniser learns from after its stem is trained.
+        published: measure -> published result; accuracies as shares.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Row:
 
     @property
     def flips_signs(self) -> bool:
-        """InstaHide: what an adversary leaves out."""
+        """Whether outputs have random signs, as with InstaHide."""
         return self.mixing is not None and self.mixing[0] == "instahide"
 
 
@@ -73,7 +73,7 @@ ADAPTIVE: tuple[Row, ...] = (
         published=_table2((0.959, 0.925, 0.992), 98.43, 95.33, 95.18, 93.71) | _shares(0.31, 0.44, 0.25),
     ),
 )
-_FIXED_REPORTED: Mapping[int, tuple[tuple[float, float, float], tuple[float, float, float, float]]] = MappingProxyType(
+_FIXED_PUBLISHED: Mapping[int, tuple[tuple[float, float, float], tuple[float, float, float, float]]] = MappingProxyType(
     {
         2: ((0.912, 0.825, 0.999), (98.92, 95.29, 95.66, 94.03)),
         3: ((0.940, 0.892, 0.989), (98.20, 94.81, 95.03, 93.38)),
@@ -90,7 +90,7 @@ FIXED: tuple[Row, ...] = tuple(
         mixing=("mixup", k),
         published=_table2(scores, *accuracies),
     )
-    for k, (scores, accuracies) in _FIXED_REPORTED.items()
+    for k, (scores, accuracies) in _FIXED_PUBLISHED.items()
 )
 OTHERS: tuple[Row, ...] = (
     Row(

@@ -1,4 +1,4 @@
-"""AdaMixUp's composite scores on the page, and in words what each figure is of."""
+"""The composite scores of the AdaMixUp paper on the page, with an explanation of each figure."""
 
 from __future__ import annotations
 
@@ -43,24 +43,25 @@ _COLUMNS = (
 
 @final
 class ScoreSection(Section):
-    """S1 to S5 and the scores that rank protected systems by them."""
+    """S1 to S5 and the scores of protected systems."""
 
     kinds = ("image_recovery",)
     title, anchor = "AdaMixUp's scores", "adamixup-scores"
     terms = {  # noqa: RUF012
-        "S1 to S5": "Measures of AdaMixUp's authors: how far the masked image is from the face by LPIPS (S1) and by "
-        "identity (S2), the same of the recovered face (S3, S4), and accuracy over the baseline's (S5).",
-        "Score_pp, Score_cls, total": "Privacy (of S1 to S4) and accuracy (of S5) as places between the worst, 0.5, "
-        "and the best, 1, of the methods compared, and the mean or product of the two. They rank within that set and "
-        "mean nothing outside it.",
+        "S1 to S5": "Measures of the AdaMixUp paper: distance of the masked image from the face by LPIPS (S1) and by "
+        "identity (S2), the same distances of the recovered face (S3, S4), and accuracy divided by that of the "
+        "baseline (S5).",
+        "Score_pp, Score_cls, total": "Privacy (from S1 to S4) and accuracy (from S5), scaled from 0.5 for the worst "
+        "to 1 for the best of the compared methods, and the mean or product of the two. They are comparable only "
+        "within that set.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where two protected systems or more have all measures."""
+        """If at least two protected systems have all measures."""
         return bool(scored_systems(view))
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """What the figures are, then the table."""
+        """An explanation of the figures, then the table."""
         scored = scored_systems(view)
         yield Prose(text=_words(view, scored), style="small")
         yield Table(
@@ -75,7 +76,7 @@ class ScoreSection(Section):
                 )
                 for row in scored
             ],
-            caption="More is more private (S1 to S4) or more accurate (S5); of the re-identification rate less is more "
+            caption="Higher is more private (S1 to S4) or more accurate (S5). A lower re-identification rate is more "
             "private.",
         )
 
@@ -109,20 +110,20 @@ def _words(view: RecordView, scored: Sequence[ScoredSystem]) -> list[str]:
     recognisers = listed(list(dict.fromkeys(view.recogniser_label(row.recogniser) for row in scored)))
     normalised = f"over the {num} protected systems of this record"
     if num < num_all:
-        normalised = f"over the {num} of this record's {num_all} protected systems that have all five measures"
+        normalised = f"over the {num} of {num_all} protected systems of this record that have all five measures"
     is_mixed = any(row.is_mixed for row in scored)
     mixed = " Where training images are mixed, S1 to S4 are of the mixed images." if is_mixed else ""
     return [
-        "S1 is LPIPS between a face and the picture of its masked image, S2 is 1 less their identity cosine; S3 and S4 "
-        "are the same two of what the conditional GAN recovers. S5 is the accuracy on "
-        f"{protocol_words(*view.protocols()[0])} over the baseline's; its interval is that of the paired gap, with the "
-        "baseline's accuracy taken as measured.",
-        f"Score_pp is {MASKED_WEIGHT:g} (S1 + S2) + {RECOVERED_WEIGHT:g} (S3 + S4), Score_cls is S5, each min-max "
-        f"normalised to 0.5 to 1 {normalised}; another set gives other scores. The authors' table prints the mean of "
-        "the two as the total, their text names the product (arXiv 2403.10558, equations 9 to 11).",
-        "The picture of a masked image is the image itself where it has one or three channels in [0, 1], else the mean "
-        f"of its channels as a grey picture.{mixed} Identity is measured with {recognisers}, which stands for the "
-        "authors' recogniser trained on plain faces (f_orig).",
-        "Re-identification is no part of the scores: they measure how pictures look, and do not contain whether an "
-        "adversary who learns to re-identify people from masked images can.",
+        "S1 is LPIPS between a face and the picture of its masked image. S2 is 1 minus their identity cosine. S3 and "
+        "S4 are the same for the face that the conditional GAN recovers. S5 is the accuracy on "
+        f"{protocol_words(*view.protocols()[0])} divided by that of the baseline. Its interval is that of the paired "
+        "gap, with the accuracy of the baseline as measured.",
+        f"Score_pp is {MASKED_WEIGHT:g} (S1 + S2) + {RECOVERED_WEIGHT:g} (S3 + S4), Score_cls is S5. Each is min-max "
+        f"normalised to 0.5 to 1 {normalised}; another set gives other scores. The table of the paper prints the mean "
+        "of the two as the total, its text defines the product (arXiv 2403.10558, equations 9 to 11).",
+        "The picture of a masked image is the image itself if it has one or three channels in [0, 1], otherwise the "
+        f"mean of its channels as a grey picture.{mixed} Identity is measured with {recognisers}, in place of the "
+        "recogniser of the authors that was trained on plain faces (f_orig).",
+        "The scores do not include re-identification. They measure how pictures look, not whether an adversary can "
+        "learn to re-identify people from masked images.",
     ]

@@ -1,4 +1,4 @@
-"""AdaMixUp's measures and scores of the protected systems of a record."""
+"""Measures and scores of the AdaMixUp paper for the protected systems of a record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GAN, LINKAGE = "conditional-gan", "identity-linkage"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A measure with its interval, if the record has one, and the number of images or comparisons that it rests on."""
+    """A measure with its interval, if the record has one, and its number of images or comparisons."""
 
     value: float
     low: float | None
@@ -24,7 +24,7 @@ class Measured:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The interval, or the value twice."""
+        """The interval; without an interval, the value twice."""
         return (
             self.value if self.low is None else self.low,
             self.value if self.high is None else self.high,
@@ -38,11 +38,11 @@ class ScoredSystem:
     Attributes:
         system: its entry in the record.
         measures: S1 to S5.
-        score: its scores among the systems compared.
-        total_ends: the total (mean) with all measures at the lower, and at the upper ends of their intervals, while the
-            smallest and the largest of the normalisation set stay where they are.
-        recogniser: name of the evaluation recogniser behind S2 and S4.
-        is_mixed: S1 to S4 are of mixed training images.
+        score: its scores among the compared systems.
+        total_ends: the total (mean) with all measures at the lower ends, and at the upper ends, of their intervals. The
+            smallest and the largest value of the normalisation set are kept.
+        recogniser: name of the evaluation recogniser of S2 and S4.
+        is_mixed: whether S1 to S4 are of mixed training images.
     """
 
     system: Entry
@@ -54,7 +54,7 @@ class ScoredSystem:
 
 
 def scored_systems(view: RecordView) -> list[ScoredSystem]:
-    """Every protected system that has all five measures, in the order of the record; none if fewer than two have."""
+    """Protected systems with all five measures, in the order of the record; empty if there are fewer than two."""
     found = {s["name"]: measured for s in view.protected if (measured := _measures(view, s)) is not None}
     if len(found) < 2:
         return []
@@ -78,7 +78,7 @@ def scored_systems(view: RecordView) -> list[ScoredSystem]:
 
 
 def chosen_attack(view: RecordView, kind: str, system: Entry, method: str) -> tuple[Entry, Entry] | None:
-    """(attack, row) of a method's attack on a system: with the secret known if there is one, else the only one."""
+    """(attack, row) of an attack method on a system: the attack that knows the secret, or the only one."""
     found = [
         (attack, row)
         for attack, row in view.outcomes(kind, system["name"])
@@ -108,7 +108,7 @@ def _measures(view: RecordView, system: Entry) -> tuple[Entry, list[Measured]] |
 
 
 def _accuracy_ratio(view: RecordView, system: Entry) -> Measured | None:
-    """S5; its interval is that of the paired gap, over the baseline's accuracy as measured."""
+    """S5. Its interval is that of the paired gap, divided by the measured accuracy of the baseline."""
     if not view.protocols() or system["baseline"] is None:
         return None
     protocol = view.protocols()[0]

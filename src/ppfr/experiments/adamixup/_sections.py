@@ -1,4 +1,4 @@
-"""AdaMixUp's own sections of the report."""
+"""Sections of the report for the AdaMixUp paper."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from ppfr.experiments.adamixup._shares_section import SharesSection
 from ppfr.report import Section
 
 SECTIONS: tuple[Section, ...] = (ScoreSection(), SharesSection(), AgreementSection())
-"""Composite scores, shares of the strategy, agreement with published orders; each where a record has what it needs."""
+"""Composite scores, shares of the strategy network, and agreement with the published order."""

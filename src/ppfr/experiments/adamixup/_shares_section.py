@@ -1,4 +1,4 @@
-"""How many images the strategy network mixed: shares over the run, and over its parts."""
+"""Numbers of images that the strategy network chose: shares over the whole run, and over its parts."""
 
 from __future__ import annotations
 
@@ -29,28 +29,26 @@ _SHARE = "share of "
 
 @final
 class SharesSection(Section):
-    """The choices of each training that chose among mixers."""
+    """The choices of the strategy network in each training."""
 
     kinds = ("training",)
     title, anchor = "How many images were mixed", "adamixup-shares"
     terms = {  # noqa: RUF012
-        "Share of k": "Part of the training batches in which k images were mixed with each other, where a strategy "
-        "network chooses k.",
+        "Share of k": "Share of training batches in which the strategy network chose to mix k images.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
-        """Where any training left shares."""
+        """If any training has shares."""
         return next(_fits(view), None) is not None
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
-        """A row per training, a column per candidate of any of them; then stacked areas over the run."""
+        """A table with a row per training and a column per candidate, then stacked areas over the run."""
         fits = list(_fits(view))
         columns = _columns([outcome for _, _, _, outcome in fits])
         colours = {name: 1 + index for index, name in enumerate(columns)}
         yield Prose(
             text=[
-                "A strategy network chose for each batch how many images k to mix. A dash: k was not among its "
-                "candidates."
+                "A strategy network chose the number k of mixed images for each batch. A dash: k was not a candidate."
             ]
         )
         yield Table(
@@ -65,7 +63,7 @@ class SharesSection(Section):
                 )
                 for system, label, fit, outcome in fits
             ],
-            caption="Share of batches that each k was chosen for, over the whole run.",
+            caption="Share of batches for which k was chosen, over the whole run.",
         )
         drawings = [
             _drawing(label, outcome, columns, colours)
@@ -77,7 +75,7 @@ class SharesSection(Section):
 
 
 def _fits(view: RecordView) -> Iterator[tuple[Entry, str, Entry, Entry]]:
-    """(system, label, fit, outcome) of each training that left shares."""
+    """(system, label, fit, outcome) of each training that has shares."""
     for row in view.rows("training"):
         for index, fit in enumerate(row["fits"], start=1):
             outcome = fit.get("outcome") or {}
@@ -88,7 +86,7 @@ def _fits(view: RecordView) -> Iterator[tuple[Entry, str, Entry, Entry]]:
 
 
 def _columns(outcomes: Sequence[Entry]) -> dict[str, str]:
-    """Candidate -> its heading, by rising number of images: the number, if that alone tells the candidates apart."""
+    """Candidate -> its heading, by increasing number of images. The heading is the number, if all numbers differ."""
     sizes = {
         name: int(size)
         for outcome in outcomes
@@ -116,6 +114,6 @@ def _drawing(label: str, outcome: Entry, columns: Mapping[str, str], colours: Ma
     ]
     overall = [f"{columns[name]} in {percent(outcome['shares'][place])}" for name, place in places]
     svg = charts.shares_chart(bands, title=f"Choices over the run: {label}", description=f"overall {listed(overall)}")
-    caption = f"Shares in {len(over_time)} parts of the run, one after the other; over the whole run {listed(overall)}."
+    caption = f"Shares in {len(over_time)} consecutive parts of the run. Over the whole run: {listed(overall)}."
     legend = [(charts.area_key(band.series), band.label) for band in bands]
     return Drawing(title=label, caption=caption, svg=svg, legend=legend)

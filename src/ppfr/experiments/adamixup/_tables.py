@@ -1,4 +1,4 @@
-"""AdaMixUp's tables: masking and mixing, fixed and adaptive, beside the baselines of its authors."""
+"""The tables of the AdaMixUp paper: masking with fixed and adaptive mixing, and the baselines of the paper."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ppfr.experiments._context import (
     simulated_secret,
 )
 from ppfr.experiments._measures import image_measures
-from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_strategy
 from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, SUPERVISION, TABLE1, Row
-from ppfr.experiments.spine._experiments import ADAPTED
+from ppfr.experiments.spine._experiments import TEACHER
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
 from ppfr.systems._mixing import AdaptiveMixing, FixedMixing, Mixing
 from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
@@ -31,8 +31,8 @@ from ppfr.training import OptimizerSettings, StrategySettings
 
 _PAPER_DATA = "faces_webface_112x112"
 _NUM_EIGENFACES, _MOST_FITTED = 128, 2000
-# A laptop's run has a hundred or so of the strategy's steps: at the paper's likely rate and without a baseline it would
-# end as undecided as it began.
+# A laptop run has about a hundred steps of the strategy network. With the learning rate that the paper probably used,
+# and without a reward baseline, the network would not learn in so few steps.
 _FEW_STEPS = StrategySettings(
     every_steps=4,
     baseline_decay=0.9,
@@ -58,23 +58,23 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Setting:
-    """What a preset trains, tests and attacks with.
+    """Data and settings of a preset.
 
     Attributes:
-        testbed: faces and judge.
-        way: mixing and what to learn from -> how a recogniser comes about.
-        strategy: width of the strategy network and its settings.
-        front_end: of the frequency maskers.
+        testbed: faces and evaluation recogniser.
+        trained: (mixing, what to learn from) -> training strategy of a recogniser.
+        strategy_network: width of the strategy network and its settings.
+        front_end: front end of the frequency maskers.
     """
 
     testbed: Testbed
-    way: Callable[[Mixing | None, str], TrainingStrategy]
-    strategy: tuple[int, StrategySettings]
+    trained: Callable[[Mixing | None, str], TrainingStrategy]
+    strategy_network: tuple[int, StrategySettings]
     front_end: str
 
 
 def table1(context: ExperimentContext) -> Experiment:
-    """MixUp and InstaHide of two images, on pixels and on frequency channels: what survives where."""
+    """Table 1: accuracy with MixUp and InstaHide of two images, on pixels and on frequency channels."""
     return _experiment(
         context,
         "table1",
@@ -85,7 +85,7 @@ def table1(context: ExperimentContext) -> Experiment:
 
 
 def table2(context: ExperimentContext) -> Experiment:
-    """AdaMixUp against twelve maskings and mixings: accuracy, three attacks, and the paper's scores."""
+    """Table 2: AdaMixUp and the other maskings and mixings: accuracy, three attacks, and the scores of the paper."""
     return _experiment(
         context,
         "table2",
@@ -96,22 +96,23 @@ def table2(context: ExperimentContext) -> Experiment:
 
 
 def table3(context: ExperimentContext) -> Experiment:
-    """How often the strategy mixes two to six images, for each candidate set."""
+    """Table 3: how often the strategy network mixes two to six images, for each candidate set."""
     return _experiment(context, "table3", ADAPTIVE, title="AdaMixUp, table 3: what the strategy chooses", attacks=False)
 
 
 def supervision(context: ExperimentContext) -> Experiment:
-    """AdaMixUp 2-5 adapted from mixed labels and mixed embeddings together, and from one of them alone.
+    """AdaMixUp 2-5, fine-tuned from mixed labels, from mixed embeddings, and from both.
 
     Raises:
-        InvalidInputError: the preset "paper" trains from scratch, from labels.
+        InvalidInputError: the preset is "paper", which trains from scratch, from labels.
     """
     if context.preset == "paper":
         raise InvalidInputError(
-            "adamixup:supervision compares what a pretrained network is fine-tuned on; use the preset laptop"
+            "adamixup:supervision compares ways to fine-tune a pretrained network, but the preset 'paper' trains from "
+            "scratch; use the preset 'laptop'"
         )
     both = next(row for row in ADAPTIVE if row.name == "adamixup-2-5")
-    # What a recogniser learns from changes nothing of what training exposes, so nothing is attacked.
+    # What a recogniser learns from does not change the images that training exposes, so there are no attacks.
     return _experiment(
         context,
         "supervision",
@@ -133,14 +134,14 @@ def _experiment(context: ExperimentContext, name: str, rows: Sequence[Row], *, t
     network, card = testbed.recogniser
     plans = []
     if attacks:
-        # Its authors' attacker trains on pairs of plain and masked faces, so the deployment's secret works for it.
+        # The attacker of the paper trains on pairs of plain and masked faces, that is, with the deployment's secret.
         plans = attack_matrix(
             systems,
             budget,
             teacher=network,
             teacher_card=card,
-            tries_without_secret=False,
-            signless=[row.name for row in rows if row.flips_signs],
+            includes_unknown_secret=False,
+            without_signs=[row.name for row in rows if row.flips_signs],
         )
     return Experiment(
         name=f"adamixup:{name}",
@@ -155,46 +156,46 @@ def _experiment(context: ExperimentContext, name: str, rows: Sequence[Row], *, t
             plans=plans,
             public=testbed.public,
             num_targets=budget.num_targets,
-            num_pictured=5,  # fourteen rows of them
+            num_pictured=5,  # the page has fourteen rows of pictures
             lpips=testbed.lpips,
         ),
         recognisers=[recogniser_of(context, network, card)],
         people=testbed.people,
         training_images=testbed.images,
         num_resamples=budget.num_resamples,
-        adds_mirrored=True,  # the field's protocol
+        adds_mirrored=True,  # the usual protocol
     )
 
 
 def _summary(context: ExperimentContext, budget: Budget, setting: _Setting, *, attacks: bool) -> str:
     start = {
         "laptop": (
-            f"{ADAPTED}, adapted to what each row lets through: its feature map first, then its embeddings and ArcFace "
-            "on the labels together (one of them where a row says so), all mixed as the images are"
+            f"{TEACHER}, fine-tuned on the output of each row: first on its feature map, then on its embeddings and "
+            "ArcFace on the labels (on one of them where a row says so), mixed like the images"
         ),
         "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
         "paper": "IR-SE-50 trained from scratch",
     }[context.preset]
     text = (
-        f"{start}, {budget.epochs} epochs over {len(setting.testbed.images)} images, the same for every row. An image "
-        "to be recognised is masked, not mixed: mixing is for training sets."
+        f"{start}, {budget.epochs} epochs over {len(setting.testbed.images)} images, the same for every row. Images "
+        "that are sent for recognition are masked, not mixed: only training sets are mixed."
     )
     if attacks:
         text += (
-            " Where a row mixes, its adversaries see the mixed training set (as if the victims had been in it); what "
-            "leaves a device when somebody is recognised leaks what the row PPFR-FD leaks."
+            " Where a row mixes, its adversaries see a mixed training set that contains the target subjects. The "
+            "leakage of images that are sent for recognition is that of the row PPFR-FD."
         )
     return text
 
 
 def _system(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], secret: bytes, *, table: str) -> System:
-    way = setting.way(_mixing(row, setting), row.learns_from)
+    strategy = setting.trained(_mixing(row, setting), row.learns_from)
     return System(
         name=row.name,
         label=row.label,
         role="baseline" if row is BASELINE else "protected",
         masker=maskers[row.masks],
-        training=StrategyTraining(way, secret=secret),
+        training=StrategyTraining(strategy, secret=secret),
         baseline=None if row is BASELINE else BASELINE.name,
         published=[
             PublishedFigure(measure=measure, value=value, source=f"{PAPER} {_printed_in(measure, row, table)}")
@@ -205,7 +206,7 @@ def _system(row: Row, setting: _Setting, maskers: Mapping[str, ImageMasker], sec
 
 
 def _printed_in(measure: str, row: Row, table: str) -> str:
-    """Number of the authors' table; they print the figures of the unmasked baseline in the second alone."""
+    """Number of the table in the paper. Results of the unmasked baseline are only in table 2."""
     return "3" if "share" in measure else "2" if row is BASELINE else table
 
 
@@ -214,7 +215,7 @@ def _mixing(row: Row, setting: _Setting) -> Mixing | None:
         return None
     if isinstance(row.mixing[0], str):
         return FixedMixing(method=row.mixing[0], num_images=int(row.mixing[1]))
-    width, settings = setting.strategy
+    width, settings = setting.strategy_network
     return AdaptiveMixing(candidates=tuple(int(k) for k in row.mixing), strategy_width=width, settings=settings)
 
 
@@ -233,10 +234,10 @@ def _maskers(setting: _Setting, secret: bytes, *, seed: int, rows: Sequence[Row]
 
 
 def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
-    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
+    def trained(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return FineTuning(
             plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0, log_every_steps=1),
-            teacher=ADAPTED,
+            teacher=TEACHER,
             weights=context.weights,
             head=None if learns_from == "teacher" else "arcface",
             head_weight=0.05,
@@ -244,25 +245,25 @@ def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
             mixing=mixing,
         )
 
-    return _Setting(testbed=lfw_testbed(context), way=way, strategy=(16, _FEW_STEPS), front_end="block")
+    return _Setting(testbed=lfw_testbed(context), trained=trained, strategy_network=(16, _FEW_STEPS), front_end="block")
 
 
 def _synthetic(context: ExperimentContext, budget: Budget) -> _Setting:
-    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
-        return dataclasses.replace(small_way(budget), mixing=mixing)
+    def trained(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
+        return dataclasses.replace(small_strategy(budget), mixing=mixing)
 
     return _Setting(
-        testbed=fast_testbed(context, way(None, "labels")),
-        way=way,
-        strategy=(4, StrategySettings(every_steps=2)),
+        testbed=fast_testbed(context, trained(None, "labels")),
+        trained=trained,
+        strategy_network=(4, StrategySettings(every_steps=2)),
         front_end="block",
     )
 
 
 def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
-    """CASIA-WebFace and the pair sets of its InsightFace package, as the user has them."""
+    """CASIA-WebFace and the pair sets of its InsightFace package, which the user must provide."""
 
-    def way(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
+    def trained(mixing: Mixing | None, learns_from: str) -> TrainingStrategy:
         return FromScratch(
             plan=budget.plan(budget.epochs, schedule="step", milestones=(20, 35, 45), clip_norm=5.0, log_every_steps=1),
             network="ir_se50",
@@ -274,7 +275,7 @@ def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
 
     return _Setting(
         testbed=package_testbed(context, _PAPER_DATA, title="CASIA-WebFace"),
-        way=way,
-        strategy=(64, StrategySettings(every_steps=1)),
+        trained=trained,
+        strategy_network=(64, StrategySettings(every_steps=1)),
         front_end="upsampled",
     )

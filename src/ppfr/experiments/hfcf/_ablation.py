@@ -1,4 +1,4 @@
-"""HFCF's ablation: what fusion costs, what the colour channels give back, what the noise takes; DCTDP beside it."""
+"""Ablation of HFCF: effects of fusion, colour channels and noise on accuracy and leakage, compared with DCTDP."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from ppfr.experiments._context import (
     simulated_secret,
 )
 from ppfr.experiments._measures import image_measures
-from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_way
+from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, package_testbed, small_strategy
 from ppfr.experiments._training import StrategyTraining
-from ppfr.experiments.spine._experiments import ADAPTED
+from ppfr.experiments.spine._experiments import TEACHER
 from ppfr.masking import Constant, Dctdp, Hfcf, NoisyFrontEnd, PpfrFd, Sensitivities, Unprotected
 from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
 from ppfr.training import OptimizerSettings
 
 _PAPER_DATA = "faces_emore"
 _INF = float("inf")
-# What a hundred steps can learn: one share a channel, at twenty times the recogniser's rate (docs/methods/dctdp.md).
+# A hundred steps suffice to learn one share per channel, at twenty times the learning rate of the recogniser
+# (docs/methods/dctdp.md).
 _FEW_STEPS: Mapping[str, Any] = MappingProxyType({"shares": "channel", "lr_scale": 20.0})
 _AUTHORS_SHARES: Mapping[str, Any] = MappingProxyType({"shares": "coefficient", "lr_scale": 1.0})
 
@@ -54,10 +55,10 @@ class _Variant:
     """One row of the table.
 
     Attributes:
-        name: of the system.
-        label: for people.
-        settings: arguments of the masker that differ from the method's own.
-        is_attacked: what only asks about accuracy is not.
+        name: name of the system.
+        label: for tables.
+        settings: arguments of the masker that differ from its defaults.
+        is_attacked: whether attacks are run; False if only accuracy is of interest.
     """
 
     name: str
@@ -185,29 +186,29 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Setting:
-    """What a preset trains and tests with.
+    """Data and settings of a preset.
 
     Attributes:
-        testbed: faces and judge.
-        way: how every recogniser comes about.
-        front_end: of all frequency maskers.
-        learning: how the budget of noise is shared out and learned.
+        testbed: faces and evaluation recogniser.
+        strategy: training strategy of every recogniser.
+        front_end: front end of all frequency maskers.
+        learning: how the privacy budget is divided and learned.
     """
 
     testbed: Testbed
-    way: TrainingStrategy
+    strategy: TrainingStrategy
     front_end: str
     learning: Mapping[str, Any]
 
 
 def ablation(context: ExperimentContext) -> Experiment:
-    """HFCF with and without fusion, colour and noise, and DCTDP: accuracy, three attacks, what is proven."""
+    """HFCF with and without fusion, colour and noise, and DCTDP: accuracy, three attacks, privacy guarantees."""
     budget = budget_of(BUDGETS, context.preset)
     setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
     secret, testbed = simulated_secret(context), setting.testbed
     systems = _systems(setting, secret)
     network, card = testbed.recogniser
-    spared = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
+    not_attacked = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
     return Experiment(
         name="hfcf:ablation",
         title="HFCF: fusion, colour and noise",
@@ -219,11 +220,11 @@ def ablation(context: ExperimentContext) -> Experiment:
         measures=image_measures(
             testbed.protocols,
             plans=attack_matrix(
-                [system for system in systems if system.name not in spared],
+                [system for system in systems if system.name not in not_attacked],
                 budget,
                 teacher=network,
                 teacher_card=card,
-                tries_without_secret=False,
+                includes_unknown_secret=False,
             ),
             public=testbed.public,
             num_targets=budget.num_targets,
@@ -241,13 +242,13 @@ def ablation(context: ExperimentContext) -> Experiment:
 
 def _summary(context: ExperimentContext, budget: Budget, images: ImageSet) -> str:
     start = {
-        "laptop": f"{ADAPTED}, adapted to what each row lets through",
+        "laptop": f"{TEACHER}, fine-tuned on the output of each row",
         "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
         "paper": "IR-50 trained from scratch",
     }[context.preset]
     return (
         f"{start}, {budget.epochs} epochs over {len(images)} images, the same for every row. Ranges are measured on "
-        "these images; what a training learned of the budget is what is attacked. Every image has noise of its own."
+        "these images. Attacks are on maskers with the learned privacy budget. Noise is drawn for every image."
     )
 
 
@@ -267,7 +268,7 @@ def _systems(setting: _Setting, secret: bytes) -> list[System]:
             name=name, label=label, role="protected", masker=masker, training=training, baseline="unprotected"
         )
 
-    training = StrategyTraining(setting.way)
+    training = StrategyTraining(setting.strategy)
     rows: list[tuple[Callable[..., Any], _Variant]] = [(Hfcf, each) for each in HFCF_VARIANTS]
     rows += [(Dctdp, each) for each in DCTDP_VARIANTS]
     return [
@@ -277,14 +278,14 @@ def _systems(setting: _Setting, secret: bytes) -> list[System]:
             "ppfr-fd",
             "PPFR-FD",
             PpfrFd(secret=secret, front_end=front_end),
-            StrategyTraining(setting.way, secret=secret),
+            StrategyTraining(setting.strategy, secret=secret),
         ),
         System(name="constant", label="Constant", role="control", masker=Constant()),
     ]
 
 
 def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]:
-    """Sensitivities by front end; one pass over the images for each of the two."""
+    """Sensitivities by front end, measured once per front end."""
 
     @functools.cache
     def of(front_end: NoisyFrontEnd) -> Sensitivities:
@@ -296,8 +297,8 @@ def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]
 def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
     return _Setting(
         testbed=lfw_testbed(context),
-        way=FineTuning(
-            plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
+        strategy=FineTuning(
+            plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=TEACHER, weights=context.weights
         ),
         front_end="block",
         learning=_FEW_STEPS,
@@ -305,13 +306,13 @@ def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
 
 
 def _synthetic(context: ExperimentContext, budget: Budget) -> _Setting:
-    way = small_way(budget)
-    return _Setting(testbed=fast_testbed(context, way), way=way, front_end="block", learning=_FEW_STEPS)
+    strategy = small_strategy(budget)
+    return _Setting(testbed=fast_testbed(context, strategy), strategy=strategy, front_end="block", learning=_FEW_STEPS)
 
 
 def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
-    """MS1MV2 and the pair sets of its InsightFace package, as the user has them."""
-    way = FromScratch(
+    """MS1MV2 and the pair sets of its InsightFace package, which the user must provide."""
+    strategy = FromScratch(
         plan=budget.plan(budget.epochs, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),
         network="ir50",
         dim=512,
@@ -319,4 +320,4 @@ def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
         optimizer=OptimizerSettings(optimizer="sgd", lr=0.1, weight_decay=5e-4),
     )
     testbed = package_testbed(context, _PAPER_DATA, title="MS1MV2")
-    return _Setting(testbed=testbed, way=way, front_end="upsampled", learning=_AUTHORS_SHARES)
+    return _Setting(testbed=testbed, strategy=strategy, front_end="upsampled", learning=_AUTHORS_SHARES)

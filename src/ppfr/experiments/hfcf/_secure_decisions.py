@@ -1,4 +1,4 @@
-"""Secure decisions beside plain ones on a protocol's pairs: what quantisation costs, and every decision it turns.
+"""Secure and plain decisions on the pairs of a protocol: the effect of quantisation, and every decision it changes.
 
 Suffixes: N pairs, K embedding or template values.
 """
@@ -29,21 +29,22 @@ def secure_decisions(
     fars: Sequence[float] = (1e-2, 1e-3),
     num_resamples: int = 1000,
 ) -> list[FormatFigures]:
-    """Decide every pair under sharing, at the thresholds of the float scores.
+    """Decide every pair under secret sharing, at the thresholds of the float scores.
 
     Args:
         protocol: pairs and folds.
-        enrolled_NK: (N, K), of each pair the row that is enrolled.
-        probes_NK: (N, K), of each pair the row that is presented: an embedding, or a template under the claimed key.
-        seed: of the bootstrap.
+        enrolled_NK: (N, K) enrolled row of each pair.
+        probes_NK: (N, K) presented row of each pair: an embedding, or a template under the claimed key.
+        seed: seed of the bootstrap.
         formats: fixed-point formats.
         fars: false accept rates of the float scores whose thresholds are used.
-        num_resamples: behind each interval.
+        num_resamples: bootstrap resamples per interval.
 
     Returns:
-        Per format: accuracy, EER and the gap to the accuracy of float scores; at each threshold how many secure
-        decisions differ from those of the integer scores in the clear (none should), and each pair whose decision
-        differs from that of the float score, with its distances from the threshold; and what a query sends.
+        Per format: accuracy, EER, and the gap in accuracy to float scores; the traffic of queries; and at each
+        threshold the number of secure decisions that differ from those by integer scores in the clear (which should
+        be 0), and each pair whose decision differs from that by the float score, with its distances from the
+        threshold.
 
     Raises:
         MissingExtraError: `cryptography` is not installed.
@@ -129,14 +130,14 @@ def _queries(values: Format, enrolled_NK: NDArray[Any]) -> list[QueryTraffic]:
     probe_1K = enrolled_NK[:1]
     rows = []
     with ThreePartyMatcher(enrolled_NK, values=values) as matcher:
-        asked = {
+        queries = {
             "verify": lambda: matcher.verify(probe_1K, ["0"], threshold=0.5),
             "any": lambda: matcher.match_any(probe_1K, threshold=0.5),
             "set": lambda: matcher.match_all(probe_1K, threshold=0.5),
             "best": lambda: matcher.identify(probe_1K, threshold=0.5),
         }
-        for kind, ask in asked.items():
-            ask()
+        for kind, query in queries.items():
+            query()
             rows.append(
                 QueryTraffic(
                     kind=kind,

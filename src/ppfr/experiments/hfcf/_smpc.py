@@ -1,4 +1,4 @@
-"""HFCF's third part: decisions under sharing beside plain ones, and what a matcher's answers give away."""
+"""Third part of HFCF: decisions under secret sharing compared with plain ones, and attacks on oracles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ppfr.evaluation import (
 )
 from ppfr.experiments._context import ExperimentContext, budget_of
 from ppfr.experiments.hfcf._oracles import (
-    ScoreTelling,
+    ScoreRelease,
     fixed_point_scores,
     noisy_scores,
     party_decisions,
@@ -42,27 +42,27 @@ from ppfr.synthetic import SyntheticFaces
 from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.templates import IdentityMapping
 
-_OVERLAP, _SCALE = 4, 1.0  # of the settings of `hfcf:mapping`, the one that recognises best
+_OVERLAP, _SCALE = 4, 1.0  # the most accurate of the settings in `hfcf:mapping`
 _NOISE = 0.05  # about half the standard deviation of impostor scores
 _NUM_KNOWN = 100
 _LONGEST = 5.0
-_ANY_LENGTH = 1000.0  # at norm 1, any threshold from a thousandth of the matcher's on
+_ANY_LENGTH = 1000.0  # equivalent to any threshold from 1/1000 of the actual one, for probes of norm 1
 _UNCHECKED = f"int8 decisions, where nobody checks that probes have norm 1 (up to {_LONGEST:g})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QueryBudget:
-    """How much a preset spends.
+    """Query budgets of a preset.
 
     Attributes:
-        num_targets: people whose templates are recovered from scores.
-        num_by_decisions: of these, from decisions.
-        num_by_parties: of these, from decisions of the three parties themselves.
-        num_scores: budgets of queries where scores are told.
-        num_decisions: where decisions are told, and a first acceptance must be found.
-        num_started: where decisions are told and none need be found.
-        most_by_parties: the largest of `num_decisions` that is spent on the parties themselves.
-        num_resamples: behind each interval.
+        num_targets: target subjects of attacks on score oracles.
+        num_by_decisions: target subjects of attacks on decision oracles.
+        num_by_parties: target subjects of attacks on decisions by the three parties.
+        num_scores: query budgets with score oracles.
+        num_decisions: query budgets with decision oracles, for attacks that must first find an accepted probe.
+        num_started: query budgets with decision oracles, for attacks that start from an accepted probe.
+        max_by_parties: largest of `num_decisions` for decisions by the three parties.
+        num_resamples: bootstrap resamples per interval.
         fmrs: false match rates; decisions are at the first.
     """
 
@@ -72,7 +72,7 @@ class QueryBudget:
     num_scores: Sequence[int] = (8, 16, 32, 50, 64, 100, 128, 192, 256, 512)
     num_decisions: Sequence[int] = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
     num_started: Sequence[int] = (10, 30, 100, 300, 1000)
-    most_by_parties: int = 3000
+    max_by_parties: int = 3000
     num_resamples: int = 1000
     fmrs: Sequence[float] = (1e-3, 1e-4)
 
@@ -86,20 +86,20 @@ QUERY_BUDGETS: Mapping[str, QueryBudget] = MappingProxyType(
             num_scores=(8, 64, 300),
             num_decisions=(10, 60),
             num_started=(10, 60),
-            most_by_parties=60,
+            max_by_parties=60,
             num_resamples=100,
             fmrs=(1e-1, 1e-2),
         ),
         "laptop": QueryBudget(num_targets=1000, num_by_decisions=300, num_by_parties=20),
         "paper": QueryBudget(
-            num_targets=1000, num_by_decisions=1000, num_by_parties=100, most_by_parties=30_000, num_resamples=2000
+            num_targets=1000, num_by_decisions=1000, num_by_parties=100, max_by_parties=30_000, num_resamples=2000
         ),
     }
 )
 
 
 def smpc(context: ExperimentContext) -> Experiment:
-    """Decisions under sharing beside plain ones; templates recovered from scores and decisions by queries asked."""
+    """Decisions under secret sharing compared with plain ones; templates recovered from scores and decisions."""
     budget = budget_of(QUERY_BUDGETS, context.preset)
     recogniser = public_recogniser(context, RECOGNISER)
     dim = recogniser.embedder.dim
@@ -123,9 +123,9 @@ def smpc(context: ExperimentContext) -> Experiment:
         name="hfcf:smpc",
         title="Decisions under sharing, and what answers give away",
         summary=(
-            "Three parties decide on shares of embeddings, or of templates under keys that stay with clients: how far "
-            "their decisions are those of float scores. And what a client who may ask at will makes of a matcher's "
-            "answers: how many scores, or how many decisions, it takes to pass as somebody."
+            "Three parties decide on shares of embeddings, or of templates under keys that only clients have. Their "
+            "decisions are compared with those by float scores. In addition, a client with many queries attacks the "
+            "matcher: how many scores, or how many decisions, are needed to impersonate a subject?"
         ),
         preset=context.preset,
         command=context.command,
@@ -161,7 +161,7 @@ def _one_each(images: StoredImageSet | SyntheticFaces) -> StoredImageSet:
 def _by_scores(
     name: str,
     answers: str,
-    told: ScoreTelling,
+    oracle: ScoreRelease,
     *,
     budget: QueryBudget,
     recogniser: str,
@@ -177,8 +177,8 @@ def _by_scores(
         recogniser=recogniser,
         rule=OracleRule(fmr=budget.fmrs[0]),
         answers=answers,
-        make=lambda options: ScoreRecovery(simulate=told.simulate, probes=probes, has_faces=has_faces),
-        reveal=told.matcher,
+        make=lambda options: ScoreRecovery(simulate=oracle.simulate, probes=probes, has_faces=has_faces),
+        reveal=oracle.matcher,
         granted=oracle_threat(sees=ScoreOracle, has_public_faces=has_faces),
         query_budgets=budget.num_scores,
         num_targets=budget.num_targets,
@@ -218,11 +218,11 @@ def _by_decisions(
 
 
 def _on_plain(dim: int, budget: QueryBudget, seed: int, recogniser: str) -> list[OracleAttackPlan]:
-    """Every kind of answer, and matchers that tell all and nothing."""
+    """Attacks on every kind of oracle without template protection, including controls."""
     by_scores = functools.partial(_by_scores, budget=budget, recogniser=recogniser)
     by_decisions = functools.partial(_by_decisions, budget=budget, recogniser=recogniser)
     noise = FixedPoint(dim=dim, values="int8").typical_error
-    exact, ring = ScoreTelling(), ring_decisions("int8")
+    exact, ring = ScoreRelease(), ring_decisions("int8")
     known = ranks_among(_NUM_KNOWN, dim, seed=derive_seed(seed, "known references"))
     one = ranks_among(1, dim, seed=derive_seed(seed, "one known reference"))
     noisy = noisy_scores(_NOISE, seed=derive_seed(seed, "noise of scores"))
@@ -248,7 +248,7 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int, recogniser: str) -> list
         dataclasses.replace(
             by_parties,
             num_targets=budget.num_by_parties,
-            query_budgets=[number for number in budget.num_decisions if number <= budget.most_by_parties],
+            query_budgets=[number for number in budget.num_decisions if number <= budget.max_by_parties],
         ),
         by_decisions("int8-photograph", photograph, ring, noise=noise, starts_from="photograph"),
         by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST),
@@ -258,14 +258,14 @@ def _on_plain(dim: int, budget: QueryBudget, seed: int, recogniser: str) -> list
 
 
 def _on_mapped(system: System, budget: QueryBudget) -> list[OracleAttackPlan]:
-    """The same where templates are under a key that the adversary does not have: what it gets is the template."""
+    """Attacks on templates under a key that the adversary does not have. They recover the template."""
     assert system.templates is not None
     noise = FixedPoint(dim=system.templates.scheme.out_dim, values="int8").typical_error
     shared: dict[str, Any] = {"budget": budget, "recogniser": system.recogniser, "system": system.name}
     by_key = "own faces under own keys"
     ring = ring_decisions("int8")
     return [
-        _by_scores("exact-faces", f"exact scores, {by_key} as probes", ScoreTelling(), **shared),
+        _by_scores("exact-faces", f"exact scores, {by_key} as probes", ScoreRelease(), **shared),
         _by_decisions("int8-decisions", f"int8 decisions, {by_key} first", ring, noise=noise, **shared),
         _by_decisions("int8-any-length", _UNCHECKED, ring, noise=noise, longest=_LONGEST, **shared),
     ]

@@ -1,4 +1,4 @@
-"""HFCF's output side: what the identity-specific mapping costs and hides, 1:1 and 1:N, at every overlap."""
+"""Template protection of HFCF: accuracy and leakage of the identity-specific mapping, 1:1 and 1:N, at every overlap."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ _SELECTED_OVERLAPS = (0, 2, 4)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TemplateBudget:
-    """How much a preset spends on templates; the same for every system.
+    """Compute budget of a preset for experiments on templates, equal for all systems.
 
     Attributes:
-        num_targets: people attacked.
-        num_starts: of the solver.
-        max_iterations: of each start.
-        num_renewals: how often everybody is re-enrolled.
-        max_public: faces that the map to another recogniser is fitted on; 0 leaves it out.
-        max_keys: candidates of key selection; 0 leaves it out.
-        max_probes_each: probes per enrolled subject in 1:N, at most.
-        overlaps: of neighbouring windows.
-        num_resamples: behind each interval.
-        fmrs: the recogniser's false match rates at which inversion is judged.
+        num_targets: number of target subjects.
+        num_starts: starts of the solver.
+        max_iterations: maximum iterations per start.
+        num_renewals: number of re-enrolments.
+        max_public: maximum faces that the map to another recogniser is fitted on; 0 for no map.
+        max_keys: candidates of key selection; 0 for no key selection.
+        max_probes_each: maximum probes per enrolled subject in 1:N.
+        overlaps: overlaps of neighbouring windows.
+        num_resamples: bootstrap resamples per interval.
+        fmrs: false match rates of the recogniser at which impersonation success is measured.
     """
 
     num_targets: int
@@ -105,7 +105,7 @@ TEMPLATE_BUDGETS: Mapping[str, TemplateBudget] = MappingProxyType(
 
 
 def mapping(context: ExperimentContext) -> Experiment:
-    """Identity-specific mapping, every overlap: 1:1 with genuine and stolen tokens, inversion, linkability, renewal."""
+    """Identity-specific mapping at every overlap: 1:1 in both token scenarios, inversion, linkability, renewal."""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
     recogniser, people = public_recogniser(context, RECOGNISER), "real"
     transfer = None
@@ -133,9 +133,9 @@ def mapping(context: ExperimentContext) -> Experiment:
         name="hfcf:mapping",
         title="Identity-specific mapping of embeddings",
         summary=(
-            "PolyProtect's mapping as HFCF uses it on its output side: every person has polynomials of their own. How "
-            "much recognition it costs with the key kept and with the key stolen, how often an embedding recovered "
-            "from a stolen template passes, and whether two templates of one person can be linked."
+            "The mapping of PolyProtect as HFCF uses it to protect templates: every person has different polynomials. "
+            "Measured are its accuracy in the genuine-token and the stolen-token scenario, how often an embedding "
+            "recovered from a stolen template is accepted, and whether two templates of one person can be linked."
         ),
         people=people,
         recognisers=[recogniser, *([] if transfer is None else [transfer[0]])],
@@ -146,7 +146,7 @@ def mapping(context: ExperimentContext) -> Experiment:
 
 
 def one_to_n(context: ExperimentContext) -> Experiment:
-    """Identity-specific mapping in 1:N with distractors: does a key for every identity raise or lower the hit rate?"""
+    """Identity-specific mapping in open-set 1:N: does one key per subject raise or lower the identification rate?"""
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
     recogniser = public_recogniser(context, RECOGNISER)
     if context.preset == "fast-test":
@@ -159,9 +159,9 @@ def one_to_n(context: ExperimentContext) -> Experiment:
         name="hfcf:one_to_n",
         title="Identification under identity-specific keys",
         summary=(
-            "One reference an identity and distractors without one. A probe is mapped under every identity's own key "
-            "by the matcher that holds all keys; or it comes mapped under one key, its person's own or a stolen one. "
-            "HFCF claims that the mapping raises 1:N rates; here that is tested against the same embeddings without it."
+            "One reference per subject, and non-mated probes. Either the matcher holds all keys and maps a probe under "
+            "each, or a probe arrives mapped under one key: that of its subject, or a stolen one. HFCF claims that the "
+            "mapping raises 1:N rates. This is tested against the same embeddings without the mapping."
         ),
         people=people,
         recognisers=[recogniser],
@@ -182,7 +182,7 @@ def _common(context: ExperimentContext, budget: TemplateBudget) -> dict[str, Any
 
 
 def public_recogniser(context: ExperimentContext, name: str) -> EvaluationRecogniser:
-    """A public network; in fast-test a random one, whose figures mean nothing."""
+    """A public network. In "fast-test" it is a random network, whose figures are meaningless."""
     device = choose_device(context.options.device)
     if context.preset == "fast-test":
         network = NETWORKS["mobilefacenet-small"](
@@ -251,7 +251,7 @@ def _systems(
 
 
 def plain_system(recogniser: EvaluationRecogniser) -> System:
-    """Embeddings as they are."""
+    """The baseline: unprotected embeddings."""
     plain = UnprotectedTemplates(dim=recogniser.embedder.dim)
     return System(
         name="unprotected",
@@ -272,7 +272,7 @@ def _slug(words: str) -> str:
 
 
 def keyed_system(scheme: IdentityMapping, name: str, label: str, recogniser: EvaluationRecogniser) -> System:
-    """Templates under keys that come from the run's seed."""
+    """A template scheme with keys that are derived from the seed of the run."""
 
     def matcher(
         references_MD: np.ndarray, keys: Sequence[SubjectKey], values: Literal["float32", "int8"]
@@ -299,7 +299,7 @@ def keyed_system(scheme: IdentityMapping, name: str, label: str, recogniser: Eva
 
 
 def simulated_keys(scheme: IdentityMapping, num: int, rng: np.random.Generator) -> list[SubjectKey]:
-    """Keys of a simulated deployment, drawn from the run's seed as the scheme draws them from the operating system."""
+    """Keys of a simulated deployment from `rng`, with the distribution of the keys that the scheme draws."""
     config = scheme.public_config()
     num_terms, bound = int(config["num_terms"]), int(config["coefficient_bound"])
     index_Mm = np.argsort(rng.random((num, 2 * bound)), axis=1)[:, :num_terms]
@@ -339,7 +339,7 @@ _SOLVERS: Mapping[str, tuple[str, float | None]] = MappingProxyType(
 
 
 def _attacks(system: System, budget: TemplateBudget) -> list[TemplateAttackPlan]:
-    """Both objectives with the keys known; the authors' with the keys unknown too, where there are keys."""
+    """Both solvers with the keys known. For keyed schemes, also the solver of the authors with the keys unknown."""
     roles: Mapping[str, AttackRole] = {"baseline": "positive control", "control": "negative control"}
     protection = system.templates
     assert protection is not None
@@ -366,7 +366,7 @@ def _attacks(system: System, budget: TemplateBudget) -> list[TemplateAttackPlan]
 def _solver(
     budget: TemplateBudget, knows_keys: bool, compression: float | None, options: RunOptions
 ) -> MappingInversion:
-    """The solver; it trains nothing, so it keeps nothing where `options` say."""
+    """The solver. It is not trained, so it does not use `options`."""
     return MappingInversion(
         knows_keys=knows_keys,
         num_starts=budget.num_starts,

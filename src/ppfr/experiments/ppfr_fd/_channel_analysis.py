@@ -1,4 +1,4 @@
-"""`ppfr-fd:analysis`: which frequency channels PPFR-FD can drop, found by training instead of taken from the paper."""
+"""`ppfr-fd:analysis`: which frequency channels PPFR-FD can drop, determined by training."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from ppfr.training import (
     fit,
 )
 
-RECIPE = "ppfr-fd:analysis"
+EXPERIMENT = "ppfr-fd:analysis"
 ANALYSIS_PRESETS = ("fast-test", "laptop")
 ANALYSIS_FILE = "channels.json"
 _CANDIDATES = 37  # DC and the 36 channels that PPFR-FD keeps by default
-_LEAST_IMAGES = 3  # of a person of whom one image can be held out
+_MIN_IMAGES = 3  # images of a subject, so that one can be held out
 _EVALUATED_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnalysisBudget:
-    """What an analysis spends; the same for every penalty weight.
+    """Compute budget of an analysis, equal for all penalty weights.
 
     Attributes:
-        images: a name that `read_images` knows.
-        start: how the recogniser comes about that all weights start from; it sees every candidate channel.
-        plan: of the training of gates and recogniser, once for each weight.
-        optimizer: of that training.
+        images: image set, a name for `read_images`.
+        start: training strategy of the initial recogniser, which gets every candidate channel.
+        plan: plan of the joint training of gates and recogniser, one per weight.
+        optimizer: optimizer of that training.
         gate_lr_scale: see `ChannelAnalysisTask`.
-        penalty_weights: rising; 0 is the control, trained as long and charged nothing.
-        num_held_out: images, each of another person trained on, on which the task's loss is measured.
-        num_resamples: behind each interval.
+        penalty_weights: in increasing order; 0 is the control, trained equally long without a penalty.
+        num_held_out: number of held-out images, one per subject, on which the loss of the task is measured.
+        num_resamples: bootstrap resamples per interval.
     """
 
     images: str
@@ -76,13 +76,13 @@ def analysis_budget(preset: str, *, weights: Path | None) -> AnalysisBudget:
         weights: directory of public networks, or None for PPFR_WEIGHTS.
 
     Raises:
-        InvalidInputError: another word.
+        InvalidInputError: the preset is unknown.
     """
     if preset == "fast-test":
         return _fast_test()
     if preset == "laptop":
         return _laptop(weights)
-    raise InvalidInputError(f"{RECIPE} has no preset {preset!r}; there are {', '.join(ANALYSIS_PRESETS)}")
+    raise InvalidInputError(f"{EXPERIMENT} has no preset {preset!r}; available: {', '.join(ANALYSIS_PRESETS)}")
 
 
 def _fast_test() -> AnalysisBudget:
@@ -132,26 +132,26 @@ def analyse_channels(
 ) -> dict[str, Any]:
     """Train the channel analysis for each penalty weight and write the table.
 
-    First a recogniser is trained on all candidates (DC and the 36 lowest of the rest of luma, plain block DCT). Then,
-    once for each weight and from that same recogniser, gates and recogniser are trained together, on the same batches.
-    The task's loss is measured on images that were held out, of people who were not, with gates at 0 or 1.
+    First a recogniser is trained on all candidates (DC and the 36 lowest other channels of luma, plain block DCT).
+    Then gates and recogniser are trained together, once per weight, each time from that recogniser and on the same
+    batches. The loss of the task is measured on held-out images of subjects in the training set, with gates at 0 or 1.
 
     Args:
         preset: one of `ANALYSIS_PRESETS`.
-        seed: root of every draw.
-        options: `run_dir` gets `channels.json` and checkpoints.
+        seed: seeds every random draw.
+        options: `channels.json` and checkpoints are written to `run_dir`.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
-        penalty_weights: in place of the preset's.
+        penalty_weights: replace those of the preset.
 
     Returns:
-        The table, one row a weight, and the path "record" of the whole record.
+        The table, one row per weight, and the path "record" of the complete record.
 
     Raises:
-        InvalidInputError: unknown preset; weights that are negative or appear twice.
-        CheckpointError: `run_dir` holds an earlier run and `resumes` is false, or one of another configuration.
-        MissingAssetError: data or weights are not there.
-        DeviceError: the device is not there.
+        InvalidInputError: the preset is unknown, or weights are negative or repeated.
+        CheckpointError: `run_dir` holds an earlier run and `resumes` is false, or a run of another configuration.
+        MissingAssetError: data or weights are not available.
+        DeviceError: the device is not available.
     """
     choose_device(options.device)
     out_dir = options.directory
@@ -163,11 +163,11 @@ def analyse_channels(
     began = time.perf_counter()
     images = read_images(budget.images, data=data)
     if preset == "fast-test":
-        images = images.cached()  # drawing a face takes as long as training on it
+        images = images.cached()  # rendering a face takes as long as training on it
     run = _Run(budget=budget, images=images, seed=seed, options=options)
     given = "".join(f" --penalty-weight {weight:g}" for weight in penalty_weights or ())
     record = {
-        "experiment": RECIPE,
+        "experiment": EXPERIMENT,
         "preset": preset,
         "command": f"ppfr analyse-channels --preset {preset} --seed {seed}{given}",
         "seed": seed,
@@ -178,11 +178,11 @@ def analyse_channels(
     path = out_dir / ANALYSIS_FILE
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return {**_told(record), "record": str(path)}
+    return {**_summary(record), "record": str(path)}
 
 
 class _Run:
-    """One analysis: the data, the common start, a row for each weight."""
+    """One analysis: the data, the initial recogniser, a row per weight."""
 
     def __init__(self, *, budget: AnalysisBudget, images: StoredImageSet, seed: int, options: RunOptions) -> None:
         self._budget, self._seed, self._options = budget, seed, options
@@ -194,7 +194,7 @@ class _Run:
         self._classes = {subject: rank for rank, subject in enumerate(sorted(set(self._training.subject_ids)))}
 
     def table(self) -> dict[str, Any]:
-        """Everything of the record that was trained or measured."""
+        """The part of the record that is trained or measured."""
         start, network = self._budget.start.build(
             self._masker, num_classes=len(self._classes), seed=derive_seed(self._seed, "start")
         )
@@ -202,7 +202,7 @@ class _Run:
         rows, analysis = [], None
         for number, weight in enumerate(self._budget.penalty_weights):
             analysis = self._analysis(start, network, weight)
-            # One seed for all: the same batches and draws, so that rows differ by the weight alone.
+            # All weights use one seed, and thus the same batches and draws, so that rows differ only by the weight.
             rows.append(self._row(analysis, self._fit(analysis, f"weight-{number}", plan=self._budget.plan)))
         assert analysis is not None
         channels = self._masker.kept_channels
@@ -238,9 +238,9 @@ class _Run:
             provenance=self._budget.start.cards(),
         )
 
-    def _fit(self, objective: TrainingTask, name: str, *, plan: Plan) -> FitRecord:
+    def _fit(self, task: TrainingTask, name: str, *, plan: Plan) -> FitRecord:
         return fit(
-            objective,
+            task,
             self._training,
             plan=plan,
             seed=derive_seed(self._seed, "start" if name == "start" else "analysis"),
@@ -263,7 +263,7 @@ class _Run:
         }
 
     def _loss(self, analysis: ChannelAnalysisTask, places: Sequence[int]) -> dict[str, Any]:
-        """Mean of the task's loss over the held-out images, gates at 0 or 1."""
+        """Mean loss of the task over the held-out images, with gates at 0 or 1."""
         device, losses = choose_device(self._options.device), []
         analysis.eval().to(device)
         for start in range(0, len(self._held_out), _EVALUATED_AT_ONCE):
@@ -289,17 +289,17 @@ def _batch(images: ImageSet, indices: Sequence[int], *, classes: dict[str, int],
 
 
 def _held_out(images: ImageSet, most: int, *, seed: int) -> np.ndarray:
-    """Indices of the last image of up to `most` people, drawn from those who have enough of them.
+    """Indices of the last image of up to `most` random subjects with enough images.
 
     Raises:
-        DatasetError: fewer than two people have.
+        DatasetError: fewer than two subjects have enough images.
     """
     subjects, index_N, count_S = np.unique(np.asarray(images.subject_ids), return_inverse=True, return_counts=True)
-    enough = np.flatnonzero(count_S >= _LEAST_IMAGES)
+    enough = np.flatnonzero(count_S >= _MIN_IMAGES)
     if len(enough) < 2:
         raise DatasetError(
-            f"{images.name!r} has {len(enough)} people with {_LEAST_IMAGES} images or more of {len(subjects)}; the "
-            "analysis holds out one image each of two people at least: give a larger set"
+            f"only {len(enough)} of {len(subjects)} subjects in {images.name!r} have at least {_MIN_IMAGES} images; "
+            "the analysis needs two of them to hold out images, so use a larger image set"
         )
     rng = np.random.default_rng(derive_seed(seed, "held-out"))
     chosen = rng.choice(enough, size=min(most, len(enough)), replace=False)
@@ -317,20 +317,20 @@ def _task_name(analysis: ChannelAnalysisTask) -> str:
 def _check_weights(weights: Sequence[float]) -> None:
     if not weights or any(not 0 <= weight < float("inf") for weight in weights) or len(set(weights)) != len(weights):
         raise InvalidInputError(
-            f"penalty weights are {', '.join(f'{weight:g}' for weight in weights) or 'none'}; allowed are one or more "
-            "distinct numbers of 0 or more"
+            f"penalty weights are {', '.join(f'{weight:g}' for weight in weights) or 'empty'}; give one or more "
+            "different numbers of at least 0"
         )
 
 
 def _refuse_earlier_analysis(out_dir: Path, *, resumes: bool) -> None:
     if not resumes and any((out_dir / name).exists() for name in (ANALYSIS_FILE, "training")):
         raise CheckpointError(
-            f"{out_dir} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+            f"{out_dir} holds an earlier run; continue it with --resume, or choose another directory with --out"
         )
 
 
-def _told(record: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to know of the record first."""
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the record that the command prints."""
     return {
         "experiment": record["experiment"],
         "task": record["task"],

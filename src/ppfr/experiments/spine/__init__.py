@@ -1,4 +1,4 @@
-"""One protection end to end on LFW, CFP and synthetic faces."""
+"""Experiments with one protection end to end, on LFW, CFP and synthetic faces."""
 
 from ppfr.experiments.spine._experiments import cfp as cfp
 from ppfr.experiments.spine._experiments import demo as demo

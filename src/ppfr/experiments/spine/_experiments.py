@@ -1,4 +1,4 @@
-"""The spine: a protection and the unprotected baseline, attacked three ways, on real and on synthetic faces."""
+"""The spine experiments: PPFR-FD and the unprotected baseline under three attacks, on real and synthetic faces."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
 from ppfr.training import OptimizerSettings
 
-ADAPTED, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"
+TEACHER, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"
 
 
 REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
@@ -50,14 +50,14 @@ REAL_BUDGETS: Mapping[str, Budget] = MappingProxyType(
 
 
 def lfw(context: ExperimentContext) -> Experiment:
-    """LFW's 6,000 pairs; everything is trained on people who are in none of them."""
+    """The 6,000 pairs of LFW. Everything is trained on people who are in none of these pairs."""
     root = data_root(context.data)
     protocol, images = read_lfw(root), training_split_for_lfw(root)
     return _real(context, name="spine:lfw", title="PPFR-FD on LFW", protocols=[protocol], images=images)
 
 
 def cfp(context: ExperimentContext) -> Experiment:
-    """CFP frontal-frontal and frontal-profile; everything is trained on LFW less the people of CFP."""
+    """CFP frontal-frontal and frontal-profile. Everything is trained on LFW without the people of CFP."""
     root = data_root(context.data)
     protocols, images = [read_cfp(root, "FF"), read_cfp(root, "FP")], training_split_for_cfp(root)
     return _real(context, name="spine:cfp", title="PPFR-FD on CFP", protocols=protocols, images=images)
@@ -67,8 +67,8 @@ def _real(
     context: ExperimentContext, *, name: str, title: str, protocols: Sequence[PairProtocol], images: ImageSet
 ) -> Experiment:
     budget = budget_of(REAL_BUDGETS, context.preset)
-    way = FineTuning(
-        plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=ADAPTED, weights=context.weights
+    strategy = FineTuning(
+        plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=TEACHER, weights=context.weights
     )
     network, card = load_pretrained(RECOGNISER, weights_dir=context.weights)
     return _experiment(
@@ -77,11 +77,11 @@ def _real(
         name=name,
         title=title,
         summary=(
-            f"{ADAPTED}, adapted to masked faces in {budget.epochs} epochs over {len(images)} images; unprotected and "
-            f"PPFR-FD in the same way and with the same budget. Attackers train on the same public images."
+            f"{TEACHER}, fine-tuned on masked faces for {budget.epochs} epochs over {len(images)} images, with the "
+            "same strategy and compute budget for the baseline and PPFR-FD. Attackers train on the same images."
         ),
         people="real",
-        way=way,
+        strategy=strategy,
         recogniser=(network, card),
         protocols=protocols,
         images=images,
@@ -106,8 +106,8 @@ DEMO_BUDGETS: Mapping[str, Budget] = MappingProxyType(
         ),
     }
 )
-# People are ranges of numbers. Recognisers, attackers and the evaluation recogniser each train on people of their own,
-# and tests use others again.
+# Synthetic people are ranges of numbers. Recognisers, attackers, the evaluation recogniser and the protocols use
+# different ranges.
 _DEMO_PEOPLE: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"fast-test": (20, 4, 100), "laptop": (240, 12, 1000), "paper": (10_000, 50, 6000)}
 )
@@ -116,10 +116,10 @@ _MOST_CACHED = 20_000  # 750 MB
 
 
 def demo(context: ExperimentContext) -> Experiment:
-    """The same loop on synthetic faces, from scratch: no data, no weights. Its figures say nothing about real faces."""
+    """Synthetic faces, from scratch, without data or weights. The figures say nothing about real faces."""
     budget = budget_of(DEMO_BUDGETS, context.preset)
     subjects, images_each, num_pairs = _DEMO_PEOPLE[context.preset]
-    way = FromScratch(
+    strategy = FromScratch(
         plan=budget.plan(budget.epochs, warmup_steps=20, clip_norm=5.0),
         network="mobilefacenet-small",
         head="cosface",
@@ -134,12 +134,14 @@ def demo(context: ExperimentContext) -> Experiment:
         name="spine:demo",
         title="PPFR-FD on synthetic faces",
         summary=(
-            f"Small networks trained from scratch on {subjects} synthetic people. It shows the loop; its figures say "
-            "nothing about real faces."
+            f"Small networks trained from scratch on {subjects} synthetic people. It demonstrates the procedure. The "
+            "figures say nothing about real faces."
         ),
         people="synthetic",
-        way=way,
-        recogniser=synthetic_recogniser(context, way, synthetic_people(subjects, images_each, first=RECOGNISER_FROM)),
+        strategy=strategy,
+        recogniser=synthetic_recogniser(
+            context, strategy, synthetic_people(subjects, images_each, first=RECOGNISER_FROM)
+        ),
         protocols=[synthetic_protocol(num_pairs=num_pairs)],
         images=synthetic_people(subjects, images_each, first=0),
         public=synthetic_people(subjects // 2, images_each, first=ATTACKERS_FROM),
@@ -148,21 +150,21 @@ def demo(context: ExperimentContext) -> Experiment:
 
 
 def synthetic_people(num_subjects: int, images_each: int, *, first: int) -> StoredImageSet:
-    """So many synthetic people from number `first` on."""
+    """Synthetic people with numbers from `first` on."""
     faces = SyntheticFaces(num_subjects, images_each, seed=SYNTHETIC_SEED, first_subject=first)
-    # Drawing a face takes as long as training on it; what fits in memory is drawn once.
+    # Rendering a face takes as long as training on it, so image sets that fit in memory are rendered once.
     return faces.cached() if len(faces) <= _MOST_CACHED else faces
 
 
 def synthetic_recogniser(
-    context: ExperimentContext, way: TrainingStrategy, images: ImageSet
+    context: ExperimentContext, strategy: TrainingStrategy, images: ImageSet
 ) -> tuple[Backbone, ModelCard]:
-    """A recogniser of plain synthetic faces, trained on people of its own: there is no public one."""
+    """A recogniser of plain synthetic faces, trained on people that nothing else uses."""
     folder = context.options.directory
     options = dataclasses.replace(context.options, run_dir=folder / "recogniser", num_devices=1)
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "recogniser.lock"):  # whoever works on this run too waits, and loads it
-        system, _ = way.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
+    with filelock.FileLock(folder / "recogniser.lock"):  # other processes of this run wait, and then load it
+        system, _ = strategy.train(Unprotected(), images, seed=derive_seed(context.seed, "judge"), options=options)
     return system.network, dataclasses.replace(system.card, name="synthetic-judge")
 
 
@@ -170,7 +172,7 @@ def _experiment(
     context: ExperimentContext,
     budget: Budget,
     *,
-    way: TrainingStrategy,
+    strategy: TrainingStrategy,
     recogniser: tuple[Backbone, ModelCard],
     images: ImageSet,
     public: ImageSet,
@@ -179,7 +181,7 @@ def _experiment(
     **fields: Any,
 ) -> Experiment:
     secret = simulated_secret(context)
-    training = StrategyTraining(way, secret=secret)
+    training = StrategyTraining(strategy, secret=secret)
     systems = [
         System(name="unprotected", label="Unprotected", role="baseline", masker=Unprotected(), training=training),
         System(

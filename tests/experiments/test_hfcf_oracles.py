@@ -1,4 +1,4 @@
-"""The plain matchers that attacks are measured on give the same answers as the real ones, including three parties."""
+"""The oracles that attacks query return what real matchers return, including the three parties."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppfr import secure
 from ppfr.attacks import DecisionRecovery
 from ppfr.core import DecisionOracle
 from ppfr.experiments.hfcf._oracles import (
-    ScoreTelling,
+    ScoreRelease,
     fixed_point_scores,
     noisy_scores,
     party_decisions,
@@ -29,16 +29,16 @@ def unit_rows(num, dim=DIM, seed=0):
 
 
 @pytest.mark.parametrize(
-    "told", [ScoreTelling(), fixed_point_scores(DIM, "int8"), ranks_among(5, DIM, seed=1), noisy_scores(0.0, seed=1)]
+    "oracle", [ScoreRelease(), fixed_point_scores(DIM, "int8"), ranks_among(5, DIM, seed=1), noisy_scores(0.0, seed=1)]
 )
-def test_adversarys_copy_answers_as_the_matcher(told):
+def test_simulated_copy_returns_what_the_matcher_returns(oracle):
     references, probes = unit_rows(7), unit_rows(5, seed=1)
-    answer = told.matcher(references, 0.5)
-    asked = answer(np.repeat(probes, 7, axis=0), np.tile(np.arange(7), 5)).reshape(5, 7).T
-    np.testing.assert_allclose(told.simulate(probes, references), asked, atol=1e-12)
+    query = oracle.matcher(references, 0.5)
+    returned = query(np.repeat(probes, 7, axis=0), np.tile(np.arange(7), 5)).reshape(5, 7).T
+    np.testing.assert_allclose(oracle.simulate(probes, references), returned, atol=1e-12)
 
 
-def test_each_kind_of_answer_is_as_documented():
+def test_oracles_return_rounded_noisy_or_ranked_scores():
     references, probes = unit_rows(50), unit_rows(40, seed=1)
     exact = references @ probes.T
     rounded = fixed_point_scores(DIM, "int8").simulate(probes, references)
