@@ -1,4 +1,4 @@
-"""A masker that is trained along with its recogniser is attacked as it was trained, whatever sitting trained it."""
+"""Attacks on a masker that is trained with its recogniser use its learned parameters, also in resumed runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _quick_timing() -> Iterator[None]:
         yield
 
 
-def test_attacks_of_a_later_sitting_see_what_was_learned(tmp_path: Path) -> None:
+def test_resumed_attacks_use_the_learned_parameters_of_the_masker(tmp_path: Path) -> None:
     whole = start(experiment(), tmp_path / "whole")
     assert whole["status"] == "complete"
     start(experiment(), tmp_path / "cut")
@@ -60,7 +60,7 @@ def test_attacks_of_a_later_sitting_see_what_was_learned(tmp_path: Path) -> None
     assert without_timing(resumed) == without_timing(whole)
 
 
-def test_an_attack_on_it_waits_for_its_training(tmp_path: Path) -> None:
+def test_attack_on_a_learned_masker_is_skipped_if_its_training_fails(tmp_path: Path) -> None:
     record = start(experiment(ToyTraining(noise=0.3, breaks=True)), tmp_path)
     states = stage_states(record)
     assert states["train/fd"] == "failed" and states["fit/recover-fd"] == "skipped"

@@ -1,4 +1,4 @@
-"""Strips of faces beside a record."""
+"""Strips of faces in the folder of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppfr.core import ShapeError
 from ppfr.evaluation._picture_files import write_strip
 
 
-def test_strip_holds_the_faces_unchanged(tmp_path: Path) -> None:
+def test_strip_contains_the_faces_unchanged(tmp_path: Path) -> None:
     faces = np.random.default_rng(1).integers(0, 255, (2, 8, 6, 3), dtype=np.uint8)
     write_strip(faces, tmp_path / "strip.png")
     strip = cv2.imread(str(tmp_path / "strip.png"), cv2.IMREAD_UNCHANGED)

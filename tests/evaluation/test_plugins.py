@@ -1,4 +1,4 @@
-"""What the how-to pages show: a masker, an attack, a measure and its section from outside the package, in one run."""
+"""The code of the how-to pages in one run: a masker, an attack, a measure and its section from outside the package."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, R
         yield folder, read_record(folder)
 
 
-def test_a_measure_from_outside_leaves_checked_rows_with_their_schema(finished: tuple[Path, Record]) -> None:
+def test_external_measure_writes_checked_rows_with_their_schema(finished: tuple[Path, Record]) -> None:
     _, record = finished
     assert record["status"] == "complete", record["stages"]
     check_record(record)
@@ -72,7 +72,7 @@ def test_a_measure_from_outside_leaves_checked_rows_with_their_schema(finished: 
     assert row(record, "repeatability", system="coarse")["cosine"]["value"] == pytest.approx(1)
 
 
-def test_an_attack_from_outside_passes_its_controls_and_recovers_faces(finished: tuple[Path, Record]) -> None:
+def test_external_attack_passes_its_controls_and_recovers_faces(finished: tuple[Path, Record]) -> None:
     _, record = finished
     met = {found["attack"]: found["is_control_met"] for found in rows(record, "attack_run")}
     assert met == {"linear-plain": True, "linear-coarse": None, "linear-constant": True}
@@ -80,13 +80,13 @@ def test_an_attack_from_outside_passes_its_controls_and_recovers_faces(finished:
     assert recovered["recovered"]["ssim"]["value"] > recovered["average"]["ssim"]["value"] + 0.2
 
 
-def test_a_masker_from_outside_is_described_in_the_record(finished: tuple[Path, Record]) -> None:
+def test_external_masker_is_described_in_the_record(finished: tuple[Path, Record]) -> None:
     _, record = finished
     masker = next(system["masker"] for system in record["systems"] if system["name"] == "coarse")
     assert masker["name"] == "coarse" and masker["out_shape"] == [3, SIDE // 4, SIDE // 4]
 
 
-def test_a_section_from_outside_is_on_the_page(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_external_section_is_on_the_page(finished: tuple[Path, Record], tmp_path: Path) -> None:
     folder, _ = finished
     page = (folder / "report.html").read_text("utf-8")
     assert 'id="repeatability"' in page
@@ -97,7 +97,7 @@ def test_a_section_from_outside_is_on_the_page(finished: tuple[Path, Record], tm
     assert 'id="repeatability"' not in without
 
 
-def test_a_measure_from_outside_can_refuse_an_experiment(tmp_path: Path) -> None:
+def test_external_measure_can_reject_an_experiment(tmp_path: Path) -> None:
     experiment = toy_experiment(measures=[Repeatability(protocol=toy_protocol())])
     with pytest.raises(ProblemsError, match=r"Training\(\)"):
         start(experiment, tmp_path / "run")
@@ -111,7 +111,7 @@ def test_a_measure_from_outside_can_refuse_an_experiment(tmp_path: Path) -> None
         ("add-an-attack.md", ("linear_recovery.py", "linear_plans.py")),
     ],
 )
-def test_a_page_shows_the_code_that_is_tested_here(page: str, files: tuple[str, ...]) -> None:
+def test_how_to_page_shows_the_tested_code(page: str, files: tuple[str, ...]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
     for file in files:
         assert (PLUGINS / file).read_text("utf-8") in blocks, f"{page} shows another {file} than tests/support/plugins"

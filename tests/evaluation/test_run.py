@@ -1,4 +1,4 @@
-"""Runs with systems small enough to see through: figures, records, crashes and shared runs."""
+"""Runs with small transparent systems: figures, records, crashes and shared runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     return folder, start(toy_experiment(), folder)
 
 
-def test_a_copying_attack_has_perfect_figures_and_an_average_face_has_chance(finished: tuple[Path, Record]) -> None:
+def test_copying_attack_is_perfect_and_average_face_is_at_chance_level(finished: tuple[Path, Record]) -> None:
     _, record = finished
     assert record["status"] == "complete"
     check_record(record)
@@ -78,7 +78,7 @@ def test_a_copying_attack_has_perfect_figures_and_an_average_face_has_chance(fin
     assert pairs["num_genuine"] == 120  # both orders of 60 pairs
 
 
-def test_gallery_chance_gap_and_cost_are_as_stated(finished: tuple[Path, Record]) -> None:
+def test_gallery_size_chance_level_gap_and_cost_are_consistent(finished: tuple[Path, Record]) -> None:
     _, record = finished
     found = rows(record, "re_identification")[0]
     assert (found["gallery_size"], found["chance_rank_1"], found["chance_rank_5"]) == (30, 1 / 30, 5 / 30)
@@ -91,7 +91,7 @@ def test_gallery_chance_gap_and_cost_are_as_stated(finished: tuple[Path, Record]
     assert cost["bytes_relative_to_image"] == masker["bytes_per_face"] / 3072
 
 
-def test_a_comparison_is_answered_by_the_paired_gap_of_its_systems(tmp_path: Path) -> None:
+def test_comparison_has_the_paired_gap_of_its_systems(tmp_path: Path) -> None:
     asked = Comparison(name="price", text="What does the mask cost?", system="fd", against="plain")
     record = start(toy_experiment(comparisons=[asked], plans=()), tmp_path)
     to_baseline, answered = rows(record, "accuracy_gap")
@@ -110,7 +110,7 @@ def test_only_a_granted_secret_reaches_the_adversary(finished: tuple[Path, Recor
     }
 
 
-def test_record_holds_no_subject_place_or_secret(finished: tuple[Path, Record]) -> None:
+def test_record_contains_no_subject_path_or_secret(finished: tuple[Path, Record]) -> None:
     folder, _ = finished
     text = (folder / "record.json").read_text()
     assert "tested-" not in text
@@ -120,7 +120,7 @@ def test_record_holds_no_subject_place_or_secret(finished: tuple[Path, Record]) 
     assert SECRET.hex() not in text
 
 
-def test_strips_of_faces_lie_beside_the_record(finished: tuple[Path, Record]) -> None:
+def test_strips_of_faces_are_in_the_folder_of_the_run(finished: tuple[Path, Record]) -> None:
     folder, _ = finished
     listed = json.loads((folder / "pictures" / "index.json").read_text())["rows"]
     assert [row["kind"] for row in listed].count("original") == 1
@@ -163,7 +163,7 @@ def test_two_processes_share_the_stages_of_one_run(
     assert without_timing(json.loads((tmp_path / "record.json").read_text())) == without_timing(finished[1])
 
 
-def test_a_resumed_run_ends_with_the_same_record(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_resumed_run_ends_with_the_same_record(finished: tuple[Path, Record], tmp_path: Path) -> None:
     dies = [1]
     with pytest.raises(KeyboardInterrupt):
         start(toy_experiment(dies=dies), tmp_path)
@@ -188,7 +188,7 @@ def test_resuming_between_training_and_evaluation_loads_the_training(tmp_path: P
     assert (training.num_full, training.num_loaded) == (0, 1)
 
 
-def test_a_failing_stage_is_recorded_and_independent_stages_run(finished: tuple[Path, Record], tmp_path: Path) -> None:
+def test_failed_stage_is_recorded_and_independent_stages_run(finished: tuple[Path, Record], tmp_path: Path) -> None:
     record = start(toy_experiment(protected=ToyTraining(noise=0.3, breaks=True)), tmp_path)
     check_record(record)
     states = stage_states(record)
@@ -205,7 +205,7 @@ def test_a_failing_stage_is_recorded_and_independent_stages_run(finished: tuple[
     assert without_timing(record) == without_timing(finished[1])
 
 
-def test_an_unexpected_error_keeps_its_traceback_out_of_the_record(tmp_path: Path) -> None:
+def test_traceback_of_unexpected_error_is_not_in_the_record(tmp_path: Path) -> None:
     class Broken(ToyTraining):
         def train(self, *args: Any, **kwargs: Any) -> TrainedSystem:
             raise KeyError("George")
@@ -217,7 +217,7 @@ def test_an_unexpected_error_keeps_its_traceback_out_of_the_record(tmp_path: Pat
     assert "George" in (tmp_path / "errors" / "train--fd.txt").read_text()
 
 
-def test_an_attack_that_estimates_other_embeddings_fails_with_the_remedy(tmp_path: Path) -> None:
+def test_attack_with_embeddings_of_another_length_fails_with_the_remedy(tmp_path: Path) -> None:
     class Short(ToyLinkage):
         def run(self, seen: ObservedImages, *, seed: int) -> AttackResult:
             found = super().run(seen, seed=seed).embeddings_ND
@@ -230,7 +230,7 @@ def test_an_attack_that_estimates_other_embeddings_fails_with_the_remedy(tmp_pat
     assert error["kind"] == "ShapeError" and "Set `recogniser`" in error["message"]
 
 
-def test_stochastic_masks_are_fresh_per_purpose_and_the_same_in_each_run(tmp_path: Path) -> None:
+def test_stochastic_masks_differ_by_purpose_and_repeat_in_each_run(tmp_path: Path) -> None:
     class Noisy(ImageMasker):
         name = "noisy"
         spec = MaskSpec(
@@ -259,7 +259,7 @@ def test_stochastic_masks_are_fresh_per_purpose_and_the_same_in_each_run(tmp_pat
     assert accuracies[1]["value"] < accuracies[0]["value"]
 
 
-def test_evaluate_alone_gives_the_figures_of_the_experiment(finished: tuple[Path, Record]) -> None:
+def test_evaluate_returns_the_figures_of_the_experiment(finished: tuple[Path, Record]) -> None:
     masker = toy_systems()[1].masker
     assert masker is not None
     settings = EvaluationSettings(seed=3, num_resamples=100, batch_size=16)
@@ -267,7 +267,7 @@ def test_evaluate_alone_gives_the_figures_of_the_experiment(finished: tuple[Path
     assert {**alone, "name": "fd"} == row(finished[1], "verification", source="system", name="fd")
 
 
-def test_masked_faces_are_drawn_as_what_they_are() -> None:
+def test_masked_images_are_drawn_as_picture_or_mosaic() -> None:
     plain = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     drawn = picture_of_masked(plain, (0.0, 1.0))
     assert np.abs(drawn / 255 - plain.permute(0, 2, 3, 1).numpy()).max() <= 0.5 / 255 + 1e-6

@@ -1,4 +1,4 @@
-"""Measures of templates: figures mean what they say, controls hold, runs resume, bad input is refused."""
+"""Measures of templates: figures, controls, resumed runs, and rejected input."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def inversion(record: Record, attack: str) -> dict[str, Any]:
     return row(record, "template_inversion", attack=attack)
 
 
-def test_a_scheme_that_is_the_identity_has_the_recognisers_own_figures(finished: Record) -> None:
+def test_identity_scheme_has_the_figures_of_its_recogniser(finished: Record) -> None:
     assert finished["status"] == "complete", [s["error"] for s in finished["stages"]]
     check_record(finished)
     plain = row(finished, "verification", source="recogniser", name="recogniser")
@@ -84,7 +84,7 @@ def test_a_scheme_that_is_the_identity_has_the_recognisers_own_figures(finished:
     assert twin[0]["gap_to_baseline"]["rank_1"]["value"] == 0
 
 
-def test_the_constant_is_at_chance_everywhere(finished: Record) -> None:
+def test_constant_templates_are_at_chance_level_in_every_measure(finished: Record) -> None:
     for found in verification(finished, "constant"):
         assert found["eer"]["value"] == 0.5 and found["auc"]["value"] == 0.5
         assert found["tar_at_far"]["0.1"]["value"] == 0
@@ -97,7 +97,7 @@ def test_the_constant_is_at_chance_everywhere(finished: Record) -> None:
     assert inversion(finished, "solve-constant-known")["at_fmr"][0]["success"]["low"] <= 0.1
 
 
-def test_leaky_schemes_are_found_leaky(finished: Record) -> None:
+def test_leaky_scheme_is_detected(finished: Record) -> None:
     verdicts = [run["is_control_met"] for run in rows(finished, "attack_run") if run["is_control_met"] is not None]
     assert verdicts == [True, True]
     twin, leaky, mapping = (inversion(finished, f"solve-{name}-known") for name in ("twin", "leaky", "mapping"))
@@ -114,7 +114,7 @@ def test_leaky_schemes_are_found_leaky(finished: Record) -> None:
     assert twin["after_renewal"]["accepted"]["value"] > 0.5
 
 
-def test_transfer_is_measured_at_the_other_recogniser(finished: Record) -> None:
+def test_transfer_is_measured_at_another_recogniser(finished: Record) -> None:
     found = inversion(finished, "solve-twin-known")["transfer"]
     assert found["recogniser"] == "other" and finished["recognisers"][1]["name"] == "other"
     assert found["at_fmr"][0]["success"]["value"] == found["at_fmr"][0]["plain"]["value"] > 0.5
@@ -152,7 +152,7 @@ def test_templates_are_what_the_scheme_enrols(tmp_path: Path) -> None:
         assert scheme.score(probe, template) == pytest.approx(cosines(mapped_NK, ours_K[None])[0], abs=1e-5)
 
 
-def test_a_cut_run_resumes_and_ends_the_same(tmp_path: Path) -> None:
+def test_interrupted_run_resumes_and_ends_with_the_same_record(tmp_path: Path) -> None:
     def small(system: Any) -> Any:
         systems = (unprotected(), system)
         return template_experiment(systems=systems, measures=template_measures(systems)[:5])
@@ -203,7 +203,7 @@ def test_run_rejects_experiments_with_problems_before_anything_runs(
     assert not (tmp_path / "record.json").exists()
 
 
-def test_public_faces_of_target_subjects_are_refused(tmp_path: Path) -> None:
+def test_run_rejects_public_faces_of_target_subjects(tmp_path: Path) -> None:
     transfer = Transfer(recogniser="recogniser", public_images=toy_pairs().images)
     with pytest.raises(OverlapError):
         start(template_experiment(measures=template_measures(SYSTEMS, transfer=transfer)), tmp_path)
@@ -222,14 +222,14 @@ def test_public_faces_of_target_subjects_are_refused(tmp_path: Path) -> None:
         ("unmated", [500], "outside"),
     ],
 )
-def test_open_set_protocols_that_contradict_themselves_are_refused(field: str, value: list[int], words: str) -> None:
+def test_open_set_protocol_rejects_contradictions(field: str, value: list[int], words: str) -> None:
     good = open_set()
     fields = {name: getattr(good, name) for name in ("name", "images", "references", "mated", "unmated")}
     with pytest.raises(ProblemsError, match=words):
         OpenSetProtocol(**{**fields, field: np.array(value, dtype=np.int64)})
 
 
-def test_people_with_one_image_are_distractors() -> None:
+def test_subjects_with_one_image_are_non_mated_probes() -> None:
     images = people(6, 3, seed=1, name="lfw").subset([0, 1, 2, 3, 6, 7], name="few")
     protocol = one_reference_each(images, name="few", most_probes_each=5)
     assert protocol.references.tolist() == [0, 4] and protocol.mated.tolist() == [1, 2, 5]

@@ -1,4 +1,4 @@
-"""AdaMixUp's tables: right rows under right masks, the authors' figures, adversaries who see what they should."""
+"""The AdaMixUp tables: rows, maskers, published results, and what adversaries see."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_each_table_has_its_rows_under_their_masks_and_mixtures(
         assert [mixer.name for mixer in mixing.mixers()] == MIXERS[system.name] if mixing else system.name not in MIXERS
 
 
-def test_masks_are_what_the_rows_say(tables: dict[str, Experiment]) -> None:
+def test_maskers_are_those_of_the_rows(tables: dict[str, Experiment]) -> None:
     system = tables["2"].system
     assert system("instahide-fd").masker.public_config()["num_channels"] == 64
     assert system("instahide-fd").masker.public_config()["keeps_dc"], "-FD: the full frequency data"
@@ -128,7 +128,7 @@ def test_masks_are_what_the_rows_say(tables: dict[str, Experiment]) -> None:
     assert all(torch.equal(outputs[0], other) for other in outputs), "one deployment: one secret for all rows"
 
 
-def test_every_row_trains_alike_but_for_its_mixing(tables: dict[str, Experiment]) -> None:
+def test_rows_differ_in_training_only_by_their_mixing(tables: dict[str, Experiment]) -> None:
     for experiment in tables.values():
         configs = [
             dict(system.training.public_config()) for system in experiment.systems if system.training is not None
@@ -148,7 +148,7 @@ def test_every_preset_has_a_budget_for_every_attack() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE_2.strip().splitlines(), ids=lambda row: row.split()[0])
-def test_table_2_stands_beside_the_printed_one_in_every_cell(tables: dict[str, Experiment], row: str) -> None:
+def test_published_results_of_table_2_are_those_of_the_paper(tables: dict[str, Experiment], row: str) -> None:
     name, wanted = printed(row)
     system = tables["2"].system(name)
     found = published(system)
@@ -159,7 +159,7 @@ def test_table_2_stands_beside_the_printed_one_in_every_cell(tables: dict[str, E
         assert figure.source == f"arXiv 2403.10558, table {3 if figure.measure.startswith('share of') else 2}"
 
 
-def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experiment]) -> None:
+def test_published_results_of_tables_1_and_3_are_those_of_the_paper(tables: dict[str, Experiment]) -> None:
     for name, accuracy in TABLE_1.items():
         system = tables["1"].system(name)
         assert published(system) == pytest.approx({"accuracy on lfw": accuracy / 100})
@@ -173,7 +173,7 @@ def test_tables_1_and_3_stand_beside_the_printed_ones(tables: dict[str, Experime
 # Adversaries
 
 
-def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
+def test_adversaries_see_mixed_images_if_and_only_if_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
     experiment = tables["2"]
     assert attacks_of(tables["1"]) == attacks_of(tables["3"]) == []
     assert len(attacks_of(experiment)) == len(experiment.systems) * len(IMAGE_ATTACKS)
@@ -193,7 +193,7 @@ def test_adversaries_see_mixed_images_exactly_where_a_row_mixes(tables: dict[str
 
 
 @pytest.mark.parametrize("name", ["adamixup-2-4", "instahide-fd"])
-def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
+def test_attack_trains_on_and_sees_the_exposed_training_set(
     tables: dict[str, Experiment], name: str, tmp_path: Path
 ) -> None:
     systems = [tables["2"].system(name), tables["2"].system("ppfr-fd")]
@@ -227,7 +227,7 @@ def test_what_training_exposed_is_what_the_attack_trains_on_and_sees(
 
 
 @pytest.mark.parametrize("table", "123")
-def test_the_paper_s_preset_names_every_missing_file_at_once(table: str, tmp_path: Path) -> None:
+def test_paper_preset_lists_all_missing_files(table: str, tmp_path: Path) -> None:
     files = ["train.rec", "train.idx", "lfw.bin", "cfp_fp.bin", "agedb_30.bin", "calfw.bin"]
     build = EXPERIMENTS[f"adamixup:table{table}"]
     data = tmp_path / "data"
@@ -246,7 +246,7 @@ def test_the_paper_s_preset_names_every_missing_file_at_once(table: str, tmp_pat
 
 
 @pytest.mark.real_data
-def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
+def test_laptop_preset_uses_lfw_and_a_narrow_strategy_network(
     tmp_path: Path, data_root: Path, weights_root: Path
 ) -> None:
     laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
@@ -276,7 +276,7 @@ def test_the_laptop_preset_is_on_lfw_with_a_narrow_strategy_now_and_then(
         config = compared.system(name).training.public_config()  # type: ignore[union-attr]
         assert (config["embedding_weight"], config["head"]) == expected and config["mixing"] == mixing
         assert not compared.system(name).published
-    with pytest.raises(InvalidInputError, match="'paper'.*use the preset 'laptop'"):
+    with pytest.raises(InvalidInputError, match=r"'paper'.*use the preset 'laptop'"):
         EXPERIMENTS["adamixup:supervision"](dataclasses.replace(laptop, preset="paper"))
     assert not list(tmp_path.iterdir()), "building writes nothing"
 

@@ -1,4 +1,4 @@
-"""`ppfr-fd:analysis`: a table of what each penalty weight drops, on data that anybody can make."""
+"""`ppfr-fd:analysis`: which channels each penalty weight drops, on synthetic faces."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def analyse(out_dir: Path, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return analyse(tmp_path_factory.mktemp("analysis") / "run")
 
 
 @pytest.fixture(scope="module")
-def record(told: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+def record(result: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(result["record"]).read_text(encoding="utf-8"))
     return found
 
 
-def test_the_record_says_what_was_done_on_what_and_by_which_command(record: dict[str, Any]) -> None:
+def test_analysis_record_has_data_task_and_command(record: dict[str, Any]) -> None:
     assert (record["experiment"], record["preset"], record["seed"]) == ("ppfr-fd:analysis", "fast-test", 1)
     assert record["command"] == "ppfr analyse-channels --preset fast-test --seed 1"
     assert record["data"] == {
@@ -49,7 +49,7 @@ def test_the_record_says_what_was_done_on_what_and_by_which_command(record: dict
     assert "/" not in json.dumps({key: value for key, value in record.items() if key not in {"start", "rows"}})
 
 
-def test_every_row_shares_out_the_candidates_and_its_figures_belong_together(record: dict[str, Any]) -> None:
+def test_rows_of_the_analysis_partition_the_candidates_consistently(record: dict[str, Any]) -> None:
     energies = record["energies"]
     total = sum(energies.values())
     for row in record["rows"]:
@@ -64,19 +64,19 @@ def test_every_row_shares_out_the_candidates_and_its_figures_belong_together(rec
     assert energies["0"] == max(energies.values())
 
 
-def test_a_price_that_nothing_is_worth_drops_dc_and_no_price_keeps_more(record: dict[str, Any]) -> None:
+def test_large_penalty_drops_dc_and_zero_penalty_keeps_more(record: dict[str, Any]) -> None:
     free, dear = record["rows"]
     assert (free["penalty_weight"], dear["penalty_weight"]) == (0.0, 1000.0)
     assert 0 in dear["channels_dropped"] and dear["gates"]["0"] < free["gates"]["0"]
     assert dear["energy_share_kept"] < 0.2 < free["energy_share_kept"]
 
 
-def test_finished_analysis_is_rejected_without_resume_and_unchanged_with_it(told: dict[str, Any]) -> None:
-    out_dir = Path(told["record"]).parent
+def test_finished_analysis_is_rejected_without_resume_and_unchanged_with_it(result: dict[str, Any]) -> None:
+    out_dir = Path(result["record"]).parent
     with pytest.raises(CheckpointError, match="--resume"):
         analyse(out_dir)
     again = analyse(out_dir, resumes=True)
-    assert again["rows"] == told["rows"]
+    assert again["rows"] == result["rows"]
     with pytest.raises(CheckpointError, match="penalty_weight"):
         analyse(out_dir, resumes=True, penalty_weights=(0.0, 7.0))
 
@@ -85,7 +85,7 @@ def test_analysis_rejects_unknown_presets_and_invalid_weights_before_it_writes(t
     with pytest.raises(InvalidInputError, match="'paper'; available: fast-test, laptop"):
         analyse(tmp_path, preset="paper")
     for weights in ((), (-1.0,), (0.5, 0.5), (float("nan"),)):
-        with pytest.raises(InvalidInputError, match="penalty weights.*give one or more"):
+        with pytest.raises(InvalidInputError, match=r"penalty weights.*give one or more"):
             analyse(tmp_path, penalty_weights=weights)
     assert not list(tmp_path.iterdir())
 
@@ -96,12 +96,12 @@ def test_held_out_images_are_one_per_subject_of_the_training_set() -> None:
     assert np.array_equal(chosen, job._held_out(faces, 4, seed=3))
     assert len({faces.subject_ids[i] for i in chosen}) == len(chosen) == 4
     assert all(i % 4 == 3 for i in chosen)
-    with pytest.raises(DatasetError, match="0 of 5 subjects.*larger image set"):
+    with pytest.raises(DatasetError, match=r"0 of 5 subjects.*larger image set"):
         job._held_out(SyntheticFaces(5, 2, seed=1), 4, seed=3)
 
 
 @pytest.mark.real_data
-def test_the_laptop_s_way_works_with_the_public_network(
+def test_laptop_strategy_works_with_the_public_network(
     weights_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher's embedding as the task, from an adapted start; two steps of each on synthetic faces."""
@@ -116,8 +116,8 @@ def test_the_laptop_s_way_works_with_the_public_network(
         num_resamples=50,
     )
     monkeypatch.setattr(job, "analysis_budget", lambda preset, *, weights: small)
-    told = analyse(tmp_path, preset="laptop", weights=weights_root, penalty_weights=(0.1,))
-    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    result = analyse(tmp_path, preset="laptop", weights=weights_root, penalty_weights=(0.1,))
+    record = json.loads(Path(result["record"]).read_text(encoding="utf-8"))
     assert "mobilefacenet-y1" in record["task"] and record["provenance"][0]["name"] == "mobilefacenet-y1"
     assert record["command"].endswith("--penalty-weight 0.1")
     (row,) = record["rows"]

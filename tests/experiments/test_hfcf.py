@@ -1,4 +1,4 @@
-"""HFCF's ablation: the rows differ in what they say and in nothing else, and the questions compare the right two."""
+"""HFCF ablation: rows differ only in what their names state, and comparisons are of the right systems."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return EXPERIMENTS["hfcf:ablation"](context(tmp_path_factory.mktemp("hfcf")))
 
 
-def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
+def test_ablation_has_all_rows(experiment: Experiment) -> None:
     assert [system.name for system in experiment.systems] == [
         "unprotected",
         *(f"hfcf-{eps}" for eps in ("0.5", "1", "2", "4", "inf")),
@@ -52,7 +52,7 @@ def test_rows_are_those_of_the_issue(experiment: Experiment) -> None:
     assert all(system.baseline == "unprotected" for system in experiment.systems if system.role == "protected")
 
 
-def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment) -> None:
+def test_variants_differ_only_in_what_their_names_state(experiment: Experiment) -> None:
     whole = dict(experiment.system("hfcf-1").masker.public_config())
     for name, changed in {
         "hfcf-0.5": {"eps_mean"},
@@ -74,7 +74,7 @@ def test_variants_differ_in_what_they_are_named_for_alone(experiment: Experiment
     assert isinstance(published, Dctdp) and math.isclose(published.budget.eps_mean, 4.0)
 
 
-def test_ranges_are_those_of_the_training_set(experiment: Experiment) -> None:
+def test_sensitivities_are_those_of_the_training_set(experiment: Experiment) -> None:
     masker = experiment.system("hfcf-2").masker
     assert isinstance(masker, Hfcf)
     front_end = NoisyFrontEnd(front_end="block", fuses=True)
@@ -82,12 +82,12 @@ def test_ranges_are_those_of_the_training_set(experiment: Experiment) -> None:
     assert masker.budget.sensitivities_sha256 == measured.sha256
 
 
-def test_every_row_trains_alike(experiment: Experiment) -> None:
+def test_all_rows_have_the_same_training(experiment: Experiment) -> None:
     configs = [system.training.public_config() for system in experiment.systems if system.training is not None]
     assert all(config == configs[0] for config in configs)
 
 
-def test_each_question_changes_one_thing(experiment: Experiment) -> None:
+def test_each_comparison_changes_one_setting(experiment: Experiment) -> None:
     sides = {comparison.name: (comparison.system, comparison.against) for comparison in experiment.comparisons}
     assert sides["fusion"] == ("hfcf-inf", "hfcf-inf-no-fusion")
     assert sides["fusion-at-equal-total"] == ("hfcf-3", "hfcf-1-no-fusion")
@@ -99,7 +99,7 @@ def test_each_question_changes_one_thing(experiment: Experiment) -> None:
     assert all(sides[f"colour-as-{colour}"] == (f"hfcf-1-{colour}", "hfcf-1") for colour in COLOURS)
 
 
-def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone(experiment: Experiment) -> None:
+def test_all_rows_but_accuracy_only_rows_have_all_attacks(experiment: Experiment) -> None:
     attacked = {(plan.system, plan.label) for plan in attacks_of(experiment)}
     names = {system.name for system in experiment.systems} - UNATTACKED
     assert attacked == {(name, label) for name in names for label in (kind.title for kind in IMAGE_ATTACKS.values())}
@@ -107,7 +107,7 @@ def test_every_row_is_attacked_every_way_but_those_that_ask_about_accuracy_alone
     assert all(plan.role == roles.get(plan.system, "attack") for plan in attacks_of(experiment))
 
 
-def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Path) -> None:
+def test_presets_have_budgets_and_paper_preset_lists_missing_files(tmp_path: Path) -> None:
     assert tuple(BUDGETS) == PRESETS
     (tmp_path / "data").mkdir()
     with pytest.raises(MissingAssetError, match="package of MS1MV2 into faces_emore/"):
@@ -115,7 +115,7 @@ def test_presets_have_budgets_and_the_paper_s_names_what_is_missing(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_runs_from_end_to_end_and_says_what_is_proven(experiment: Experiment, tmp_path: Path) -> None:
+def test_ablation_runs_end_to_end_and_records_guarantees(experiment: Experiment, tmp_path: Path) -> None:
     kept = ("unprotected", "hfcf-1", "hfcf-1-no-colour")
     attacks = measure_of(experiment, ImageAttacks)
     plans = [plan for plan in attacks.plans if plan.name == "linkage-hfcf-1"]

@@ -68,7 +68,7 @@ def test_integers_in_the_clear_decide_as_the_three_parties(values):
     assert np.mean(ours == plain_decisions(references, threshold)(probes, targets)) > 0.95
 
 
-def test_parties_cannot_check_the_norm_of_a_probe(monkeypatch):
+def test_parties_do_not_detect_probes_of_larger_norm(monkeypatch):
     """A client that shares a longer probe is answered, as one of norm 1 at a lower threshold; and needs no search."""
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references, own = unit_rows(3), unit_rows(60, seed=4)

@@ -1,4 +1,4 @@
-"""The experiment on secure matching runs from end to end through the command line, and builds on real faces."""
+"""The experiment on secure matching runs end to end on the command line, and builds on real faces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from support.experiments import measure_of
 from support.records import rows
 
 
-def test_fast_test_needs_nothing_and_leaves_record_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     monkeypatch.delenv("PPFR_DATA", raising=False)
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
@@ -41,12 +43,12 @@ def test_fast_test_needs_nothing_and_leaves_record_and_page(tmp_path: Path, monk
     assert (tmp_path / "again.html").read_text("utf-8") == page
 
 
-def test_every_preset_is_there() -> None:
+def test_every_preset_has_a_budget() -> None:
     assert tuple(QUERY_BUDGETS) == PRESETS
 
 
 @pytest.mark.real_data
-def test_the_real_recipe_builds(tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+def test_experiment_on_real_data_builds(tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = ExperimentContext(
         preset="laptop",
         seed=1,

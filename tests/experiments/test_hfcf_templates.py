@@ -18,7 +18,7 @@ from support.experiments import measure_of
 
 
 @pytest.mark.parametrize("name", ["hfcf:mapping", "hfcf:one_to_n"])
-def test_fast_test_needs_nothing_and_leaves_record_and_page(
+def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PPFR_DATA", raising=False)
@@ -37,11 +37,11 @@ def test_fast_test_needs_nothing_and_leaves_record_and_page(
     assert page.read_text("utf-8") == (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
-def test_every_preset_is_there() -> None:
+def test_every_preset_has_a_budget() -> None:
     assert tuple(TEMPLATE_BUDGETS) == PRESETS
 
 
-def test_simulated_keys_are_keys_and_come_from_the_seed() -> None:
+def test_simulated_keys_are_valid_and_depend_on_the_seed() -> None:
     scheme = IdentityMapping(dim=16, num_terms=5, coefficient_bound=3, scale=1.0)
     drawn = [scheme.packed(simulated_keys(scheme, 500, np.random.default_rng(seed))) for seed in (1, 1, 2)]
     for keys in drawn:
@@ -54,7 +54,7 @@ def test_simulated_keys_are_keys_and_come_from_the_seed() -> None:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
-def test_real_recipes_build(preset: str, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+def test_experiments_on_real_data_build(preset: str, tmp_path: Path, data_root: Path, weights_root: Path) -> None:
     context = ExperimentContext(
         preset=preset, seed=1, options=RunOptions(run_dir=tmp_path, device="cpu"), data=data_root, weights=weights_root
     )

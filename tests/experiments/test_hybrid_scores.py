@@ -47,7 +47,7 @@ def table_2():
 
 
 @pytest.mark.parametrize("name", TABLE_2)
-def test_the_papers_table_2_comes_out_of_its_accuracies(table_2, name):
+def test_hybrid_scores_reproduce_table_2_from_its_accuracies(table_2, name):
     total, pp, cls, _ = TABLE_2[name]
     row = table_2[name]
     if name == "MixUp k=2":
@@ -64,7 +64,7 @@ def test_the_papers_table_2_comes_out_of_its_accuracies(table_2, name):
     assert row.compared == tuple(TABLE_2)
 
 
-def test_the_papers_printed_accuracy_of_2_to_5_and_its_product_do_not_give_its_table(table_2):
+def test_printed_accuracy_of_2_to_5_and_the_product_do_not_reproduce_table_2(table_2):
     misprinted = hybrid_scores(
         {name: _measures(s5=98.20 if name == "AdaMixUp k:2-5" else lfw) for name, (_, _, _, lfw) in TABLE_2.items()}
     )
@@ -73,14 +73,14 @@ def test_the_papers_printed_accuracy_of_2_to_5_and_its_product_do_not_give_its_t
     assert min(off_by) > 0.018, "the table would then print the product somewhere"
 
 
-def test_the_unmasked_recogniser_in_the_set_would_change_every_score_but_the_lowest():
+def test_adding_the_unmasked_recogniser_changes_every_score_but_the_lowest():
     without = min_max_scores([lfw for *_, lfw in TABLE_2.values()])
     with_it = min_max_scores([*(lfw for *_, lfw in TABLE_2.values()), UNMASKED_LFW])[:-1]
     changed = ~np.isclose(without, with_it, atol=1e-12)
     assert changed.sum() == len(TABLE_2) - 1
 
 
-def test_each_measure_enters_as_the_equation_says():
+def test_each_measure_enters_as_in_the_equation():
     rows = hybrid_scores({"a": _measures(0.1, 0.2, 0.3, 0.4, 0.8), "b": _measures(0.2, 0.4, 0.8, 1.6, 0.6)})
     assert rows["a"].fused == pytest.approx(0.4 * 0.3 + 0.6 * 0.7)
     assert rows["b"].fused == pytest.approx(0.4 * 0.6 + 0.6 * 2.4)
@@ -92,7 +92,7 @@ def test_each_measure_enters_as_the_equation_says():
     assert (other["a"].pp, other["b"].pp) == (1.0, 0.5)
 
 
-def test_a_row_is_ready_for_a_record():
+def test_hybrid_score_converts_to_json():
     row = hybrid_scores({"a": _measures(s1=0.1), "b": _measures()})["a"]
     assert isinstance(row, HybridScore)
     again = json.loads(json.dumps(row.to_dict()))
@@ -106,7 +106,7 @@ VALUES = st.lists(st.integers(-(10**4), 10**4), min_size=2, max_size=12).filter(
 
 @settings(deadline=None, max_examples=60)
 @given(VALUES, st.floats(1e-3, 1e3), st.floats(-100, 100))
-def test_scores_keep_order_and_ends_and_do_not_know_the_unit(values, factor, shift):
+def test_min_max_scores_keep_order_and_ends_under_scaling(values, factor, shift):
     found = min_max_scores(values)
     assert found.min() == 0.5
     assert found.max() == 1.0
@@ -116,25 +116,25 @@ def test_scores_keep_order_and_ends_and_do_not_know_the_unit(values, factor, shi
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5, 0.5], [0, 0], [0.1 + 0.2, 0.3], [-4.0, -4.0]])
-def test_values_that_tell_no_method_apart_mark_none_down(values):
+def test_equal_values_all_get_the_highest_score(values):
     assert (min_max_scores(values) == 1.0).all()
     assert (min_max_scores(values, low=0, high=2) == 2.0).all()
 
 
-def test_methods_at_chance_are_ranked_by_privacy_alone():
+def test_methods_at_chance_level_are_ranked_only_by_privacy():
     rows = hybrid_scores({"a": _measures(s3=0.1, s5=0.5), "b": _measures(s3=0.9, s5=0.5)})
     assert [row.cls for row in rows.values()] == [1.0, 1.0]
     assert rows["b"].total_mean > rows["a"].total_mean
     assert rows["b"].total_product > rows["a"].total_product
 
 
-def test_values_at_the_ends_of_float64_are_no_trap():
+def test_min_max_scores_accept_values_near_the_limits_of_float64():
     assert min_max_scores([-1.7e308, 0.0, 1.7e308]).tolist() == [0.5, 0.75, 1.0]
     assert min_max_scores([0.0, 5e-324]).tolist() == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("methods", [{}, {"a": _measures()}])
-def test_one_method_cannot_be_compared(methods):
+def test_hybrid_scores_reject_fewer_than_two_methods(methods):
     with pytest.raises(InvalidInputError, match=f"{len(methods)} method.*at least two"):
         hybrid_scores(methods)
 

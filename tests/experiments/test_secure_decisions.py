@@ -1,4 +1,4 @@
-"""Secure decisions beside plain ones, on random embeddings of synthetic pairs."""
+"""Secure decisions compared with plain ones, on random embeddings of synthetic pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppfr.experiments.hfcf import secure_decisions
 from ppfr.systems import read_protocol
 
 
-def test_no_secure_decision_differs_and_every_turned_one_is_listed():
+def test_secure_decisions_equal_integers_and_list_those_that_differ_from_float():
     pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     protocol = read_protocol("synthetic:200")
     used = protocol.used()

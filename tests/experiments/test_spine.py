@@ -1,4 +1,4 @@
-"""Experiments build in every place they can, and the smallest one runs from end to end."""
+"""Experiments build wherever their data is available, and the smallest one runs end to end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.experiments import attacks_of, measure_of
 DEMO_RECORD_KEYS = {"is_sound", "status", "failed_stages", "failed_controls", "accuracy", "wall_s", "record", "report"}
 
 
-def test_every_recipe_says_what_it_is_and_has_every_preset() -> None:
+def test_every_experiment_has_a_docstring_and_all_presets() -> None:
     assert all(len(line) > 20 for line in list_experiments().values())
     for budgets in (DEMO_BUDGETS, REAL_BUDGETS):
         assert tuple(budgets) == PRESETS
@@ -36,7 +36,7 @@ def check(experiment: object, name: str) -> None:
     assert sorted(on_protected) == [False] * 3 + [True] * 3, "each attack with the secret known and unknown"
 
 
-def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPFR_DATA", raising=False)
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
     experiment = EXPERIMENTS["spine:demo"](
@@ -48,7 +48,9 @@ def test_the_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "pairs"), [("spine:lfw", [6000]), ("spine:cfp", [7000, 7000])])
-def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+def test_experiments_on_real_data_build(
+    name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path
+) -> None:
     context = ExperimentContext(
         preset="fast-test",
         seed=1,
@@ -67,7 +69,7 @@ def test_real_recipes_build(name: str, pairs: list[int], tmp_path: Path, data_ro
     assert not list(tmp_path.iterdir()), "building writes nothing"
 
 
-def test_what_went_wrong_is_summed_up() -> None:
+def test_problems_of_a_run_are_summarised() -> None:
     record = {
         "attacks": [
             {"name": "won", "control": {"expects": "win", "rule": ""}},
@@ -92,7 +94,7 @@ def test_what_went_wrong_is_summed_up() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_end_to_end_and_goes_on_after_a_loss(tmp_path: Path) -> None:
+def test_demo_runs_end_to_end_and_resumes_after_an_interruption(tmp_path: Path) -> None:
     options = RunOptions(run_dir=tmp_path / "run", device="cpu")
     resumed = RunOptions(run_dir=tmp_path / "run", device="cpu", resumes=True)
     told = run_named_experiment("spine:demo", preset="fast-test", seed=1, options=options)

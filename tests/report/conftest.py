@@ -1,4 +1,4 @@
-"""Records with made-up figures, and what sections say of them."""
+"""Records with made-up figures, and shortcuts to the output of sections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mixing_record() -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """Shortcuts to a made record and to what sections say of it."""
+    """Shortcuts to a made-up record and to the output of sections."""
 
     def row(self, record: Record, kind: str, **where: Any) -> Any:
         found = RecordView(record).row(kind, **where)

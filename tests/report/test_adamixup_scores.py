@@ -1,4 +1,4 @@
-"""AdaMixUp's scores from a record: which figures they are made of, and when there are none."""
+"""AdaMixUp scores of a record: the figures that they are computed from, and records without scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _cells(rows: Sequence[Row]) -> list[Any]:
     return [list(row.cells) for row in rows]
 
 
-def test_scores_are_those_of_the_equations(mixing_record: Json, read: Any) -> None:
+def test_scores_follow_the_equations(mixing_record: Json, read: Any) -> None:
     rows = _scored(mixing_record)
     protected = [system["name"] for system in mixing_record["systems"] if system["role"] == "protected"]
     assert [row.system["name"] for row in rows] == protected
@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_equations(mixing_record: Json, read: Any) -> No
         assert low < row.score.total_mean < high
 
 
-def test_measures_keep_their_intervals_the_right_way_round(mixing_record: Json, read: Any) -> None:
+def test_intervals_of_inverted_measures_are_ordered(mixing_record: Json, read: Any) -> None:
     row = _scored(mixing_record)[0]
     cosine = _row(mixing_record, "image_recovery", f"gan-{row.system['name']}")["recovered"]["identity_cosine"]
     gap = read.row(mixing_record, "accuracy_gap", system=row.system["name"])["gap"]
@@ -68,7 +68,7 @@ def test_measures_keep_their_intervals_the_right_way_round(mixing_record: Json, 
     assert s5.low < s5.value < s5.high
 
 
-def test_attack_with_the_secret_counts_and_of_several_without_none(mixing_record: Json) -> None:
+def test_attack_with_the_secret_is_chosen_and_ambiguous_attacks_are_not(mixing_record: Json) -> None:
     known = next(attack for attack in mixing_record["attacks"] if attack["name"] == "gan-masking")
     without = {**known, "name": "gan-masking-unknown", "secret": "unknown"}
     mixing_record["attacks"].insert(0, without)
@@ -88,7 +88,7 @@ def test_attack_with_the_secret_counts_and_of_several_without_none(mixing_record
     assert chosen("another") is None
 
 
-def test_system_without_all_measures_leaves_the_set_and_the_page_says_so(mixing_record: Json) -> None:
+def test_system_without_all_measures_is_excluded_and_the_page_states_it(mixing_record: Json) -> None:
     lost = ["adaptive-2-6", "mixup-2", "noise"]
     _row(mixing_record, "image_recovery", f"gan-{lost[0]}")["masked"]["lpips"] = None
     _row(mixing_record, "image_recovery", f"gan-{lost[1]}")["masked"] = None
@@ -99,7 +99,7 @@ def test_system_without_all_measures_leaves_the_set_and_the_page_says_so(mixing_
     assert not set(lost) & set(names)
     assert rows[0].score.compared == tuple(names)
     prose = next(block for block in ScoreSection().blocks(RecordView(mixing_record)) if isinstance(block, Prose))
-    assert "over the 9 of this record's 12 protected systems" in " ".join(prose.text)
+    assert "over the 9 of 12 protected systems" in " ".join(prose.text)
 
 
 def test_one_system_has_no_scores(mixing_record: Json) -> None:
@@ -109,7 +109,7 @@ def test_one_system_has_no_scores(mixing_record: Json) -> None:
     assert not ScoreSection().is_shown(RecordView(mixing_record))
 
 
-def test_re_identification_stands_beside_the_scores_and_not_in_them(mixing_record: Json) -> None:
+def test_re_identification_rate_is_shown_but_does_not_affect_scores(mixing_record: Json) -> None:
     before = _table(mixing_record)
     _row(mixing_record, "re_identification", "link-masking")["rank_1"].update(value=0.01, low=0.0, high=0.02)
     after = _table(mixing_record)

@@ -202,7 +202,7 @@ def test_roc_chart_draws_its_curve_at_its_values() -> None:
     assert (inside <= [420, 300]).all()
 
 
-def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json, run_folder: Path) -> None:
+def test_page_has_every_verification_and_leakage_figure(made_record: Json, run_folder: Path) -> None:
     _, page = page_of(run_folder)
     shown = page.text.replace("\u00a0", " ")
     results = made_record["results"]
@@ -233,7 +233,7 @@ def test_every_verification_and_leakage_figure_is_on_the_page(made_record: Json,
         assert words in shown or any(words in attrs.get("title", "") for _, attrs in page.tags), words
 
 
-def test_names_in_a_record_cannot_break_out_of_the_page(made_record: Json, tmp_path: Path) -> None:
+def test_labels_in_a_record_are_escaped(made_record: Json, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     made_record["experiment"]["title"] = evil
     for system in made_record["systems"]:
@@ -275,7 +275,7 @@ def test_report_rejects_damaged_pictures(run_folder: Path) -> None:
         page_of(run_folder)
 
 
-def test_partial_and_failed_records_are_shown_as_such(made_record: Json, tmp_path: Path) -> None:
+def test_page_marks_partial_and_failed_records(made_record: Json, tmp_path: Path) -> None:
     partial = copy.deepcopy(made_record)
     partial["status"] = "partial"
     partial["stages"][1]["status"] = "pending"
@@ -297,7 +297,7 @@ def test_partial_and_failed_records_are_shown_as_such(made_record: Json, tmp_pat
     assert "RangeError: loss is not finite" in page.text
 
 
-def test_several_records_side_by_side(made_record: Json, tmp_path: Path) -> None:
+def test_several_records_share_a_page(made_record: Json, tmp_path: Path) -> None:
     for name, title in (("a", "First"), ("b", "Second")):
         made_record["experiment"]["title"] = title
         write_record(made_record, tmp_path / name / "record.json")
@@ -333,7 +333,7 @@ class _Own(Section):
         yield Prose(text=["Measured by eye."])
 
 
-def test_a_caller_adds_sections_without_an_edit_of_the_report(made_record: Json, tmp_path: Path) -> None:
+def test_caller_can_add_sections(made_record: Json, tmp_path: Path) -> None:
     sections = (*SECTIONS, _Own())
     write_record(made_record, tmp_path / "record.json")
     assert 'id="colour"' not in page_of(tmp_path, sections=sections)[0]
@@ -347,7 +347,7 @@ def test_a_caller_adds_sections_without_an_edit_of_the_report(made_record: Json,
     assert 'id="colour"' not in page_of(tmp_path)[0]
 
 
-def test_a_damaged_row_ends_in_an_error_that_names_record_and_kind(made_record: Json, tmp_path: Path) -> None:
+def test_damaged_row_raises_error_with_record_and_kind(made_record: Json, tmp_path: Path) -> None:
     sections = {"cost": "mask_images_per_s", "re_identification": "rank_1", "verification": "eer", "training": "fits"}
     for kind, field in sections.items():
         record = copy.deepcopy(made_record)

@@ -1,4 +1,4 @@
-"""Where the order of methods agrees with published figures: against a count by hand."""
+"""Agreement of the measured order with published results, compared with a count of pairs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _tau_b(ours: list[float], theirs: list[float]) -> float:
     return both / math.sqrt((len(pairs) - ours_tied) * (len(pairs) - theirs_tied))
 
 
-def test_agreement_counts_what_a_reader_would(mixing_record: Json, read: Any) -> None:
+def test_agreement_equals_a_count_of_pairs(mixing_record: Json, read: Any) -> None:
     accuracy, total = _agreements(mixing_record)
     arms = [system for system in mixing_record["systems"] if system["published"]]
     ours = [read.row(mixing_record, "verification", name=system["name"])["accuracy"] for system in arms]
@@ -58,7 +58,7 @@ def test_agreement_counts_what_a_reader_would(mixing_record: Json, read: Any) ->
     assert "over 12 rows" in total.text
 
 
-def test_equal_published_figures_order_nothing_and_two_rows_are_too_few(mixing_record: Json) -> None:
+def test_equal_published_results_have_no_order_and_two_rows_are_too_few(mixing_record: Json) -> None:
     arms = [system for system in mixing_record["systems"] if system["published"]]
     for arm in arms:
         arm["published"][0]["value"] = 0.9
@@ -71,14 +71,14 @@ def test_equal_published_figures_order_nothing_and_two_rows_are_too_few(mixing_r
     assert not AgreementSection().is_shown(RecordView(mixing_record))
 
 
-def test_a_paired_interval_distinguishes_what_overlapping_ones_do_not(mixing_record: Json, read: Any) -> None:
-    """Ours above the baseline beyond the gap's interval, theirs below: a reversal, though the accuracies overlap."""
+def test_paired_interval_distinguishes_systems_with_overlapping_intervals(mixing_record: Json, read: Any) -> None:
+    """Above the baseline by the paired gap, but below it in the paper: a reversal, although accuracies overlap."""
     read.row(mixing_record, "accuracy_gap", system="mixup-2")["gap"].update(low=0.0001, value=0.0004, high=0.001)
     accuracy = _agreements(mixing_record)[0]
     assert any(words.startswith("Masking + MixUp 2 is above Unprotected here") for words in accuracy.reversals)
 
 
-def test_the_table_holds_every_published_figure_and_says_what_was_not_run(mixing_record: Json) -> None:
+def test_table_has_all_published_results_and_marks_protocols_that_were_not_run(mixing_record: Json) -> None:
     another = {"measure": "total score", "value": 0.5, "source": "another paper, table 9"}
     mixing_record["systems"][1]["published"].append(another)
     table = next(b for b in Published().blocks(RecordView(mixing_record)) if isinstance(b, Table))
@@ -93,7 +93,7 @@ def test_the_table_holds_every_published_figure_and_says_what_was_not_run(mixing
 
 
 @pytest.mark.parametrize(("protocol", "measure"), [("lfw", "accuracy on lfw"), ("AgeDB_30", "accuracy on agedb-30")])
-def test_protocols_are_found_by_their_published_names(mixing_record: Json, protocol: str, measure: str) -> None:
+def test_published_results_are_found_by_protocol_name(mixing_record: Json, protocol: str, measure: str) -> None:
     for kind in ("verification", "accuracy_gap"):
         for row in mixing_record["results"][kind]:
             row["protocol"] = protocol

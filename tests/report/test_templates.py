@@ -1,4 +1,4 @@
-"""Sections on templates and matchers: findings follow the printed rules, and the page shows what there is."""
+"""Sections on templates and matchers: findings follow the printed rules, and the page shows their rows."""
 
 from __future__ import annotations
 
