@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppfr.core import ImageMasker, InvalidInputError, choose_device
+from ppfr.core import ImageMasker, InvalidInputError, choose_device, fresh_generator
 from ppfr.data import CROP_SHAPE, Aligner, PairProtocol, float_images, read_image
 from ppfr.evaluation import EvaluationSettings, VerificationRow
 from ppfr.evaluation import evaluate as evaluate_masked
@@ -90,7 +90,7 @@ def mask(
         secret = secrets.token_bytes(SECRET_BYTES)
     masker = make_masker(method, secret=secret if needs_secret else None)
     image_1CHW = float_images(image_HWC[None])
-    rng = torch.Generator().manual_seed(int.from_bytes(secrets.token_bytes(7), "little"))
+    rng = fresh_generator()
     with torch.no_grad():
         masked_1KPQ = masker.mask(image_1CHW, rng=rng)
     return MaskedFace(values_KPQ=masked_1KPQ[0], masker=masker, secret=secret if needs_secret else None)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, Standardise, num_parameters, weights_drawn_from
+from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, Standardise, num_parameters
 from ppfr.core import InvalidInputError
+from ppfr.models import weights_drawn_from
 
 
 @pytest.mark.parametrize(

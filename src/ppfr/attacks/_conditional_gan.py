@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch.nn import functional
 
-from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, num_parameters, weights_drawn_from
+from ppfr.attacks._networks import PatchDiscriminator, RecoveryUNet, num_parameters
 from ppfr.attacks._presets import presets
 from ppfr.attacks._trained import AttackTask, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, InvalidInputError, derive_seed
+from ppfr.models import weights_drawn_from
 from ppfr.training import Batch, OptimizerGroup
 
 if TYPE_CHECKING:

@@ -5,8 +5,6 @@ Shape suffixes: B batch, C colour, H W pixels, K masked channels, P Q masked gri
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -263,15 +261,6 @@ class PatchDiscriminator(nn.Module):
 def num_parameters(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-@contextlib.contextmanager
-def weights_drawn_from(seed: int) -> Iterator[None]:
-    """Within the block, modules draw initial weights from `seed`. The caller's generators are not changed."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would also reseed every CUDA device outside the fork.
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

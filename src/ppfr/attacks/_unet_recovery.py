@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
-from ppfr.attacks._networks import RecoveryUNet, num_parameters, weights_drawn_from
+from ppfr.attacks._networks import RecoveryUNet, num_parameters
 from ppfr.attacks._presets import presets
 from ppfr.attacks._trained import AttackTask, TrainedAttack
 from ppfr.core import AttackResult, ImageMasker, derive_seed
+from ppfr.models import weights_drawn_from
 from ppfr.training import Batch, OptimizerGroup
 
 if TYPE_CHECKING:

@@ -90,6 +90,7 @@ from ppfr.core._rows import unit_rows as unit_rows
 from ppfr.core._run_options import RunOptions as RunOptions
 from ppfr.core._secure_matching import SecureMatcher as SecureMatcher
 from ppfr.core._seeding import derive_seed as derive_seed
+from ppfr.core._seeding import fresh_generator as fresh_generator
 from ppfr.core._templates import Matcher as Matcher
 from ppfr.core._templates import Matches as Matches
 from ppfr.core._templates import ProtectedTemplate as ProtectedTemplate

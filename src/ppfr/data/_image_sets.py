@@ -320,17 +320,25 @@ def _checked_indices(indices: Sequence[int], count: int) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def float_images(images_NHWC: NDArray[np.uint8], *, device: torch.device | str | None = None) -> Tensor:
-    """Convert crops as image sets read them to what maskers and recognisers take.
+def float_images(
+    images_NHWC: NDArray[np.uint8] | Tensor,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Convert the crops that image sets return to the images that maskers and recognisers take.
 
     Args:
-        images_NHWC: (N, H, W, 3) uint8 RGB.
-        device: where the result goes; None for the CPU.
+        images_NHWC: (N, H, W, 3) uint8 RGB, an array or a tensor. A tensor in pinned memory is copied asynchronously.
+        device: device of the result; None for the CPU.
+        dtype: floating-point type of the result; None for float32.
 
     Returns:
-        (N, 3, H, W) float32 in [0, 1], in the memory layout of the crops (channels last).
+        (N, 3, H, W) in [0, 1], in the memory layout of the crops (channels last).
     """
     import torch
 
-    pixels_NHWC = torch.from_numpy(np.ascontiguousarray(images_NHWC))
-    return pixels_NHWC.to(device or "cpu").permute(0, 3, 1, 2).float().div_(255.0)
+    is_tensor = isinstance(images_NHWC, torch.Tensor)
+    pixels_NHWC = images_NHWC if is_tensor else torch.from_numpy(np.ascontiguousarray(images_NHWC))
+    moved_NHWC = pixels_NHWC.to(device or "cpu", non_blocking=pixels_NHWC.is_pinned())
+    return moved_NHWC.permute(0, 3, 1, 2).to(dtype or torch.float32).div_(255.0)

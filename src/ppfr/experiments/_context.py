@@ -11,7 +11,7 @@ import torch
 
 from ppfr.core import InvalidInputError, RunOptions, choose_device, derive_seed
 from ppfr.evaluation import EvaluationRecogniser, provenance_of
-from ppfr.masking import SECRET_BYTES
+from ppfr.masking import draw_secret
 from ppfr.models import Backbone, ModelCard, NetworkEmbedder, for_inference
 from ppfr.training import Plan
 
@@ -106,7 +106,7 @@ def budget_of(budgets: Mapping[str, AnyBudget], preset: str) -> AnyBudget:
 def simulated_secret(context: ExperimentContext) -> bytes:
     """The secret of a simulated deployment. It is derived from the seed, so that the run can be repeated."""
     rng = torch.Generator().manual_seed(derive_seed(context.seed, "deployment", "secret"))
-    return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
+    return draw_secret(rng=rng)
 
 
 def recogniser_of(context: ExperimentContext, network: Backbone, card: ModelCard) -> EvaluationRecogniser:

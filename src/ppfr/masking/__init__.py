@@ -22,6 +22,7 @@ from ppfr.masking._peep import Peep as Peep
 from ppfr.masking._picture import visualise as visualise
 from ppfr.masking._ppfr_fd import SECRET_BYTES as SECRET_BYTES
 from ppfr.masking._ppfr_fd import PpfrFd as PpfrFd
+from ppfr.masking._ppfr_fd import draw_secret as draw_secret
 from ppfr.masking._sensitivities import NoisyFrontEnd as NoisyFrontEnd
 from ppfr.masking._sensitivities import Sensitivities as Sensitivities
 from ppfr.masking._unmix import unmix as unmix

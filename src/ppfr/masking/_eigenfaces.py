@@ -16,6 +16,7 @@ import torch
 from scipy.sparse.linalg import svds
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError, derive_seed
+from ppfr.data import float_images
 from ppfr.frequency import luma
 from ppfr.masking._front_end import check_word
 from ppfr.synthetic import SyntheticFaces
@@ -232,7 +233,7 @@ def _flat_pixels(
                 "as an image set reads it"
             )
         digest.update(repr(read_BHWC.shape).encode() + np.ascontiguousarray(read_BHWC).tobytes())
-        image_BCHW = torch.tensor(read_BHWC).permute(0, 3, 1, 2).double() / 255.0
+        image_BCHW = float_images(read_BHWC, dtype=torch.float64)
         picture_BCHW = luma(image_BCHW) if colours == "y" else image_BCHW
         if rows is None:
             shape = (int(picture_BCHW.shape[1]), int(picture_BCHW.shape[2]), int(picture_BCHW.shape[3]))

@@ -154,8 +154,7 @@ class PpfrFd(ImageMasker):
         """The same parameters under a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
         if self._shuffles is None:
             return super().with_new_secret(rng=rng)
-        secret = bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
-        return type(self)(secret=secret, **self._arguments())
+        return type(self)(secret=draw_secret(rng=rng), **self._arguments())
 
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments less the secret."""
@@ -187,6 +186,20 @@ class PpfrFd(ImageMasker):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+
+def draw_secret(*, rng: Generator) -> bytes:
+    """The secret of a simulated deployment, drawn from a seeded generator so that an experiment can be repeated.
+
+    A real deployment uses `PpfrFd.new_secret`.
+
+    Args:
+        rng: CPU generator.
+
+    Returns:
+        `SECRET_BYTES` bytes.
+    """
+    return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
 
 
 def _normalised(x_BMPQ: Tensor, *, dead_std: float) -> Tensor:

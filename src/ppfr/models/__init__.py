@@ -2,6 +2,7 @@
 
 from ppfr.models._backbone import Backbone as Backbone
 from ppfr.models._backbone import PixelScaling as PixelScaling
+from ppfr.models._backbone import weights_drawn_from as weights_drawn_from
 from ppfr.models._cards import ModelCard as ModelCard
 from ppfr.models._embedder import NetworkEmbedder as NetworkEmbedder
 from ppfr.models._folding import for_inference as for_inference

@@ -190,8 +190,11 @@ def num_strides(grid: tuple[int, int], *, max_halvings: int) -> int:
 
 
 @contextlib.contextmanager
-def drawing_from(seed: int) -> Iterator[None]:
-    """Within the block, modules draw initial weights from `seed`. The CPU generator is restored afterwards."""
+def weights_drawn_from(seed: int) -> Iterator[None]:
+    """Within the block, modules draw their initial weights from `seed`.
+
+    The state of torch's CPU generator is restored afterwards.
+    """
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reseed every CUDA device outside the fork.
         torch.default_generator.manual_seed(seed)

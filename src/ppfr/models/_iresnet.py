@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
-from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, drawing_from, num_strides
+from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, num_strides, weights_drawn_from
 from ppfr.models._prelu import PReLU
 
 _SE_REDUCTION = 16
@@ -62,7 +62,7 @@ class IResNet(Backbone):
         shape = check_in_shape(in_shape, smallest_grid=7)
         is_image = shape[0] == 3 if takes_image is None else takes_image
         self_config = {"units": list(units), "widths": list(widths), "has_se": has_se, "dropout": dropout}
-        with drawing_from(seed):
+        with weights_drawn_from(seed):
             parts, grid = _parts(shape, tuple(units), tuple(widths), has_se=has_se)
             head = nn.Sequential(
                 nn.BatchNorm2d(widths[-1]),

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
-from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, drawing_from, num_strides
+from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, num_strides, weights_drawn_from
 from ppfr.models._prelu import PReLU
 
 
@@ -117,7 +117,7 @@ class MobileFaceNet(Backbone):
         form = VARIANTS[variant]
         columns = form.columns if is_image and form.columns and shape[2] == 112 else None
         grid = (shape[1], columns[1] - columns[0] if columns else shape[2])
-        with drawing_from(seed):
+        with weights_drawn_from(seed):
             parts, last_grid = _parts(shape[0], grid, form)
             head = EmbeddingHead(form.stages[-1].out, form.width_last, last_grid, dim, form)
             for module in (*parts.values(), head):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, drawing_from
+from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, weights_drawn_from
 from ppfr.models._prelu import PReLU
 
 _UNSHUFFLE_MAX_CHANNELS = 256  # with more, the 3x3 convolution after the unshuffle costs more than strided ones
@@ -124,7 +124,7 @@ def conv_stem(
         raise InvalidInputError(
             f"reduce='stride' needs a power of 2, but {shape_in[1]} // {shape_out[1]} = {factor}; use 'unshuffle'"
         )
-    with drawing_from(seed):
+    with weights_drawn_from(seed):
         stem = ConvStem(shape_in, shape_out, width=width, depth=depth, reduce=reduce, norm_input=norm_input)
         for layer in stem.modules():
             if isinstance(layer, nn.Conv2d):

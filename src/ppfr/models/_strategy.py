@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.models._backbone import Shape3, check_in_shape, check_shape, drawing_from
+from ppfr.models._backbone import Shape3, check_in_shape, check_shape, weights_drawn_from
 
 _UNITS = (2, 2, 2, 2)
 _NUM_HALVINGS = 5
@@ -70,7 +70,7 @@ class StrategyNetwork(nn.Module):
             )
         self.in_shape = check_in_shape(in_shape, smallest_grid=7)
         self.num_choices, self.width = num_choices, width
-        with drawing_from(seed):
+        with weights_drawn_from(seed):
             self.stem = nn.Sequential(
                 nn.Conv2d(self.in_shape[0], width, 7, 2, padding=3, bias=False),
                 nn.BatchNorm2d(width),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ppfr.core import DatasetError, ImageSet, ShapeError, derive_seed
+from ppfr.data import float_images
 from ppfr.training._plan import Plan
 from ppfr.training._task import Batch
 
@@ -104,9 +105,7 @@ def to_device(decoded: DecodedBatch, *, device: torch.device, plan: Plan, rng: t
         pixels_BHWC = torch.where(is_flipped_B[:, None, None, None], pixels_BHWC.flip(2), pixels_BHWC)
     if device.type == "cuda":
         pixels_BHWC = pixels_BHWC.pin_memory()
-    images_BHWC = pixels_BHWC.to(device, non_blocking=True).float().div_(255.0)
-    # An NHWC array viewed as NCHW is already a channels-last tensor.
-    images_BCHW = images_BHWC.permute(0, 3, 1, 2)
+    images_BCHW = float_images(pixels_BHWC, device=device)  # channels last
     if not plan.channels_last:
         images_BCHW = images_BCHW.contiguous()
     return Batch(images_BCHW=images_BCHW, labels_B=labels_B.to(device), indices_B=decoded.indices_B)

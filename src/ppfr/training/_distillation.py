@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr.core import BatchMixer, ImageMasker, InvalidInputError, MixedBatch, as_json
-from ppfr.models import Backbone, MarginHead, ModelCard
+from ppfr.models import Backbone, MarginHead, ModelCard, weights_drawn_from
 from ppfr.training._masked_input import (
     check_head,
     check_input,
@@ -96,8 +96,7 @@ class DistillationTask(RecogniserTask):
         self.optimizer = optimizer or OptimizerSettings(optimizer="adamw", lr=1e-3)
         self.frozen = ("teacher", *frozen_masker(masker))
         self.remember_secret()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with weights_drawn_from(seed):
             self.projections = nn.ModuleDict(
                 {
                     name: nn.Conv2d(student.tap_shapes[name][0], teacher.tap_shapes[other][0], 1)

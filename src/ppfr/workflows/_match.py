@@ -6,7 +6,6 @@ Suffixes: N probes or references, M references, D embedding.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -15,7 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import DatasetError, ImageReadError, InvalidInputError, ProblemsError, SecureMatcher, choose_device
+from ppfr.core import (
+    DatasetError,
+    ImageReadError,
+    InvalidInputError,
+    ProblemsError,
+    SecureMatcher,
+    choose_device,
+    fresh_generator,
+)
 from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
 from ppfr.models import NetworkEmbedder, for_inference
@@ -87,7 +94,7 @@ class FaceReader:
         where = choose_device(self.device)
         system = read_recogniser(str(self.model), secret_path=self.secret_path, weights=self.weights)
         embedder = NetworkEmbedder(for_inference(system.network).to(where))
-        rng = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "little"))
+        rng = fresh_generator()
         rows = []
         for start in range(0, len(crops), _AT_ONCE):
             image_BCHW = float_images(np.stack(crops[start : start + _AT_ONCE])).contiguous()

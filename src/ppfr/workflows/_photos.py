@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
-from ppfr.core import MissingAssetError, MissingWeightsError
+from ppfr.core import MissingAssetError, MissingWeightsError, fresh_generator
 from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
 from ppfr.masking import visualise, write_masked
 from ppfr.systems._catalogue import make_masker, needs_secret, read_or_create_secret
@@ -81,7 +78,7 @@ def mask_photo(
         secret, was_drawn = read_or_create_secret(path)
     masker = make_masker(method, secret=secret)
     image_BCHW = float_images(image_HWC[None])
-    rng = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "little"))
+    rng = fresh_generator()
     masked = masker.mask(image_BCHW, rng=rng)
     sent, picture = out_dir / f"{photo.stem}.masked.safetensors", out_dir / f"{photo.stem}.masked.png"
     write_masked(sent, masked, masker)
