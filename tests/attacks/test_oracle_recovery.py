@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -22,17 +21,8 @@ from ppfr.core import (
     ShapeError,
     ThreatModelError,
 )
+from reference.boundary_points import template_from_boundary
 
-
-def _reference():
-    path = Path(__file__).parents[1] / "reference" / "boundary_points.py"
-    spec = importlib.util.spec_from_file_location("reference_boundary_points", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-template_from_boundary = _reference().template_from_boundary
 DIM, NUM = 24, 12
 THRESHOLD = 0.4
 

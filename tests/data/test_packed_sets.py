@@ -9,7 +9,6 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 from ppfr.core import DatasetError, ImageReadError, MissingAssetError, PpfrError, ProblemsError
 from ppfr.data import read_image, read_insightface_bin, read_rec, read_shards
 from ppfr.data._rec import read_record
+from reference import recordio
 
 Crop = Callable[..., np.ndarray]
 
@@ -141,12 +141,7 @@ def test_bin_without_enough_pairs_or_absent(encoded: list[bytes], tmp_path: Path
         read_insightface_bin(tmp_path / "a.bin").images.read([3])
 
 
-@pytest.fixture
-def recordio(reference: Callable[[str], ModuleType]) -> ModuleType:
-    return reference("recordio")
-
-
-def write_training_set(path: Path, recordio: ModuleType, encoded: list[bytes], *, as_array: bool) -> None:
+def write_training_set(path: Path, encoded: list[bytes], *, as_array: bool) -> None:
     """Six images of three classes, the records of the classes after them and the header before, as InsightFace does."""
     records = [(0, recordio.image_record(b"", [7.0, 10.0], 0, as_array=True))]
     for key in range(1, 7):
@@ -159,12 +154,10 @@ def write_training_set(path: Path, recordio: ModuleType, encoded: list[bytes], *
 
 
 @pytest.mark.parametrize("as_array", [False, True])
-def test_rec_gives_images_and_classes(
-    as_array: bool, recordio: ModuleType, encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_rec_gives_images_and_classes(as_array: bool, encoded: list[bytes], tmp_path: Path) -> None:
     path = tmp_path / "faces" / "train.rec"
     path.parent.mkdir()
-    write_training_set(path, recordio, encoded, as_array=as_array)
+    write_training_set(path, encoded, as_array=as_array)
     images = read_rec(path, path.with_suffix(".idx"))
     assert images.name == "faces"
     assert list(images.subject_ids) == ["faces/0", "faces/0", "faces/1", "faces/1", "faces/2", "faces/2"]
@@ -174,9 +167,7 @@ def test_rec_gives_images_and_classes(
     assert len(images.fingerprint()) == 64
 
 
-def test_rec_without_a_header_record_takes_every_key(
-    recordio: ModuleType, encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_rec_without_a_header_record_takes_every_key(encoded: list[bytes], tmp_path: Path) -> None:
     records = [(key, recordio.image_record(encoded[key], [key], key, as_array=False)) for key in (0, 1, 2)]
     recordio.write_rec(tmp_path / "a.rec", records)
     images = read_rec(tmp_path / "a.rec", name="plain")
@@ -185,15 +176,14 @@ def test_rec_without_a_header_record_takes_every_key(
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.just(bytes.fromhex("0a23d7ce"))), max_size=9).map(b"".join))
-def test_records_that_hold_the_magic_word_come_back_whole(reference: Callable[[str], ModuleType], data: bytes) -> None:
-    recordio = reference("recordio")
+def test_records_that_hold_the_magic_word_come_back_whole(data: bytes) -> None:
     before = recordio.record(b"before!")
     assert read_record(before + recordio.record(data), len(before)) == data
 
 
-def test_damaged_recs_name_the_remedy(recordio: ModuleType, encoded: list[bytes], tmp_path: Path) -> None:
+def test_damaged_recs_name_the_remedy(encoded: list[bytes], tmp_path: Path) -> None:
     path = tmp_path / "train.rec"
-    write_training_set(path, recordio, encoded, as_array=False)
+    write_training_set(path, encoded, as_array=False)
     whole, index = path.read_bytes(), path.with_suffix(".idx").read_text()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match="ends before"):

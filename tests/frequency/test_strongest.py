@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.hybrid_frequency_colour import strongest_colour as loop
 from torch import Tensor
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.frequency import bdct_upsampled, bdct_upsampled_strongest, strongest_colour
+from reference.hybrid_frequency_colour import strongest_colour as loop
 
 
 def image(*size: int, num: int = 2, seed: int = 0) -> Tensor:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference import hybrid_frequency_colour as slow
 from torch import Generator, Tensor
 
 from ppfr.core import ImageMasker, InvalidInputError, RangeError, ShapeError
@@ -29,6 +28,7 @@ from ppfr.masking import (
 )
 from ppfr.masking._local_binary_patterns import MOST_BITS_OF_A_CELL, pattern_bits, plane_levels
 from ppfr.masking._noise import ImageNoise
+from reference import hybrid_frequency_colour as slow
 
 SHAPE = (3, 32, 32)
 NAMES = {

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tests.reference import hybrid_frequency_colour as slow
 from torch import Generator, Tensor
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
@@ -21,6 +20,7 @@ from ppfr.data import ArrayImageSet
 from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Sensitivities
 from ppfr.masking import _noise as noise_module
 from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits, laplace_of
+from reference import hybrid_frequency_colour as slow
 
 CPU = torch.device("cpu")
 TINY = NoisyFrontEnd(front_end="block", stride=8, num_channels=10, in_shape=(3, 16, 16))  # 30 x 2 x 2

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tests.reference.mixing import blended, weights_by_refusal
 from torch import Generator
 
 from ppfr.core import RangeError, ShapeError
 from ppfr.masking import Constant, InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected, draw_partners, draw_weights
+from reference.mixing import blended, weights_by_refusal
 
 
 def rng(seed: int = 3) -> Generator:

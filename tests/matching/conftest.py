@@ -1,24 +1,12 @@
-"""Fixtures: the slow reference implementation, and enrolled random embeddings."""
+"""Fixtures: enrolled random embeddings."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppfr.core import PolynomialKeys, PolynomialShape
-
-
-@pytest.fixture(scope="session")
-def twin():
-    """tests/reference/polynomials.py as a module."""
-    path = Path(__file__).parents[1] / "reference" / "polynomials.py"
-    spec = importlib.util.spec_from_file_location("reference_polynomials", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from reference import polynomials
 
 
 def unit_rows(num: int, dim: int, *, seed: int = 0) -> np.ndarray:
@@ -36,14 +24,14 @@ def random_keys(num: int, num_terms: int, *, seed: int = 0) -> PolynomialKeys:
 
 
 @pytest.fixture(scope="session")
-def make_enrolled(twin):
+def make_enrolled():
     """(shape, embeddings, templates of norm 1, keys); the slow reference maps the templates."""
 
     def make(num, dim, num_terms, overlap, *, scale=None, seed=0):
         shape = PolynomialShape(dim=dim, num_terms=num_terms, overlap=overlap, scale=scale)
         rows, keys = unit_rows(num, dim, seed=seed), random_keys(num, num_terms, seed=seed)
         triples = zip(rows, keys.coefficients_Mm, keys.exponents_Mm, strict=True)
-        mapped = np.array([twin.mapped(row, c, e, overlap, shape.factor) for row, c, e in triples])
+        mapped = np.array([polynomials.mapped(row, c, e, overlap, shape.factor) for row, c, e in triples])
         return shape, rows, (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32), keys
 
     return make

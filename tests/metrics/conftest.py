@@ -1,24 +1,11 @@
-"""The slow twins, and comparisons whose true error rates are known."""
+"""Comparisons whose true error rates are known."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppfr.metrics import Comparisons
-
-
-@pytest.fixture(scope="session")
-def twin():
-    """tests/reference/error_rates.py as a module."""
-    path = Path(__file__).parents[1] / "reference" / "error_rates.py"
-    spec = importlib.util.spec_from_file_location("reference_error_rates", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def normal_comparisons(

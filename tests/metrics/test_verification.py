@@ -24,6 +24,7 @@ from ppfr.metrics import (
     threshold_at_far,
     verification_report,
 )
+from reference import error_rates
 
 PHI = NormalDist()
 few_values = st.sampled_from([-1.0, -0.25, 0.0, 0.1, 0.5, 0.75, 1.0])  # so that ties are common
@@ -55,14 +56,14 @@ def test_roc_is_scikit_learns(scored):
 
 @settings(deadline=None, max_examples=60)
 @given(genuine=score_lists, impostor=score_lists)
-def test_rates_are_the_twins_on_ties(twin, genuine, impostor):
+def test_rates_are_the_twins_on_ties(genuine, impostor):
     curve = roc(genuine, impostor)
     scores, is_genuine = joined(genuine, impostor)
     for threshold, tar, rate in zip(curve.threshold_T, curve.tar_T, curve.fmr_T, strict=True):
-        assert (tar, rate) == pytest.approx(twin.rates_at(threshold, scores, is_genuine))
-    assert curve.auc() == pytest.approx(twin.auc(scores, is_genuine))
+        assert (tar, rate) == pytest.approx(error_rates.rates_at(threshold, scores, is_genuine))
+    assert curve.auc() == pytest.approx(error_rates.auc(scores, is_genuine))
     for far in (0.0, 0.1, 0.5, 1.0):
-        assert curve.tar_at_far(far) == pytest.approx(twin.tar_at_far(far, scores, is_genuine))
+        assert curve.tar_at_far(far) == pytest.approx(error_rates.tar_at_far(far, scores, is_genuine))
 
 
 @settings(deadline=None, max_examples=40)
@@ -144,13 +145,13 @@ def test_constant_scores_are_chance_not_an_error():
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), num_folds=st.integers(2, 5))
-def test_folds_are_the_twins(twin, data, num_folds):
+def test_folds_are_the_twins(data, num_folds):
     num = 12 * num_folds
     scores = data.draw(npst.arrays(np.float64, num, elements=few_values))
     is_genuine = np.arange(num) % 2 == 0
     fold = np.arange(num) // 12
     found = ten_fold_accuracy(scores, is_genuine, fold)
-    expected = twin.fold_accuracies(scores.tolist(), is_genuine.tolist(), fold.tolist())
+    expected = error_rates.fold_accuracies(scores.tolist(), is_genuine.tolist(), fold.tolist())
     np.testing.assert_allclose(found.accuracy_F, [a for a, _ in expected])
     np.testing.assert_allclose(found.threshold_F, [t for _, t in expected])
     spread = np.std([a for a, _ in expected])
@@ -190,10 +191,10 @@ def test_resampled_rates_are_those_of_subjects_drawn_by_hand():
         assert tar_at(tar_RT, fmr_RT, 0.1)[row] == pytest.approx(curve.tar_at_far(0.1), abs=1e-9)
 
 
-def test_rates_at_a_threshold(make_comparisons, twin):
+def test_rates_at_a_threshold(make_comparisons):
     c = make_comparisons(separation=2.0, num_subjects=80, genuine_each=3, num_impostor=300, shared=0.2, seed=0)
     for threshold in (-1.0, float(c.scores[5]), 1.0, np.inf, -np.inf):
-        tar, rate = twin.rates_at(threshold, c.scores, c.is_genuine)
+        tar, rate = error_rates.rates_at(threshold, c.scores, c.is_genuine)
         match, non_match = (f(c, threshold, seed=0, num_resamples=50) for f in (fmr, fnmr))
         assert match.value == pytest.approx(rate) and non_match.value == pytest.approx(1 - tar)
         assert (match.n, non_match.n) == (300, 240)

@@ -1,26 +1,9 @@
-"""Slow twins, and checkpoints of the public networks' form filled with noise."""
+"""Networks with random statistics."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
-
-
-@pytest.fixture(scope="session")
-def reference():
-    """Import a slow twin of tests/reference by name."""
-
-    def load(name):
-        path = Path(__file__).parents[1] / "reference" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture(scope="session")

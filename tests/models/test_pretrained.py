@@ -10,6 +10,7 @@ from ppfr.metrics import ten_fold_accuracy
 from ppfr.models import PRETRAINED, MobileFaceNet, NetworkEmbedder, for_inference, load_pretrained
 from ppfr.models._foreign import _LAST, _names, to_own_names
 from ppfr.models._store import load_tensors
+from reference import mobilefacenet
 
 # Accuracy (%) on LFW's 6,000 pairs, one crop, as the sources' weights are known to reach.
 LFW = {"mobilefacenet-y1": 99.37, "mobilefacenet-casia": 98.27, "mobilefacenet-casia-112x96": 98.78}
@@ -29,14 +30,14 @@ def _noise_checkpoint(network, source, noisy):
 
 
 @pytest.mark.parametrize("source", ["y1", "casia", "casia_112x96"])
-def test_each_variant_equals_the_public_network(reference, noisy, source):
+def test_each_variant_equals_the_public_network(noisy, source):
     foreign = _noise_checkpoint(MobileFaceNet(variant=source, seed=0), source, noisy)
     network = MobileFaceNet(variant=source, seed=1).eval()
     load_tensors(network, to_own_names(foreign, network, source), "noise")
     x = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     doubled = {name: tensor.double() for name, tensor in foreign.items()}
     with torch.no_grad():
-        expected = reference("mobilefacenet").embed(source, doubled, x)
+        expected = mobilefacenet.embed(source, doubled, x)
         torch.testing.assert_close(network.double()(x), expected, rtol=1e-6, atol=1e-6)
 
 

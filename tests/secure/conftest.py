@@ -1,23 +1,11 @@
-"""The engine's slow reference, three parties in threads, and SPU's interpreter."""
+"""Three parties in threads, and the interpreter of SPU."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def plain():
-    """tests/reference/secure_matching.py as a module."""
-    path = Path(__file__).parents[1] / "reference" / "secure_matching.py"
-    spec = importlib.util.spec_from_file_location("reference_secure_matching", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

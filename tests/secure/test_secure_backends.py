@@ -22,6 +22,7 @@ from ppfr.core import (
 )
 from ppfr.secure import Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
 from ppfr.secure._backends._worker import packed, unpacked
+from reference import secure_matching
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +35,7 @@ def unit(num, dim, seed=0):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
+def decisions_agree(library, *, values, num=13, num_thresholds=4):
     """All methods at thresholds on, just above and far from a score, with tied and nearly tied references."""
     references, probes = unit(num, 16), unit(3, 16, seed=1)
     references[-1] = references[0]  # a tie for the best score
@@ -47,14 +48,16 @@ def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
         ProcessMatcher(references, library, values=values, timeout_s=300) as other,
     ):
         point = engine.fixed_point
-        scores = plain.integer_scores(plain.quantised(probes, point.scale), plain.quantised(references, point.scale))
+        scores = secure_matching.integer_scores(
+            secure_matching.quantised(probes, point.scale), secure_matching.quantised(references, point.scale)
+        )
         on_score = scores[0][3] / point.scale**2
         for threshold in (on_score, float(np.nextafter(on_score, 2)), 0.999, -1.0)[:num_thresholds]:
-            accepted = plain.accepted(scores, threshold, point.scale)
+            accepted = secure_matching.accepted(scores, threshold, point.scale)
             for matcher in (engine, other):
-                assert matcher.match_all(probes, threshold=threshold) == plain.subjects(accepted)
+                assert matcher.match_all(probes, threshold=threshold) == secure_matching.subjects(accepted)
                 assert matcher.match_any(probes, threshold=threshold).tolist() == [any(row) for row in accepted]
-                best = plain.best(scores, threshold, point.scale)
+                best = secure_matching.best(scores, threshold, point.scale)
                 assert matcher.identify(probes, threshold=threshold) == best
                 verified = matcher.verify(probes, ["0", "5", "7"], threshold=threshold)
                 assert verified.tolist() == [accepted[0][0], accepted[1][5], accepted[2][7]]
@@ -62,30 +65,30 @@ def decisions_agree(library, plain, *, values, num=13, num_thresholds=4):
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_mpyc_in_one_process_decides_like_the_engine(plain, values):
+def test_mpyc_in_one_process_decides_like_the_engine(values):
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
-    decisions_agree(Mpyc(num_parties=1), plain, values=values)
+    decisions_agree(Mpyc(num_parties=1), values=values)
 
 
-def test_mpyc_with_three_processes_decides_like_the_engine(plain):
+def test_mpyc_with_three_processes_decides_like_the_engine():
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
-    decisions_agree(Mpyc(num_parties=3), plain, values="int16", num=8, num_thresholds=2)
+    decisions_agree(Mpyc(num_parties=3), values="int16", num=8, num_thresholds=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["aby3", "cheetah", "semi2k"])
-def test_spu_decides_like_the_engine(plain, protocol, spu_python):
+def test_spu_decides_like_the_engine(protocol, spu_python):
     for values in ("int8", "int16"):
-        decisions_agree(Spu(protocol=protocol, python=spu_python), plain, values=values)
+        decisions_agree(Spu(protocol=protocol, python=spu_python), values=values)
 
 
-def test_a_gallery_enrolled_in_blocks_decides_like_one_gallery(plain, monkeypatch):
+def test_a_gallery_enrolled_in_blocks_decides_like_one_gallery(monkeypatch):
     """Includes the selection of rows from concatenated blocks."""
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
     from ppfr.secure._backends import _process_matcher
 
     monkeypatch.setattr(_process_matcher, "_BLOCK_BYTES", 8 * 16 * 4)
-    decisions_agree(Mpyc(num_parties=1), plain, values="int8")
+    decisions_agree(Mpyc(num_parties=1), values="int8")
 
 
 def test_without_spu_the_error_states_how_to_install_it(monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.secure import FixedPoint, PairwiseKeys, SharedRows, reconstruct_rows, share_rows, share_threshold
+from reference import secure_matching
 
 VALUES = ["int8", "int16"]
 
@@ -63,10 +64,10 @@ def test_errors_are_within_the_bound_and_have_the_typical_size(values, dim):
         assert np.sqrt(np.square(error).mean()) == pytest.approx(fixed_point.typical_error, rel=0.1)
 
 
-def test_quantised_coordinates_equal_the_reference(plain):
+def test_quantised_coordinates_equal_the_reference():
     fixed_point = FixedPoint(dim=512, values="int8")
     rows = unit(5, 512)
-    assert fixed_point.signed(fixed_point.quantise(rows)).tolist() == plain.quantised(rows, fixed_point.scale)
+    assert fixed_point.signed(fixed_point.quantise(rows)).tolist() == secure_matching.quantised(rows, fixed_point.scale)
 
 
 @given(score=st.integers(-(115**2), 115**2))

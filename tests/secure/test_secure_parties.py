@@ -24,6 +24,7 @@ from ppfr.secure import (
     share_rows,
     share_threshold,
 )
+from reference import secure_matching
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,18 +47,20 @@ def unit(num, dim, seed=0):
     hides=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_decisions_equal_those_of_plain_integers(plain, num, dim, num_probes, values, threshold, hides, seed):
+def test_decisions_equal_those_of_plain_integers(num, dim, num_probes, values, threshold, hides, seed):
     references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
     references[-1] = references[0]  # a tie
     probes[0] = references[0]
     with ThreePartyMatcher(references, values=values, timeout_s=600) as matcher:
         scale = matcher.fixed_point.scale
-        scores = plain.integer_scores(plain.quantised(probes, scale), plain.quantised(references, scale))
+        scores = secure_matching.integer_scores(
+            secure_matching.quantised(probes, scale), secure_matching.quantised(references, scale)
+        )
         given_ = share_threshold(threshold, matcher.fixed_point) if hides else threshold
-        accepted = plain.accepted(scores, threshold, scale)
-        assert matcher.match_all(probes, threshold=given_) == plain.subjects(accepted)
+        accepted = secure_matching.accepted(scores, threshold, scale)
+        assert matcher.match_all(probes, threshold=given_) == secure_matching.subjects(accepted)
         assert matcher.match_any(probes, threshold=given_).tolist() == [any(row) for row in accepted]
-        assert matcher.identify(probes, threshold=given_) == plain.best(scores, threshold, scale)
+        assert matcher.identify(probes, threshold=given_) == secure_matching.best(scores, threshold, scale)
         pairs = np.random.default_rng(seed).integers(0, num, size=num_probes)
         expected = [accepted[n][m] for n, m in enumerate(pairs)]
         claims = [str(m) for m in pairs]
@@ -65,14 +68,14 @@ def test_decisions_equal_those_of_plain_integers(plain, num, dim, num_probes, va
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_a_score_equal_to_the_threshold_is_accepted(plain, values):
+def test_a_score_equal_to_the_threshold_is_accepted(values):
     references, probe = unit(40, 64), unit(1, 64, seed=1)
     with ThreePartyMatcher(references, values=values) as matcher:
         point = matcher.fixed_point
         scores = point.signed(point.quantise(probe)) @ point.signed(point.quantise(references)).T / point.scale**2
         for threshold in (scores[0, 7], np.nextafter(scores[0, 7], 2)):
             found = matcher.match_all(probe, threshold=float(threshold))
-            assert found == plain.subjects(scores >= threshold)
+            assert found == secure_matching.subjects(scores >= threshold)
 
 
 def test_pytorch_products_give_equal_decisions():

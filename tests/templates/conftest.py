@@ -1,22 +1,9 @@
-"""Fixtures: the slow reference implementation, and embeddings of simulated people."""
+"""Fixtures: embeddings of simulated people."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-
-@pytest.fixture(scope="session")
-def twin():
-    """tests/reference/polynomials.py as a module."""
-    path = Path(__file__).parents[1] / "reference" / "polynomials.py"
-    spec = importlib.util.spec_from_file_location("reference_polynomials", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def unit_rows(num: int, dim: int, *, seed: int = 0) -> np.ndarray:

@@ -12,6 +12,7 @@ from toy_training import ToyGan, ToyImages, ToyTask, run_fit, weights
 
 from ppfr.core import CheckpointError, DatasetError, DeviceError, InvalidInputError, RangeError, ShapeError
 from ppfr.training import Plan
+from reference import training_loop
 
 PLAN = Plan(epochs=3, batch_size=8, warmup_steps=2, clip_norm=1.0, checkpoint_every_steps=5, channels_last=False)
 
@@ -20,21 +21,10 @@ def _fit(task, run_dir, *, plan=PLAN, **options):
     return run_fit(task, run_dir, plan=plan, **options)
 
 
-def _load(name):
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(__file__).parents[1] / "reference" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_fit_equals_a_plain_training_loop():
     plain = ToyTask()
     with torch.random.fork_rng():
-        _load("training_loop").train_plainly(
+        training_loop.train_plainly(
             plain, ToyImages(), epochs=3, batch_size=8, warmup_steps=2, clip_norm=1.0, flip=0.5, seed=1
         )
     task = ToyTask()

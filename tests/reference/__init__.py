@@ -1,0 +1,1 @@
+"""Slow, obviously correct twins of fast code. Tests import them as `reference.NAME`."""
