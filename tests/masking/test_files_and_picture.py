@@ -47,7 +47,7 @@ def test_the_format_stays_readable(tmp_path: Path) -> None:
         assert json.loads(opened.metadata()["config"])["out_shape"] == [1, 2, 2]
 
 
-def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
+def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(ImageReadError, match="does not exist"):
         read_masked(path)
@@ -105,7 +105,7 @@ def test_channels_are_averaged_or_tiled() -> None:
     assert (visualise(torch.full((2, 3, 3), 0.5)) == 128).all()
 
 
-def test_bad_pictures_are_refused_in_words() -> None:
+def test_visualise_rejects_invalid_arguments() -> None:
     with pytest.raises(ShapeError, match=r"masked\[0\]"):
         visualise(masked())
     with pytest.raises(RangeError, match="'mean' or 'grid'"):

@@ -194,7 +194,7 @@ def test_the_published_settings_are_the_authors_code() -> None:
     statement = masker.privacy()
     assert len(statement.reasons_void) == 2 and math.isinf(statement.eps_image)
     assert "no guarantee" in statement.in_words() and "share one draw" in statement.in_words()
-    with pytest.raises(InvalidInputError, match="leave sensitivities out"):
+    with pytest.raises(InvalidInputError, match="omit sensitivities"):
         Dctdp(settings="published", front_end="block", in_shape=SHAPE, sensitivities=BLOCK_DCTDP)
 
 
@@ -251,14 +251,14 @@ def test_bits_that_depend_on_a_cell_are_no_more_than_accounted() -> None:
     assert 14 <= most <= MOST_BITS_OF_A_CELL
 
 
-def test_the_statement_says_in_words_what_is_promised_and_what_not() -> None:
+def test_statement_lists_what_is_guaranteed_and_what_is_not() -> None:
     untouched = statement().in_words()
-    assert "no guarantee, and so the whole has none" in untouched and "eps unbounded" in untouched
+    assert "no guarantee, and therefore the output as a whole has none" in untouched and "eps unbounded" in untouched
     flipped = statement(colour_eps=0.1).in_words()
     assert "under randomised response, eps 0.1 each" in flipped and "unbounded" not in flipped
     bare = statement(colour="none", eps_mean=0.5)
     assert bare.eps_image == pytest.approx(0.5 * 63 * 64, rel=1e-5) and bare.eps_place == pytest.approx(31.5, rel=1e-5)
-    assert "a factor of 1.65." in bare.in_words() and "it promises nothing" in bare.in_words()
+    assert "a factor of 1.65." in bare.in_words() and "no meaningful guarantee" in bare.in_words()
     assert "Mironov" in bare.in_words() and "training set" in bare.in_words()
     assert "There is no noise." in statement(eps_mean=math.inf, colour="none").in_words()
     json.dumps(statement(eps_mean=math.inf).as_dict(), allow_nan=False)
@@ -302,7 +302,7 @@ def test_frozen_masks_the_same_and_learns_nothing(make: object) -> None:
     config = json.loads(json.dumps(deployed.public_config())) | {"in_shape": SHAPE}
     again = type(deployed)(**config, **parts)
     assert again.mask(image, rng=rng(2)).equal(deployed.mask(image, rng=rng(2)))
-    with pytest.raises(InvalidInputError, match="learned values are"):
+    with pytest.raises(InvalidInputError, match=f"expected {config['learned_sha256'][:12]}"):
         type(deployed)(**config, sensitivities=parts["sensitivities"])
     for twin in (pickle.loads(pickle.dumps(masker)), copy.deepcopy(masker)):
         assert twin.mask(image, rng=rng(2)).equal(masker.mask(image, rng=rng(2)))
@@ -342,10 +342,10 @@ def test_signs_of_the_configuration() -> None:
         ({"colour_eps": math.inf}, RangeError, "finite"),
         ({"front_end": "upsampled"}, InvalidInputError, "another front end"),
         ({"num_channels": 0}, RangeError, "0"),
-        ({"sensitivities_sha256": "0" * 64}, InvalidInputError, "the sensitivities are"),
+        ({"sensitivities_sha256": "0" * 64}, InvalidInputError, "expected 0{12}"),
     ],
 )
-def test_bad_arguments_are_refused_in_words(change: dict[str, object], error: type[Exception], words: str) -> None:
+def test_constructors_reject_invalid_arguments(change: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         hfcf(**change)
     if not {"colour", "colour_eps"} & set(change):

@@ -97,7 +97,7 @@ def test_images_have_draws_of_their_own_and_a_shared_stream_has_one() -> None:
     neighbours = np.corrcoef(own[0, :-1], own[0, 1:])[0, 1]
     assert abs(neighbours) < 5 / math.sqrt(100_000)
     assert ImageNoise(3, rng=rng(1), is_shared=True).laplace(7, CPU).shape == (1, 7)
-    flips = ImageNoise(2, rng=rng(2)).flips(200_000, CPU, odds=0.25).float().mean(1)
+    flips = ImageNoise(2, rng=rng(2)).flips(200_000, CPU, probability=0.25).float().mean(1)
     assert (flips - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 200_000)
 
 
@@ -311,9 +311,9 @@ def test_ranges_are_named_by_data_and_front_end_and_others_are_refused() -> None
     }
     assert len(names) == 4
     another_set = Sensitivities.measure(pixels(40, seed=2), TINY)
-    with pytest.raises(InvalidInputError, match="those of another data set have other ranges"):
+    with pytest.raises(InvalidInputError, match="Those of another data set have other ranges"):
         LaplaceBudget(TINY, eps_mean=1.0, sensitivities=another_set, sensitivities_sha256=RANGES.sha256)
-    with pytest.raises(InvalidInputError, match=r"another front end \(fuses=False there, True here"):
+    with pytest.raises(InvalidInputError, match=r"another front end \(fuses=False, expected True"):
         LaplaceBudget(other_front_end, eps_mean=1.0, sensitivities=RANGES)
     again = Sensitivities.from_arrays(RANGES.arrays())
     assert again.sha256 == RANGES.sha256 and (again.low == RANGES.low).all() and again.front_end == RANGES.front_end
@@ -360,14 +360,18 @@ def test_the_built_in_name_is_that_of_what_is_measured() -> None:
         ({"shares": "place"}, RangeError, "'coefficient', 'channel'"),
         ({"lr_scale": 0.0}, RangeError, "above 0"),
         ({"learned": {"rho": np.full((30, 2, 2), np.nan)}}, RangeError, "not finite"),
-        ({"learned": {"loc": np.zeros((30, 2, 2))}}, InvalidInputError, "learned holds loc; such a masker learns rho"),
-        ({"learned_sha256": "0" * 64}, InvalidInputError, "learned values are"),
+        (
+            {"learned": {"loc": np.zeros((30, 2, 2))}},
+            InvalidInputError,
+            "learned contains loc; this masker expects rho",
+        ),
+        ({"learned_sha256": "0" * 64}, InvalidInputError, "expected 0{12}"),
         ({"sensitivities": "ranges.npz"}, InvalidInputError, "is a str"),
         ({"sensitivities": {"low": RANGES.low}}, InvalidInputError, "consist of front_end, high, low, origin"),
-        ({"is_measured": False}, InvalidInputError, "leave sensitivities out"),
+        ({"is_measured": False}, InvalidInputError, "omit sensitivities"),
     ],
 )
-def test_bad_arguments_are_refused_in_words(change: dict[str, object], error: type[Exception], words: str) -> None:
+def test_constructor_rejects_invalid_arguments(change: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         LaplaceBudget(TINY, **({"eps_mean": 1.0, "sensitivities": RANGES} | change))  # type: ignore[arg-type]
 
@@ -377,11 +381,13 @@ def test_bad_arguments_are_refused_in_words(change: dict[str, object], error: ty
     [
         (np.zeros((1, 2)), np.ones((1, 2)), ShapeError, r"\(K, P, Q\)"),
         (np.zeros((1, 2, 2)), np.ones((1, 2, 3)), ShapeError, "same"),
-        (np.ones((1, 2, 2)), np.zeros((1, 2, 2)), RangeError, "nowhere above"),
+        (np.ones((1, 2, 2)), np.zeros((1, 2, 2)), RangeError, "low <= high"),
         (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.inf), RangeError, "finite"),
     ],
 )
-def test_arrays_that_are_no_ranges(low: np.ndarray, high: np.ndarray, error: type[Exception], words: str) -> None:
+def test_sensitivities_reject_inconsistent_arrays(
+    low: np.ndarray, high: np.ndarray, error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         Sensitivities(low=low, high=high, front_end="{}")
 
@@ -393,7 +399,7 @@ def test_references_that_do_not_fit() -> None:
         Sensitivities.measure(pixels(2, size=24), TINY)
     with pytest.raises(ShapeError, match="float64"):
         Sensitivities.measure(REFERENCE / 255, TINY)
-    with pytest.raises(InvalidInputError, match="names no front end"):
+    with pytest.raises(InvalidInputError, match="front_end of the sensitivities"):
         Sensitivities.from_arrays({**RANGES.arrays(), "front_end": np.frombuffer(b"{", np.uint8)})
     with pytest.raises(RangeError, match="'block', 'upsampled'"):
         NoisyFrontEnd(front_end="dct")  # type: ignore[arg-type]

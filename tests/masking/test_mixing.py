@@ -10,7 +10,7 @@ from torch import Generator
 
 from ppfr.core import RangeError, ShapeError
 from ppfr.masking import Constant, InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected, draw_partners, draw_weights
-from reference.mixing import blended, weights_by_refusal
+from reference.mixing import blended, weights_by_rejection
 
 
 def rng(seed: int = 3) -> Generator:
@@ -38,7 +38,7 @@ def test_weights_keep_their_cap_and_sum_to_one(num_images, slack, num_rows, seed
 @pytest.mark.parametrize(("num_images", "cap"), [(2, 0.55), (2, 0.8), (3, 0.55), (4, 0.65), (2, 1.0)])
 def test_weights_are_distributed_as_draws_with_refusal(num_images, cap):
     slow = np.random.default_rng(1)
-    wanted = np.stack([weights_by_refusal(num_images, cap, slow) for _ in range(1500)])
+    wanted = np.stack([weights_by_rejection(num_images, cap, slow) for _ in range(1500)])
     found = draw_weights(6000, num_images, max_weight=cap, rng=rng()).numpy()
     assert stats.ks_2samp(found[:, 0], wanted[:, 0]).pvalue > 0.01
     assert stats.ks_2samp(found.max(axis=1), wanted.max(axis=1)).pvalue > 0.01
@@ -51,9 +51,9 @@ def test_a_cap_of_one_kth_gives_equal_weights():
 
 @pytest.mark.parametrize(
     ("num_images", "cap", "words"),
-    [(2, 0.49, "cap from 0.5 to 1"), (4, 0.2, "cap from 0.25"), (2, 1.1, "cap from"), (0, 0.5, "1 image or more")],
+    [(2, 0.49, "cap from 0.5 to 1"), (4, 0.2, "cap from 0.25"), (2, 1.1, "cap from"), (0, 0.5, "num_images is 0")],
 )
-def test_what_cannot_be_drawn_is_refused(num_images, cap, words):
+def test_draw_weights_rejects_impossible_caps(num_images, cap, words):
     with pytest.raises(RangeError, match=words):
         draw_weights(5, num_images, max_weight=cap, rng=rng())
 
@@ -103,9 +103,9 @@ def test_instahide_flips_signs_by_fair_coins_that_the_magnitude_is_free_of():
 
 @pytest.mark.parametrize("mixer", [MixUp(num_images=4), InstaHide(num_images=4)])
 def test_a_batch_too_small_or_with_other_labels_is_refused(mixer):
-    with pytest.raises(ShapeError, match="cannot be mixed 4 at a time"):
+    with pytest.raises(ShapeError, match=r"batch of 3 .* num_images=4"):
         mixer.mix(torch.rand(3, 1, 2, 2), torch.arange(3), rng=rng())
-    with pytest.raises(ShapeError, match="one for each of the 5"):
+    with pytest.raises(ShapeError, match=r"\(5,\)"):
         mixer.mix(torch.rand(5, 1, 2, 2), torch.arange(4), rng=rng())
 
 
@@ -116,7 +116,7 @@ def test_a_batch_of_one_identity_is_mixed_all_the_same():
 
 @pytest.mark.parametrize("make", [MixUp, InstaHide])
 def test_one_image_is_no_mixture(make):
-    with pytest.raises(RangeError, match="2 images or more"):
+    with pytest.raises(RangeError, match="num_images is 1"):
         make(num_images=1)
 
 
@@ -156,7 +156,7 @@ def test_a_single_image_mixed_with_itself_stays_itself():
 
 @pytest.mark.parametrize("shares", [[], [1.0], [-1.0, 2.0], [0.0, 0.0]])
 def test_shares_that_do_not_fit_are_refused(shares):
-    with pytest.raises(RangeError, match="a share of each"):
+    with pytest.raises(RangeError, match="one share >= 0 each"):
         MixedMasker(Constant(), [MixUp(), InstaHide()], shares=shares)
 
 

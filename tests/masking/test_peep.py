@@ -164,7 +164,7 @@ def test_it_comes_back_from_config_and_arrays_and_refuses_others() -> None:
     for twin in (pickle.loads(pickle.dumps(masker)), copy.deepcopy(masker)):
         assert twin.mask(image, rng=rng()).equal(masker.mask(image, rng=rng()))
     other = Eigenfaces.fit(pictures(80, seed=2), num_components=20, seed=1)
-    with pytest.raises(InvalidInputError, match=r"given eigenfaces are .* those asked for"):
+    with pytest.raises(InvalidInputError, match=r"given eigenfaces have checksum .* expected"):
         Peep(**config, eigenfaces=other)
 
 
@@ -185,7 +185,7 @@ def test_the_built_in_name_is_known_without_fitting_and_is_that_of_the_fit() -> 
     assert masker.eigenfaces.components.shape == (4, 1, SIZE, SIZE)
     named = {"eigenfaces_sha256": config["eigenfaces_sha256"], "in_shape": SHAPE}
     assert Peep(num_components=4, **named).public_config() == config
-    with pytest.raises(InvalidInputError, match="built-in eigenfaces are"):
+    with pytest.raises(InvalidInputError, match="built-in eigenfaces have checksum"):
         Peep(num_components=5, **named)
 
 
@@ -218,12 +218,14 @@ def test_a_masked_file_holds_the_picture_and_can_be_looked_at(tmp_path: Path) ->
         ({"eigenfaces": "faces.npz"}, InvalidInputError, "is a str"),
     ],
 )
-def test_bad_arguments_are_refused_in_words(arguments: dict[str, object], error: type[Exception], words: str) -> None:
+def test_constructor_rejects_invalid_arguments(
+    arguments: dict[str, object], error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         Peep(**arguments)  # type: ignore[arg-type]
 
 
-def test_bad_references_are_refused_in_words() -> None:
+def test_fit_rejects_unusable_references() -> None:
     def fit(images: np.ndarray, num_components: int = 5, **given: int) -> None:
         Eigenfaces.fit(images, num_components=num_components, seed=1, **given)
 
@@ -249,6 +251,6 @@ def test_bad_references_are_refused_in_words() -> None:
         ({"origin": b"short"}, ShapeError, "5 bytes"),
     ],
 )
-def test_arrays_that_are_no_eigenfaces(changed: dict[str, object], error: type[Exception], words: str) -> None:
+def test_eigenfaces_reject_inconsistent_arrays(changed: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         dataclasses.replace(EIGENFACES, **changed)

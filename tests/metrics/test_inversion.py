@@ -46,13 +46,13 @@ def test_an_average_face_that_everybody_matches_shows_as_such():
 
 def test_bad_input():
     options = {"threshold": 0.5, "seed": 0}
-    with pytest.raises(InvalidInputError, match="1 of 2 victims have no other image"):
+    with pytest.raises(InvalidInputError, match=r"1 of 2 target templates .*add references"):
         inversion_success(np.eye(6)[:2], [0, 9], REFERENCES, SUBJECTS, **options)
-    with pytest.raises(ShapeError, match="one of each"):
+    with pytest.raises(ShapeError, match="one per row"):
         inversion_success(np.eye(6)[:2], [0], REFERENCES, SUBJECTS, **options)
-    with pytest.raises(ShapeError, match="one of each"):
+    with pytest.raises(ShapeError, match="one per row"):
         inversion_success(np.eye(6)[:2], [0, 1], REFERENCES, SUBJECTS, solved_N=[True], **options)
-    with pytest.raises(RangeError, match="rows of zeros"):
+    with pytest.raises(RangeError, match="rows of recovered are zero"):
         inversion_success(np.zeros((2, 6)), [0, 1], REFERENCES, SUBJECTS, **options)
-    with pytest.raises(RangeError, match="not a number"):
+    with pytest.raises(RangeError, match=r"NaN.*threshold_at_far"):
         inversion_success(np.eye(6)[:2], [0, 1], REFERENCES, SUBJECTS, threshold=float("nan"), seed=0)

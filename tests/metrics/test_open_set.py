@@ -52,9 +52,9 @@ def test_perfect_and_hopeless_searches():
 
 def test_bad_input():
     scores, probes, gallery = search()
-    with pytest.raises(ShapeError, match="one for each row and each column"):
+    with pytest.raises(ShapeError, match="one subject per row and per column"):
         identification_report(scores[:, :-1], probes, gallery, seed=0)
     with pytest.raises(InvalidInputError, match="no probe is without"):
         identification_report(scores[:50], probes[:50], gallery, seed=0)
-    with pytest.raises(RangeError, match="one below 1"):
+    with pytest.raises(RangeError, match="at least 1"):
         identification_report(scores, probes, gallery, ranks=(0,), seed=0)

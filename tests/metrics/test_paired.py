@@ -76,5 +76,5 @@ def test_refuses_other_comparisons_and_missing_folds() -> None:
     reversed_folds = dataclasses.replace(one, fold=pairs["fold"][::-1].copy())
     with pytest.raises(InvalidInputError, match="differ in fold"):
         paired_accuracy_gap(one, reversed_folds, seed=1)
-    with pytest.raises(InvalidInputError, match="baseline's comparisons lack folds"):
+    with pytest.raises(InvalidInputError, match="baseline's comparisons have no folds"):
         paired_accuracy_gap(one, dataclasses.replace(one, fold=None), seed=1)

@@ -41,7 +41,7 @@ def test_gaps_are_differences_of_the_reports() -> None:
 
 def test_other_searches_are_refused() -> None:
     score_NM = scores(3, seed=1)
-    with pytest.raises(ShapeError, match="the same searches"):
+    with pytest.raises(ShapeError, match="scores of the same searches"):
         paired_identification_gaps(score_NM, score_NM[:-1], PROBES, GALLERY, seed=1)
     with pytest.raises(InvalidInputError, match="without a mate"):
         paired_identification_gaps(score_NM[:60], score_NM[:60], PROBES[:60], GALLERY, seed=1)

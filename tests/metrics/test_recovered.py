@@ -68,13 +68,13 @@ def test_no_second_image_is_said_not_made_up(victims):
 
 def test_bad_input(victims):
     original, subjects = victims
-    with pytest.raises(ShapeError, match="must be the same"):
+    with pytest.raises(ShapeError, match="must be equal"):
         identity_cosine(original, original[:3])
-    with pytest.raises(RangeError, match="1 rows of zeros"):
+    with pytest.raises(RangeError, match=r"1 rows of .* are zero"):
         identity_cosine(original[:2], np.array([original[0], 0 * original[1]]))
     with pytest.raises(RangeError, match="not finite"):
         identity_cosine(original, original * np.nan)
-    with pytest.raises(InvalidInputError, match="all recovered faces are of one subject"):
+    with pytest.raises(InvalidInputError, match=r"recovered faces belong to one subject.*at least 2"):
         verification_accuracy_of_recovered(original, original, np.zeros(62), threshold=0.5, seed=0)
-    with pytest.raises(RangeError, match="take one from threshold_at_far"):
+    with pytest.raises(RangeError, match=r"NaN.*threshold_at_far"):
         verification_accuracy_of_recovered(original, original, subjects, threshold=float("nan"), seed=0)

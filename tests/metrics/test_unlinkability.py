@@ -113,11 +113,11 @@ def test_bad_input():
         unlinkability(scores, scores, mated_subjects=people[:3], **QUICK)
     with pytest.raises(RangeError, match="not finite"):
         unlinkability(scores * np.nan, scores, mated_subjects=people, **QUICK)
-    with pytest.raises(RangeError, match="does not span"):
+    with pytest.raises(RangeError, match=r"score_range=.*lowest and highest"):
         unlinkability(scores, scores, mated_subjects=people, score_range=(0, 0.5), **QUICK)
     with pytest.raises(RangeError, match="num_bins=1"):
         unlinkability(scores, scores, mated_subjects=people, num_bins=1, **QUICK)
-    with pytest.raises(RangeError, match="no odds"):
+    with pytest.raises(RangeError, match=r"omega=.*above 0"):
         unlinkability(scores, scores, mated_subjects=people, omega=0, **QUICK)
-    with pytest.raises(InvalidInputError, match="at least 2 subjects"):
+    with pytest.raises(InvalidInputError, match=r"only 1 subject.*at least 2"):
         unlinkability(scores, scores, mated_subjects=people * 0, **QUICK)

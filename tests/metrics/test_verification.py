@@ -253,14 +253,14 @@ WHO = {"subject_a": list("abac"), "subject_b": list("abba")}
             "scores holds 2 of 4 values",
         ),
         ({"scores": [0.9, 0.8, 0.1]}, ShapeError, "is_genuine has shape"),
-        ({"scores": [[0.9, 0.8, 0.1, 0.2]]}, ShapeError, "1 axis"),
+        ({"scores": [[0.9, 0.8, 0.1, 0.2]]}, ShapeError, "ndim=1"),
         ({"is_genuine": [False] * 4}, InvalidInputError, "no genuine comparison among 4"),
         ({"is_genuine": [True] * 4}, InvalidInputError, "no impostor comparison among 4"),
-        ({"subject_a": list("abac")}, InvalidInputError, "give both or neither"),
-        ({**WHO, "subject_b": list("abb")}, ShapeError, "one label for each of the 4 rows"),
+        ({"subject_a": list("abac")}, InvalidInputError, "pass both or neither"),
+        ({**WHO, "subject_b": list("abb")}, ShapeError, r"one label per row, \(4,\)"),
         ({**WHO, "subject_b": list("aaba")}, InvalidInputError, "1 comparisons are genuine between two subjects"),
-        ({"fold": [0, 0, 0, 0]}, InvalidInputError, "at least 2 folds"),
-        ({"fold": [0, 1]}, ShapeError, "one label for each of the 4 rows"),
+        ({"fold": [0, 0, 0, 0]}, InvalidInputError, "there is 1 fold"),
+        ({"fold": [0, 1]}, ShapeError, r"one label per row, \(4,\)"),
     ],
 )
 def test_bad_comparisons(change, error, text):
@@ -272,16 +272,16 @@ def test_other_bad_input():
     c = Comparisons(**GOOD, **WHO)
     with pytest.raises(ShapeError, match="genuine scores has shape"):
         roc([], [0.1])
-    with pytest.raises(RangeError, match=r"FAR 0 is not a rate; give one in \(0, 1\]"):
+    with pytest.raises(RangeError, match=r"FAR 0 is not a rate; .*\(0, 1\]"):
         tar_at_far(c, fars=(0,), seed=0)
-    with pytest.raises(RangeError, match="give one in"):
+    with pytest.raises(RangeError, match=r"in \[0, 1\]"):
         roc([0.5], [0.1]).tar_at_far(2.0)
-    with pytest.raises(RangeError, match="threshold is not a number"):
+    with pytest.raises(RangeError, match="threshold is NaN"):
         fmr(c, float("nan"), seed=0)
     with pytest.raises(RangeError, match="level=95"):
         eer(c, seed=0, level=95)
     with pytest.raises(InvalidInputError, match="at least 20"):
         eer(c, seed=0, num_resamples=1)
-    with pytest.raises(InvalidInputError, match="mix the folds"):
+    with pytest.raises(InvalidInputError, match=r"outside fold 0 .*both kinds to every fold"):
         ten_fold_accuracy(**GOOD, fold=[0, 0, 1, 1])
     assert "0.9" not in repr(c) and "'a'" not in repr(c)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def weights_by_refusal(num_images: int, max_weight: float, rng: np.random.Generator) -> np.ndarray:
+def weights_by_rejection(num_images: int, max_weight: float, rng: np.random.Generator) -> np.ndarray:
     """One row of weights: |N(0, 1)|, normalised, drawn anew while one is above the cap."""
     while True:
         row = np.abs(rng.normal(size=num_images))

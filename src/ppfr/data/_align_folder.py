@@ -1,4 +1,4 @@
-"""Aligning a whole folder of photos, with every problem told at the end."""
+"""Aligning a folder of photos, with all problems reported at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Suffix = Literal[".jpg", ".png"]
 
 
 def write_crop(crop_HWC: np.ndarray, path: Path, *, quality: int = 95) -> None:
-    """Write a crop whole or not at all, as JPEG or PNG by the path's suffix.
+    """Write a crop atomically, as JPEG or PNG according to the suffix of the path.
 
     Raises:
         StorageError: the disk is full or the directory cannot be written.
@@ -45,33 +45,33 @@ def align_folder(
     without_face: Callable[[np.ndarray], np.ndarray] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Align every photo below `source` to the same place below `into`.
+    """Align every photo below `source` and write its crop to the same relative path below `into`.
 
-    Each crop is written whole or not at all. A photo that gives none does not stop the others: all are told together at
-    the end, and after mending them the same call goes on where it stopped.
+    Each crop is written atomically. A photo that cannot be aligned does not stop the others. All problems are reported
+    together at the end; after they are fixed, the same call continues with the missing crops.
 
     Args:
         source: folder of photos, searched with its subfolders.
-        into: folder for the crops; must not lie within `source`, nor the other way round.
+        into: folder for the crops; must not be inside `source`, nor contain it.
         aligner: finds the faces.
         suffix: ".png" (without loss) or ".jpg".
-        quality: of JPEG, 1..100.
-        keeps_existing: leave crops that are there already.
-        without_face: makes the crop of a photo in which no face, or not one, is found; default: that is a problem.
-        on_progress: called with (photos done, photos in all).
+        quality: JPEG quality, 1..100.
+        keeps_existing: skip photos whose crops exist.
+        without_face: computes the crop of a photo without exactly one face. By default such a photo is a problem.
+        on_progress: called with (photos done, number of photos).
 
     Returns:
-        The crops, in the order of the photos' names.
+        The paths of the crops, sorted by the names of the photos.
 
     Raises:
-        MissingAssetError: no such folder.
-        DatasetError: no photo in it, or two photos that would give the same crop.
-        ProblemsError: some photos gave no crop; all are listed.
+        MissingAssetError: the folder does not exist.
+        DatasetError: it contains no photo, or two photos with the same crop path.
+        ProblemsError: some photos could not be aligned; all are listed.
         StorageError: a crop cannot be written.
     """
     source, into = Path(source), Path(into)
     if suffix not in (".jpg", ".png") or not 1 <= quality <= 100:
-        raise InvalidInputError(f"crops are .jpg or .png, of quality 1..100; got {suffix!r} and {quality}")
+        raise InvalidInputError(f"suffix is {suffix!r} and quality {quality}; use .jpg or .png and a quality of 1..100")
     target_of = _targets(source, into, suffix)
     problems: list[str] = []
     for done, (photo, target) in enumerate(target_of.items()):
@@ -89,7 +89,7 @@ def align_folder(
         on_progress(len(target_of), len(target_of))
     if problems:
         done_text = f"{len(target_of) - len(problems)} of {len(target_of)} photos are aligned"
-        raise ProblemsError(f"{done_text}; mend or remove the others and run it again", problems)
+        raise ProblemsError(f"{done_text}; fix or remove the others and run it again", problems)
     return list(target_of.values())
 
 
@@ -104,12 +104,12 @@ def _crop(photo: Path, aligner: Aligner, without_face: Callable[[np.ndarray], np
 
 
 def _targets(source: Path, into: Path, suffix: str) -> dict[Path, Path]:
-    """The crop's path of each photo, in the order of their names."""
+    """The crop path of each photo, sorted by photo."""
     if not source.is_dir():
         raise MissingAssetError(str(source), looked_in=[str(source.parent)], remedy="Give a folder of photos.")
     inner, outer = into.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
-        raise InvalidInputError("crops must go to a folder apart from the photos; choose another one")
+        raise InvalidInputError("crops must be written to a folder outside the photos; choose another one")
     photos = sorted(
         path
         for path in source.rglob("*")
@@ -119,12 +119,12 @@ def _targets(source: Path, into: Path, suffix: str) -> dict[Path, Path]:
     )
     if not photos:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DatasetError(f"{source} holds no photo ({kinds}); give a folder that does")
+        raise DatasetError(f"{source} contains no photo ({kinds}); pass a folder that contains photos")
     target_of = {photo: (into / photo.relative_to(source)).with_suffix(suffix) for photo in photos}
     if len(set(target_of.values())) < len(target_of):
         num_twice = len(target_of) - len(set(target_of.values()))
         raise DatasetError(
-            f"{num_twice} photos of {source} differ from another only by their ending (a.jpg, a.png) and would give the"
-            " same crop; rename them"
+            f"{num_twice} photos of {source} differ from another only in their suffix (a.jpg, a.png) and would have the"
+            " same crop path; rename them"
         )
     return target_of

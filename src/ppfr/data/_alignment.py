@@ -1,4 +1,4 @@
-"""From a photo to aligned crops: faces with five points (YuNet), then a least-squares similarity to the template."""
+"""Aligned crops of photos: face detection with five landmarks (YuNet) and a least-squares similarity transform."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIN_SIDE_PX = 16
 _VIEW_FACE_SIDES_PX = (64, 96, 128)
 _VIEW_MARGIN = 2.0
 _GRID_PX = 32
-_SMALLEST_SPREAD_PX = 1e-6
+_MIN_SPREAD_PX = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class Face:
     """A detected face, in pixels of the photo.
 
     Attributes:
-        box: (x, y, width, height) of the face, x and y of its upper left corner; may reach past the photo.
+        box: (x, y, width, height) of the face, (x, y) being the upper left corner; may extend beyond the photo.
         landmarks_52: (5, 2) float64 (x, y): right eye, left eye, nose tip, right and left mouth corner.
         confidence: 0..1.
     """
@@ -50,29 +50,31 @@ class Face:
 
 
 def similarity_transform(from_N2: np.ndarray, to_N2: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift that bring points closest to others in the least-squares sense.
+    """The rotation, scale and translation that map points onto others with the least squared error.
 
     Args:
         from_N2: (N, 2) points, N >= 2, not all equal.
-        to_N2: (N, 2) where they should go.
+        to_N2: (N, 2) target points.
 
     Returns:
-        (2, 3) float64 matrix M; a point p goes to M[:, :2] @ p + M[:, 2]. It never mirrors.
+        (2, 3) float64 matrix M; a point p is mapped to M[:, :2] @ p + M[:, 2]. It contains no reflection.
 
     Raises:
-        ShapeError: other shapes.
+        ShapeError: the shapes differ or are not (N, 2) with N >= 2.
         AlignmentError: all points coincide.
 
     References:
-        Umeyama, PAMI 13(4), 1991; in two dimensions without mirroring it has the closed form used here.
+        Umeyama, PAMI 13(4), 1991; in two dimensions without reflection it has the closed form used here.
     """
     if from_N2.shape != to_N2.shape or from_N2.ndim != 2 or from_N2.shape[1] != 2 or len(from_N2) < 2:
-        raise ShapeError(f"two equal (N, 2) arrays with N >= 2 are needed; got {from_N2.shape} and {to_N2.shape}")
+        raise ShapeError(
+            f"points have shapes {from_N2.shape} and {to_N2.shape}; pass two (N, 2) arrays of equal length, N >= 2"
+        )
     from_mean, to_mean = from_N2.mean(axis=0), to_N2.mean(axis=0)
     source, target = from_N2 - from_mean, to_N2 - to_mean
     spread = float((source**2).sum())
-    if not spread > _SMALLEST_SPREAD_PX:
-        raise AlignmentError("the landmarks coincide, so no position of a face follows from them; use another photo")
+    if not spread > _MIN_SPREAD_PX:
+        raise AlignmentError("the landmarks coincide, so the face cannot be aligned; use another photo")
     cosine = float((source * target).sum()) / spread
     sine = float((source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum()) / spread
     rotation = np.array([[cosine, -sine], [sine, cosine]])
@@ -80,13 +82,13 @@ def similarity_transform(from_N2: np.ndarray, to_N2: np.ndarray) -> np.ndarray:
 
 
 def warp_to_crop(photo_HWC: np.ndarray, landmarks_52: np.ndarray) -> np.ndarray:
-    """Cut the (112, 112, 3) uint8 crop whose five points lie closest to the template; bilinear, black outside."""
+    """Cut the (112, 112, 3) uint8 crop that maps the landmarks onto the template; bilinear, black outside the photo."""
     matrix = similarity_transform(np.asarray(landmarks_52, np.float64), TEMPLATE_52)
     return cv2.warpAffine(photo_HWC, matrix, CROP_SIZE[::-1], flags=cv2.INTER_LINEAR)
 
 
 class Aligner:
-    """Finds faces in photos and aligns them. One object may be used from several threads, one photo at a time."""
+    """Finds faces in photos and aligns them. Thread-safe: one object processes one photo at a time."""
 
     def __init__(
         self,
@@ -101,20 +103,21 @@ class Aligner:
 
         Args:
             yunet_path: the YuNet network as ONNX.
-            largest: take the face with the largest box where a photo shows several; otherwise several are an error.
-            confidence: least confidence of a face, between 0 and 1.
-            refines: look again at the chosen face in six views (three sizes, mirrored) and take the median of each
-                landmark. YuNet's points differ by some pixels between sizes of one photo; the median steadies them, at
-                about six times the cost of detecting in a 250x250 photo.
-            max_side_px: larger photos are scaled down to this for detection; the crop is cut from the original.
+            largest: align the face with the largest box if a photo shows several. By default several faces are an
+                error.
+            confidence: minimum confidence of a face, between 0 and 1.
+            refines: detect the chosen face again in six views (three sizes, each also mirrored) and take the median of
+                each landmark. YuNet's landmarks differ by some pixels between sizes of one photo. The median is more
+                stable and costs about six detections in a 250x250 photo.
+            max_side_px: larger photos are scaled down to this side for detection. The crop is cut from the original.
 
         Raises:
-            MissingWeightsError: no such file.
-            InvalidInputError: not a YuNet network, or a value out of range.
+            MissingWeightsError: the file does not exist.
+            InvalidInputError: the file is not a YuNet network, or a value is out of range.
         """
         if not 0.0 < confidence < 1.0 or max_side_px < _GRID_PX:
             raise InvalidInputError(
-                f"confidence is between 0 and 1 and max_side_px at least {_GRID_PX}; got {confidence} and {max_side_px}"
+                f"confidence is {confidence} and max_side_px {max_side_px}; use (0, 1) and at least {_GRID_PX}"
             )
         self._path = Path(yunet_path)
         if not self._path.is_file():
@@ -138,13 +141,13 @@ class Aligner:
         self._detector = _load_detector(self._path, self._confidence)
 
     def detect(self, photo_HWC: np.ndarray) -> list[Face]:
-        """All faces of a photo, the most confident first.
+        """All faces of a photo, in descending order of confidence.
 
         Args:
-            photo_HWC: (H, W, 3) uint8 RGB, upright, as `read_image` gives it; at least 16 pixels a side.
+            photo_HWC: (H, W, 3) uint8 RGB, upright, as returned by `read_image`; at least 16 pixels per side.
 
         Raises:
-            ShapeError: another shape or type.
+            ShapeError: the photo has another shape or type.
         """
         photo_HWC = _checked_photo(photo_HWC)
         longer = max(photo_HWC.shape[:2])
@@ -158,7 +161,7 @@ class Aligner:
         return sorted(faces, key=lambda face: -face.confidence)
 
     def align(self, photo_HWC: np.ndarray) -> np.ndarray:
-        """The aligned crop of the one face of a photo.
+        """The aligned crop of the face in a photo.
 
         Args:
             photo_HWC: as for `detect`.
@@ -167,26 +170,26 @@ class Aligner:
             (112, 112, 3) uint8 RGB.
 
         Raises:
-            AlignmentError: no face, or several; says what to do.
-            ShapeError: another shape or type.
+            AlignmentError: the photo shows no face, or several.
+            ShapeError: the photo has another shape or type.
         """
         faces = self.detect(photo_HWC)
         if not faces:
             raise AlignmentError(
-                "no face was found; use a photo that shows the face upright, larger than about 30 pixels and lit, or"
-                " lower the least confidence"
+                "no face was found; use a well-lit photo with an upright face larger than about 30 pixels, or"
+                " lower the minimum confidence"
             )
         if len(faces) > 1 and not self._largest:
             raise AlignmentError(
-                f"{len(faces)} faces were found where one is expected; crop the photo to one person, or take the"
-                " largest (--largest)"
+                f"{len(faces)} faces were found, expected one; crop the photo to one person, or use the"
+                " largest face (--largest)"
             )
         chosen = max(faces, key=lambda face: face.area_px)
         landmarks_52 = self.refined_landmarks(photo_HWC, chosen) if self._refines else chosen.landmarks_52
         return warp_to_crop(photo_HWC, landmarks_52)
 
     def refined_landmarks(self, photo_HWC: np.ndarray, face: Face) -> np.ndarray:
-        """(5, 2) median of the landmarks of `face` over the first detection and six views of its surroundings."""
+        """(5, 2) median of the landmarks of `face` over the first detection and six views of the face."""
         x, y, width, height = face.box
         centre_2 = np.array([x + width / 2, y + height / 2])
         found = [face.landmarks_52]
@@ -195,7 +198,7 @@ class Aligner:
             side = round(face_side * _VIEW_MARGIN / _GRID_PX) * _GRID_PX
             shift_2 = side / 2 - scale * centre_2
             matrix = np.array([[scale, 0, shift_2[0]], [0, scale, shift_2[1]]])
-            # scaling down by a lot needs more than bilinear's four neighbours
+            # bilinear interpolation uses too few pixels for large reductions
             flags = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
             view_HWC = cv2.warpAffine(photo_HWC, matrix, (side, side), flags=flags)
             for is_mirrored in (False, True):
@@ -234,8 +237,8 @@ def _checked_photo(photo_HWC: np.ndarray) -> np.ndarray:
     kind = getattr(photo_HWC, "dtype", type(photo_HWC).__name__)
     if len(shape) != 3 or shape[-1] != 3 or kind != np.uint8 or min(shape[:2]) < _MIN_SIDE_PX:
         raise ShapeError(
-            f"a photo is (H, W, 3) uint8 RGB with at least {_MIN_SIDE_PX} pixels a side; got {shape} {kind}."
-            " `ppfr.data.read_image` gives one from a file"
+            f"the photo is {kind} of shape {shape}; it must be (H, W, 3) uint8 RGB with at least {_MIN_SIDE_PX} pixels"
+            " per side. Read files with `ppfr.data.read_image`"
         )
     return np.ascontiguousarray(photo_HWC)
 
@@ -245,7 +248,7 @@ def _load_detector(path: Path, confidence: float) -> cv2.FaceDetectorYN:
     level = logging.getLogLevel() if logging is not None else None
     try:
         if logging is not None:
-            logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of a default that we did not ask for
+            logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about its own default backend
         detector = cv2.FaceDetectorYN.create(
             str(path), "", (_GRID_PX, _GRID_PX), confidence, _NMS_OVERLAP, _MAX_CANDIDATES
         )
@@ -253,7 +256,7 @@ def _load_detector(path: Path, confidence: float) -> cv2.FaceDetectorYN:
         return detector
     except cv2.error as error:
         raise InvalidInputError(
-            f"{path} is not a YuNet face detector that OpenCV {cv2.__version__} can run; get it again"
+            f"{path} is not a YuNet face detector that OpenCV {cv2.__version__} can run; download it again"
         ) from error
     finally:
         if logging is not None:

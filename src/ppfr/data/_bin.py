@@ -1,9 +1,10 @@
 """InsightFace `.bin` pair sets, read without executing pickle.
 
 The format is a pickle of `(list of encoded images, list of bool)`, images 2i and 2i+1 being pair i. A pickle is a
-program; unpickling a file from the internet runs it. Here its opcodes are walked by hand: only those that build bytes,
-numbers, lists and tuples are followed, plus the few calls that writers of this format use, which are recognised by name
-and computed here. Nothing is imported or called by name, so a hostile file is refused, not run.
+program, and unpickling a file from the internet runs it. This reader interprets the opcodes itself. It supports only
+those that build bytes, numbers, lists and tuples, and the few calls that writers of this format use, which it
+recognises by name and computes itself. It imports and calls nothing by name, so a malicious file is rejected without
+being run.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _MAX_FILE_BYTES = 4 << 30
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A global that the pickle refers to; stays a name."""
+    """A global that the pickle refers to; it is never resolved."""
 
     path: str
 
 
 @dataclass(slots=True, eq=False)
 class _Built:
-    """What a recognised call makes; `state` is set by BUILD."""
+    """The result of a recognised call; `state` is set by BUILD."""
 
     kind: str
     state: Any = None
@@ -54,14 +55,14 @@ _MARK = object()
 
 
 class _Walker:
-    """A stack machine for the harmless part of pickle."""
+    """A stack machine for the safe subset of pickle."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Follow one opcode."""
+        """Interpret one opcode."""
         if opcode in _LITERALS:
             self.stack.append(argument)
         elif opcode in _CONSTANTS:
@@ -116,7 +117,7 @@ class _Walker:
         elif opcode in ("POP", "POP_MARK"):
             self._to_mark() if opcode == "POP_MARK" else self._take(1)
         else:
-            raise DatasetError(f"the pickle uses the operation {opcode}, which no pair set needs")
+            raise DatasetError(f"the pickle uses the operation {opcode}, which is not allowed in a pair set")
 
     def _symbolic(self, opcode: str, argument: Any) -> None:
         if opcode == "GLOBAL":
@@ -135,7 +136,7 @@ class _Walker:
 
 
 def _recognised_call(callee: Any, arguments: Any) -> Any:
-    """What one of the known calls gives; anything else is refused by name."""
+    """The result of a known call; other calls are rejected by name."""
     path = callee.path if isinstance(callee, _Name) else "something that is not a name"
     if path == "_codecs encode" and len(arguments) == 2 and arguments[1] == "latin1":
         return arguments[0].encode("latin1")  # how protocols 0-2 write bytes
@@ -150,7 +151,7 @@ def _recognised_call(callee: Any, arguments: Any) -> Any:
     if path in _SCALAR_MAKERS and len(arguments) == 2 and isinstance(arguments[0], _Built):
         kind = arguments[0].kind.removeprefix("dtype ")
         return bool(any(arguments[1])) if kind in ("b1", "?") else int.from_bytes(arguments[1], "little", signed=True)
-    raise DatasetError(f"the pickle wants to call {path!r}, which no pair set needs")
+    raise DatasetError(f"the pickle calls {path!r}, which is not allowed in a pair set")
 
 
 def _walk(data: bytes) -> Any:
@@ -159,7 +160,7 @@ def _walk(data: bytes) -> Any:
         if opcode.name == "STOP":
             return walker.stack.pop()
         walker.step(opcode.name, argument)
-    raise DatasetError("the pickle does not end")
+    raise DatasetError("the pickle has no STOP operation")
 
 
 def _array_content(array: _Built) -> Any:
@@ -175,14 +176,14 @@ def _as_bytes(value: Any) -> bytes:
         return value.encode("latin1")
     if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
         return _as_bytes(_array_content(value))
-    raise DatasetError(f"an image is kept as {type(value).__name__}, not as bytes")
+    raise DatasetError(f"an image is stored as {type(value).__name__}, not as bytes")
 
 
 def _as_flags(value: Any) -> Iterator[bool]:
     if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
         value = list(_as_bytes(_array_content(value)))
     if not isinstance(value, list | tuple):
-        raise DatasetError(f"the genuine flags are kept as {type(value).__name__}, not as a list")
+        raise DatasetError(f"the genuine flags are stored as {type(value).__name__}, not as a list")
     for flag in value:
         if not isinstance(flag, bool | int) or flag not in (0, 1):
             raise DatasetError("a genuine flag is neither true nor false")
@@ -208,9 +209,9 @@ def read_insightface_bin(
 ) -> PairProtocol:
     """A pair set such as `lfw.bin`, `cfp_fp.bin` or `agedb_30.bin`.
 
-    Folds are ten consecutive pieces, as the format's own evaluation cuts them. The format names no people: subject ids
-    here join what is provably one person (genuine pairs, and images that are the same bytes), so one person may have
-    several. They serve intervals within the set and can rule out no overlap with a training set.
+    The ten folds are consecutive blocks of pairs, as in the format's own evaluation. The format contains no names.
+    Subject ids join images that provably show one person (genuine pairs, and identical bytes), so one person may have
+    several ids. They can be used for confidence intervals, but not to exclude an overlap with a training set.
 
     Args:
         path: the file.
@@ -218,32 +219,36 @@ def read_insightface_bin(
         crop_size: (H, W) of its images.
 
     Raises:
-        MissingAssetError: no such file.
-        DatasetError: not such a pair set, damaged, or a pickle that would do more than hold data (it was not run).
+        MissingAssetError: the file does not exist.
+        DatasetError: the file is not a pair set, is damaged, or is a pickle with other operations (it is not run).
     """
     path = Path(path)
     if not path.is_file():
         raise MissingAssetError(
             path.name,
             looked_in=[str(path.parent)],
-            remedy="The InsightFace data zoo gives it out within its training sets; give the path of the .bin file.",
+            remedy="It is part of the training sets in the InsightFace data zoo; pass the path of the .bin file.",
         )
     if path.stat().st_size > _MAX_FILE_BYTES:
-        raise DatasetError(f"{path} has more than {_MAX_FILE_BYTES} bytes, which no pair set has; check the file")
+        raise DatasetError(f"{path} has more than {_MAX_FILE_BYTES} bytes, the maximum for a pair set; check the file")
     try:
         content = _walk(path.read_bytes())
         if not isinstance(content, tuple | list) or len(content) != 2 or not isinstance(content[0], list | tuple):
-            raise DatasetError("it does not hold (images, genuine flags)")
+            raise DatasetError("it does not contain (images, genuine flags)")
         encoded = [_as_bytes(image) for image in content[0]]
         is_genuine = np.fromiter(_as_flags(content[1]), np.bool_)
     except DatasetError as error:
-        raise DatasetError(f"{path} is refused: {error}. Nothing in it was run; get it from its own source") from error
+        raise DatasetError(
+            f"{path} is rejected: {error}. Nothing in it was run; download it from its original source"
+        ) from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise DatasetError(f"{path} is damaged or no pair set ({error}); get it again from its source") from error
+        raise DatasetError(
+            f"{path} is damaged or not a pair set ({error}); download it again from its source"
+        ) from error
     if len(is_genuine) < NUM_FOLDS or len(encoded) != 2 * len(is_genuine):
         raise DatasetError(
-            f"{path} holds {len(encoded)} images for {len(is_genuine)} pairs; two for each and at least {NUM_FOLDS}"
-            " pairs are needed. Get it again from its source"
+            f"{path} contains {len(encoded)} images for {len(is_genuine)} pairs; it must have two per pair and at least"
+            f" {NUM_FOLDS} pairs. Download it again from its source"
         )
     name = name or path.stem
     images = _BytesImageSet(encoded, _joined_subjects(encoded, is_genuine, name), name=name, crop_size=crop_size)
@@ -259,7 +264,7 @@ def read_insightface_bin(
 
 
 def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) -> list[str]:
-    """Subject ids from genuine pairs and equal bytes (union-find); from the pairs alone if these contradict."""
+    """Subject ids from genuine pairs and equal bytes (union-find); from the pairs alone if these disagree."""
     parent = list(range(len(encoded)))
 
     def root_of(index: int) -> int:
@@ -274,7 +279,7 @@ def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) ->
     for pair in np.flatnonzero(is_genuine).tolist():
         parent[root_of(2 * pair)] = root_of(2 * pair + 1)
     if any(root_of(2 * pair) == root_of(2 * pair + 1) for pair in np.flatnonzero(~is_genuine).tolist()):
-        # Label noise: by the chain of genuine pairs an impostor pair shows one person. The flags are what is measured.
+        # Label noise: a chain of genuine pairs joins the two sides of an impostor pair. The flags take precedence.
         alone = [2 * pair + side * (not flag) for pair, flag in enumerate(is_genuine.tolist()) for side in (0, 1)]
         return [f"{name}/{number}" for number in alone]
     return [f"{name}/{root_of(index)}" for index in range(len(encoded))]

@@ -1,4 +1,4 @@
-"""Eightfold upsampling and 8x8 block DCT as one separable operator of three taps a side, and its adjoint.
+"""Eightfold upsampling and 8x8 block DCT as one separable operator with three taps per side, and its adjoint.
 
 Shape suffixes: N planes, K frequency channels, V the distinct horizontal frequencies among them, H W pixels.
 """
@@ -16,12 +16,12 @@ from ppfr.frequency._dct import dct_matrix
 from ppfr.frequency._memory import empty_large
 
 BLOCK = 8
-# Values that one thread's share of a pass touches: what it reads and writes should stay in a core's cache.
+# Number of values that one thread reads and writes per pass, chosen so that they stay in the cache of a core.
 _PIECE = 300_000
 
 
 class Run(NamedTuple):
-    """Channels k .. k+length-1 that share u and whose v are neighbours in the list of distinct v."""
+    """Channels k .. k+length-1 with the same u and consecutive entries in the list of distinct v."""
 
     u: int
     k: int
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 
 def runs_of(channels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[Run, ...]]:
-    """The distinct v in ascending order, and the channels as runs over it, so that a pass covers many channels.
+    """The distinct v in ascending order, and the channels as runs over it. A pass covers a whole run.
 
     >>> runs_of((0, 1, 9, 10))
     ((0, 1, 2), (Run(u=0, k=0, v=0, length=2), Run(u=1, k=2, v=1, length=2)))
@@ -64,7 +64,7 @@ def taps(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def planes_a_piece(planes_NHW: Tensor, num: int) -> int:
-    """How many planes a pass takes at once, at `num` channels each."""
+    """Number of planes per pass, with `num` channels each."""
     if planes_NHW.device.type != "cpu":
         return max(1, len(planes_NHW))
     share = _PIECE * torch.get_num_threads()
@@ -75,7 +75,7 @@ class BandedDct:
     """The linear map (N, H, W) -> (N, K, H, W); see `ppfr.frequency.bdct_upsampled`.
 
     Columns first: T[v] from three horizontal neighbours. The vertical weights of a frequency u > 0 sum to zero and
-    those of u = 0 to sqrt(8), so two passes over vertical differences of T do for three taps.
+    those of u = 0 to sqrt(8), so two passes over vertical differences of T replace three taps.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -87,7 +87,7 @@ class BandedDct:
         return taps(height, device, dtype)[..., None], taps(width, device, dtype)[list(self._distinct), :, None]
 
     def forward(self, planes_NHW: Tensor, out: Tensor | None = None) -> Tensor:
-        """Coefficients of the chosen channels; into `out` if given."""
+        """Coefficients of the selected channels; written to `out` if given."""
         num, height, width = planes_NHW.shape
         if out is None:
             out = empty_large(planes_NHW, (num, self._num, height, width))
@@ -104,7 +104,7 @@ class BandedDct:
         t_NVHW = image * columns[:, 1]
         t_NVHW[..., 1:].addcmul_(image[..., :-1], columns[:, 0, :, 1:])
         t_NVHW[..., :-1].addcmul_(image[..., 1:], columns[:, 2, :, :-1])
-        # Row p of `steps` is T[p] - T[p-1]; the first and the last row are beyond the border and weigh nothing.
+        # Row p of `steps` is T[p] - T[p-1]; the first and the last row are beyond the border and have weight zero.
         steps = torch.nn.functional.pad(t_NVHW[:, :, 1:] - t_NVHW[:, :, :-1], (0, 0, 1, 1))
         for u, k, v, length in self._runs:
             target, step = out_NKHW[:, k : k + length], steps[:, v : v + length]

@@ -1,4 +1,4 @@
-"""Plain block DCT with any block and stride, as one strided convolution, and its least-squares inverse."""
+"""Plain block DCT with any block size and stride, as one strided convolution, and its least-squares inverse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppfr.frequency._dct import dct_matrix
 
 
 def block_dct(planes_BCHW: Tensor, *, block: int = 8, stride: int = 8, channels: Sequence[int] | None = None) -> Tensor:
-    """Orthonormal 2-D DCT-II of every `block` x `block` window at every `stride`-th place; differentiable.
+    """Orthonormal 2-D DCT-II of `block` x `block` windows at distance `stride`; differentiable.
 
     The planes are padded by reflection with (block - stride)//2 pixels above and left and the rest of block - stride
     below and right (one more when block - stride is odd), so that the grid has exactly H//stride x W//stride blocks:
@@ -26,15 +26,15 @@ def block_dct(planes_BCHW: Tensor, *, block: int = 8, stride: int = 8, channels:
         block: side of a block, at least 1.
         stride: step between blocks, 1..block.
         channels: frequency channels c = block*u + v to compute (u vertical, v horizontal), in this order; None for
-            all. Channels that are left out cost nothing.
+            all. Omitted channels cost nothing.
 
     Returns:
-        (B, C*K, H//stride, W//stride), K = len(channels): channel `colour*K + k` is the k-th chosen frequency of plane
-        `colour`. For planes in [-128, 127] and 8x8 blocks the values lie in [-1024, 1016].
+        (B, C*K, H//stride, W//stride), K = len(channels): channel `colour*K + k` is the k-th selected frequency of
+        plane `colour`. For planes in [-128, 127] and 8x8 blocks the values lie in [-1024, 1016].
 
     Raises:
-        ShapeError: not (B, C, H, W), or sides that are no multiples of the stride or too small to reflect.
-        RangeError: block, stride or channels outside what is stated.
+        ShapeError: the shape is not (B, C, H, W), or sides are not multiples of the stride or too small to reflect.
+        RangeError: block, stride or channels are outside their allowed range.
     """
     _check_geometry(block, stride)
     check_planes(planes_BCHW, what="planes", multiple_of=stride, min_size=stride)
@@ -44,7 +44,7 @@ def block_dct(planes_BCHW: Tensor, *, block: int = 8, stride: int = 8, channels:
     if max(before, after) >= min(height, width):
         raise ShapeError(
             f"planes are {height}x{width}, too small to be padded by {after} pixels for block {block} at stride "
-            f"{stride}; use a larger image, or a stride nearer to the block"
+            f"{stride}; use a larger image, or a stride closer to the block"
         )
     planes_N1HW = planes_BCHW.reshape(batch * colours, 1, height, width)
     if after:
@@ -66,14 +66,14 @@ def inverse_block_dct(
         coefficients_BKPQ: (B, C*K, P, Q) in the layout of `block_dct`.
         block: side of a block, as given to `block_dct`.
         stride: step between blocks, as given to `block_dct`.
-        channels: the frequency channels that are there, as given to `block_dct`; absent ones count as zero.
+        channels: the frequency channels of the coefficients, as given to `block_dct`; missing ones are zero.
 
     Returns:
         (B, C, P*stride, Q*stride).
 
     Raises:
-        ShapeError: the number of channels is no multiple of K, or the grid is too small for the padding.
-        RangeError: block, stride or channels outside what is stated.
+        ShapeError: the number of channels is not a multiple of K, or the grid is too small for the padding.
+        RangeError: block, stride or channels are outside their allowed range.
     """
     _check_geometry(block, stride)
     check_planes(coefficients_BKPQ, what="coefficients")
@@ -81,8 +81,8 @@ def inverse_block_dct(
     batch, num, rows, columns = coefficients_BKPQ.shape
     if num % len(chosen) or num == 0:
         raise ShapeError(
-            f"coefficients have {num} channels, no multiple of the {len(chosen)} frequency channels; "
-            "pass the `channels` that block_dct was given"
+            f"coefficients have {num} channels, which is not a multiple of the {len(chosen)} frequency channels; "
+            "pass the same `channels` as to block_dct"
         )
     before, after = _margins(block, stride)
     height, width = rows * stride, columns * stride
@@ -102,8 +102,8 @@ def inverse_block_dct(
 def _check_geometry(block: int, stride: int) -> None:
     if block < 1 or not 1 <= stride <= block:
         raise RangeError(
-            f"block {block} with stride {stride}: the block must be at least 1 and the stride 1..block, "
-            "else pixels between blocks would be lost"
+            f"block {block} with stride {stride}: the block must be at least 1 and the stride in 1..block, "
+            "so that blocks cover all pixels"
         )
 
 
@@ -122,7 +122,7 @@ def _filters(block: int, channels: tuple[int, ...], device: torch.device, dtype:
 
 @functools.lru_cache(maxsize=16)
 def _coverage(block: int, stride: int, size_HW: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """How often each pixel is read by `block_dct`, its reflections included: (1, 1, H, W)."""
+    """Number of blocks of `block_dct` that read each pixel, including reflections: (1, 1, H, W)."""
     with torch.inference_mode(False), torch.no_grad():
         counts = []
         before, after = _margins(block, stride)
@@ -134,7 +134,7 @@ def _coverage(block: int, stride: int, size_HW: tuple[int, int], device: torch.d
 
 
 def _unreflect(padded: Tensor, before: int, after: int, dim: int) -> Tensor:
-    """Adjoint of reflection padding along `dim`: fold the margins back onto the pixels they were copied from."""
+    """Adjoint of reflection padding along `dim`: add the margins to the pixels from which they were copied."""
     size = padded.shape[dim] - before - after
     inner = padded.narrow(dim, before, size)
     parts = [

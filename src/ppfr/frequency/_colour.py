@@ -52,7 +52,7 @@ def luma(image_BCHW: Tensor, *, scale: float = 1.0) -> Tensor:
         (B, 1, H, W) in `scale` times the range of the image.
 
     Raises:
-        ShapeError: not (B, 3, H, W).
+        ShapeError: the shape is not (B, 3, H, W).
 
     >>> luma(torch.ones(1, 3, 1, 1), scale=255.0).item()
     255.0
@@ -74,7 +74,7 @@ def rgb_to_ycbcr(image_BCHW: Tensor) -> Tensor:
         inverse is exact to rounding error.
 
     Raises:
-        ShapeError: not (B, 3, H, W).
+        ShapeError: the shape is not (B, 3, H, W).
 
     References:
         ITU-T T.871 (JFIF), section 7, before rounding.
@@ -88,13 +88,13 @@ def ycbcr_to_rgb(planes_BCHW: Tensor) -> Tensor:
     """YCbCr -> RGB, JPEG full range; the inverse of `rgb_to_ycbcr`, not clamped; differentiable.
 
     Args:
-        planes_BCHW: Y, Cb, Cr as `rgb_to_ycbcr` gives them, (B, 3, H, W).
+        planes_BCHW: Y, Cb, Cr as returned by `rgb_to_ycbcr`, (B, 3, H, W).
 
     Returns:
         RGB, (B, 3, H, W), in [0, 255] for planes that came from such an image.
 
     Raises:
-        ShapeError: not (B, 3, H, W).
+        ShapeError: the shape is not (B, 3, H, W).
     """
     check_planes(planes_BCHW, what="planes", num_channels=3)
     offset = planes_BCHW.new_tensor([0.0, 128.0, 128.0]).view(1, 3, 1, 1)

@@ -19,7 +19,7 @@ def dct_matrix(block: int = 8) -> Tensor:
         RangeError: `block` below 1.
     """
     if block < 1:
-        raise RangeError(f"block is {block}; it must be at least 1 (8 is usual)")
+        raise RangeError(f"block is {block}; it must be at least 1, usually 8")
     with torch.inference_mode(False):
         position = torch.arange(block, dtype=torch.float64)
         matrix = torch.cos(math.pi * (2 * position[None] + 1) * position[:, None] / (2 * block))
@@ -40,7 +40,7 @@ def zigzag(block: int = 8) -> tuple[int, ...]:
         RangeError: `block` below 1.
     """
     if block < 1:
-        raise RangeError(f"block is {block}; it must be at least 1 (8 is usual)")
+        raise RangeError(f"block is {block}; it must be at least 1, usually 8")
 
     def place(channel: int) -> tuple[int, int]:
         u, v = divmod(channel, block)
@@ -50,7 +50,7 @@ def zigzag(block: int = 8) -> tuple[int, ...]:
 
 
 def lowest_channels(num: int, *, block: int = 8, keeps_dc: bool = True) -> tuple[int, ...]:
-    """The `num` lowest frequency channels in zig-zag order, counted after DC is dropped if `keeps_dc` is false.
+    """The `num` lowest frequency channels in zig-zag order, counted without DC if `keeps_dc` is False.
 
     >>> lowest_channels(3, keeps_dc=False)
     (1, 8, 16)
@@ -61,5 +61,5 @@ def lowest_channels(num: int, *, block: int = 8, keeps_dc: bool = True) -> tuple
     order = zigzag(block) if keeps_dc else zigzag(block)[1:]
     if not 1 <= num <= len(order):
         without = "" if keeps_dc else " less DC"
-        raise RangeError(f"num is {num}; a {block}x{block} block{without} has 1..{len(order)} channels to choose from")
+        raise RangeError(f"num is {num}; a {block}x{block} block{without} allows 1..{len(order)}")
     return order[:num]

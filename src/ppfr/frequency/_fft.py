@@ -12,7 +12,7 @@ from ppfr.frequency._checks import check_planes
 
 
 def fft_filter(image_BCHW: Tensor, *, kind: Literal["high", "low"], radius_px: float) -> Tensor:
-    """Gaussian filter of the 2-D spectrum; differentiable, linear, keeps shape and type.
+    """Gaussian filter of the 2-D spectrum; differentiable and linear, with the shape and dtype of the input.
 
     The low pass multiplies the frequency at distance d from the spectrum's centre by exp(-d² / (2 radius_px²)); the
     high pass by one minus that, so the two add up to the image. The spectrum belongs to the periodic image: opposite
@@ -27,8 +27,8 @@ def fft_filter(image_BCHW: Tensor, *, kind: Literal["high", "low"], radius_px: f
         (B, C, H, W). The low pass stays in the range of the image; the high pass is centred on 0.
 
     Raises:
-        ShapeError: not (B, C, H, W).
-        RangeError: another word than "high" or "low", or a radius that is not above 0.
+        ShapeError: the shape is not (B, C, H, W).
+        RangeError: `kind` is not "high" or "low", or the radius is not above 0.
 
     >>> float(fft_filter(torch.ones(1, 1, 4, 4), kind="low", radius_px=1.0)[0, 0, 0, 0])
     1.0
@@ -39,7 +39,8 @@ def fft_filter(image_BCHW: Tensor, *, kind: Literal["high", "low"], radius_px: f
     if not 0 < radius_px < float("inf"):
         raise RangeError(f"radius_px is {radius_px}; it must be above 0 and finite (try 4 to 16 for 112x112)")
     height, width = image_BCHW.shape[-2:]
-    # Frequencies in cycles per image, in float64 as a radius far below 1 would lose all digits of the exponent.
+    # Frequencies in cycles per image, in float64, because float32 loses all digits of the exponent for a radius far
+    # below 1.
     vertical = torch.fft.fftfreq(height, d=1 / height, dtype=torch.float64, device=image_BCHW.device)
     horizontal = torch.fft.rfftfreq(width, d=1 / width, dtype=torch.float64, device=image_BCHW.device)
     distance2 = vertical[:, None] ** 2 + horizontal[None, :] ** 2

@@ -1,4 +1,4 @@
-"""Autograd for linear maps that come with their adjoint: no tape, nothing saved, any order of derivative."""
+"""Autograd for linear maps with an explicit adjoint: no saved tensors, and derivatives of any order."""
 
 from __future__ import annotations
 

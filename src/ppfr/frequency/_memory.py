@@ -1,4 +1,4 @@
-"""Fresh memory for large results."""
+"""Memory allocation for large results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _LARGE_BYTES = 1 << 22
 def empty_large(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """An uninitialised tensor of `like`'s type and device.
 
-    Writing to fresh memory for the first time costs a page fault every 4 KiB, which at 10 MB an image takes longer than
-    the arithmetic. NumPy asks the kernel for huge pages where it may (Linux), torch does not.
+    The first write to new memory causes a page fault every 4 KiB. With 10 MB per image, this takes longer than the
+    arithmetic. NumPy requests huge pages from the kernel where possible (Linux), torch does not.
     """
     size = like.element_size()
     for side in shape:

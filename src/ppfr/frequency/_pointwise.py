@@ -38,7 +38,7 @@ class PointwiseInverse:
         self._num = len(channels)
 
     def forward(self, blocks_NKHW: Tensor) -> Tensor:
-        """Planes from the coefficients of the chosen channels."""
+        """Planes from the coefficients of the selected channels."""
         num, _, height, width = blocks_NKHW.shape
         rows = weights(height, blocks_NKHW.device, blocks_NKHW.dtype)[..., None]
         columns = weights(width, blocks_NKHW.device, blocks_NKHW.dtype)[list(self._distinct), None]

@@ -1,4 +1,4 @@
-"""Of each frequency at each place, the coefficient of the colour plane that has most of it.
+"""For each frequency at each place, the coefficient of largest magnitude among the colour planes.
 
 Shape suffixes: B batch, C colour planes, K frequency channels, H W pixels, P Q block grid, S = P*Q.
 """
@@ -31,25 +31,25 @@ def bdct_upsampled_strongest(
     out: Tensor | None = None,
     checks_range: bool = True,
 ) -> Tensor:
-    """`strongest_colour(bdct_upsampled(image))`, on a CPU without ever holding the three colours' coefficients.
+    """`strongest_colour(bdct_upsampled(image))`, on a CPU without storing the coefficients of all three colours.
 
-    Differentiable; with a gradient, or on another device, the coefficients are held. Where two colours are equally
-    strong up to rounding, either may be taken.
+    Differentiable. With a gradient, or on another device, the coefficients of all colours are stored. If two colours
+    have equal magnitude up to rounding, either may be selected.
 
     Args:
         image_BCHW: RGB in [0, 1], (B, 3, H, W), float32 or float64, H and W at least 2.
         channels: frequency channels c = 8u + v, in this order; None for all 64.
         scale: factor on the result.
-        out: where to write it, (B, K, H, W) of the image's type, each image contiguous; for calls without gradient.
-        checks_range: refuse values outside [0, 1].
+        out: output tensor, (B, K, H, W) of the image's dtype, each image contiguous; only without gradient.
+        checks_range: whether to reject values outside [0, 1].
 
     Returns:
         (B, K, H, W), K = len(channels); values in [-1024, 1016] times `scale`, up to a rounding error.
 
     Raises:
-        ShapeError: not (B, 3, H, W), or `out` of another shape.
-        RangeError: values outside [0, 1] or not finite, or a bad channel.
-        InvalidInputError: `out` together with a gradient.
+        ShapeError: the shape is not (B, 3, H, W), or `out` has another shape.
+        RangeError: values are outside [0, 1] or not finite, or a channel is invalid.
+        InvalidInputError: `out` was given although a gradient is needed.
     """
     check_planes(image_BCHW, what="image", num_channels=3, min_size=2)
     chosen = check_channels(channels, num=BLOCK * BLOCK)
@@ -60,7 +60,7 @@ def bdct_upsampled_strongest(
     _check_out(out, shape, dtype)
     needs_gradient = torch.is_grad_enabled() and image_BCHW.requires_grad
     if needs_gradient and out is not None:
-        raise InvalidInputError("out cannot be given where a gradient is needed; leave it out or use torch.no_grad()")
+        raise InvalidInputError("out is not supported if a gradient is needed; omit it or use torch.no_grad()")
     if needs_gradient or device.type != "cpu" or dtype != torch.float32:
         found = strongest_colour(bdct_upsampled(image_BCHW, channels=chosen, checks_range=False)) * scale
         return found if out is None else out.copy_(found)
@@ -82,17 +82,17 @@ def _check_out(out: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -
 
 
 def strongest_colour(coefficients_BKPQ: Tensor, *, num_colours: int = 3) -> Tensor:
-    """The coefficient of largest magnitude among the colour planes, its sign kept; the first plane's in a tie.
+    """The coefficient of largest magnitude among the colour planes, with its sign. Ties select the first plane.
 
     Args:
-        coefficients_BKPQ: (B, C*K, P, Q), colour-major, as the block DCTs give it.
+        coefficients_BKPQ: (B, C*K, P, Q), colour-major, as returned by the block DCTs.
         num_colours: C.
 
     Returns:
-        (B, K, P, Q); differentiable, the gradient going to the plane that was taken.
+        (B, K, P, Q); differentiable; the gradient flows to the selected plane.
 
     Raises:
-        ShapeError: the number of channels is no multiple of C.
+        ShapeError: the number of channels is not a multiple of C.
 
     >>> strongest_colour(torch.tensor([1.0, -3.0, 2.0]).view(1, 3, 1, 1)).item()
     -3.0
@@ -100,7 +100,9 @@ def strongest_colour(coefficients_BKPQ: Tensor, *, num_colours: int = 3) -> Tens
     check_planes(coefficients_BKPQ, what="coefficients")
     batch, num, *grid = coefficients_BKPQ.shape
     if num_colours < 1 or num % num_colours:
-        raise ShapeError(f"coefficients have {num} channels, no multiple of num_colours={num_colours}; make them agree")
+        raise ShapeError(
+            f"coefficients have {num} channels, which is not a multiple of num_colours={num_colours}; pass another"
+        )
     planes_BCKPQ = coefficients_BKPQ.reshape(batch, num_colours, num // num_colours, *grid)
     needs_gradient = torch.is_grad_enabled() and coefficients_BKPQ.requires_grad
     if needs_gradient or coefficients_BKPQ.device.type != "cpu":
@@ -116,19 +118,19 @@ def strongest_colour(coefficients_BKPQ: Tensor, *, num_colours: int = 3) -> Tens
 
 @functools.cache
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """The function in machine code, which releases the interpreter's lock and is kept between processes if it can."""
+    """The function compiled by numba without the GIL, cached on disk if possible."""
     import numba
 
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
         compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no directory to keep it in
+    except RuntimeError:  # no writable cache directory
         compiled = numba.njit(**options)(function)
     return compiled  # type: ignore[no-any-return]
 
 
 def _for_each(num: int, work: Callable[[int], None]) -> None:
-    """`work` on 0..num-1, in as many threads as torch would use."""
+    """Call `work` on 0..num-1, with as many threads as torch uses."""
     threads = min(torch.get_num_threads(), num, os.cpu_count() or 1)
     if threads <= 1:
         for i in range(num):
@@ -139,7 +141,7 @@ def _for_each(num: int, work: Callable[[int], None]) -> None:
 
 
 def _strongest_values(planes_CS: np.ndarray, out_S: np.ndarray) -> None:
-    """A pass a plane, each of which a compiler turns into vector instructions."""
+    """One pass per plane, which the compiler can vectorise."""
     out_S[:] = planes_CS[0]
     for c in range(1, planes_CS.shape[0]):
         plane_S = planes_CS[c]
@@ -153,9 +155,9 @@ def _strongest_rows(
     frequencies_2K: np.ndarray,
     out_KHW: np.ndarray,
 ) -> None:
-    """The operator of `BandedDct` row by row for three planes at once, of which the strongest is written.
+    """The operator of `BandedDct` row by row for three planes at once, writing the value of largest magnitude.
 
-    `t` holds the horizontal pass of the rows above, at and below the one that is written, in a ring of three.
+    `t` holds the horizontal pass of the rows above, at and below the output row, in a ring buffer of three.
     """
     _, height, width = planes_CHW.shape
     rows, columns = weights

@@ -1,9 +1,9 @@
-"""The x8-upsampled block DCT front end that the field's papers share, without ever making the 8H x 8W image.
+"""The x8-upsampled block DCT front end of the published methods, without computing the 8H x 8W image.
 
 One block of the upsampled image covers one pixel, and linear interpolation reads that pixel and its neighbours only, so
-upsampling and DCT collapse into one separable operator of three taps a side (`_banded`). On the way back, the one fine
-pixel that downsampling reads for (h, w) always lies in block (h, w), so inverse DCT and downsampling collapse into a
-weighted sum over the channels of one place (`_pointwise`).
+upsampling and DCT are one separable operator with three taps per side (`_banded`). In the inverse, the fine pixel that
+downsampling reads for (h, w) always lies in block (h, w), so inverse DCT and downsampling are one weighted sum over the
+channels of one place (`_pointwise`).
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def bdct_upsampled(
 
     Args:
         image_BCHW: RGB in [0, 1], (B, 3, H, W), float32 or float64, H and W at least 2.
-        colours: "ycbcr" for Y, Cb and Cr; "y" for luma alone, which does not compute the others.
+        colours: "ycbcr" for Y, Cb and Cr; "y" for luma only, which skips the others.
         channels: frequency channels c = 8u + v of each colour plane (u vertical, v horizontal), in this order; None for
-            all 64. Channels that are left out cost next to nothing.
-        out: where to write the result, for loops that need no gradient: most of the time at large batches goes into
-            fresh memory, not into arithmetic.
-        checks_range: refuse values outside [0, 1]. False for differences of images and other tensors that are meant
-            to go beyond.
+            all 64. Omitted channels cost almost nothing.
+        out: output tensor, for loops without gradient. For large batches, allocating memory takes longer than the
+            arithmetic.
+        checks_range: whether to reject values outside [0, 1]. Use False for differences of images and other tensors
+            with a larger range.
 
     Returns:
         (B, C*K, H, W), K = len(channels), C = 3 or 1; values in [-1024, 1016] up to a rounding error.
 
     Raises:
-        ShapeError: not (B, 3, H, W), or `out` of another shape.
-        RangeError: values outside [0, 1] or not finite, an unknown word, or a bad channel.
-        InvalidInputError: `out` together with a gradient.
+        ShapeError: the shape is not (B, 3, H, W), or `out` has another shape.
+        RangeError: values are outside [0, 1] or not finite, or an option or channel is invalid.
+        InvalidInputError: `out` was given although a gradient is needed.
 
     References:
-        The TFace "images_to_batch" front end, as the DCTDP, DuetFace, PartialFace and MinusFace papers use it.
+        The TFace "images_to_batch" front end, as used in the DCTDP, DuetFace, PartialFace and MinusFace papers.
     """
     check_planes(image_BCHW, what="image", num_channels=3, min_size=2)
     chosen = check_channels(channels, num=BLOCK * BLOCK)
@@ -75,7 +75,7 @@ def bdct_upsampled(
     if tuple(out.shape) != shape or not out.is_contiguous() or out.dtype != planes.dtype:
         raise ShapeError(f"out is {out.dtype} {tuple(out.shape)}; it must be contiguous {planes.dtype} {shape}")
     if torch.is_grad_enabled() and planes.requires_grad:
-        raise InvalidInputError("out cannot be given where a gradient is needed; leave it out or use torch.no_grad()")
+        raise InvalidInputError("out is not supported if a gradient is needed; omit it or use torch.no_grad()")
     operator.forward(planes.flatten(0, 1), out=out.view(len(planes.flatten(0, 1)), len(chosen), height, width))
     return out
 
@@ -87,12 +87,13 @@ def inverse_bdct_upsampled(
     channels: Sequence[int] | None = None,
     clamp: bool = True,
 ) -> Tensor:
-    """The image that upsampled frequency channels show; absent channels and colours count as zero.
+    """The image of upsampled frequency channels; missing channels and colours are zero.
 
     Equals: inverse DCT of every 8x8 block, plus 128, YCbCr -> RGB, divided by 255, bilinear downsampling to 1/8 with
-    align_corners=True, clamped to [0, 1]. It undoes `bdct_upsampled` up to an eighth of the difference between a pixel
-    and its neighbours (in faces 0.2/255 on average, 5/255 at edges), since downsampling reads between fine pixels. The
-    other way round nothing is promised, as not every set of coefficients comes from an image. Differentiable.
+    align_corners=True, clamped to [0, 1]. It inverts `bdct_upsampled` up to an eighth of the difference between a pixel
+    and its neighbours (in faces 0.2/255 on average, 5/255 at edges), since downsampling reads between fine pixels.
+    Applying `bdct_upsampled` to the result need not return the coefficients, because not all coefficients belong to an
+    image. Differentiable.
 
     Args:
         coefficients_BKHW: (B, C*K, H, W) in the layout of `bdct_upsampled`, float32 or float64.
@@ -104,8 +105,8 @@ def inverse_bdct_upsampled(
         RGB, (B, 3, H, W), in [0, 1] if clamped.
 
     Raises:
-        ShapeError: another number of channels than `colours` and `channels` say.
-        RangeError: an unknown word or a bad channel.
+        ShapeError: the number of channels does not match `colours` and `channels`.
+        RangeError: an option or a channel is invalid.
     """
     chosen = check_channels(channels, num=BLOCK * BLOCK)
     _check_colours(colours)

@@ -1,4 +1,4 @@
-"""Image protections, one file a paper: an aligned face goes in, what leaves the device comes out."""
+"""Image protections, one file per method: an aligned face goes in, and what leaves the device comes out."""
 
 from ppfr.masking._controls import Constant as Constant
 from ppfr.masking._controls import Unprotected as Unprotected

@@ -1,4 +1,4 @@
-"""The two controls of every comparison: nothing protected, and nothing said."""
+"""The two controls of every comparison: no protection, and an output without information."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ppfr.masking._checks import check_image
 
 @final
 class Unprotected(ImageMasker):
-    """Identity control: what leaves the device is the image. Every attack must win against it.
+    """Identity control: the image itself leaves the device. Every attack must succeed against it.
 
     Args:
         in_shape: (3, H, W) of the aligned crop.
 
     Privacy:
-        None. A face is sent as float16; uint8 would be half of that.
+        None. A face is sent as float16, which is twice the size of uint8.
     """
 
     def __init__(self, *, in_shape: tuple[int, int, int] = (3, 112, 112)) -> None:
@@ -59,7 +59,7 @@ class Unprotected(ImageMasker):
 
 @final
 class Constant(ImageMasker):
-    """Chance control: the output says nothing of the image. Every attack must sit at chance against it.
+    """Chance control: the output contains no information about the image. Every attack must be at chance against it.
 
     Args:
         out_shape: (K, P, Q) of the output, which is 0.5 everywhere.
@@ -108,5 +108,7 @@ class Constant(ImageMasker):
 
 def _positive_shape(shape: tuple[int, int, int], what: str) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
-        raise RangeError(f"{what} is {tuple(shape)}; it must be three positive sizes, channels first")
+        raise RangeError(
+            f"{what} is {tuple(shape)}; it must be three positive sizes with channels first, such as (3, 112, 112)"
+        )
     return (int(shape[0]), int(shape[1]), int(shape[2]))

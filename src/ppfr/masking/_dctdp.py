@@ -1,4 +1,4 @@
-"""DCTDP (ECCV 2022): frequency channels less DC, with Laplace noise whose budget is learned."""
+"""DCTDP (ECCV 2022): frequency channels without DC, with Laplace noise from a learned privacy budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from ppfr.core import ImageMasker, MaskSpec
 from ppfr.masking._checks import check_image
 from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
-from ppfr.masking._front_end import FrontEndName, check_word
+from ppfr.masking._front_end import FrontEndName, check_choice
 from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
@@ -21,49 +21,50 @@ _EPS_MEAN = {"corrected": 0.5, "published": 4.0}
 _ROUNDING = 1e-4
 _PUBLISHED_IS_VOID = (
     "Sensitivity is set to 1, but coefficients range over [-1024, 1016] and are not clipped.",
-    "All images of a call share one draw, so that their differences carry no noise at all.",
+    "All images of a call share one draw, so the differences between them contain no noise.",
 )
 
 
 @final
 class Dctdp(ImageMasker, nn.Module):
-    """What leaves the device is every frequency channel but DC of Y, Cb and Cr, with Laplace noise on each value.
+    """All frequency channels of Y, Cb and Cr except DC leave the device, with Laplace noise on each value.
 
-    The coefficients are divided by 1024, so that those of a face lie in [-1, 1]. How much noise each gets is shared out
-    from one total budget by parameters that a recogniser's training moves (`ppfr.masking.LaplaceBudget`).
+    The coefficients are divided by 1024, so that those of a face lie in [-1, 1]. One total privacy budget is divided
+    among them by parameters that are trained with the recogniser (`ppfr.masking.LaplaceBudget`).
 
     Args:
-        settings: "corrected": sensitivities measured on reference faces, values clipped to them, zero mean, a draw for
-            every image. "published": what the authors' public code does: sensitivity 1 on coefficients that range over
-            [-1024, 1016], no clipping, a learned shift of each coefficient, and one draw that all images of a call
-            share. No privacy guarantee follows from the latter.
-        eps_mean: mean privacy parameter of a coefficient; None for 0.5 (the paper's table), or 4 if published (its
-            code). Infinity is no noise.
-        front_end: "upsampled" is the x8-upsampled one (112x112 grid); "block" a plain block DCT (28x28 grid at 112).
+        settings: "corrected": sensitivities measured on reference faces, values clipped to the measured ranges, noise
+            with zero mean, and a separate draw for every image. "published": the settings of the authors' public code,
+            which are sensitivity 1 on coefficients that range over [-1024, 1016], no clipping, a learned shift of each
+            coefficient, and one draw that all images of a call share. No privacy guarantee follows from "published".
+        eps_mean: mean privacy parameter of a coefficient. None means 0.5 (the paper's table), or 4 with
+            settings="published" (the authors' code). Infinity means no noise.
+        front_end: "upsampled" is the x8-upsampled block DCT (112x112 grid); "block" is a plain block DCT (28x28 grid
+            for crops of 112x112).
         stride: step between blocks, front_end="block" only.
-        num_channels: lowest frequencies of each colour in zig-zag order after DC, 63 at most.
-        sensitivities: from `Sensitivities.measure`, or their `arrays()`; None for built-in ones, which are measured on
-            synthetic faces when they are first needed (some seconds). Not used by
-            settings="published".
-        sensitivities_sha256: refuse other sensitivities than those of this name, as `public_config` gives it.
-        shares: "coefficient", a share for each as in DCTDP's paper; "channel", one for all places of a channel, which a
-            short training can learn.
-        lr_scale: the shares learn at so many times the rate of the recogniser's optimiser (Adam's kind).
-        learns: whether a training moves the budget. False is the deployed form; `frozen` makes it.
-        learned: what a training left, by name; None for an even budget.
-        learned_sha256: refuse another.
+        num_channels: number of lowest frequencies of each colour, in zig-zag order after DC; at most 63.
+        sensitivities: the result of `Sensitivities.measure`, or its `arrays()`. None means the built-in ones, which are
+            measured on synthetic faces at first use (some seconds). Not used with settings="published".
+        sensitivities_sha256: expected checksum of the sensitivities, as in `public_config`; others are rejected.
+        shares: "coefficient": one share of the budget per coefficient, as in the paper. "channel": one share per
+            channel, equal at all places, which a short training can learn.
+        lr_scale: learning rate of the shares as a multiple of the recogniser's, for optimizers of the Adam family.
+        learns: whether training changes the budget. The deployed form has False; see `frozen`.
+        learned: learned parameters by name; None means an even budget.
+        learned_sha256: expected checksum of the learned parameters; others are rejected.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
-        RangeError: an argument outside what is stated.
-        ShapeError: learned values of another shape.
-        InvalidInputError: sensitivities of another data set or front end, or none for such a crop.
+        RangeError: an argument is outside its allowed range.
+        ShapeError: the learned parameters have another shape.
+        InvalidInputError: the sensitivities have another checksum or front end, or there are no built-in ones for this
+            crop size.
 
     Privacy:
-        With the corrected settings each coefficient by itself has local differential privacy at its eps_i; an image has
-        2.4 million coefficients, for which that composes to 1.2 million at the default, which promises nothing.
-        `privacy()` says so in numbers. What a training learned, and the sensitivities, are public and protect nobody in
-        the training set.
+        With the corrected settings each coefficient on its own has local differential privacy at its eps_i. An image
+        has 2.4 million coefficients. At the default their eps compose to 1.2 million, which is no meaningful guarantee.
+        `privacy()` states the numbers. The learned parameters and the sensitivities are public. They do not protect the
+        people in the training set.
 
     References:
         Ji et al.: "Privacy-Preserving Face Recognition with Learnable Privacy Budgets in Frequency Domain", ECCV 2022,
@@ -88,7 +89,7 @@ class Dctdp(ImageMasker, nn.Module):
         in_shape: tuple[int, int, int] = (3, 112, 112),
     ) -> None:
         super().__init__()
-        check_word("settings", settings, ("corrected", "published"))
+        check_choice("settings", settings, ("corrected", "published"))
         self.settings = settings
         self.front_end = NoisyFrontEnd(
             front_end=front_end, fuses=False, stride=stride, num_channels=num_channels, in_shape=in_shape
@@ -113,7 +114,7 @@ class Dctdp(ImageMasker, nn.Module):
 
     @property
     def spec(self) -> MaskSpec:
-        """K channels on the grid; noise is unbounded but for a clamp to what float16 holds."""
+        """K channels on the grid. Noise is unbounded except for a clamp to the range of float16."""
         has_noise, out_shape = self.budget.has_noise, self.front_end.out_shape
         bound = LARGEST_OUTPUT if has_noise else 1.0 + _ROUNDING
         return MaskSpec(
@@ -128,7 +129,7 @@ class Dctdp(ImageMasker, nn.Module):
         )
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-        """Mask a batch; see `ImageMasker.mask`. With settings="published" all images of the batch share a draw."""
+        """Mask a batch; see `ImageMasker.mask`. With settings="published" all images of the batch share one draw."""
         image_BCHW = check_image(image_BCHW, self.spec)
         values_BKPQ = self.front_end.coefficients(image_BCHW)
         if not self.budget.has_noise:
@@ -137,7 +138,7 @@ class Dctdp(ImageMasker, nn.Module):
         return self.budget.add_noise(values_BKPQ, noise)
 
     def privacy(self) -> PrivacyStatement:
-        """What is guaranteed, with the budget as it is now."""
+        """The privacy guarantee under the current budget."""
         void = _PUBLISHED_IS_VOID if self.settings == "published" else ()
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
 
@@ -146,15 +147,15 @@ class Dctdp(ImageMasker, nn.Module):
         return self.privacy().as_dict()
 
     def frozen(self) -> Self:
-        """The deployed form: the same budget, which no training moves."""
+        """The deployed form: the same budget, with its parameters fixed."""
         return type(self)(**{**self._arguments(), **self.budget.deployed()})
 
     def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments but for the arrays, which `public_arrays` gives; here are their names."""
+        """Constructor arguments, with checksums in place of the arrays that `public_arrays` returns."""
         return {**self._arguments(), "in_shape": list(self.front_end.in_shape)}
 
     def public_arrays(self) -> Mapping[str, np.ndarray]:
-        """The sensitivities, and what was learned."""
+        """The sensitivities and the learned parameters."""
         return self.budget.arrays()
 
     def _arguments(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Laplace noise on frequency coefficients guarantees, in plain words and numbers.
+"""The privacy guarantee of Laplace noise on frequency coefficients, in words and numbers.
 
 Shape suffixes: K frequency channels, P Q block grid, H W pixels.
 """
@@ -13,37 +13,38 @@ from typing import Any
 import numpy as np
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.masking._local_binary_patterns import MOST_BITS_OF_A_CELL, ColourChannels
+from ppfr.masking._local_binary_patterns import MAX_BITS_PER_PLACE, ColourChannels
 from ppfr.masking._noise import LARGEST_DRAW
 from ppfr.masking._sensitivities import NoisyFrontEnd
 
-_PROMISES_SOMETHING = 10.0
+_MAX_MEANINGFUL_EPS = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyStatement:
-    """The guarantee of one masker. Every eps is that of local differential privacy by basic composition: eps add up.
+    """The guarantee of one masker. Every eps refers to local differential privacy with basic composition: eps add up.
 
-    "Any outcome is at most e^eps times likelier under one input than under its neighbour." Infinity promises nothing.
+    Any outcome is at most e^eps times as likely under one input as under a neighbouring input. Infinity means that
+    there is no guarantee.
 
     Attributes:
-        method: what it is of.
-        reasons_void: why no guarantee follows from the noise; empty where one does.
-        num_coefficients: noisy values of an image.
-        num_at_a_place: of them, at one place of the grid.
-        eps_mean: mean of a coefficient's own eps.
-        eps_least: the smallest.
-        eps_median: the median.
-        eps_largest: the largest.
-        eps_place: one place of the grid: the largest sum over the coefficients there.
-        eps_pixel: two crops that differ in a single pixel: the largest sum over all values that depend on it, colour
-            included.
-        eps_coefficients: all noisy coefficients of an image together.
-        eps_image: all that leaves the device for one image, colour included.
+        method: name of the masker.
+        reasons_void: why no guarantee follows from the noise; empty if one does.
+        num_coefficients: number of noisy values per image.
+        num_at_a_place: number of noisy values at one place of the grid.
+        eps_mean: mean eps of the coefficients.
+        eps_least: smallest eps of a coefficient.
+        eps_median: median eps of the coefficients.
+        eps_largest: largest eps of a coefficient.
+        eps_place: eps of one place of the grid: the largest sum over the coefficients at one place.
+        eps_pixel: eps between two crops that differ in a single pixel: the largest sum over all values that depend on
+            one pixel, including colour.
+        eps_coefficients: eps of all noisy coefficients of an image together.
+        eps_image: eps of everything that leaves the device for one image, including colour.
         colour: "none", "untouched" or "randomised response".
-        num_colour_bits: bits of local binary patterns in an image.
-        eps_colour_bit: of one of them.
-        eps_colour: all of them together.
+        num_colour_bits: number of bits of local binary patterns per image.
+        eps_colour_bit: eps of one of these bits.
+        eps_colour: eps of all these bits together.
     """
 
     method: str
@@ -64,36 +65,36 @@ class PrivacyStatement:
     eps_colour: float
 
     def eps_of_images(self, num_images: int) -> float:
-        """The eps of several images of one person: each has noise of its own, and they add up.
+        """The eps of several images of one person. Each image has independent noise, so their eps add up.
 
         Raises:
-            InvalidInputError: fewer than one image.
+            InvalidInputError: `num_images` is below 1.
         """
         if num_images < 1:
             raise InvalidInputError(f"num_images is {num_images}; it must be 1 or more")
         return num_images * self.eps_image
 
     def in_words(self) -> str:
-        """The statement for a reader, a line for each part."""
+        """The statement as text, one line per part."""
         if self.reasons_void:
             head = f"{self.method}: no guarantee. " + " ".join(self.reasons_void)
         else:
             head = (
-                f"{self.method}: local differential privacy of each coefficient by itself, from Laplace noise on "
-                "values clipped to a public range. Each line says how many times likelier an outcome may be under "
-                "one input than under another."
+                f"{self.method}: local differential privacy of each coefficient on its own, from Laplace noise on "
+                "values clipped to a public range. Each line states by which factor the probability of an outcome may "
+                "differ between two inputs."
             )
         lines = [head]
         if self.num_coefficients and math.isfinite(self.eps_coefficients):
             lines += [f"- {line}" for line in self._noise_lines()]
         lines += [f"- {line}" for line in self._colour_lines()]
         lines.append(
-            f"- One image, all that leaves the device, any two faces: eps {_number(self.eps_image)}, "
+            f"- One image, everything that leaves the device, any two faces: eps {_number(self.eps_image)}, "
             f"{_worth(self.eps_image)}"
         )
         lines.append(
-            f"- Ten images of one person: eps {_number(self.eps_of_images(10))}; each further image adds as much, "
-            "since each has noise of its own and averaging takes it out."
+            f"- Ten images of one person: eps {_number(self.eps_of_images(10))}; each further image adds the same "
+            "amount, because the noise of the images is independent and averaging reduces it."
         )
         lines += [f"- {line}" for line in _CAVEATS]
         return "\n".join(lines)
@@ -105,11 +106,11 @@ class PrivacyStatement:
             else "the same for all"
         )
         return [
-            f"One coefficient, any two faces: eps {_number(self.eps_mean)} in the mean of "
+            f"One coefficient, any two faces: mean eps {_number(self.eps_mean)} of "
             f"{self.num_coefficients:,} ({spread}), {_worth(self.eps_largest)}",
             f"One place of the grid, {self.num_at_a_place} coefficients: eps {_number(self.eps_place)}, "
             f"{_worth(self.eps_place)}",
-            f"One pixel (two crops that differ in it alone): eps {_number(self.eps_pixel)}, {_worth(self.eps_pixel)}",
+            f"One pixel (two crops that differ in no other): eps {_number(self.eps_pixel)}, {_worth(self.eps_pixel)}",
             f"All coefficients of one image: eps {_number(self.eps_coefficients)}, {_worth(self.eps_coefficients)}",
         ]
 
@@ -118,9 +119,9 @@ class PrivacyStatement:
             return []
         if self.colour == "untouched":
             return [
-                f"Colour: {self.num_colour_bits:,} bits of local binary patterns leave the device as they are. They "
-                "have no guarantee, and so the whole has none: what is said of coefficients and places holds for them "
-                "alone, against an adversary who does not look at the colour channels."
+                f"Colour: {self.num_colour_bits:,} bits of local binary patterns leave the device unchanged. They "
+                "have no guarantee, and therefore the output as a whole has none. The figures for coefficients and "
+                "places hold only against an adversary who does not use the colour channels."
             ]
         return [
             f"Colour: {self.num_colour_bits:,} bits under randomised response, eps {_number(self.eps_colour_bit)} "
@@ -128,17 +129,17 @@ class PrivacyStatement:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; infinities as the word "inf"."""
+        """JSON-ready, with infinities as the string "inf"."""
         found = dataclasses.asdict(self) | {"reasons_void": list(self.reasons_void), "in_words": self.in_words()}
         return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in found.items()}
 
 
 _CAVEATS = (
-    "Not covered: whoever is in the training set. The ranges are the extremes of single faces, and the learned budget "
-    "was fitted to clean ones; both are public, and neither has noise.",
-    "Arithmetic: the proof is about real numbers. Noise in floating point has gaps from which inputs can be told apart "
-    f"(Mironov, CCS 2012), his snapping is not done, draws end at {LARGEST_DRAW:.0f} scales, and the generator is no "
-    "cryptographic one.",
+    "Not covered: the people in the training set. The ranges are the extremes of single faces, and the learned budget "
+    "was fitted to images without noise. Both are public, and neither has noise.",
+    "Arithmetic: the proof is about real numbers. Floating-point noise has gaps from which inputs can be distinguished "
+    f"(Mironov, CCS 2012). His snapping is not implemented, draws end at {LARGEST_DRAW:.0f} scales, and the generator "
+    "is not cryptographic.",
 )
 
 
@@ -153,28 +154,28 @@ def state_privacy(
     """Account for one masker.
 
     Args:
-        method: its name.
-        eps_KPQ: what each coefficient was given; infinities where there is no noise.
-        front_end: where the coefficients come from, which says what depends on a pixel.
-        colour: the colour channels beside them.
-        reasons_void: why the noise does not give what `eps_KPQ` claims; then every eps is infinite.
+        method: name of the masker.
+        eps_KPQ: eps of each coefficient; infinity where there is no noise.
+        front_end: front end of the coefficients; it determines which values depend on a pixel.
+        colour: the colour channels, if any.
+        reasons_void: why the noise does not give the eps in `eps_KPQ`; if given, every eps is infinite.
 
     Raises:
-        ShapeError: not one value for each coefficient of the front end.
-        RangeError: values that are no eps.
+        ShapeError: `eps_KPQ` does not have one value per coefficient of the front end.
+        RangeError: values that are negative or not a number.
     """
     eps = np.asarray(eps_KPQ, np.float64)
     if eps.shape != front_end.out_shape:
         raise ShapeError(f"eps has shape {eps.shape}; it must be the front end's {front_end.out_shape}")
     if not (eps >= 0).all():
-        raise RangeError("eps holds values that are negative or not a number; give what the budget says")
+        raise RangeError("eps contains values that are negative or not a number; pass LaplaceBudget.accounted_eps()")
     reasons = list(reasons_void)
     if not np.isfinite(eps).all():
         reasons.insert(0, "There is no noise.")
     if reasons:
         eps = np.full_like(eps, math.inf)
     place_PQ = eps.sum(0)
-    told = _colour_facts(colour or ColourChannels(kind="none"), place_PQ.size)
+    colour_fields = _colour_fields(colour or ColourChannels(kind="none"), place_PQ.size)
     total = math.inf if reasons else float(eps.sum())
     return PrivacyStatement(
         method=method,
@@ -186,20 +187,20 @@ def state_privacy(
         eps_median=float(np.median(eps)),
         eps_largest=float(eps.max()),
         eps_place=float(place_PQ.max()),
-        eps_pixel=math.inf if reasons else _largest_of_a_pixel(place_PQ, front_end) + told["eps_pixel"],
+        eps_pixel=math.inf if reasons else _largest_of_a_pixel(place_PQ, front_end) + colour_fields["eps_pixel"],
         eps_coefficients=total,
-        eps_image=total + told["eps_colour"],
-        **{key: value for key, value in told.items() if key != "eps_pixel"},
+        eps_image=total + colour_fields["eps_colour"],
+        **{key: value for key, value in colour_fields.items() if key != "eps_pixel"},
     )
 
 
 def _largest_of_a_pixel(place_PQ: np.ndarray, front_end: NoisyFrontEnd) -> float:
-    """The largest sum over the blocks that read a pixel."""
+    """The largest sum over the blocks that depend on one pixel."""
     reads_PH, reads_QW = front_end.blocks_that_read()
     return float((reads_PH.T.astype(float) @ place_PQ @ reads_QW).max())
 
 
-def _colour_facts(colour: ColourChannels, num_places: int) -> dict[str, Any]:
+def _colour_fields(colour: ColourChannels, num_places: int) -> dict[str, Any]:
     num_bits = 8 * colour.num_planes * num_places
     if num_bits == 0:
         return {"colour": "none", "num_colour_bits": 0, "eps_colour_bit": 0.0, "eps_colour": 0.0, "eps_pixel": 0.0}
@@ -209,7 +210,7 @@ def _colour_facts(colour: ColourChannels, num_places: int) -> dict[str, Any]:
         "num_colour_bits": num_bits,
         "eps_colour_bit": each,
         "eps_colour": num_bits * each,
-        "eps_pixel": MOST_BITS_OF_A_CELL * colour.num_planes * each,
+        "eps_pixel": MAX_BITS_PER_PLACE * colour.num_planes * each,
     }
 
 
@@ -220,8 +221,8 @@ def _number(eps: float) -> str:
 
 
 def _worth(eps: float) -> str:
-    """What an eps means, as a sentence's end."""
+    """The meaning of an eps, as the end of a sentence."""
     if math.isinf(eps):
-        return "no bound: it promises nothing."
-    factor = f"{math.exp(eps):,.2f}" if eps < _PROMISES_SOMETHING else f"10^{eps / math.log(10):,.0f}"
-    return f"a factor of {factor}" + ("." if eps < _PROMISES_SOMETHING else ": it promises nothing.")
+        return "no bound: there is no guarantee."
+    factor = f"{math.exp(eps):,.2f}" if eps < _MAX_MEANINGFUL_EPS else f"10^{eps / math.log(10):,.0f}"
+    return f"a factor of {factor}" + ("." if eps < _MAX_MEANINGFUL_EPS else ": no meaningful guarantee.")

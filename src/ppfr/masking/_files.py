@@ -1,4 +1,4 @@
-"""What leaves the device, as a file: float16 values and the public description, in one safetensors file."""
+"""Masked images as files: float16 values and the public description, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TENSOR = "masked"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedFile:
-    """A masked batch as it was sent, and what the sender says of it.
+    """A masked batch as it was sent, with the sender's description.
 
     Attributes:
         values_BKPQ: float32, widened from the float16 that was sent.
-        method: the masker's name, as in "ppfr-fd".
-        config: the masker's public constructor arguments; never the secret.
+        method: name of the masker, such as "ppfr-fd".
+        config: public constructor arguments of the masker, without the secret.
     """
 
     values_BKPQ: Tensor
@@ -40,36 +40,36 @@ class MaskedFile:
 
 
 def write_masked(path: Path, masked_BKPQ: Tensor, masker: ImageMasker) -> None:
-    """Write masked images as float16 with the masker's public description; whole or not at all.
+    """Write masked images as float16 with the masker's public description, atomically.
 
     Args:
-        path: the file to make, usually ending in .safetensors; an existing one is replaced.
+        path: the file to write, usually with suffix .safetensors; an existing file is replaced.
         masked_BKPQ: output of `masker.mask`.
         masker: the masker that made it; only `name` and `public_config()` are written.
 
     Raises:
-        ShapeError: not the masker's output shape.
-        RangeError: values that float16 cannot hold (beyond 65504 or not finite).
+        ShapeError: the shape is not the masker's output shape.
+        RangeError: values are beyond 65504, the range of float16, or not finite.
         StorageError: the file cannot be written.
     """
     if masked_BKPQ.ndim != 4 or tuple(masked_BKPQ.shape[1:]) != masker.spec.out_shape:
         raise ShapeError(
-            f"masked has shape {tuple(masked_BKPQ.shape)}; {masker.name} puts out (B, "
+            f"masked has shape {tuple(masked_BKPQ.shape)}; the output of {masker.name} is (B, "
             f"{', '.join(map(str, masker.spec.out_shape))}): write it with the masker that made it"
         )
     values = masked_BKPQ.detach().to("cpu", torch.float16).contiguous()
     if not bool(values.isfinite().all()):
-        raise RangeError("masked holds values that float16 cannot hold (beyond 65504, or not finite); rescale them")
+        raise RangeError("masked contains values that float16 cannot hold (beyond 65504, or not finite); rescale them")
     metadata = {"schema": SCHEMA, "method": masker.name, "config": json.dumps(dict(masker.public_config()))}
     with write_atomically(Path(path)) as temporary:
         save_file({_TENSOR: values}, temporary, metadata=metadata)
 
 
 def read_masked(path: Path) -> MaskedFile:
-    """Read a file of `write_masked`.
+    """Read a file written by `write_masked`.
 
     Raises:
-        ImageReadError: absent, damaged, or not of this kind or version.
+        ImageReadError: the file is missing, damaged, of another kind, or of another version.
     """
     path = Path(path)
     try:
@@ -78,14 +78,16 @@ def read_masked(path: Path) -> MaskedFile:
             if metadata.get("schema") != SCHEMA:
                 raise ImageReadError(
                     f"{path} has schema {metadata.get('schema')!r}, this version reads {SCHEMA!r}; "
-                    "make it with `ppfr mask`, or read it with the version that wrote it"
+                    "create it again with `ppfr mask`, or read it with the version that wrote it"
                 )
             values = opened.get_tensor(_TENSOR)
         config = json.loads(metadata["config"])
         method = metadata["method"]
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        kind = "does not exist" if not path.exists() else "is damaged or no file of masked images"
-        raise ImageReadError(f"{path} {kind}; make it anew with `ppfr mask`") from error
+        kind = "does not exist" if not path.exists() else "is damaged or not a file of masked images"
+        raise ImageReadError(f"{path} {kind}; create it again with `ppfr mask`") from error
     if values.ndim != 4 or values.dtype != torch.float16 or not isinstance(config, dict):
-        raise ImageReadError(f"{path} does not hold (B, K, P, Q) float16 values and a config; make it anew")
+        raise ImageReadError(
+            f"{path} does not hold (B, K, P, Q) float16 values and a config; create it again with `ppfr mask`"
+        )
     return MaskedFile(values_BKPQ=values.float(), method=method, config=config)

@@ -1,4 +1,4 @@
-"""Plain frequency channels, nothing hidden: the "-FD" baseline that protections in the frequency domain start from."""
+"""Plain frequency channels without protection: the "-FD" baseline of protections in the frequency domain."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ _ROUNDING = 1e-4
 
 @final
 class FrequencyChannels(ImageMasker):
-    """Block-DCT channels on a fixed public scale: no shuffle, no mixing, no normalisation by the image.
+    """Block-DCT channels on a fixed public scale: no shuffle, no mixing, no normalisation per image.
 
     The coefficients of the planes on the [-128, 127] scale are divided by 128 * block, the largest that an orthonormal
-    block DCT of such planes can give. DC is then the block's mean brightness in [-1, 1]; other channels are smaller,
-    the higher the smaller, since the scale is the same for all.
+    block DCT of such planes can give. DC is then the mean brightness of the block in [-1, 1]. The scale is the same for
+    all channels, so higher frequencies have smaller values.
 
     Args:
         front_end: "block" is a plain block DCT of the crop (28x28 grid at 112, block 8, stride 4); "upsampled" is the
-            x8-upsampled one of the field's later papers (112x112 grid, block 8, stride does not apply).
+            x8-upsampled block DCT of later papers (112x112 grid, block 8, no stride).
         colours: "y" (luma only) or "ycbcr" (`num_channels` of each colour plane).
         block: side of a block, front_end="block" only.
         stride: step between blocks, front_end="block" only.
-        num_channels: the lowest frequency channels in zig-zag order that are kept of each colour plane, DC among them
-            if `keeps_dc`; block * block is the full frequency data. They are put out by ascending index block*u + v.
-        keeps_dc: whether DC is kept, which is nearly a picture of the face.
+        num_channels: number of lowest frequency channels, in zig-zag order, kept of each colour plane, including DC
+            if `keeps_dc`. block * block keeps the full frequency data. The output is in ascending order of the index
+            block*u + v.
+        keeps_dc: whether DC is kept, which is almost a picture of the face.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
-        RangeError: an argument outside what is stated.
+        RangeError: an argument is outside its allowed range.
 
     Privacy:
-        None. With all channels `ppfr.frequency.inverse_block_dct` gives the image back. It is what mixing and other
-        protections in the frequency domain are compared with, and what they are applied to ("MixUp-FD").
+        None. With all channels, `ppfr.frequency.inverse_block_dct` recovers the image. Mixing and other protections in
+        the frequency domain are applied to these channels ("MixUp-FD") and compared with them.
 
     References:
         The "-FD" rows of AdaMixUp (arXiv 2403.10558), "applied to the full frequency data".
@@ -93,7 +94,7 @@ class FrequencyChannels(ImageMasker):
 
     @property
     def scale(self) -> float:
-        """What the coefficients were divided by: 128 * block."""
+        """Divisor of the coefficients: 128 * block."""
         return 128.0 * self._front_end.block
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
@@ -102,7 +103,7 @@ class FrequencyChannels(ImageMasker):
         batch = image_BCHW.shape[0]
         if batch == 0:
             return image_BCHW.new_empty(0, *self._spec.out_shape)
-        pieces = image_BCHW.split(self._front_end.images_at_once(batch, image_BCHW.device))
+        pieces = image_BCHW.split(self._front_end.chunk_size(batch, image_BCHW.device))
         outputs = [self._front_end.channels_of(piece, centres_planes=True) / self.scale for piece in pieces]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 

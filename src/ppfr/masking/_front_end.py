@@ -1,4 +1,4 @@
-"""From an aligned crop to frequency channels: the part that all protections in the frequency domain share."""
+"""From an aligned crop to frequency channels: the part shared by all protections in the frequency domain."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class FrontEnd:
     """One choice of front end.
 
     Attributes:
-        kind: "block" is a plain block DCT of the crop, "upsampled" the x8-upsampled one.
+        kind: "block" is a plain block DCT of the crop, "upsampled" the x8-upsampled block DCT.
         colours: "y" for luma alone, "ycbcr" for Y, Cb and Cr.
         block: side of a block.
         stride: step between blocks; does not apply to "upsampled".
         in_shape: (3, H, W) of the crop.
-        channels: frequency channels c = block*u + v of each colour plane, in the order in which they are put out.
+        channels: frequency channels c = block*u + v of each colour plane, in output order.
 
     Raises:
-        RangeError: a word that is none of these, or sizes that do not go together.
+        RangeError: an unknown `kind` or `colours`, or sizes that do not fit together.
     """
 
     kind: FrontEndName
@@ -70,8 +70,8 @@ class FrontEnd:
 
         Args:
             image_BCHW: RGB in [0, 1]; not checked again.
-            centres_planes: take 128 from the planes of the plain block DCT, as the upsampled one always does; this
-                changes DC and nothing else.
+            centres_planes: subtract 128 from the planes of the plain block DCT, as the upsampled one always does. This
+                changes DC only.
         """
         if self.kind == "upsampled":
             return bdct_upsampled(image_BCHW, colours=self.colours, channels=self.channels, checks_range=False)
@@ -80,29 +80,29 @@ class FrontEnd:
             planes = planes - 128.0
         return block_dct(planes, block=self.block, stride=self.stride, channels=self.channels)
 
-    def images_at_once(self, batch: int, device: torch.device) -> int:
-        """On a CPU small pieces stay in cache between the passes. Their size depends on the configuration alone."""
+    def chunk_size(self, batch: int, device: torch.device) -> int:
+        """Images per chunk. On a CPU, small chunks stay in cache; their size depends on the configuration only."""
         num, rows, columns = self.out_shape
         return max(1, _PIECE_FLOATS // (num * rows * columns)) if device.type == "cpu" else max(1, batch)
 
 
 def check_front_end(kind: str, colours: str, block: int) -> None:
-    """Refuse words that name no front end, and a block that the named one does not have.
+    """Check the names of a front end and its colours, and that the front end supports the block size.
 
     Raises:
-        RangeError: so it is.
+        RangeError: they are not valid.
     """
-    check_word("front_end", kind, ("block", "upsampled"))
-    check_word("colours", colours, ("y", "ycbcr"))
+    check_choice("front_end", kind, ("block", "upsampled"))
+    check_choice("colours", colours, ("y", "ycbcr"))
     if kind == "upsampled" and block != 8:
-        raise RangeError(f"block is {block}; the upsampled front end has blocks of 8: leave block at 8")
+        raise RangeError(f"block is {block}; the upsampled front end has blocks of 8: use block=8")
 
 
-def check_word(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of those allowed.
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Check that an option has one of the allowed values.
 
     Raises:
-        RangeError: so it is.
+        RangeError: it has not.
     """
     if value not in allowed:
         raise RangeError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")

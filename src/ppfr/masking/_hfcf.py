@@ -1,4 +1,4 @@
-"""HFCF (VISAPP 2024), input side: fused frequency channels with learned Laplace noise, sparse colour beside them."""
+"""HFCF (VISAPP 2024), input side: fused frequency channels with learned Laplace noise, and sparse colour channels."""
 
 from __future__ import annotations
 
@@ -24,48 +24,54 @@ _ROUNDING = 1e-4
 
 @final
 class Hfcf(ImageMasker, nn.Module):
-    """What leaves the device is one noisy channel a frequency, DC left out, and local binary patterns of the colours.
+    """One noisy channel per frequency without DC, and local binary patterns of the colours, leave the device.
 
-    Of each frequency at each place the coefficient of Y, Cb or Cr with the largest magnitude is kept, with its sign,
-    and divided by 1024. It gets Laplace noise from one total budget that a recogniser's training shares out
-    (`ppfr.masking.LaplaceBudget`). The colour channels come behind.
+    For each frequency at each place of the grid, the coefficient of Y, Cb or Cr with the largest magnitude is kept with
+    its sign and divided by 1024. Laplace noise is added. One total privacy budget is divided among the coefficients by
+    parameters that are trained with the recogniser (`ppfr.masking.LaplaceBudget`). The colour channels follow the
+    frequency channels.
 
     Args:
-        eps_mean: mean privacy parameter of a coefficient; infinity is no noise.
-        front_end: "upsampled" is the x8-upsampled one (112x112 grid); "block" a plain block DCT (28x28 grid at 112).
+        eps_mean: mean privacy parameter of a coefficient; infinity means no noise.
+        front_end: "upsampled" is the x8-upsampled block DCT (112x112 grid); "block" is a plain block DCT (28x28 grid
+            for crops of 112x112).
         stride: step between blocks, front_end="block" only.
-        num_channels: lowest frequencies of each colour in zig-zag order after DC, 63 at most.
-        fuses: keep one coefficient of the three colours'; False keeps all three, three times as many channels.
-        colour: "lbp" for code maps of Cb and Cr, the default and a guess; "none"; "lbp-ycbcr" of Y too;
-            "lbp-difference" of R - G, G - B and B - R; "lbp-bits" for the bits of Cb and Cr as channels of their own.
-        colour_eps: privacy parameter of one bit of the patterns under randomised response; None leaves them as they
-            are.
-        sensitivities: from `Sensitivities.measure`, or their `arrays()`; None for built-in ones, which are measured on
-            synthetic faces when they are first needed (some seconds).
-        sensitivities_sha256: refuse other sensitivities than those of this name, as `public_config` gives it.
-        shares: "coefficient", a share for each as in DCTDP's paper; "channel", one for all places of a channel, which a
-            short training can learn.
-        lr_scale: the shares learn at so many times the rate of the recogniser's optimiser (Adam's kind).
-        learns: whether a training moves the budget. False is the deployed form; `frozen` makes it.
-        learned: what a training left, by name; None for an even budget.
-        learned_sha256: refuse another.
+        num_channels: number of lowest frequencies of each colour, in zig-zag order after DC; at most 63.
+        fuses: keep one coefficient of the three colours. False keeps all three, which gives three times as many
+            channels.
+        colour: "lbp" for code maps of Cb and Cr (the default, which is an assumption about the paper); "none";
+            "lbp-ycbcr" for Y as well; "lbp-difference" for R - G, G - B and B - R; "lbp-bits" for the bits of Cb and Cr
+            as separate channels.
+        colour_eps: privacy parameter of one bit of the patterns under randomised response; None leaves the patterns
+            unchanged.
+        sensitivities: the result of `Sensitivities.measure`, or its `arrays()`. None means the built-in ones, which are
+            measured on synthetic faces at first use (some seconds).
+        sensitivities_sha256: expected checksum of the sensitivities, as in `public_config`; others are rejected.
+        shares: "coefficient": one share of the budget per coefficient, as in DCTDP's paper. "channel": one share per
+            channel, equal at all places, which a short training can learn.
+        lr_scale: learning rate of the shares as a multiple of the recogniser's, for optimizers of the Adam family.
+        learns: whether training changes the budget. The deployed form has False; see `frozen`.
+        learned: learned parameters by name; None means an even budget.
+        learned_sha256: expected checksum of the learned parameters; others are rejected.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
-        RangeError: an argument outside what is stated.
-        ShapeError: learned values of another shape.
-        InvalidInputError: sensitivities of another data set or front end, or none for such a crop.
+        RangeError: an argument is outside its allowed range.
+        ShapeError: the learned parameters have another shape.
+        InvalidInputError: the sensitivities have another checksum or front end, or there are no built-in ones for this
+            crop size.
 
     Privacy:
-        Each noisy coefficient by itself has local differential privacy at its eps_i. The local binary patterns leave as
-        they are unless `colour_eps` is given, and have no guarantee whatever: nor has, then, the whole. With
-        colour="none", 790,272 coefficients compose to 395,136 at the default, which promises nothing. `privacy()` says
-        so in numbers. What a training learned, and the sensitivities, are public and protect nobody in the training
-        set.
+        Each noisy coefficient on its own has local differential privacy at its eps_i. Unless `colour_eps` is given, the
+        local binary patterns leave the device unchanged and have no guarantee. The output as a whole then has no
+        guarantee either. With colour="none", the eps of 790,272 coefficients compose to 395,136 at the default, which
+        is no meaningful guarantee. `privacy()` states the numbers. The learned parameters and the sensitivities are
+        public. They do not protect the people in the training set.
 
     References:
         Han, Li, Denzler: "Privacy-Preserving Face Recognition in Hybrid Frequency-Color Information Domain", VISAPP
-        2024, arXiv 2401.13386. What was not found in it, and the guesses, are listed in docs/methods/hfcf.md.
+        2024, arXiv 2401.13386. Details that the paper does not state, and our assumptions, are listed in
+        docs/methods/hfcf.md.
     """
 
     def __init__(
@@ -111,7 +117,7 @@ class Hfcf(ImageMasker, nn.Module):
 
     @property
     def spec(self) -> MaskSpec:
-        """Frequency channels, then colour channels in [0, 1]; noise is clamped to what float16 holds."""
+        """Frequency channels, then colour channels in [0, 1]. Noisy values are clamped to the range of float16."""
         has_noise, (num, rows, columns) = self.budget.has_noise, self.front_end.out_shape
         out_shape = (num + self.colour.num_channels, rows, columns)
         bound = LARGEST_OUTPUT if has_noise else 1.0 + _ROUNDING
@@ -143,7 +149,7 @@ class Hfcf(ImageMasker, nn.Module):
         return out_BKPQ
 
     def privacy(self) -> PrivacyStatement:
-        """What is guaranteed, with the budget as it is now."""
+        """The privacy guarantee under the current budget."""
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, colour=self.colour)
 
     def guarantee(self) -> Mapping[str, Any]:
@@ -151,15 +157,15 @@ class Hfcf(ImageMasker, nn.Module):
         return self.privacy().as_dict()
 
     def frozen(self) -> Self:
-        """The deployed form: the same budget, which no training moves."""
+        """The deployed form: the same budget, with its parameters fixed."""
         return type(self)(**{**self._arguments(), **self.budget.deployed()})
 
     def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments but for the arrays, which `public_arrays` gives; here are their names."""
+        """Constructor arguments, with checksums in place of the arrays that `public_arrays` returns."""
         return {**self._arguments(), "in_shape": list(self.front_end.in_shape)}
 
     def public_arrays(self) -> Mapping[str, np.ndarray]:
-        """The sensitivities, and what was learned."""
+        """The sensitivities and the learned parameters."""
         return self.budget.arrays()
 
     def _arguments(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A total privacy budget that is shared out over coefficients, and the Laplace noise that each share buys.
+"""A total privacy budget that is divided among coefficients, and the Laplace noise that follows from each share.
 
 Shape suffixes: B images, K frequency channels, P Q block grid, N = K*P*Q.
 """
@@ -15,25 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.masking._front_end import check_word
+from ppfr.masking._front_end import check_choice
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import (
     SCALE,
     NoisyFrontEnd,
     Sensitivities,
+    as_sensitivities,
     built_in_origin,
     built_in_sensitivities,
-    taken,
 )
 
 Shares = Literal["coefficient", "channel"]
 
 LARGEST_OUTPUT = 2.0**15
-"""Noisy values are clamped to +-this, which float16 holds; that is post-processing and costs no privacy."""
+"""Noisy values are clamped to +-this value, which float16 can hold. This post-processing costs no privacy."""
 
 _LARGEST_SCALE = 1e30
 _PIECE_FLOATS = 1 << 18
-_UNIT = 1 / SCALE  # of the coefficients before they are divided
+_UNIT = 1 / SCALE  # one unit of the coefficients before they are divided
 
 
 @final
@@ -41,31 +41,32 @@ class LaplaceBudget(nn.Module):
     """eps_i = softmax(rho)_i * B with B = eps_mean * N; coefficient i gets Laplace noise of scale S_i / eps_i.
 
     rho starts at zero, where every coefficient has eps_mean. Noise is reparameterised, y = clip(x) + scale * n with
-    n ~ Laplace(0, 1), so that a loss on y moves rho. Since the shares sum to one, a step can only move budget from one
-    coefficient to another; it never buys more in all. What the recogniser's loss asks for: d loss / d rho_j =
-    -a_j + p_j * sum(a) with a_i = (d loss / d y_i) * n_i * scale_i and p = softmax(rho). Budget flows to coefficients
-    whose noise costs the recogniser more than their share of the budget, away from those it does not use. Nothing in it
-    knows what an attacker can use.
+    n ~ Laplace(0, 1), so that a loss on y has a gradient with respect to rho. The shares sum to one: a step moves
+    budget from one coefficient to another and never increases the total. The gradient of the recogniser's loss is d
+    loss / d rho_j = -a_j + p_j * sum(a) with a_i = (d loss / d y_i) * n_i * scale_i and p = softmax(rho). Budget moves
+    to coefficients whose noise costs the recogniser more than their share of the budget, and away from those that the
+    recogniser does not use. No term of the loss accounts for what an attacker can use.
 
     Args:
-        front_end: makes the coefficients; K, P, Q are its `out_shape`.
-        eps_mean: mean privacy parameter of a coefficient, above 0; infinity is no noise and no clipping.
-        sensitivities: the ranges of the coefficients; None for those of the built-in synthetic faces, measured when
-            they are first needed.
-        sensitivities_sha256: refuse others.
-        is_measured: False for the published settings: S = 1 on coefficients of +-1024, no clipping, a learned shift.
+        front_end: computes the coefficients; (K, P, Q) is its `out_shape`.
+        eps_mean: mean privacy parameter of a coefficient, above 0; infinity means no noise and no clipping.
+        sensitivities: the ranges of the coefficients; None for those of the built-in synthetic faces, which are
+            measured at first use.
+        sensitivities_sha256: expected checksum of the sensitivities; others are rejected.
+        is_measured: False for the published settings: S = 1 on coefficients in [-1024, 1016], no clipping, and a
+            learned shift.
         shares: "coefficient": each has its own rho, as in the paper. "channel": one rho for all places of a channel,
             which a short training can learn: its gradient is a sum over the grid.
-        lr_scale: rho learns at so many times the rate of the optimiser that it is given to, if that is one of Adam's
-            kind; rho / lr_scale is what is stored while it learns.
+        lr_scale: learning rate of rho as a multiple of the optimizer's, for optimizers of the Adam family. During
+            training the stored parameter is rho / lr_scale.
         learns: whether gradients reach rho (and loc).
         learned: values of rho (and loc) to start from, (K, P, Q) each; (K, 1, 1) for the rho of channels.
-        learned_sha256: refuse others.
+        learned_sha256: expected checksum of the learned values; others are rejected.
 
     Raises:
-        RangeError: eps_mean of 0 or below, or learned values that are not finite.
-        ShapeError: learned values of another shape.
-        InvalidInputError: sensitivities or learned values that are not those asked for.
+        RangeError: eps_mean is 0 or below, or learned values are not finite.
+        ShapeError: learned values have another shape.
+        InvalidInputError: sensitivities or learned values have another checksum than expected.
     """
 
     def __init__(
@@ -86,15 +87,16 @@ class LaplaceBudget(nn.Module):
         self.rho: nn.Parameter | None
         self.loc: nn.Parameter | None
         self.eps_mean, self.shape = _checked_eps(eps_mean), front_end.out_shape
-        self._reference = self._taken(front_end, sensitivities, is_measured=is_measured)
-        check_word("shares", shares, ("coefficient", "channel"))
+        self._reference = self._checked_reference(front_end, sensitivities, is_measured=is_measured)
+        check_choice("shares", shares, ("coefficient", "channel"))
         if not 0 < lr_scale < math.inf:
-            raise RangeError(f"lr_scale is {lr_scale}; it must be above 0 and finite: 1 leaves the optimiser's rate")
+            raise RangeError(f"lr_scale is {lr_scale}; it must be above 0 and finite: 1 keeps the optimizer's rate")
         self.shares, self.lr_scale = shares, float(lr_scale)
         self._shapes = {"rho": self.shape if shares == "coefficient" else (self.shape[0], 1, 1), "loc": self.shape}
         names = () if not self.has_noise else ("rho",) if is_measured else ("rho", "loc")
         start = _learned_values(learned, {name: self._shapes[name] for name in names})
-        # One axis each: a trainer's weight decay is for weights of two and more, and would pull rho to zero.
+        # One axis: the training loop applies weight decay to parameters with two or more axes, and it would pull rho to
+        # zero.
         with torch.inference_mode(False):
             for name in ("rho", "loc"):
                 values = start.get(name, torch.zeros(math.prod(self._shapes[name])))
@@ -104,10 +106,10 @@ class LaplaceBudget(nn.Module):
         self.learns = bool(learns)
         self._ranges_on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         self._constants_on: dict[torch.device, tuple[Any, Tensor, Tensor | None]] = {}
-        _check_name("sensitivities", self.sensitivities_sha256, sensitivities_sha256)
-        _check_name("learned values", self.learned_sha256() if learned_sha256 else None, learned_sha256)
+        _check_sha256("sensitivities", self.sensitivities_sha256, sensitivities_sha256)
+        _check_sha256("learned values", self.learned_sha256() if learned_sha256 else None, learned_sha256)
 
-    def _taken(
+    def _checked_reference(
         self,
         front_end: NoisyFrontEnd,
         sensitivities: Sensitivities | Mapping[str, np.ndarray] | None,
@@ -117,23 +119,23 @@ class LaplaceBudget(nn.Module):
         if not is_measured:
             if sensitivities is not None:
                 raise InvalidInputError(
-                    "settings='published' has sensitivity 1 everywhere: leave sensitivities out, or use 'corrected'"
+                    "settings='published' uses sensitivity 1 everywhere: omit sensitivities, or use 'corrected'"
                 )
             return None
         if sensitivities is None and not self.has_noise:
-            return None  # nothing would be done with them
-        return taken(sensitivities, front_end)
+            return None  # without noise there is no clipping either
+        return as_sensitivities(sensitivities, front_end)
 
     @property
     def sensitivities(self) -> Sensitivities | None:
-        """The ranges, measured now if they are built-in and were not needed before."""
+        """The ranges. The built-in ones are measured at first use."""
         if isinstance(self._reference, NoisyFrontEnd):
             return built_in_sensitivities(self._reference)
         return self._reference
 
     @property
     def sensitivities_sha256(self) -> str | None:
-        """Their name, which for the built-in ones is known before they are measured; None where there are none."""
+        """Checksum of the ranges, known before built-in ones are measured; None if there are no ranges."""
         if isinstance(self._reference, NoisyFrontEnd):
             return built_in_origin(self._reference).hex()
         return None if self._reference is None else self._reference.sha256
@@ -145,17 +147,17 @@ class LaplaceBudget(nn.Module):
 
     @property
     def total_eps(self) -> float:
-        """B, what all shares sum to."""
+        """B, the sum of all eps_i."""
         return self.eps_mean * math.prod(self.shape)
 
     def eps(self) -> Tensor:
-        """eps_i, (K, P, Q) float32; infinities without noise. With gradient where rho has it."""
+        """eps_i, (K, P, Q) float32, infinite without noise. Has a gradient if rho does."""
         if self.rho is None:
             return torch.full(self.shape, math.inf)
         return self._log_eps(self.rho).exp().view(self.shape)
 
     def accounted_eps(self) -> np.ndarray:
-        """`eps` for the accountant: (K, P, Q) float64, the shares of rho as it is now without rounding."""
+        """`eps` in double precision for the accountant: (K, P, Q) float64, from the current rho."""
         if self.rho is None:
             return np.full(self.shape, math.inf)
         return self._log_eps(self.rho.detach().cpu().double()).exp().view(self.shape).numpy()
@@ -165,22 +167,23 @@ class LaplaceBudget(nn.Module):
         if self.shares == "channel":
             num, *grid = self.shape
             rho_N = rho_N.view(num, 1).expand(num, math.prod(grid)).reshape(-1)
-        # Not log_softmax, which on a CPU adds millions of terms up one after the other: off by 2e-4 at 2.4 million.
+        # Not log_softmax, which adds the terms one by one on a CPU and is off by 2e-4 for 2.4 million terms.
         return rho_N - torch.logsumexp(rho_N, 0) + math.log(self.total_eps)
 
     def scale(self, device: torch.device) -> Tensor:
         """S_i / eps_i, (N,) float32, in units of the coefficients."""
         assert self.rho is not None
         inverse_N = self._log_eps(self.rho.to(device)).neg().exp()
-        # Beyond that a draw leaves the output's range with odds of all but 1e-25, so that more makes no difference.
+        # At this scale a draw exceeds the output range except with probability 1e-25, so a larger scale changes
+        # nothing.
         return (self._ranges(device)[2] * inverse_N).clamp(max=_LARGEST_SCALE)
 
     def add_noise(self, values_BKPQ: Tensor, noise: ImageNoise) -> Tensor:
-        """Values clipped to their ranges, with noise, within +-LARGEST_OUTPUT, which is post-processing.
+        """Clip values to their ranges, add noise, and clamp to +-LARGEST_OUTPUT, which is post-processing.
 
         Args:
-            values_BKPQ: coefficients; overwritten if they carry no gradient.
-            noise: where the draws come from; one row for each image, or one for all.
+            values_BKPQ: coefficients; overwritten if they require no gradient.
+            noise: source of the draws; one row per image, or one row for all.
         """
         if self.rho is None or len(values_BKPQ) == 0:
             return values_BKPQ
@@ -190,7 +193,7 @@ class LaplaceBudget(nn.Module):
         low_N, high_N, _ = self._ranges(device)
         scale_N, shift_N = self._constants(device)
         is_by_row = device.type == "cpu" and not noise.is_shared
-        # Few images at a time stay in cache on a CPU, and their draws go where those of the images before were.
+        # On a CPU, small pieces stay in cache, and their draws reuse one buffer.
         piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
         noise_BN = values_BN.new_empty(piece, values_BN.shape[1]) if is_by_row else None
         for start in range(0, len(values_BN), piece):
@@ -210,7 +213,7 @@ class LaplaceBudget(nn.Module):
         return values_BKPQ
 
     def _noisy(self, values_BN: Tensor, noise_BN: Tensor) -> Tensor:
-        """The same with gradient."""
+        """`add_noise` with gradient."""
         device = values_BN.device
         low_N, high_N, _ = self._ranges(device)
         clipped_BN = torch.minimum(torch.maximum(values_BN, low_N), high_N)
@@ -220,7 +223,7 @@ class LaplaceBudget(nn.Module):
         return noisy_BN.clamp(-LARGEST_OUTPUT, LARGEST_OUTPUT)
 
     def _ranges(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """low, high and S on a device, kept there."""
+        """low, high and S on a device, cached per device."""
         if device not in self._ranges_on:
             with torch.inference_mode(False), torch.no_grad():
                 found = self.sensitivities
@@ -233,7 +236,7 @@ class LaplaceBudget(nn.Module):
         return self._ranges_on[device]
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Scale and shift on a device, kept there until rho or loc change."""
+        """Scale and shift on a device, cached until rho or loc change."""
         version = tuple((part.data_ptr(), part._version) for part in (self.rho, self.loc) if part is not None)
         if device not in self._constants_on or self._constants_on[device][0] != version:
             with torch.inference_mode(False), torch.no_grad():
@@ -242,7 +245,7 @@ class LaplaceBudget(nn.Module):
         return self._constants_on[device][1:]
 
     def learned(self) -> dict[str, np.ndarray]:
-        """What was learned, by name, float32; empty without noise."""
+        """The learned parameters by name, float32; empty without noise."""
         found = {"rho": None if self.rho is None else self.rho * self.lr_scale, "loc": self.loc}
         return {
             name: part.detach().cpu().view(self._shapes[name]).numpy().copy()
@@ -251,14 +254,14 @@ class LaplaceBudget(nn.Module):
         }
 
     def learned_sha256(self) -> str:
-        """A name of what was learned."""
+        """Checksum of the learned parameters."""
         digest = hashlib.sha256(b"laplace-budget/1")
         for name, array in self.learned().items():
             digest.update(repr((name, array.shape)).encode() + array.tobytes())
         return digest.hexdigest()
 
     def config(self) -> dict[str, Any]:
-        """Its part of a masker's `public_config`. While it learns, what it learned is no part of it."""
+        """The budget's part of a masker's `public_config`. Without the learned parameters while `learns`."""
         return {
             "eps_mean": self.eps_mean if self.has_noise else "inf",  # JSON has no infinity
             "sensitivities_sha256": self.sensitivities_sha256,
@@ -269,7 +272,7 @@ class LaplaceBudget(nn.Module):
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its part of a masker's `public_arrays`."""
+        """The budget's part of a masker's `public_arrays`."""
         sensitivities = self.sensitivities
         given = {} if sensitivities is None else sensitivities.arrays()
         return {f"sensitivities.{part}": array for part, array in given.items()} | {
@@ -277,11 +280,11 @@ class LaplaceBudget(nn.Module):
         }
 
     def deployed(self) -> dict[str, Any]:
-        """A masker's arguments for the same budget at rest."""
+        """Constructor arguments of a masker with the same budget, frozen."""
         given = self._reference if isinstance(self._reference, Sensitivities) else None
         return self.config() | {
             "sensitivities": given,
-            "lr_scale": 1.0,  # it learns no more, and so rho is stored as it is
+            "lr_scale": 1.0,  # a frozen budget stores rho itself
             "learns": False,
             "learned": self.learned() or None,
             "learned_sha256": None,
@@ -298,35 +301,34 @@ def _checked_eps(eps_mean: float | str) -> float:
         eps = math.nan
     if not eps > 0:
         raise RangeError(
-            f"eps_mean is {eps_mean!r}; it must be a number above 0, smaller being noisier: 0.5 to 4 are usual, "
-            "float('inf') is no noise. A budget of 0 would leave nothing of the face but noise"
+            f"eps_mean is {eps_mean!r}; it must be a number above 0, smaller means more noise: 0.5 to 4 are common, "
+            "float('inf') means no noise"
         )
     return eps
 
 
-def _check_name(what: str, found: str | None, asked: str | None) -> None:
-    if asked is not None and found != asked:
+def _check_sha256(what: str, found: str | None, expected: str | None) -> None:
+    if expected is not None and found != expected:
         raise InvalidInputError(
-            f"the {what} are {(found or 'none')[:12]}..., those asked for are {asked[:12]}...: give the ones that the "
-            "configuration was made with; those of another data set have other ranges, and a network trained with "
-            "other noise"
+            f"the {what} have checksum {(found or 'none')[:12]}..., expected {expected[:12]}...: pass the ones of the "
+            "configuration. Those of another data set have other ranges, and the network was trained with other noise"
         )
 
 
 def _learned_values(
     learned: Mapping[str, np.ndarray] | None, shapes: Mapping[str, tuple[int, int, int]]
 ) -> dict[str, Tensor]:
-    """What was learned as flat tensors, checked."""
+    """Check the learned parameters and return them as flat tensors."""
     if learned is None:
         return {}
     if set(learned) != set(shapes):
         raise InvalidInputError(
-            f"learned holds {', '.join(sorted(learned)) or 'nothing'}; such a masker learns "
-            f"{' and '.join(shapes) or 'nothing'}"
+            f"learned contains {', '.join(sorted(learned)) or 'nothing'}; this masker expects "
+            f"{' and '.join(shapes) or 'nothing'}: pass the learned parameters of a masker with the same settings"
         )
     for name, array in learned.items():
         if tuple(np.shape(array)) != shapes[name]:
             raise ShapeError(f"learned {name} has shape {np.shape(array)}; it must be {shapes[name]}")
         if not np.isfinite(array).all():
-            raise RangeError(f"learned {name} holds values that are not finite; train anew")
+            raise RangeError(f"learned {name} contains values that are not finite; train again")
     return {name: torch.tensor(np.asarray(array, np.float32)).flatten() for name, array in learned.items()}

@@ -1,4 +1,4 @@
-"""Local binary patterns of colour planes: which of a place's eight neighbours are not below it.
+"""Local binary patterns of colour planes: for each place, which of its eight neighbours have at least its value.
 
 Shape suffixes: B batch, C colour planes, H W pixels, P Q grid, 8 the neighbours.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppfr.core import RangeError
-from ppfr.masking._front_end import check_word
+from ppfr.masking._front_end import check_choice
 from ppfr.masking._noise import ImageNoise
 
 ColourName = Literal["none", "lbp", "lbp-ycbcr", "lbp-difference", "lbp-bits"]
@@ -22,11 +22,11 @@ ColourName = Literal["none", "lbp", "lbp-ycbcr", "lbp-difference", "lbp-bits"]
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 """Row and column offsets of bits 0 to 7: clockwise from the upper left."""
 
-MOST_BITS_OF_A_CELL = 18
-"""So many bits of a plane's patterns depend on one place at most: its own 8, one of each neighbour's, and two more
+MAX_BITS_PER_PLACE = 18
+"""Largest number of bits of a plane's patterns that depend on one place: its own 8, one of each neighbour, and two more
 where neighbours read it across the border."""
 
-# Whole multiples of the planes, exact in float32 for whole levels of R, G and B: only their order matters to a pattern.
+# Integer multiples of the planes, exact in float32 for integer levels of R, G and B. A pattern depends on order only.
 _PLANES = MappingProxyType(
     {
         "y": (299.0, 587.0, 114.0),
@@ -50,38 +50,38 @@ _OF = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ColourChannels:
-    """Channels of sparse colour: local binary patterns, perhaps under randomised response.
+    """Channels of sparse colour: local binary patterns, optionally under randomised response.
 
     Attributes:
-        kind: "none"; "lbp" for code maps of Cb and Cr; "lbp-ycbcr" of Y too; "lbp-difference" of R - G, G - B and
-            B - R; "lbp-bits" for the eight bits of Cb and Cr as channels of their own. A code is the sum of
-            bit_k * 2^k, over 255; a bit is 0 or 1.
-        eps: of one bit under randomised response: it is flipped with odds of 1 / (1 + e^eps), drawn anew for every bit
-            of every image. None leaves the bits as they are.
+        kind: "none"; "lbp" for code maps of Cb and Cr; "lbp-ycbcr" for Y as well; "lbp-difference" for R - G, G - B
+            and B - R; "lbp-bits" for the eight bits of Cb and Cr as separate channels. A code is the sum of
+            bit_k * 2^k, divided by 255; a bit is 0 or 1.
+        eps: privacy parameter of one bit under randomised response: each bit of each image is flipped independently
+            with probability 1 / (1 + e^eps). None leaves the bits unchanged.
 
     Raises:
-        RangeError: an unknown kind, or eps of 0 or below.
+        RangeError: the kind is unknown, or eps is 0 or below.
     """
 
     kind: ColourName = "lbp"
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        check_word("colour", self.kind, tuple(_OF))
+        check_choice("colour", self.kind, tuple(_OF))
         if self.eps is not None and not 0 < self.eps < math.inf:
             raise RangeError(
-                f"colour_eps is {self.eps}; it must be above 0 and finite, smaller being noisier; None leaves the "
-                "patterns as they are"
+                f"colour_eps is {self.eps}; it must be above 0 and finite, where smaller means more noise; None leaves "
+                "the patterns unchanged"
             )
 
     @property
     def num_planes(self) -> int:
-        """Colour planes that patterns are taken of."""
+        """Number of colour planes from which patterns are computed."""
         return len(_OF[self.kind])
 
     @property
     def num_channels(self) -> int:
-        """How many channels come out."""
+        """Number of output channels."""
         return self.num_planes * (8 if self.kind == "lbp-bits" else 1)
 
     @property
@@ -90,14 +90,14 @@ class ColourChannels:
         return self.num_planes > 0 and self.eps is not None
 
     def write(self, image_BCHW: Tensor, out_BKPQ: Tensor, noise: ImageNoise) -> None:
-        """Write the channels of an image in [0, 1] to `out`; no gradient passes."""
+        """Write the channels of an image in [0, 1] to `out_BKPQ`. They have no gradient."""
         if self.num_planes == 0 or len(image_BCHW) == 0:
             return
         with torch.no_grad():
             rows, columns = out_BKPQ.shape[2:]
             bits_BC8PQ = pattern_bits(plane_levels(image_BCHW, _OF[self.kind], (int(rows), int(columns))))
             if self.eps is not None:
-                flips = noise.flips(bits_BC8PQ[0].numel(), image_BCHW.device, odds=1 / (1 + math.exp(self.eps)))
+                flips = noise.flips(bits_BC8PQ[0].numel(), image_BCHW.device, probability=1 / (1 + math.exp(self.eps)))
                 bits_BC8PQ = bits_BC8PQ ^ flips.view(len(flips), *bits_BC8PQ.shape[1:])
             if self.kind == "lbp-bits":
                 out_BKPQ.copy_(bits_BC8PQ.flatten(1, 2))
@@ -108,10 +108,10 @@ class ColourChannels:
 
 
 def plane_levels(image_BCHW: Tensor, planes: tuple[str, ...], grid: tuple[int, int]) -> Tensor:
-    """(B, C, P, Q) whole numbers that order as the planes do, of the image rounded to whole levels of 1/255.
+    """(B, C, P, Q) integers in the same order as the planes' values, from the image rounded to levels of 1/255.
 
-    Where the grid is coarser than the image, each place has the sum over its pixels. All arithmetic is exact, so that
-    equal places are equal on every machine.
+    If the grid is coarser than the image, each place has the sum over its pixels. All arithmetic is exact, so equal
+    places are equal on every machine.
     """
     levels_BCHW = (image_BCHW.detach() * 255.0).round_()
     rows, columns = grid
@@ -123,7 +123,7 @@ def plane_levels(image_BCHW: Tensor, planes: tuple[str, ...], grid: tuple[int, i
 
 
 def pattern_bits(levels_BCPQ: Tensor) -> Tensor:
-    """(B, C, 8, P, Q) bool: the neighbour is not below the place; beyond the border lies the border's own value."""
+    """(B, C, 8, P, Q) bool: the neighbour has at least the value of the place. The border is replicated."""
     rows, columns = levels_BCPQ.shape[2:]
     padded = torch.nn.functional.pad(levels_BCPQ, (1, 1, 1, 1), mode="replicate")
     return torch.stack(

@@ -1,6 +1,6 @@
-"""Mixing within a batch (MixUp, InstaHide), and what an adversary sees of a training set that was mixed.
+"""Mixing within a batch (MixUp, InstaHide), and the adversary's view of a mixed training set.
 
-Shape suffixes: B batch, k mixed images a row, K masked channels, P Q masked grid.
+Shape suffixes: B batch, k images per mixture, K masked channels, P Q masked grid.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from torch.nn import functional
 
 from ppfr.core import BatchMixer, ImageMasker, MaskSpec, MixedBatch, RangeError, ShapeError
 
-_MOST_DRAWS = 1 << 22
+_MAX_DRAWS = 1 << 22
 
 
 def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Generator) -> Tensor:
-    """Positive mixing weights whose rows sum to 1 and of which none exceeds `max_weight`.
+    """Draw positive mixing weights, at most `max_weight` each, whose rows sum to 1.
 
-    A row is |N(0, 1)| in each place, normalised, drawn anew while a weight is too large, as InstaHide draws them. With
-    two images that refuses 87 % of the draws at a cap of 0.55; there the ratio of two half-normals is half-Cauchy, so
-    the angle arctan(a/b) is uniform and is drawn from the allowed range directly: same distribution, no refusals.
+    As in InstaHide, the entries of a row are drawn from |N(0, 1)| and normalised; the row is rejected and drawn again
+    while a weight is too large. With two images and a cap of 0.55 this rejects 87 % of the draws. The ratio of two
+    half-normal variables is half-Cauchy, so the angle arctan(a/b) is uniform. For two images it is drawn directly from
+    the allowed range, which gives the same distribution without rejections.
 
     Args:
         num_rows: B.
@@ -36,7 +37,7 @@ def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Gene
         (B, k) float32 on the CPU.
 
     Raises:
-        RangeError: k below 1, a cap that no row can meet, or one that next to no draw meets.
+        RangeError: k is below 1, or no row, or almost no draw, satisfies the cap.
 
     Examples:
         >>> weights = draw_weights(1000, 2, max_weight=0.55, rng=torch.Generator().manual_seed(1))
@@ -51,14 +52,14 @@ def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Gene
         angle_B = math.pi / 4 + half_width * (2 * torch.rand(num_rows, generator=rng, dtype=torch.float64) - 1)
         pair_B2 = torch.stack([angle_B.sin(), angle_B.cos()], dim=1)
         return _rounded_down(pair_B2 / pair_B2.sum(dim=1, keepdim=True), max_weight)
-    return _rounded_down(_drawn_by_refusal(num_rows, num_images, max_weight, rng), max_weight)
+    return _rounded_down(_rejection_sampled(num_rows, num_images, max_weight, rng), max_weight)
 
 
 def check_cap(num_images: int, max_weight: float) -> None:
-    """Refuse a number of images or a cap that cannot be.
+    """Check the number of images per mixture and the cap on their weights.
 
     Raises:
-        RangeError: k below 1, or a cap outside [1/k, 1].
+        RangeError: k is below 1, or the cap is outside [1/k, 1].
     """
     if num_images < 1:
         raise RangeError(f"num_images is {num_images}; a mixture needs 1 image or more")
@@ -69,14 +70,14 @@ def check_cap(num_images: int, max_weight: float) -> None:
         )
 
 
-def _drawn_by_refusal(num_rows: int, num_images: int, max_weight: float, rng: Generator) -> Tensor:
-    """As many rows at once as will do, again for what is missing."""
+def _rejection_sampled(num_rows: int, num_images: int, max_weight: float, rng: Generator) -> Tensor:
+    """Draw rows in growing batches until `num_rows` of them satisfy the cap."""
     found, missing, drawn, at_once = [], num_rows, 0, max(2 * num_rows, 64)
     while missing > 0:
-        if drawn >= _MOST_DRAWS:
+        if drawn >= _MAX_DRAWS:
             raise RangeError(
-                f"max_weight {max_weight} for {num_images} images is met by fewer than {num_rows} in {drawn} draws: "
-                f"raise it, or give 1/{num_images} for equal weights"
+                f"max_weight {max_weight} for {num_images} images is met by fewer than {num_rows} of {drawn} draws: "
+                f"raise it, or use 1/{num_images} for equal weights"
             )
         rows = torch.randn(at_once, num_images, generator=rng, dtype=torch.float64).abs_()
         rows /= rows.sum(dim=1, keepdim=True)
@@ -89,7 +90,7 @@ def _drawn_by_refusal(num_rows: int, num_images: int, max_weight: float, rng: Ge
 
 
 def _rounded_down(weights_Bk: Tensor, max_weight: float) -> Tensor:
-    """float32; rounding must not lift a weight over its cap."""
+    """Convert to float32 so that rounding lifts no weight above the cap."""
     cap = torch.tensor(max_weight, dtype=torch.float64).float()
     if float(cap) > max_weight:
         cap = torch.nextafter(cap, torch.zeros_like(cap))
@@ -97,9 +98,9 @@ def _rounded_down(weights_Bk: Tensor, max_weight: float) -> Tensor:
 
 
 def draw_partners(num_rows: int, num_images: int, *, rng: Generator) -> Tensor:
-    """(B, k) int64: column 0 is the row itself, each other column a permutation of the batch of its own.
+    """(B, k) int64: column 0 is the row itself, each other column an independent permutation of the batch.
 
-    A row may so be mixed with itself, or twice with another, as in the paper's index matrix.
+    A row may therefore be mixed with itself, or twice with the same other row, as in the paper's index matrix.
     """
     own_B = torch.arange(num_rows)
     others = [torch.randperm(num_rows, generator=rng) for _ in range(num_images - 1)]
@@ -119,7 +120,7 @@ def blend(values_BN: Tensor, partners_Bk: Tensor, weights_Bk: Tensor) -> Tensor:
 
 
 class _Mixture:
-    """What MixUp and InstaHide have in common."""
+    """The common part of MixUp and InstaHide."""
 
     def __init__(self, *, num_images: int, max_weight: float) -> None:
         if num_images < 2:
@@ -129,11 +130,11 @@ class _Mixture:
 
     @property
     def num_images(self) -> int:
-        """How many images go into a row, k."""
+        """Number of images per mixture, k."""
         return self._num_images
 
     def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments; there is no secret: weights and partners are drawn anew for every batch."""
+        """Constructor arguments; there is no secret. Weights and partners are drawn anew for every batch."""
         return {"num_images": self._num_images, "max_weight": self._max_weight}
 
     def __repr__(self) -> str:
@@ -142,10 +143,10 @@ class _Mixture:
     def _mixed(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
         num = len(masked_BKPQ)
         if labels_B.shape != (num,):
-            raise ShapeError(f"labels have shape {tuple(labels_B.shape)}; give one for each of the {num} images")
+            raise ShapeError(f"labels have shape {tuple(labels_B.shape)}; pass one label per image, ({num},)")
         if num < self._num_images:
             raise ShapeError(
-                f"a batch of {num} cannot be mixed {self._num_images} at a time; use a larger batch or fewer images"
+                f"a batch of {num} images is below num_images={self._num_images}; use a larger batch or mix fewer"
             )
         partners_Bk = draw_partners(num, self._num_images, rng=rng)
         weights_Bk = draw_weights(num, self._num_images, max_weight=self._max_weight, rng=rng)
@@ -159,19 +160,19 @@ class _Mixture:
 
 @final
 class MixUp(_Mixture, BatchMixer):
-    """Each row becomes a weighted mean of k masked images of the batch, its label the same mean of theirs.
+    """Each row becomes a weighted mean of k masked images of the batch, and its label the same mean of their labels.
 
     Args:
         num_images: k, 2 or more.
-        max_weight: no image has a larger weight, so that none shows through; from 1/k to 1.
+        max_weight: largest weight of an image, from 1/k to 1, so that no single image dominates.
 
     Raises:
-        RangeError: k below 2, or a cap that k weights cannot meet.
+        RangeError: k is below 2, or k weights cannot satisfy the cap.
 
     Privacy:
-        Claims that a recovered mixture shows nobody in particular. Whoever sees many mixtures of the same images solves
-        for them (Carlini et al., arXiv 2011.05315); and what is mixed is the training set alone: an image to be
-        recognised is masked, not mixed.
+        Claims that a recovered mixture does not show one particular person. An adversary who sees many mixtures of the
+        same images can solve for the images (Carlini et al., arXiv 2011.05315). Only the training set is mixed. An
+        image to be recognised is masked, but not mixed.
 
     References:
         Zhang et al., ICLR 2018; weights and cap as in AdaMixUp (arXiv 2403.10558), section A.2 of the experiment.
@@ -190,24 +191,24 @@ class MixUp(_Mixture, BatchMixer):
         return self._mixed(masked_BKPQ, labels_B, rng=rng)
 
     def mixed_range(self, low: float, high: float) -> tuple[float, float]:
-        """A weighted mean stays where its parts are."""
+        """The range of the masked images: a weighted mean stays within it."""
         return low, high
 
 
 @final
 class InstaHide(_Mixture, BatchMixer):
-    """MixUp, and then the sign of every value is flipped or not, by a fresh fair coin.
+    """MixUp, after which the sign of every value is flipped with probability 1/2, independently.
 
     Args:
         num_images: k, 2 or more; 4 in the paper, 2 in the tables of face recognition.
         max_weight: from 1/k to 1.
 
     Raises:
-        RangeError: k below 2, or a cap that k weights cannot meet.
+        RangeError: k is below 2, or k weights cannot satisfy the cap.
 
     Privacy:
-        Claims what MixUp claims, and that the coins hide the mixture. They do not: the magnitude is free of them, so an
-        adversary takes it and goes on as with MixUp (Carlini et al.).
+        Makes the claim of MixUp, and claims that the random signs hide the mixture. They do not: magnitudes do not
+        depend on the signs, so an adversary can take the magnitudes and continue as with MixUp (Carlini et al.).
 
     References:
         Huang et al., "InstaHide", ICML 2020 (inside-dataset variant).
@@ -224,30 +225,30 @@ class InstaHide(_Mixture, BatchMixer):
     def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
         """See `BatchMixer.mix`."""
         mixed = self._mixed(masked_BKPQ, labels_B, rng=rng)
-        coins = torch.randint(0, 2, mixed.values_BKPQ.shape, generator=rng, dtype=torch.int8)
-        signs = coins.to(masked_BKPQ.device).mul_(2).sub_(1)
+        flips = torch.randint(0, 2, mixed.values_BKPQ.shape, generator=rng, dtype=torch.int8)
+        signs = flips.to(masked_BKPQ.device).mul_(2).sub_(1)
         return dataclasses.replace(mixed, values_BKPQ=mixed.values_BKPQ * signs)
 
     def mixed_range(self, low: float, high: float) -> tuple[float, float]:
-        """Either sign."""
+        """A range that is symmetric around zero."""
         largest = max(abs(low), abs(high))
         return -largest, largest
 
 
 @final
 class MixedMasker(ImageMasker):
-    """A training set as whoever gets hold of it sees it: masked, and each image mixed with others of its batch.
+    """The adversary's view of a mixed training set: each image is masked and mixed with others of its batch.
 
-    Not what a device sends at recognition: a single image is masked alone. It is what attacks on a mixed training set
-    are run against, with the image itself (the first of its mixture) as what is to be recovered.
+    A device does not send this at recognition, where a single image is masked but not mixed. Attacks on a mixed
+    training set are run against it. The image to be recovered is the first one of each mixture.
 
     Args:
-        masker: what is done to each image first.
-        mixers: one, or the candidates of a strategy.
-        shares: how often each mixer is chosen, drawn for every image; None for equal shares.
+        masker: applied to each image before mixing.
+        mixers: one mixer, or the candidates of a strategy.
+        shares: probability of each mixer, drawn for every image; None for equal shares.
 
     Raises:
-        RangeError: no mixer, or shares that are negative, all zero, or not one for each mixer.
+        RangeError: there is no mixer, or the shares are negative, all zero, or not one per mixer.
     """
 
     def __init__(
@@ -255,7 +256,9 @@ class MixedMasker(ImageMasker):
     ) -> None:
         weights = [1.0] * len(mixers) if shares is None else [float(share) for share in shares]
         if not mixers or len(weights) != len(mixers) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
-            raise RangeError(f"{len(mixers)} mixers with shares {weights}; give one or more, and a share of each")
+            raise RangeError(
+                f"{len(mixers)} mixers with shares {weights}; pass at least one mixer and one share >= 0 each"
+            )
         self._masker, self._mixers = masker, tuple(mixers)
         self._shares = tuple(weight / sum(weights) for weight in weights)
         low, high = masker.spec.value_range
@@ -269,16 +272,16 @@ class MixedMasker(ImageMasker):
 
     @property
     def name(self) -> str:
-        """The masker's name and the mixers'."""
+        """The names of the masker and the mixers."""
         return f"{self._masker.name} + {'/'.join(mixer.name for mixer in self._mixers)}"
 
     @property
     def spec(self) -> MaskSpec:
-        """The masker's, but stochastic."""
+        """The spec of the masker, marked as stochastic, with the range after mixing."""
         return self._spec
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
-        """Mask, then mix within the batch; a batch smaller than k is mixed with copies of itself."""
+        """Mask, then mix within the batch; a batch smaller than k is repeated first."""
         masked_BKPQ = self._masker.mask(image_BCHW, rng=rng)
         num = len(masked_BKPQ)
         if num == 0:
@@ -295,11 +298,11 @@ class MixedMasker(ImageMasker):
         return mixed_BKPQ
 
     def with_new_secret(self, *, rng: Generator) -> Self:
-        """The same mixing of the masker under a new secret; see `ImageMasker.with_new_secret`."""
+        """The same mixers on the masker with a new secret; see `ImageMasker.with_new_secret`."""
         return type(self)(self._masker.with_new_secret(rng=rng), self._mixers, shares=self._shares)
 
     def public_config(self) -> Mapping[str, Any]:
-        """The masker's public configuration and the mixers'."""
+        """The public configurations of the masker and the mixers."""
         return {
             "masker": self._masker.name,
             "config": dict(self._masker.public_config()),

@@ -1,4 +1,4 @@
-"""Laplace noise and coin flips by the million, one stream of random bits for each image.
+"""Fast Laplace noise and random bit flips, with one stream of random bits per image.
 
 Shape suffixes: B images, N values of an image.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 LARGEST_DRAW = 32 * math.log(2)
-"""No draw is larger, in units of the scale: 31 bits choose a magnitude. Laplace noise would be with odds of 2^-32."""
+"""Largest draw, in units of the scale: 31 bits determine a magnitude. Laplace noise exceeds it with odds of 2^-32."""
 
 _LN2 = math.log(2)
 _SQRT2 = math.sqrt(2)
@@ -24,15 +24,15 @@ _PIECE = 2048
 
 @final
 class ImageNoise:
-    """A stream of random bits for each image of a batch, named by four words that are drawn from `rng` at once.
+    """One stream of random bits per image of a batch, seeded by four words per image that are drawn from `rng` at once.
 
-    On a CPU the bits are NumPy's SFC64; on another device that device's generator makes them, so that the same `rng`
-    gives other noise there. Neither is a cryptographic generator.
+    On a CPU the bits come from NumPy's SFC64, on another device from the generator of that device. The same `rng`
+    therefore gives different noise on different devices. Neither generator is cryptographic.
 
     Args:
         num: B.
         rng: CPU generator.
-        is_shared: one stream that all images share, which is how one draw for a batch comes about.
+        is_shared: use one stream for all images, which gives one draw per batch.
     """
 
     def __init__(self, num: int, *, rng: Generator, is_shared: bool = False) -> None:
@@ -60,7 +60,7 @@ class ImageNoise:
         return self._num != len(self._words)
 
     def laplace_row(self, row: int, out_N: Tensor) -> Tensor:
-        """The draws of one image on a CPU, written to `out_N`, float32; rows in any order, each once."""
+        """The draws of one image on a CPU, written to `out_N`, float32. Call it once per row, in any order."""
         laplace_from_bits(self._bits(row, out_N.numel()), out_N.numpy())
         return out_N
 
@@ -74,18 +74,18 @@ class ImageNoise:
             self.laplace_row(row, noise[row])
         return noise
 
-    def flips(self, num_values: int, device: torch.device, *, odds: float) -> Tensor:
-        """(B, N) bool, true with probability `odds`; (1, N) if the stream is shared."""
+    def flips(self, num_values: int, device: torch.device, *, probability: float) -> Tensor:
+        """(B, N) bool, true with the given probability; (1, N) if the stream is shared."""
         num_rows = len(self._words)
         if device.type != "cpu":
             generator = self._generator(device)
-            return torch.rand(num_rows, num_values, generator=generator, device=device) < odds
-        below = np.uint32(round(odds * 2**32))
+            return torch.rand(num_rows, num_values, generator=generator, device=device) < probability
+        below = np.uint32(round(probability * 2**32))
         return torch.from_numpy(np.stack([self._bits(row, num_values) < below for row in range(num_rows)]))
 
 
 def laplace_of(generator: Generator, shape: tuple[int, int]) -> Tensor:
-    """Laplace(0, 1) on the generator's device: an exponential and a coin for each value."""
+    """Laplace(0, 1) on the generator's device: an exponential variable and a random sign per value."""
     magnitude = torch.empty(shape, device=generator.device).exponential_(generator=generator)
     sign = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
     return magnitude * (2 * sign - 1)
@@ -108,13 +108,13 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
         compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no directory to keep it in
+    except RuntimeError:  # no writable cache directory
         compiled = numba.njit(**options)(function)
     return compiled  # type: ignore[no-any-return]
 
 
 def _laplace_from_bits(bits_N: np.ndarray, out_N: np.ndarray) -> None:
-    """Pieces that stay in cache, and loops without branches, which a compiler turns into vector instructions.
+    """Works on pieces that stay in cache, in loops without branches that the compiler can vectorise.
 
     f = u * 2^31 = 2^e * m with m in [sqrt(1/2), sqrt(2)), read off the bits of the float; log m = 2 artanh(s) with
     s = (m - 1) / (m + 1), |s| < 0.172, whose series is exact to float32 after five terms.

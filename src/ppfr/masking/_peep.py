@@ -1,4 +1,4 @@
-"""PEEP: Laplace noise on eigenface coefficients, and the picture that the noisy coefficients give.
+"""PEEP: Laplace noise on eigenface coefficients, and the picture rebuilt from the noisy coefficients.
 
 Shape suffixes: B batch, C colours, H W pixels, F = C*H*W, K components.
 """
@@ -23,7 +23,7 @@ from ppfr.masking._eigenfaces import (
     built_in_eigenfaces,
     built_in_origin,
 )
-from ppfr.masking._front_end import check_word
+from ppfr.masking._front_end import check_choice
 
 _NUM_COMPONENTS = 128
 _BUILT_IN_SIDES = range(32, 1025, 2)
@@ -31,35 +31,37 @@ _BUILT_IN_SIDES = range(32, 1025, 2)
 
 @final
 class Peep(ImageMasker):
-    """What leaves the device is a picture made of eigenface coefficients with Laplace noise on each.
+    """A picture rebuilt from eigenface coefficients with Laplace noise leaves the device.
 
     The crop (grey, [0, 1]) is projected on public eigenfaces. Each coefficient is scaled to [0, 1] by its range among
-    the reference faces, and clipped to it; Laplace(0, 1/eps) noise is added, drawn anew for every coefficient of every
-    image; the scaling is undone, the picture rebuilt and clipped to [0, 1].
+    the reference faces and clipped to [0, 1]. Laplace(0, 1/eps) noise is drawn independently for every coefficient of
+    every image and added. The scaling is inverted, and the picture is rebuilt and clipped to [0, 1].
 
     Args:
-        eps: privacy parameter of one coefficient, above 0; smaller is noisier. The noise's standard deviation is
-            sqrt(2)/eps of the coefficient's range.
-        num_components: eigenfaces used; all that are given, or 128 of the built-in ones.
-        eigenfaces: from `Eigenfaces.fit`, or their `arrays()`; None for built-in ones, which are fitted to synthetic
-            faces when they are first needed (some seconds) and need a square crop of an even side.
-        eigenfaces_sha256: refuse other eigenfaces than those of this name, as `public_config` gives it.
+        eps: privacy parameter of one coefficient, above 0; smaller means more noise. The standard deviation of the
+            noise is sqrt(2)/eps of the coefficient's range.
+        num_components: number of eigenfaces. None means all given ones, or 128 of the built-in ones.
+        eigenfaces: the result of `Eigenfaces.fit`, or its `arrays()`. None means the built-in ones, which are fitted to
+            synthetic faces at first use (some seconds) and require a square crop with an even side.
+        eigenfaces_sha256: expected checksum of the eigenfaces, as in `public_config`; others are rejected.
         colours: "y" for a grey picture, "rgb" for a coloured one.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
-        RangeError: an argument outside what is stated.
-        ShapeError: eigenfaces of another size than the crop.
-        InvalidInputError: eigenfaces of another name or other colours, or none for such a crop.
+        RangeError: an argument is outside its allowed range.
+        ShapeError: the eigenfaces have another size than the crop.
+        InvalidInputError: the eigenfaces have another checksum or other colours, or there are no built-in ones for this
+            crop size.
 
     Privacy:
-        Local differential privacy of each coefficient by itself at `eps`: between any two faces, the odds of an outcome
-        for that coefficient differ by a factor of at most e^eps, whatever is done to it afterwards. The picture shows K
-        coefficients, for which that composes to K*eps: 384 with the defaults, a factor of e^384, which promises
-        nothing; and several pictures of one person compose again. A picture at such an eps is noisy, not private in the
-        formal sense; an eps of 3 for the whole picture is eps=3/K here, and leaves nothing to recognise.
-        The proof is about real numbers: noise in floating point, from a generator that is not a cryptographic one and
-        without the snapping of Mironov (CCS 2012), keeps it only in approximation.
+        Local differential privacy of each coefficient on its own at `eps`: between any two faces, the probability of an
+        outcome for that coefficient differs by a factor of at most e^eps, also after any post-processing. The picture
+        shows K coefficients, whose eps compose to K*eps. With the defaults this is 384, a factor of e^384, which is no
+        meaningful guarantee. Several pictures of one person compose further. A picture at such an eps is noisy, but not
+        private in the formal sense. An eps of 3 for the whole picture corresponds to eps=3/K here; such a picture
+        cannot be recognised.
+        The proof is about real numbers. It holds only approximately for floating-point noise from a generator that is
+        not cryptographic, without the snapping of Mironov (CCS 2012).
 
     References:
         Chamikara, Bertok, Khalil, Liu, Camtepe: "Privacy Preserving Face Recognition Utilizing Differential Privacy",
@@ -77,46 +79,50 @@ class Peep(ImageMasker):
         colours: PictureColours = "y",
         in_shape: tuple[int, int, int] = (3, 112, 112),
     ) -> None:
-        check_word("colours", colours, ("y", "rgb"))
+        check_choice("colours", colours, ("y", "rgb"))
         if not 0 < eps < math.inf:
-            raise RangeError(f"eps is {eps}; it must be above 0 and finite: 3 and 5 are usual, smaller is noisier")
+            raise RangeError(f"eps is {eps}; it must be above 0 and finite; smaller means more noise")
         if len(in_shape) != 3 or in_shape[0] != 3 or min(in_shape) < 2:
             raise RangeError(f"in_shape is {tuple(in_shape)}; it must be (3, H, W) with H and W at least 2")
         self._eps, self._colours = float(eps), colours
         self._in_shape = (3, int(in_shape[1]), int(in_shape[2]))
-        self._given = _taken(eigenfaces)
-        self._num_components = self._number_of_components(num_components)
-        self._tensors: dict[torch.device, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._given = _as_eigenfaces(eigenfaces)
+        self._num_components = self._checked_num_components(num_components)
+        self._cache: dict[torch.device, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         if eigenfaces_sha256 is not None and self.eigenfaces_sha256 != eigenfaces_sha256:
             kind = "built-in eigenfaces" if self._given is None else "given eigenfaces"
             raise InvalidInputError(
-                f"the {kind} are {self.eigenfaces_sha256[:12]}..., those asked for are {eigenfaces_sha256[:12]}...: "
-                "give the ones that the configuration was made with"
+                f"the {kind} have checksum {self.eigenfaces_sha256[:12]}..., expected {eigenfaces_sha256[:12]}...: "
+                "pass the eigenfaces that the configuration was made with"
             )
 
-    def _number_of_components(self, asked: int | None) -> int:
-        """K, after what it depends on was checked."""
+    def _checked_num_components(self, requested: int | None) -> int:
+        """K, after checking the crop size, the colours and the given eigenfaces."""
         given, (_, height, width) = self._given, self._in_shape
         if given is not None:
             if given.colours != self._colours:
-                raise InvalidInputError(f"the eigenfaces are of colours={given.colours!r}, asked is {self._colours!r}")
+                raise InvalidInputError(
+                    f"the eigenfaces have colours={given.colours!r}, the masker {self._colours!r}: use the same"
+                )
             if given.mean.shape[1:] != (height, width):
                 raise ShapeError(
                     f"the eigenfaces are {given.mean.shape[1]}x{given.mean.shape[2]}, the crop is {height}x{width}: "
                     "fit them on crops of that size"
                 )
-            if asked not in (None, given.num_components):
-                raise RangeError(f"num_components is {asked}, the eigenfaces have {given.num_components}: leave it out")
+            if requested not in (None, given.num_components):
+                raise RangeError(
+                    f"num_components is {requested}, the eigenfaces have {given.num_components}: omit num_components"
+                )
             return given.num_components
         if height != width or height not in _BUILT_IN_SIDES:
             raise InvalidInputError(
-                f"in_shape is {self._in_shape}: built-in eigenfaces are square, of an even side from 32 to 1024; give "
-                "eigenfaces=Eigenfaces.fit(...) of crops of that size"
+                f"in_shape is {self._in_shape}: built-in eigenfaces are square with an even side from 32 to 1024; pass "
+                "eigenfaces=Eigenfaces.fit(...) fitted on crops of this size"
             )
-        num = _NUM_COMPONENTS if asked is None else asked
+        num = _NUM_COMPONENTS if requested is None else requested
         if not 1 <= num < BUILT_IN_PEOPLE:
             raise RangeError(
-                f"num_components is {num}; there are 1..{BUILT_IN_PEOPLE - 1} built-in ones: ask for fewer, or give "
+                f"num_components is {num}; the built-in eigenfaces allow 1..{BUILT_IN_PEOPLE - 1}: use fewer, or pass "
                 "eigenfaces=Eigenfaces.fit(...)"
             )
         return num
@@ -128,7 +134,7 @@ class Peep(ImageMasker):
 
     @property
     def spec(self) -> MaskSpec:
-        """A picture in [0, 1], of one colour or three."""
+        """A picture in [0, 1] with one or three colour channels."""
         _, height, width = self._in_shape
         out_shape = (1 if self._colours == "y" else 3, height, width)
         return MaskSpec(
@@ -144,14 +150,14 @@ class Peep(ImageMasker):
 
     @property
     def eigenfaces(self) -> Eigenfaces:
-        """The eigenfaces, which are public; the built-in ones are fitted when they are first asked for."""
+        """The eigenfaces, which are public. The built-in ones are fitted at first use."""
         if self._given is not None:
             return self._given
         return built_in_eigenfaces(self._num_components, self._colours, self._in_shape[1])
 
     @property
     def eigenfaces_sha256(self) -> str:
-        """Their name, which for the built-in ones is known before they are fitted."""
+        """Checksum of the eigenfaces. That of the built-in ones is known before they are fitted."""
         if self._given is not None:
             return self._given.sha256
         return built_in_origin(self._num_components, self._colours, self._in_shape[1]).hex()
@@ -160,42 +166,42 @@ class Peep(ImageMasker):
         """Mask a batch; see `ImageMasker.mask`."""
         image_BCHW = check_image(image_BCHW, self.spec)
         picture_BCHW = luma(image_BCHW) if self._colours == "y" else image_BCHW
-        mean_F, components_KF, low_K, range_K = self._on(image_BCHW.device)
+        mean_F, components_KF, low_K, range_K = self._tensors_on(image_BCHW.device)
         scaled_BK = ((picture_BCHW.flatten(1) - mean_F) @ components_KF.mT - low_K) / range_K
         noise_BK = _laplace(len(image_BCHW), self._num_components, scale=1.0 / self._eps, rng=rng)
         noisy_BK = scaled_BK.clamp(0.0, 1.0) + noise_BK.to(image_BCHW.device)
         rebuilt_BF = mean_F + (low_K + noisy_BK * range_K) @ components_KF
         return rebuilt_BF.clamp(0.0, 1.0).view(picture_BCHW.shape)
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean, components, low and range on a device, kept there."""
-        if device not in self._tensors:
+    def _tensors_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, components, low and range on a device, cached per device."""
+        if device not in self._cache:
             faces = self.eigenfaces
             with torch.inference_mode(False):
-                self._tensors[device] = (
+                self._cache[device] = (
                     torch.tensor(faces.mean, device=device).flatten(),
                     torch.tensor(faces.components, device=device).flatten(1),
                     torch.tensor(faces.low, device=device),
                     torch.tensor(faces.high - faces.low, device=device),
                 )
-        return self._tensors[device]
+        return self._cache[device]
 
     def guarantee(self) -> Mapping[str, Any]:
-        """Of one coefficient, and by basic composition of them all."""
+        """The guarantee of one coefficient, and of all of them by basic composition."""
         eps_image = self._num_components * self._eps
         return {
             "eps_coefficient": self._eps,
             "num_coefficients": self._num_components,
             "eps_image": eps_image,
             "in_words": (
-                f"peep: local differential privacy at eps {self._eps:g} of each eigenface's coefficient by itself. The "
-                f"picture shows {self._num_components} of them, which compose to {eps_image:g}"
-                + (": it promises nothing." if eps_image >= 10 else ".")
+                f"peep: local differential privacy at eps {self._eps:g} of each eigenface coefficient on its own. The "
+                f"picture shows {self._num_components} coefficients, whose eps compose to {eps_image:g}"
+                + (": no meaningful guarantee." if eps_image >= 10 else ".")
             ),
         }
 
     def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments but for the eigenfaces, which `public_arrays` gives; here is their name."""
+        """Constructor arguments, with a checksum in place of the eigenfaces that `public_arrays` returns."""
         return {
             "eps": self._eps,
             "num_components": self._num_components,
@@ -209,7 +215,7 @@ class Peep(ImageMasker):
         return {f"eigenfaces.{part}": array for part, array in self.eigenfaces.arrays().items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_tensors": {}}
+        return vars(self) | {"_cache": {}}
 
     def __repr__(self) -> str:
         source = "built-in" if self._given is None else repr(self._given)
@@ -219,18 +225,18 @@ class Peep(ImageMasker):
         )
 
 
-def _taken(eigenfaces: Eigenfaces | Mapping[str, np.ndarray] | None) -> Eigenfaces | None:
+def _as_eigenfaces(eigenfaces: Eigenfaces | Mapping[str, np.ndarray] | None) -> Eigenfaces | None:
     if eigenfaces is None or isinstance(eigenfaces, Eigenfaces):
         return eigenfaces
     if not isinstance(eigenfaces, Mapping):
-        raise InvalidInputError(f"eigenfaces is a {type(eigenfaces).__name__}; give Eigenfaces.fit(...) or None")
+        raise InvalidInputError(f"eigenfaces is a {type(eigenfaces).__name__}; pass Eigenfaces.fit(...) or None")
     return Eigenfaces.from_arrays(eigenfaces)
 
 
 def _laplace(num_rows: int, num_columns: int, *, scale: float, rng: Generator) -> Tensor:
     """Laplace(0, scale) noise, (B, K) float32 on the CPU.
 
-    The difference of two exponentials, -log(1 - u) each, which is finite for every u in [0, 1).
+    The difference of two exponential variables -log(1 - u), which are finite for every u in [0, 1).
     """
     uniform_2BK = torch.rand(2, num_rows, num_columns, generator=rng, dtype=torch.float64)
     exponential_2BK = -torch.log1p(-uniform_2BK)

@@ -1,4 +1,4 @@
-"""Permutations from a secret: SHAKE-256 as the stream, Fisher-Yates with rejection, so no order is favoured."""
+"""Permutations from a secret: SHAKE-256 as the stream, Fisher-Yates with rejection for uniformity."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 def permutation_from(secret: bytes, label: str, size: int) -> tuple[int, ...]:
-    """The permutation of range(size) that `secret` and `label` name; the same on every machine.
+    """The permutation of range(size) derived from `secret` and `label`; the same on every machine.
 
-    Two labels give independent permutations. Every order is equally likely over secrets, and knowing one permutation
-    does not help to find the secret or another one (SHAKE-256 as a pseudo-random function).
+    Two labels give independent permutations. Over secrets, every order is equally likely. One permutation does not help
+    to find the secret or another permutation (SHAKE-256 as a pseudo-random function).
     """
     stream = _words(secret, label)
     order = list(range(size))
@@ -33,7 +33,7 @@ def _words(secret: bytes, label: str) -> Iterator[int]:
 
 
 def _below(bound: int, stream: Iterator[int]) -> int:
-    """A uniform number in 0..bound-1; words above the last multiple of `bound` are thrown away (no modulo bias)."""
+    """A uniform number in 0..bound-1; words above the last multiple of `bound` are rejected (no modulo bias)."""
     limit = (1 << 32) // bound * bound
     while True:
         word = next(stream)

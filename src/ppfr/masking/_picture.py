@@ -1,4 +1,4 @@
-"""A picture of what the server sees, for a person to look at."""
+"""Visualisation of masked images."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from ppfr.core import RangeError, ShapeError
 
 
 def visualise(masked_KPQ: Tensor, *, layout: Literal["mean", "grid"] = "mean", side_px: int = 112) -> np.ndarray:
-    """One masked image as a picture. It flatters the protection: an attacker sees more than a person who looks.
+    """Render one masked image as a picture. It overstates the protection: attacks use more than a person can see.
 
     One or three channels in [0, 1] are shown as the grey or RGB image they are. Otherwise "mean" is the mean of
     |channel| over all channels, and "grid" tiles the single channels with mid-grey at zero. Brightness is stretched to
-    the 1st and 99th percentile, in "grid" for each channel by its own 99th percentile of |value|; a constant comes out
-    mid-grey.
+    the 1st and 99th percentile; "grid" scales each channel by its own 99th percentile of |value|. A constant is
+    rendered as mid-grey.
 
     Args:
         masked_KPQ: one masked image, (K, P, Q), any range.
         layout: "mean" or "grid".
         side_px: the picture's longer side for images and "mean" (nearest neighbour, so that cells stay visible), 1 or
-            more; "grid" has one pixel a value.
+            more; "grid" has one pixel per value.
 
     Returns:
         (height, width, 3) uint8.
 
     Raises:
-        ShapeError: not (K, P, Q).
-        RangeError: values that are not finite, an unknown layout, or a side below 1.
+        ShapeError: the shape is not (K, P, Q).
+        RangeError: values are not finite, the layout is unknown, or the side is below 1.
     """
     if masked_KPQ.ndim != 3 or min(masked_KPQ.shape) < 1:
-        raise ShapeError(f"masked has shape {tuple(masked_KPQ.shape)}; give one image (K, P, Q), as masked[0]")
+        raise ShapeError(f"masked has shape {tuple(masked_KPQ.shape)}; pass one image (K, P, Q), such as masked[0]")
     if layout not in ("mean", "grid"):
         raise RangeError(f"layout is {layout!r}; it must be 'mean' or 'grid'")
     if side_px < 1:
         raise RangeError(f"side_px is {side_px}; it must be at least 1")
     values = masked_KPQ.detach().to("cpu", torch.float32)
     if not bool(values.isfinite().all()):
-        raise RangeError("masked holds values that are not finite; mask the image anew")
+        raise RangeError("masked contains values that are not finite; mask the image again")
     is_image = len(values) in (1, 3) and bool(((values >= 0) & (values <= 1)).all())
     if is_image:
         picture = _resized(values, side_px).expand(3, -1, -1)

@@ -1,4 +1,4 @@
-"""PPFR-FD (AAAI 2022): frequency channels less DC, shuffled, normalised, mixed, shuffled and normalised again."""
+"""PPFR-FD (AAAI 2022): frequency channels without DC, shuffled, normalised, mixed, shuffled and normalised again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, UnsupportableError
 from ppfr.frequency import lowest_channels
 from ppfr.masking._checks import check_image
-from ppfr.masking._front_end import FrontEnd, check_front_end, check_word
+from ppfr.masking._front_end import FrontEnd, check_choice, check_front_end
 from ppfr.masking._permutations import permutation_from
 
 SECRET_BYTES = 32
@@ -23,37 +23,39 @@ _NUM_CHANNELS = 36
 
 @final
 class PpfrFd(ImageMasker):
-    """Fast frequency masking: what leaves the device is M shuffled, mixed, self-normalised frequency channels.
+    """Fast frequency masking: M shuffled, mixed and self-normalised frequency channels leave the device.
 
-    The image becomes block-DCT channels; DC is dropped and the `num_channels` lowest of the rest in zig-zag order are
-    kept, or exactly those that `channels` names. Then: shuffle 1; self-normalisation (x - mean) / std per image and
-    channel; mixing, which adds channel (i+1) mod M to channel i; shuffle 2; self-normalisation. A channel whose std on
-    the [0, 255] scale is below 0.01 holds nothing but rounding and is put out as zeros, since normalising would blow it
-    up to full size.
+    The image is transformed into block-DCT channels. DC is dropped and the `num_channels` lowest of the other channels
+    in zig-zag order are kept, or exactly the channels in `channels`. The further steps are shuffle 1;
+    self-normalisation (x - mean) / std per image and channel; mixing, which adds channel (i+1) mod M to channel i;
+    shuffle 2; and self-normalisation. A channel whose std on the [0, 255] scale is below 0.01 contains only rounding
+    errors. It is output as zeros, because normalisation would amplify the errors to full scale.
 
     Args:
         secret: 32 bytes from which both shuffles are derived, shared by all devices and the training of one
-            deployment; `PpfrFd.new_secret()` draws one. None, and only None, with permutation="per_image".
+            deployment; create one with `PpfrFd.new_secret()`. Must be None with permutation="per_image".
         front_end: "block" is a plain block DCT of the crop (28x28 grid at 112, block 8, stride 4); "upsampled" is the
-            x8-upsampled front end of the field's later papers (112x112 grid, block 8, stride does not apply).
+            x8-upsampled front end of later papers (112x112 grid, block 8, no stride).
         colours: "y" (luma only, as the paper) or "ycbcr" (`num_channels` of each colour plane, M three times as large).
         block: side of a block, front_end="block" only.
         stride: step between blocks, front_end="block" only.
         num_channels: frequency channels kept of each colour plane after DC is dropped; 36 unless `channels` is given.
         channels: the frequency channels c = block*u + v kept of each colour plane, in place of `num_channels`; their
-            order does not matter. 0, which is DC, is kept if it is named: it is nearly a picture of the face, and
-            self-normalisation takes no more from it than mean and scale.
-        permutation: "fixed" derives the shuffles from the secret; "per_image" draws fresh ones for every image from
-            `rng` and nobody knows them: then there is no secret and the output is stochastic.
+            order does not matter. DC, which is channel 0, is kept if it is listed. It is almost a picture of the face,
+            of which self-normalisation removes only mean and scale.
+        permutation: "fixed" derives the shuffles from the secret; "per_image" draws new ones for every image from
+            `rng` and discards them: there is no secret, and the output is stochastic.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
-        RangeError: an argument outside what is stated.
+        RangeError: an argument is outside its allowed range.
+        InvalidInputError: the secret is not 32 bytes, or it was given with permutation="per_image".
 
     Privacy:
-        Claims that a face cannot be made visible from what leaves the device. Rests on the secrecy of two permutations
-        and on lost channel means and scales; both are weak. Whoever holds the secret undoes the mixing
-        (`ppfr.masking.unmix`), and trained networks recover faces and link identities without it. It is no encryption.
+        Claims that a face cannot be made visible from the masked image. The claim relies on the secrecy of two
+        permutations and on the loss of channel means and scales. Both are weak. An adversary with the secret can invert
+        the mixing (`ppfr.masking.unmix`), and trained networks recover faces and re-identify people without the secret.
+        It is not encryption.
 
     References:
         Wang, Liu, Luo, Yang, Wang: "Privacy-Preserving Face Recognition in the Frequency Domain", AAAI 2022.
@@ -74,7 +76,7 @@ class PpfrFd(ImageMasker):
         in_shape: tuple[int, int, int] = (3, 112, 112),
     ) -> None:
         check_front_end(front_end, colours, block)
-        check_word("permutation", permutation, ("fixed", "per_image"))
+        check_choice("permutation", permutation, ("fixed", "per_image"))
         self._permutation = permutation
         kept, self._choice = _kept(num_channels, channels, block=block)
         self._front_end = FrontEnd(
@@ -107,7 +109,7 @@ class PpfrFd(ImageMasker):
 
     @staticmethod
     def new_secret() -> bytes:
-        """32 bytes from the operating system: the secret of a deployment. Keep it out of records and logs."""
+        """32 bytes from the operating system: the secret of a deployment. Do not write it to records or logs."""
         return secrets.token_bytes(SECRET_BYTES)
 
     @property
@@ -132,7 +134,7 @@ class PpfrFd(ImageMasker):
         if batch == 0:
             return image_BCHW.new_empty(0, *self._spec.out_shape)
         pairs_2BM = self._pairs(batch, rng).to(image_BCHW.device)
-        piece = self._front_end.images_at_once(batch, image_BCHW.device)
+        piece = self._front_end.chunk_size(batch, image_BCHW.device)
         outputs = [
             _mix(self._front_end.channels_of(image_BCHW[start : start + piece]), pairs_2BM[:, start : start + piece])
             for start in range(0, batch, piece)
@@ -140,7 +142,7 @@ class PpfrFd(ImageMasker):
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _pairs(self, batch: int, rng: Generator) -> Tensor:
-        """The two kept channels that each output channel mixes, (2, B, M); B = 1 stands for the whole batch."""
+        """The two kept channels that each output channel mixes, (2, B, M)."""
         num = self._spec.out_shape[0]
         if self._shuffles is not None:
             first_BM, second_BM = torch.tensor(self._shuffles, dtype=torch.int64).expand(batch, 2, num).unbind(1)
@@ -151,13 +153,13 @@ class PpfrFd(ImageMasker):
         return torch.stack([first_BM.gather(1, second_BM), first_BM.gather(1, (second_BM + 1) % num)])
 
     def with_new_secret(self, *, rng: Generator) -> Self:
-        """The same parameters under a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
+        """The same parameters with a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
         if self._shuffles is None:
             return super().with_new_secret(rng=rng)
         return type(self)(secret=draw_secret(rng=rng), **self._arguments())
 
     def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments less the secret."""
+        """Constructor arguments without the secret."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in self._arguments().items()}
 
     def _arguments(self) -> dict[str, Any]:
@@ -177,8 +179,8 @@ class PpfrFd(ImageMasker):
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportableError(
-            "a PpfrFd is never pickled, since that would write its secret; hand over public_config() and the secret "
-            "separately, and build it anew on the other side"
+            "a PpfrFd cannot be pickled, because the pickle would contain its secret; transfer public_config() and the "
+            "secret separately, and construct it again on the other side"
         )
 
     def __copy__(self) -> Self:
@@ -203,9 +205,9 @@ def draw_secret(*, rng: Generator) -> bytes:
 
 
 def _normalised(x_BMPQ: Tensor, *, dead_std: float) -> Tensor:
-    """(x - mean) / std over space, for each image and channel; zeros where the std is not above `dead_std`."""
+    """(x - mean) / std over space, for each image and channel; zeros where the std is at most `dead_std`."""
     centred = x_BMPQ - x_BMPQ.mean((2, 3), keepdim=True)
-    variance = centred.square().mean((2, 3), keepdim=True)  # torch.var_mean takes sixty times as long on a CPU
+    variance = centred.square().mean((2, 3), keepdim=True)  # torch.var_mean is sixty times slower on a CPU
     return centred * torch.where(variance > dead_std**2, torch.rsqrt(variance + _EPS**2), 0.0)
 
 
@@ -223,22 +225,22 @@ def _mix(channels_BMPQ: Tensor, pairs_2BM: Tensor) -> Tensor:
 def _kept(
     num_channels: int | None, channels: Sequence[int] | None, *, block: int
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """The kept channels, ascending, which the front end computes fastest; and the argument that chose them.
+    """The kept channels in ascending order, and the argument that selected them.
 
-    Which channels are kept matters, their order does not: a shuffle follows.
+    The front end computes ascending channels fastest. Their order does not matter, because a shuffle follows.
     """
     if channels is None:
         num = _NUM_CHANNELS if num_channels is None else num_channels
         return tuple(sorted(lowest_channels(num, block=block, keeps_dc=False))), {"num_channels": num}
     if num_channels is not None:
         raise RangeError(
-            f"num_channels={num_channels} and channels={tuple(channels)} both choose what is kept: give one of them"
+            f"num_channels={num_channels} and channels={tuple(channels)} both select channels: pass only one of them"
         )
     given = tuple(channels)
     is_good = all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < block * block for c in given)
     if not given or not is_good or len(set(given)) != len(given):
         raise RangeError(
-            f"channels is {given}; it must be one or more distinct whole numbers c = {block}*u + v in "
+            f"channels is {given}; it must be one or more distinct integers c = {block}*u + v in "
             f"0..{block * block - 1}, of which 0 is DC"
         )
     kept = tuple(sorted(given))

@@ -1,4 +1,4 @@
-"""What PPFR-FD's secret is worth: whoever holds it gets the frequency channels back, up to an affine map each."""
+"""Inversion of PPFR-FD with its secret: recovers each frequency channel up to an affine map."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 from ppfr.core import ShapeError, UnsupportableError
 from ppfr.masking._ppfr_fd import PpfrFd
 
-_MOST_STEPS = 200
+_MAX_STEPS = 200
 
 
 def unmix(masked_BMPQ: Tensor, masker: PpfrFd) -> Tensor:
-    """Recover the frequency channels of each image from what PPFR-FD let out, given its secret.
+    """Recover the frequency channels of each image from the output of PPFR-FD, given its secret.
 
-    Undoing shuffle 2 leaves w_i = (z_i + z_{i+1}) / c_i, where z are the self-normalised channels in the order of
-    shuffle 1 and the scale c_i = std(z_i + z_{i+1}) was lost. The scales follow from the data: with an odd number of
-    channels from the fact that every z_i has variance 1 (M equations in M unknowns), with an even number from the
-    fact that the alternating sum of c_i w_i vanishes (null vector of the covariance). Then the mixing is inverted.
+    Inverting shuffle 2 gives w_i = (z_i + z_{i+1}) / c_i, where z are the self-normalised channels in the order of
+    shuffle 1 and the scale c_i = std(z_i + z_{i+1}) is unknown. The scales are computed from the data. With an odd
+    number of channels, every z_i has variance 1 (M equations in M unknowns). With an even number, the alternating sum
+    of c_i w_i vanishes (null vector of the covariance). Then the mixing is inverted.
 
     With an odd M the result is exact up to rounding. With an even M the mixing has one null direction: a field that is
-    added to every second channel and subtracted from the others is lost and set to zero, so each channel comes back
-    with a correlation of about sqrt(1 - 1/M) to the truth (0.986 at M = 36). That holds where every channel carries
-    something, as in the block front end. In the upsampled one, neighbours of a pixel determine all its channels, and
-    many high ones are dead: beyond about 20 channels a part of them is not recovered this way.
+    added to every second channel and subtracted from the others is lost and set to zero. Each channel is then recovered
+    with a correlation of about sqrt(1 - 1/M) (0.986 at M = 36). This holds if every channel carries information, as in
+    the block front end. In the upsampled front end, the neighbours of a pixel determine all its channels and many high
+    channels are zero. With more than about 20 channels, some of them are not recovered.
 
     Args:
         masked_BMPQ: output of `masker.mask`, (B, M, P, Q).
@@ -31,20 +31,22 @@ def unmix(masked_BMPQ: Tensor, masker: PpfrFd) -> Tensor:
 
     Returns:
         (B, M, P, Q) float32: channel `colour*num_channels + k` estimates frequency `masker.kept_channels[k]` of plane
-        `colour`, with mean 0 and std 1. Means and scales of the channels are lost for good.
+        `colour`, with mean 0 and std 1. Means and scales of the channels cannot be recovered.
 
     Raises:
-        ShapeError: not the masker's output shape.
-        UnsupportableError: the masker draws permutations per image, so nobody holds them.
+        ShapeError: the shape is not the masker's output shape.
+        UnsupportableError: the masker draws permutations per image and does not store them.
 
     Threat model:
-        The adversary sees masked images and knows method and secret.
+        The adversary sees masked images, and knows the method and the secret.
     """
     if masker._shuffles is None:
-        raise UnsupportableError("permutation='per_image' leaves no secret to unmix with; attack it without one")
+        raise UnsupportableError(
+            "permutation='per_image' has no secret to unmix with; use an attack without the secret"
+        )
     if masked_BMPQ.ndim != 4 or tuple(masked_BMPQ.shape[1:]) != masker.spec.out_shape:
         raise ShapeError(
-            f"masked has shape {tuple(masked_BMPQ.shape)}; this masker puts out (B, "
+            f"masked has shape {tuple(masked_BMPQ.shape)}; the output of this masker is (B, "
             f"{', '.join(map(str, masker.spec.out_shape))}): unmix with the masker that made it"
         )
     first, second = (torch.tensor(order, device=masked_BMPQ.device) for order in masker._shuffles)
@@ -71,8 +73,8 @@ def _scales_even(covariance_BMM: Tensor) -> Tensor:
 def _scales_odd(covariance_BMM: Tensor) -> Tensor:
     """Solve var(z_i) = 1 for the scales c, z_i = half the alternating sum of c_j w_j from j = i on.
 
-    Levenberg-Marquardt from c = sqrt(2), the scale of uncorrelated channels: a plain Newton step may lead to another
-    root.
+    Levenberg-Marquardt from c = sqrt(2), the scale of uncorrelated channels: a plain Newton step may converge to
+    another root.
     """
     num = covariance_BMM.shape[-1]
     place = torch.arange(num, device=covariance_BMM.device)
@@ -87,7 +89,7 @@ def _scales_odd(covariance_BMM: Tensor) -> Tensor:
     scales_BM = torch.full(covariance_BMM.shape[:2], 2**0.5, dtype=torch.float64, device=covariance_BMM.device)
     damping_B = scales_BM.new_full((len(scales_BM),), 1e-2)
     excess_BM, jacobian_BMM = excess(scales_BM)
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         normal = jacobian_BMM.mT @ jacobian_BMM + damping_B[:, None, None] * identity
         step_BM = torch.linalg.solve(normal, jacobian_BMM.mT @ excess_BM[..., None])[..., 0]
         tried_BM = (scales_BM - step_BM).clamp(1e-3, 2.0)  # the std of a sum of two unit channels is at most 2

@@ -1,4 +1,4 @@
-"""Error rates, image similarity and intervals. NumPy in, NumPy out; every rate comes with n and an interval."""
+"""Error rates, image similarity and intervals. NumPy in, NumPy out; every rate has its sample size and an interval."""
 
 from ppfr.metrics._bootstrap import mean_with_interval as mean_with_interval
 from ppfr.metrics._estimate import Estimate as Estimate

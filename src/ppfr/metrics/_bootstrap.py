@@ -1,8 +1,8 @@
 """Bootstrap over subjects, since images and comparisons of one person are not independent.
 
 Every subject gets a multiplicity: how often it is drawn when S of S subjects are drawn with replacement. An image
-weighs its subject's multiplicity. A comparison within one subject weighs that subject's multiplicity; one between two
-subjects weighs the product of theirs.
+has the multiplicity of its subject as weight. A comparison within one subject has that subject's multiplicity as
+weight, and one between two subjects the product of their multiplicities.
 Suffixes: R resamples, S subjects, N observations.
 
 References:
@@ -23,7 +23,7 @@ from ppfr.metrics._estimate import Estimate, Floats, estimate_from
 from ppfr.metrics._inputs import Labels, check_resampling, finite_scores, subject_index
 
 Weights = NDArray[np.float32]
-_VALUES_AT_ONCE = 2_000_000  # one block of weights is 8 MB: a few of them stay in cache and memory stays flat
+_BLOCK_VALUES = 2_000_000  # one block of weights is 8 MB, so a few blocks stay in cache
 
 
 def multiplicities(num_subjects: int, num_rows: int, *, rng: np.random.Generator) -> Weights:
@@ -42,9 +42,9 @@ class SubjectBootstrap:
         subject_b: the second subject of each, or None where there is only one.
         num_subjects: S.
         num_resamples: R.
-        seed: root of the draws; the same seed gives the same resamples whatever the statistic.
-        shrink: in (0, 1]; how far the weight w of an observation of two subjects may stray from 1: 1 + shrink (w - 1).
-            See `dyadic_shrink`.
+        seed: root seed; the same seed gives the same resamples for every statistic.
+        shrink: factor in (0, 1] by which the weight w of an observation of two subjects is moved towards 1:
+            1 + shrink (w - 1). See `dyadic_shrink`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SubjectBootstrap:
         shrink: float = 1.0,
     ) -> None:
         self._subject_a = subject_a
-        # Most protocols have few comparisons between subjects that need the product; those within need none.
+        # Only comparisons between two subjects need the product; most protocols have few of them.
         self._between = None if subject_b is None else np.flatnonzero(subject_a != subject_b)
         self._subject_b = None if subject_b is None or self._between is None else subject_b[self._between]
         self._shrink = np.float32(shrink)
@@ -67,7 +67,7 @@ class SubjectBootstrap:
     def weights(self) -> Iterator[Weights]:
         """Blocks of (rows, N) weights; R rows in all."""
         rng = np.random.default_rng(derive_seed(self._seed, "bootstrap over subjects"))
-        rows = max(1, _VALUES_AT_ONCE // max(len(self._subject_a), self._num_subjects))
+        rows = max(1, _BLOCK_VALUES // max(len(self._subject_a), self._num_subjects))
         for start in range(0, self._num_resamples, rows):
             drawn_RS = multiplicities(self._num_subjects, min(rows, self._num_resamples - start), rng=rng)
             weight_RN = np.take(drawn_RS, self._subject_a, axis=1)
@@ -82,24 +82,24 @@ class SubjectBootstrap:
 
 
 def dyadic_shrink(outcome_N: Floats, subject_a: NDArray[np.int64], subject_b: NDArray[np.int64]) -> float:
-    """How far to shrink product weights so that they do not overstate the variance of a mean over pairs of subjects.
+    """Shrinkage of product weights that limits their overestimate of the variance of a mean over pairs of subjects.
 
-    Products of multiplicities have covariance 1 for two pairs that share a subject, as they should, but variance 3
-    rather than 1 for a pair with itself: where pairs hardly share subjects (as in LFW), intervals come out up to 1.7
-    times too wide. With deviations z from the mean, z_s their sum over the pairs of subject s, A = sum of z_s^2 and
-    B = sum of z^2, the product's variance is A + B. The dyadic-robust one is A - B, which in small samples is too
-    small as often as not and can be negative; A, which counts each pair's own variance twice, lies between and is
-    never negative. The root of A / (A + B) is the factor: intervals stay on the wide side, by less.
+    Products of multiplicities have covariance 1 for two pairs that share a subject, as required, but variance 3 instead
+    of 1 for a pair with itself. If pairs seldom share subjects (as in LFW), intervals are up to 1.7 times too wide. Let
+    z be the deviations from the mean, z_s their sum over the pairs of subject s, A the sum of z_s^2 and B the sum of
+    z^2. The variance of the product weights is A + B. The dyadic-robust variance is A - B, which is often too small in
+    small samples and can be negative. A counts the variance of each pair twice, lies between the two and is never
+    negative. The factor is the root of A / (A + B), so intervals remain conservative but less so.
 
     Args:
-        outcome_N: (N,) what is averaged over pairs of two subjects.
+        outcome_N: (N,) values that are averaged over pairs of two subjects.
         subject_a: (N,) index of the first subject.
         subject_b: (N,) index of the second.
 
     References:
         P. M. Aronow, C. Samii, V. A. Assenova, "Cluster-robust variance estimation for dyadic data", Political
         Analysis 23(4), 2015: A - B. A. C. Cameron, J. B. Gelbach, D. L. Miller, "Robust inference with multiway
-        clustering", JBES 29(2), 2011: leaving out the subtracted term where it makes a variance negative.
+        clustering", JBES 29(2), 2011: omitting the subtracted term if it makes a variance negative.
     """
     deviation_N = outcome_N - outcome_N.mean()
     own = float(np.square(deviation_N).sum())
@@ -122,25 +122,25 @@ def mean_with_interval(
     """Mean over images with a bootstrap interval over subjects.
 
     Args:
-        values: (N,) one finite value for each image (SSIM, cosine, an outcome 0 or 1).
+        values: (N,) one finite value per image (SSIM, cosine, an outcome 0 or 1).
         subjects: (N,) the subject of each image.
         seed: root of the resamples.
         num_resamples: number of bootstrap resamples.
         level: confidence level of the interval.
-        is_share: the values are outcomes in [0, 1]; then a mean of exactly 0 or 1 still gets an interval of some width.
+        is_share: the values are outcomes in [0, 1]. A mean of exactly 0 or 1 then has a Wilson interval.
 
     Returns:
         The mean; `n` counts images.
 
     Raises:
-        ShapeError: not one subject for each value, or no value.
-        RangeError: a value that is not finite.
-        InvalidInputError: fewer than two subjects.
+        ShapeError: there is not one subject per value, or there are no values.
+        RangeError: a value is not finite.
+        InvalidInputError: there are fewer than two subjects.
     """
     value_N = finite_scores(values, "values")
     index_N, num_subjects = subject_index(subjects, len(value_N), "subjects")
     check_resampling(num_resamples, level, num_subjects)
-    # A mean needs each subject's sum and count alone, so N plays no part in the cost of a resample.
+    # A mean only needs the sum and count of each subject, so the cost of a resample does not depend on N.
     sum_S = np.bincount(index_N, weights=value_N, minlength=num_subjects)
     count_S = np.bincount(index_N, minlength=num_subjects).astype(np.float64)
     bootstrap = SubjectBootstrap(

@@ -1,4 +1,4 @@
-"""A measured number with its sample size and its interval; nothing leaves this package as a bare rate."""
+"""A measured value with its sample size and its confidence interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value, its confidence interval and what both rest on.
+    """A value, its confidence interval, its sample size and the method of the interval.
 
     >>> print(Estimate(value=0.9937, low=0.9913, high=0.9958, n=6000, method="bootstrap over 4281 subjects"))
     0.9937 [0.9913, 0.9958] (95 %, n = 6,000, bootstrap over 4281 subjects)
@@ -25,10 +25,10 @@ class Estimate:
         value: the estimate from the whole sample.
         low: lower end of the interval; never above `value`.
         high: upper end of the interval; never below `value`.
-        n: number of observations behind the value (comparisons, searches or images; the function says which).
+        n: number of observations (comparisons, searches or images, as documented by the function).
         level: confidence level of the interval, in (0, 1).
-        method: how the interval was made.
-        caveat: why the value is not to be taken at its word ("" if there is no such reason).
+        method: how the interval was computed.
+        caveat: why the value is unreliable; "" if it is not.
     """
 
     value: float
@@ -47,7 +47,7 @@ class Estimate:
         )
 
     def as_percent(self, digits: int = 2) -> str:
-        """The value and its interval in per cent, for a table cell.
+        """The value and its interval in %, for a table cell.
 
         >>> Estimate(value=0.9937, low=0.9913, high=0.9958, n=6000, method="bootstrap").as_percent()
         '99.37 [99.13, 99.58]'
@@ -63,7 +63,7 @@ class Estimate:
 def wilson(share: float, n: int, *, level: float) -> tuple[float, float]:
     """Wilson score interval of a share of `n` independent trials.
 
-    Unlike a bootstrap it does not collapse where no error, or nothing but errors, was seen.
+    Unlike a bootstrap interval, it has a width above zero if only one of the two outcomes was observed.
 
     References:
         E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
@@ -84,21 +84,23 @@ def estimate_from(
     num_independent: int | None,
     caveat: str = "",
 ) -> Estimate:
-    """Percentile interval from bootstrap values, widened to hold the value itself.
+    """Percentile interval from bootstrap values, widened to include the value itself.
 
     Args:
         value: the estimate from the whole sample.
-        resampled_R: its bootstrap values; not-a-number where a resample could not carry the statistic.
+        resampled_R: its bootstrap values; NaN where the statistic is undefined on a resample.
         n: sample size to report.
         level: confidence level.
         method: what was resampled.
-        num_independent: for a share in [0, 1], the number of independent units; where the value is 0 or 1 every
-            resample is too, and Wilson's interval over these units takes over. None for what is not a share.
-        caveat: passed on.
+        num_independent: for a share in [0, 1], the number of independent units. If the value is 0 or 1, so is every
+            resample, and Wilson's interval over these units is used instead. None if the value is not a share.
+        caveat: caveat of the estimate.
     """
     usable = resampled_R[np.isfinite(resampled_R)]
     if usable.size == 0:
-        raise InvalidInputError("no resample had both kinds of observation; give more subjects or more comparisons")
+        raise InvalidInputError(
+            "no resample contained both kinds of observation; use more subjects or more comparisons"
+        )
     low, high = (float(q) for q in np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]))
     if num_independent is not None and min(value, 1 - value) < 1e-12:
         wilson_low, wilson_high = wilson(value, num_independent, level=level)

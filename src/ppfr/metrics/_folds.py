@@ -1,4 +1,4 @@
-"""Accuracy over folds: the threshold of each fold is chosen on the other folds alone.
+"""Accuracy over folds: the threshold of each fold is chosen on the other folds only.
 
 Suffixes: R resamples, N comparisons ordered by score, T thresholds.
 """
@@ -23,8 +23,8 @@ class FoldAccuracy:
 
     Attributes:
         mean: mean over folds.
-        std: standard deviation over folds with divisor F, as papers print behind the plus-minus sign.
-        standard_error: standard deviation with divisor F - 1, over the root of F, as LFW's own page defines.
+        std: standard deviation over folds with divisor F, as papers print after the plus-minus sign.
+        standard_error: standard deviation with divisor F - 1, divided by the root of F, as defined on LFW's web page.
         accuracy_F: accuracy of each fold.
         threshold_F: threshold of each fold.
         n: number of comparisons.
@@ -39,7 +39,7 @@ class FoldAccuracy:
 
 
 class FoldSplit:
-    """Folds laid over an order of scores."""
+    """The folds of ordered scores."""
 
     def __init__(self, order: ScoreOrder, fold_N: NDArray[np.int64], num_folds: int) -> None:
         self._order = order
@@ -50,9 +50,9 @@ class FoldSplit:
     def evaluate(self, weight_RN: Weights) -> tuple[Floats, Floats]:
         """(R, F) accuracy and threshold of each fold under each row of weights (in the order of the scores).
 
-        Accepting one more genuine comparison gains its weight, one more impostor loses it; the best running sum over
-        the other folds is the best threshold. Of equally good ones the strictest is taken. The threshold lies half-way
-        between the lowest accepted and the highest rejected score of the other folds, which decides them alike.
+        Accepting one more genuine comparison adds its weight, and one more impostor subtracts it. The best running sum
+        over the other folds gives the best threshold; ties are resolved by the strictest. The threshold is the midpoint
+        of the lowest accepted and the highest rejected score of the other folds, which gives the same decisions there.
         """
         gain_RN = weight_RN * self._gain_N
         results = [self._one_fold(weight_RN, gain_RN, members) for members in self._members]
@@ -66,7 +66,7 @@ class FoldSplit:
         np.cumsum(training_RN * self._gain_N, axis=1, out=running[:, 1:])
         if len(order.num_accepted_T) != running.shape[1]:  # ties are accepted together
             running = np.take(running, order.num_accepted_T, axis=1)
-        threshold_R = self._half_way(training_RN, np.argmax(running, axis=1))
+        threshold_R = self._midpoint(training_RN, np.argmax(running, axis=1))
         # The fold itself: which of its members lie at or above the threshold.
         num_accepted_R = order.num_accepted_T[order.index_of(threshold_R)]
         is_accepted = members[None, :] < num_accepted_R[:, None]
@@ -76,7 +76,7 @@ class FoldSplit:
         with np.errstate(invalid="ignore"):
             return (own_gain + num_impostor) / own_weight.sum(axis=1), threshold_R
 
-    def _half_way(self, training_RN: Weights, chosen_R: NDArray[np.intp]) -> Floats:
+    def _midpoint(self, training_RN: Weights, chosen_R: NDArray[np.intp]) -> Floats:
         accepted_R, thresholds = self._order.num_accepted_T[chosen_R], self._order.threshold_T
         ordered_scores = np.repeat(thresholds[1:], np.diff(self._order.num_accepted_T))
         next_R = accepted_R.copy()  # position of the highest rejected score that belongs to the other folds
@@ -90,7 +90,7 @@ class FoldSplit:
         lowest_accepted = thresholds[chosen_R]
         highest_rejected = ordered_scores[np.minimum(next_R, len(ordered_scores) - 1)]
         middle = 0.5 * lowest_accepted + 0.5 * highest_rejected
-        # Between neighbouring floats there is no half-way: rounding must not accept the rejected score.
+        # The midpoint of neighbouring floats may be rounded to the rejected score, which must stay rejected.
         return np.where(inside & (middle > highest_rejected), middle, lowest_accepted)
 
 
@@ -98,36 +98,36 @@ def checked_folds(fold: Labels, num: int) -> tuple[NDArray[np.int64], int]:
     """Fold index of each comparison and the number of folds.
 
     Raises:
-        ShapeError: not one fold for each comparison.
-        InvalidInputError: fewer than two folds.
+        ShapeError: there is not one fold per comparison.
+        InvalidInputError: there are fewer than two folds.
     """
     index_N, num_folds = subject_index(fold, num, "fold")
     if num_folds < 2:
-        raise InvalidInputError(f"accuracy over folds needs at least 2 folds; there is {num_folds}")
+        raise InvalidInputError(f"there is {num_folds} fold; accuracy over folds needs at least 2")
     return index_N, num_folds
 
 
 def ten_fold_accuracy(scores: ArrayLike, is_genuine: ArrayLike, fold: Labels) -> FoldAccuracy:
     """Mean accuracy over folds, each at the threshold that is best on the other folds (LFW's protocol).
 
-    All thresholds that the scores offer are tried, not a grid; of equally good ones the strictest is taken.
+    Every distinct score is tried as threshold, not a grid. Ties are resolved by the strictest threshold.
 
     Args:
         scores: (N,) similarity scores.
         is_genuine: (N,) truth of each comparison.
-        fold: (N,) fold of each comparison; LFW has ten, any number from two up works.
+        fold: (N,) fold of each comparison; LFW has ten; at least two are needed.
 
     Returns:
         Mean, spread and thresholds. `verification_report` adds an interval over subjects.
 
     Raises:
         ShapeError: lengths differ.
-        RangeError: a score that is not finite.
-        InvalidInputError: fewer than two folds, or no genuine or no impostor comparison outside some fold.
+        RangeError: a score is not finite.
+        InvalidInputError: there are fewer than two folds, or no genuine or no impostor comparison outside some fold.
 
     References:
         G. B. Huang et al., "Labeled Faces in the Wild", 2007, View 2. Deviation: the papers' scripts try a grid of
-        distances of step 0.01 and take the first of the best.
+        distances with step 0.01 and take the first of the best thresholds.
     """
     score_N = finite_scores(scores, "scores")
     genuine_N = np.asarray(is_genuine, dtype=bool)
@@ -137,7 +137,9 @@ def ten_fold_accuracy(scores: ArrayLike, is_genuine: ArrayLike, fold: Labels) ->
     for f in range(num_folds):
         others = genuine_N[fold_N != f]
         if others.all() or not others.any():
-            raise InvalidInputError("the folds other than one hold no genuine or no impostor comparison; mix the folds")
+            raise InvalidInputError(
+                f"outside fold {f} there is no genuine or no impostor comparison; assign both kinds to every fold"
+            )
     split = FoldSplit(ScoreOrder(score_N, genuine_N), fold_N, num_folds)
     accuracy_RF, threshold_RF = split.evaluate(np.ones((1, len(score_N)), dtype=np.float32))
     accuracy_F = accuracy_RF[0]

@@ -1,4 +1,4 @@
-"""Identification (1:N) and linkage from a score matrix: closed-set rank-k and CMC, open-set TPIR at a FPIR.
+"""Identification (1:N) and re-identification from a score matrix: closed-set rank-k and CMC, open-set TPIR at a FPIR.
 
 Suffixes: N probes (rows), M gallery entries (columns), G gallery subjects, R resamples.
 """
@@ -18,20 +18,20 @@ from ppfr.metrics._inputs import Labels, check_resampling, subject_index
 from ppfr.metrics._roc import ScoreOrder, tar_at
 from ppfr.metrics._verification import far_caveat
 
-_VALUES_AT_ONCE = 4_000_000
+_BLOCK_VALUES = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Searches:
-    """What each probe's search found.
+    """The result of searching the gallery for each probe.
 
     Attributes:
         subject_N: subject index of each probe.
-        has_mate_N: the probe's subject is in the gallery.
+        has_mate_N: whether the probe's subject is in the gallery.
         mate_score_N: best score of the mate's references; minus infinity without a mate.
-        top_score_N: best score of all.
-        num_above_N: gallery subjects that score above the mate.
-        num_tied_N: gallery subjects other than the mate that score the same.
+        top_score_N: best score of all references.
+        num_above_N: number of gallery subjects that score above the mate.
+        num_tied_N: number of other gallery subjects with the mate's score.
         num_gallery: G.
     """
 
@@ -45,16 +45,16 @@ class Searches:
     num_gallery: int
 
     def hit_share(self, rank: int) -> Floats:
-        """(N,) chance that the mate is among the first `rank` when ties are broken at random."""
+        """(N,) probability that the mate is among the first `rank` if ties are broken at random."""
         places = rank - self.num_above_N
         return np.clip(places / (self.num_tied_N + 1), 0.0, 1.0)
 
 
 def search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: Labels) -> Searches:
-    """Every probe's search; arguments and errors as in `open_set_tpir`, whichever probes have mates."""
+    """Search the gallery for every probe, with or without mate; arguments and errors as in `open_set_tpir`."""
     score_NM = np.asarray(score_matrix)
     if score_NM.ndim != 2 or score_NM.size == 0:
-        raise ShapeError(f"score_matrix has shape {score_NM.shape}; give (N probes, M gallery entries), neither empty")
+        raise ShapeError(f"score_matrix has shape {score_NM.shape}; pass a non-empty (N probes, M gallery entries)")
     num_probes, num_gallery = score_NM.shape
     subject_index(probe_subjects, num_probes, "probe_subjects")
     subject_index(gallery_subjects, num_gallery, "gallery_subjects")
@@ -67,13 +67,13 @@ def search(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subjects: La
     has_mate_N = gallery_G[column_N] == probe_N
     mate_N, top_N = np.full(num_probes, -np.inf), np.empty(num_probes)
     above_N, tied_N = np.zeros(num_probes, dtype=np.int64), np.zeros(num_probes, dtype=np.int64)
-    rows_at_once = max(1, _VALUES_AT_ONCE // num_gallery)
+    rows_at_once = max(1, _BLOCK_VALUES // num_gallery)
     for start in range(0, num_probes, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_probes))
         block = score_NM[rows]
         if not np.isfinite(block).all():
-            raise RangeError("score_matrix holds values that are not finite; all must be")
-        # A subject scores as its best reference does.
+            raise RangeError("score_matrix contains values that are not finite; remove or fix them")
+        # The score of a subject is that of its best reference.
         best_NG = np.maximum.reduceat(block[:, by_subject], start_G, axis=1)
         mate = best_NG[np.arange(len(best_NG)), column_N[rows]]
         above_N[rows] = np.count_nonzero(best_NG > mate[:, None], axis=1)
@@ -99,7 +99,7 @@ def _closed_set(score_matrix: ArrayLike, probe_subjects: Labels, gallery_subject
     if num_without:
         raise InvalidInputError(
             f"{num_without} of {len(searches.has_mate_N)} probes have no mate in the gallery; "
-            "leave them out of a closed-set search, or use open_set_tpir"
+            "remove them from a closed-set search, or use open_set_tpir"
         )
     return searches
 
@@ -123,28 +123,28 @@ def rank_k(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[int, Estimate]:
-    """Closed-set identification: how often a probe's own subject is among the best k; linkage top-1 and top-5 too.
+    """Closed-set identification: share of probes whose subject is among the best k; also re-identification rates.
 
-    A gallery subject scores as the best of its references. Ties are counted as if broken at random, in expectation, so
-    constant scores give exactly the chance rate k / G. The interval resamples probe subjects; the gallery stays as it
-    is, since its size is part of the question.
+    The score of a gallery subject is that of its best reference. Ties are counted in expectation as if broken at
+    random, so constant scores give exactly the chance level k / G. The interval resamples probe subjects. The gallery
+    is fixed, because the rate depends on its size.
 
     Args:
         score_matrix: (N, M) similarities, rows probes, columns gallery entries.
         probe_subjects: (N,) subject of each probe.
         gallery_subjects: (M,) subject of each gallery entry.
-        ranks: the k to report, each in 1..G.
+        ranks: values of k, each in 1..G.
         seed: root of the resamples.
         num_resamples: number of bootstrap resamples.
         level: confidence level of the intervals.
 
     Returns:
-        An estimate for each k; `n` counts probes.
+        An estimate per k; `n` counts probes.
 
     Raises:
         ShapeError: lengths differ.
-        RangeError: scores that are not finite, or a rank outside 1..G.
-        InvalidInputError: a probe without a mate in the gallery, or fewer than two probe subjects.
+        RangeError: scores are not finite, or a rank is outside 1..G.
+        InvalidInputError: a probe has no mate in the gallery, or there are fewer than two probe subjects.
     """
     searches = _closed_set(score_matrix, probe_subjects, gallery_subjects)
     for rank in ranks:
@@ -164,7 +164,7 @@ def rank_k(
 
 
 def chance_rate(rank: int, num_gallery_subjects: int) -> float:
-    """Rank-k rate of guessing in a gallery of G subjects: k / G.
+    """Chance level of the rank-k rate in a gallery of G subjects: k / G.
 
     >>> chance_rate(5, 100)
     0.05
@@ -185,36 +185,38 @@ def open_set_tpir(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[float, Estimate]:
-    """Open-set identification: TPIR at each FPIR (FNIR is one less TPIR).
+    """Open-set identification: TPIR at each FPIR (FNIR is 1 - TPIR).
 
-    A search of a probe without a mate is a false positive where any gallery score reaches the threshold. A search of a
-    probe with a mate is a true positive where the mate is among the best `rank` and reaches the threshold. The
-    threshold is the lowest empirical one whose FPIR is at most the one asked for, chosen anew in each resample.
+    The search of a probe without a mate is a false positive if any gallery score reaches the threshold. The search of a
+    probe with a mate is a true positive if the mate is among the best `rank` and reaches the threshold. The threshold
+    is the lowest empirical threshold whose FPIR is at most the requested one, chosen again in each resample.
 
     Args:
         score_matrix: (N, M) similarities, rows probes, columns gallery entries.
         probe_subjects: (N,) subject of each probe, some of them in the gallery and some not.
         gallery_subjects: (M,) subject of each gallery entry.
-        fpirs: false positive identification rates to report at.
-        rank: how many candidates a search returns; a mate tied at the last place does not count as found.
+        fpirs: false positive identification rates at which TPIR is reported.
+        rank: number of candidates that a search returns. A mate tied at the last place does not count as found.
         seed: root of the resamples.
         num_resamples: number of bootstrap resamples.
         level: confidence level of the intervals.
 
     Returns:
-        An estimate for each FPIR; `n` counts searches with a mate; `caveat` says where those without are too few.
+        An estimate per FPIR. `n` counts searches with a mate. `caveat` states if searches without a mate are too few.
 
     Raises:
         ShapeError: lengths differ.
-        RangeError: scores that are not finite, a rank outside 1..G, or a FPIR outside (0, 1].
-        InvalidInputError: no probe with, or none without, a mate.
+        RangeError: scores are not finite, a rank is outside 1..G, or an FPIR is outside (0, 1].
+        InvalidInputError: there are no probes with a mate, or none without.
     """
     searches = search(score_matrix, probe_subjects, gallery_subjects)
     has_mate_N = searches.has_mate_N
     num_mated, num_unmated = int(has_mate_N.sum()), int((~has_mate_N).sum())
     if num_mated == 0 or num_unmated == 0:
         missing = "with" if num_mated == 0 else "without"
-        raise InvalidInputError(f"no probe is {missing} a mate in the gallery; an open-set rate needs both kinds")
+        raise InvalidInputError(
+            f"no probe is {missing} a mate in the gallery; an open-set rate needs probes with and without mates"
+        )
     if not 1 <= rank <= searches.num_gallery:
         raise RangeError(f"rank {rank} is not in 1..{searches.num_gallery}, the number of gallery subjects")
     check_resampling(num_resamples, level, searches.num_subjects)
@@ -227,7 +229,7 @@ def open_set_tpir(
         seed=seed,
     )
     caveats = [far_caveat(far, num_unmated, name="FPIR", what="searches without a mate") for far in fpirs]
-    is_choice_T = ~np.isneginf(order.threshold_T)  # no threshold reaches down to a mate that was not found
+    is_choice_T = ~np.isneginf(order.threshold_T)  # no threshold accepts a mate that was not found
 
     def all_of(weight_RN: Weights) -> Floats:
         tpir_RT, fpir_RT = order.rates(weight_RN)
@@ -251,7 +253,7 @@ def open_set_tpir(
 
 
 def open_set_order(searches: Searches, rank: int) -> ScoreOrder:
-    """Searches as comparisons: the mate's score, minus infinity if not found, against the best score of strangers."""
+    """Searches as comparisons: the mate's score, minus infinity if not found, and the top score of unmated probes."""
     is_found_N = searches.num_above_N + searches.num_tied_N < rank
     mate_N = np.where(is_found_N, searches.mate_score_N, -np.inf)
     return ScoreOrder(np.where(searches.has_mate_N, mate_N, searches.top_score_N), searches.has_mate_N)

@@ -1,4 +1,4 @@
-"""What the functions of this package accept, and the messages for what they do not."""
+"""Input checks of this package."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ Labels = Sequence[Any] | NDArray[Any]
 
 
 def finite_scores(scores: ArrayLike, what: str, *, num_axes: int = 1) -> NDArray[np.float64]:
-    """Scores as float64 of the stated number of axes, all finite.
+    """Convert scores to float64, checking the number of axes and that all values are finite.
 
     Raises:
-        ShapeError: another number of axes, or nothing in it.
-        RangeError: a value that is not finite.
+        ShapeError: the array has another number of axes, or is empty.
+        RangeError: a value is not finite.
     """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != num_axes or array.size == 0:
-        raise ShapeError(f"{what} has shape {array.shape}; give a non-empty array of {num_axes} axis/axes")
+        raise ShapeError(f"{what} has shape {array.shape}; pass a non-empty array with ndim={num_axes}")
     num_bad = int(array.size - np.isfinite(array).sum())
     if num_bad:
-        raise RangeError(f"{what} holds {num_bad} of {array.size} values that are not finite; all must be")
+        raise RangeError(f"{num_bad} of {array.size} values of {what} are not finite; remove or fix them")
     return array
 
 
 def subject_index(subjects: Labels, num: int, what: str) -> tuple[NDArray[np.int64], int]:
-    """Each label as an index 0..S-1, and S.
+    """Convert labels to indices 0..S-1; returns them and S.
 
     Raises:
-        ShapeError: not one label for each row.
+        ShapeError: there is not one label per row.
     """
     labels = np.asarray(subjects)
     if labels.shape != (num,):
-        raise ShapeError(f"{what} has shape {labels.shape}; give one label for each of the {num} rows")
+        raise ShapeError(f"{what} has shape {labels.shape}; pass one label per row, ({num},)")
     unique, index = np.unique(labels, return_inverse=True)
     return index.astype(np.int64), len(unique)
 
 
 def check_resampling(num_resamples: int, level: float, num_subjects: int) -> None:
-    """Refuse an interval that cannot be made.
+    """Check the parameters of a bootstrap interval.
 
     Raises:
-        InvalidInputError: fewer than 2 subjects, fewer than 20 resamples, or a level outside (0, 1).
+        RangeError: the level is outside (0, 1).
+        InvalidInputError: there are fewer than 2 subjects or fewer than 20 resamples.
     """
     if not 0 < level < 1:
-        raise RangeError(f"level={level} is not a confidence level; give one in (0, 1), as in 0.95")
+        raise RangeError(f"level={level} is not a confidence level; it must be in (0, 1), such as 0.95")
     if num_resamples < 20:
         raise InvalidInputError(
-            f"num_resamples={num_resamples} gives no usable interval; give at least 20 (1000 is usual)"
+            f"num_resamples={num_resamples} is too small for an interval; use at least 20 (1000 is common)"
         )
     if num_subjects < 2:
-        raise InvalidInputError(f"an interval over subjects needs at least 2 subjects; there are {num_subjects}")
+        raise InvalidInputError(f"there is only {num_subjects} subject; an interval over subjects needs at least 2")

@@ -1,4 +1,4 @@
-"""One report of a 1:N search with distractors: FNIR at FPIR, rank-k and CMC. Suffixes: N probes, M references."""
+"""Report of a 1:N search with distractors: FNIR at FPIR, rank-k and CMC. Suffixes: N probes, M references."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_set_fnir(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[float, Estimate]:
-    """FNIR at each FPIR: one less `open_set_tpir`, whose arguments, errors and caveats are these."""
+    """FNIR at each FPIR: 1 - `open_set_tpir`, with the same arguments, errors and caveats."""
     tpir = open_set_tpir(
         score_matrix,
         probe_subjects,
@@ -100,18 +100,18 @@ def identification_report(
 
     Raises:
         ShapeError: lengths differ.
-        RangeError: scores that are not finite, a rank outside 1..G, or a FPIR outside (0, 1].
-        InvalidInputError: no probe with, or none without, a mate.
+        RangeError: scores are not finite, a rank is outside 1..G, or an FPIR is outside (0, 1].
+        InvalidInputError: there are no probes with a mate, or none without.
     """
     score_NM = np.asarray(score_matrix)
     subject_N, subject_M = np.asarray(probe_subjects), np.asarray(gallery_subjects)
     if score_NM.shape != (*subject_N.shape, *subject_M.shape):
         raise ShapeError(
-            f"scores of shape {score_NM.shape} came with {subject_N.shape} probe subjects and {subject_M.shape} "
-            "gallery subjects; give one for each row and each column"
+            f"scores are {score_NM.shape}, probe subjects {subject_N.shape}, gallery subjects {subject_M.shape}; "
+            "pass one subject per row and per column"
         )
     if any(k < 1 for k in ranks):
-        raise RangeError(f"ranks={tuple(ranks)} hold one below 1")
+        raise RangeError(f"ranks is {tuple(ranks)}; every rank must be at least 1")
     has_mate_N = np.isin(subject_N, subject_M)
     fnir = open_set_fnir(
         score_NM, subject_N, subject_M, fpirs=fpirs, seed=seed, num_resamples=num_resamples, level=level

@@ -1,4 +1,4 @@
-"""Is one system more accurate than another? Both on the same comparisons, so that what makes these hard cancels out."""
+"""Paired difference in accuracy of two systems on the same comparisons, which cancels the difficulty of the data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def paired_accuracy_gap(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> Estimate:
-    """Accuracy over folds of a system less that of its baseline, with a paired bootstrap interval over subjects.
+    """Accuracy over folds of a system minus that of its baseline, with a paired bootstrap interval over subjects.
 
-    Both systems are evaluated on the same resamples; in each, every fold's threshold is chosen anew on the other folds,
-    by each system on its own scores.
+    Both systems are evaluated on the same resamples. In each resample, the threshold of each fold is chosen again on
+    the other folds, separately for each system.
 
     Args:
         system: scores of the system, with subjects and folds.
@@ -35,10 +35,10 @@ def paired_accuracy_gap(
         level: confidence level of the interval.
 
     Returns:
-        The difference in [-1, 1], negative where the system is worse; `n` counts comparisons.
+        The difference in [-1, 1], negative if the system is worse; `n` counts comparisons.
 
     Raises:
-        InvalidInputError: the two are not of the same comparisons, or have no subjects or folds.
+        InvalidInputError: the comparisons of the two differ, or have no subjects or folds.
     """
     _check_same(system, baseline)
     num = len(np.asarray(system.scores))
@@ -49,7 +49,7 @@ def paired_accuracy_gap(
     subject_a, subject_b = index[:num], index[num:]
     check_resampling(num_resamples, level, num_subjects)
     is_between = subject_a != subject_b
-    difference_N = _is_right(system, fold_N) - _is_right(baseline, fold_N)
+    difference_N = _is_correct(system, fold_N) - _is_correct(baseline, fold_N)
     bootstrap = SubjectBootstrap(
         subject_a,
         subject_b,
@@ -66,7 +66,7 @@ def paired_accuracy_gap(
             split.evaluate(np.ascontiguousarray(weight_RN[:, order.order_N]))[0]
             for split, order in zip(splits, orders, strict=True)
         ]
-        # A fold can be left without weight by a resample; it is so for both systems, and the other folds then speak.
+        # A fold without weight in a resample is skipped; it then has no weight for either system.
         return np.asarray(np.nanmean(accuracies[0] - accuracies[1], axis=1), dtype=np.float64)
 
     value = float(gap(np.ones((1, num), dtype=np.float32))[0])
@@ -80,8 +80,8 @@ def paired_accuracy_gap(
     )
 
 
-def _is_right(comparisons: Comparisons, fold_N: NDArray[np.int64]) -> Floats:
-    """(N,) 1.0 where the comparison is decided rightly at its fold's threshold, else 0.0."""
+def _is_correct(comparisons: Comparisons, fold_N: NDArray[np.int64]) -> Floats:
+    """(N,) 1.0 where the comparison is decided correctly at the threshold of its fold, else 0.0."""
     folds = ten_fold_accuracy(comparisons.scores, comparisons.is_genuine, fold_N)
     is_accepted = np.asarray(comparisons.scores) >= folds.threshold_F[fold_N]
     return np.asarray(is_accepted == np.asarray(comparisons.is_genuine), dtype=np.float64)
@@ -90,9 +90,11 @@ def _is_right(comparisons: Comparisons, fold_N: NDArray[np.int64]) -> Floats:
 def _check_same(system: Comparisons, baseline: Comparisons) -> None:
     for name, each in (("system", system), ("baseline", baseline)):
         if each.fold is None or each.subject_a is None or each.subject_b is None:
-            raise InvalidInputError(f"the {name}'s comparisons lack folds or subjects; a paired gap needs both")
+            raise InvalidInputError(
+                f"the {name}'s comparisons have no folds or subjects; a paired difference needs both"
+            )
     for field in ("is_genuine", "fold", "subject_a", "subject_b"):
         if not np.array_equal(np.asarray(getattr(system, field)), np.asarray(getattr(baseline, field))):
             raise InvalidInputError(
-                f"system and baseline differ in {field}; give the scores of both on the same comparisons, in one order"
+                f"system and baseline differ in {field}; pass scores of the same comparisons in the same order"
             )

@@ -1,4 +1,4 @@
-"""Gaps of two systems in identification, paired: the same searches, the same resamples of people.
+"""Paired differences of two systems in identification: the same searches, the same resamples of subjects.
 
 Suffixes: N probes, M references, R resamples, F false positive rates.
 """
@@ -23,11 +23,11 @@ from ppfr.metrics._verification import far_caveat
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IdentificationGaps:
-    """System less baseline, over the same searches.
+    """System minus baseline, over the same searches.
 
     Attributes:
-        rank_1: of the closed-set rank-1 rate; negative where the system is worse.
-        fnir_at_fpir: of FNIR at each FPIR; positive where the system is worse.
+        rank_1: difference of the closed-set rank-1 rate; negative if the system is worse.
+        fnir_at_fpir: difference of FNIR at each FPIR; positive if the system is worse.
     """
 
     rank_1: Estimate
@@ -54,7 +54,7 @@ def paired_identification_gaps(
 ) -> IdentificationGaps:
     """Rank-1 and FNIR at FPIR of two systems on the same searches, with paired intervals over probe subjects.
 
-    Each system has thresholds of its own, chosen anew in each resample; the resamples are the same for both.
+    Each system has its own thresholds, chosen again in each resample. The resamples are the same for both.
 
     Args:
         system_NM: (N, M) scores of the system, rows probes.
@@ -67,17 +67,21 @@ def paired_identification_gaps(
         level: confidence level.
 
     Raises:
-        ShapeError: the two are not of one shape, or subjects of another length.
-        RangeError: scores that are not finite, or an FPIR outside (0, 1].
-        InvalidInputError: no probe with, or none without, a mate.
+        ShapeError: the scores differ in shape, or the subjects in length.
+        RangeError: scores are not finite, or an FPIR is outside (0, 1].
+        InvalidInputError: there are no probes with a mate, or none without.
     """
     if np.shape(system_NM) != np.shape(baseline_NM):
-        raise ShapeError(f"scores of shapes {np.shape(system_NM)} and {np.shape(baseline_NM)}; give the same searches")
+        raise ShapeError(
+            f"scores of shapes {np.shape(system_NM)} and {np.shape(baseline_NM)}; pass scores of the same searches"
+        )
     both = [search(scores, probe_subjects, gallery_subjects) for scores in (system_NM, baseline_NM)]
     first, has_mate_N = both[0], both[0].has_mate_N
     if has_mate_N.all() or not has_mate_N.any():
         missing = "without" if has_mate_N.all() else "with"
-        raise InvalidInputError(f"no probe is {missing} a mate in the gallery; an open-set rate needs both kinds")
+        raise InvalidInputError(
+            f"no probe is {missing} a mate in the gallery; an open-set rate needs probes with and without mates"
+        )
     check_resampling(num_resamples, level, first.num_subjects)
     orders = [open_set_order(searches, 1) for searches in both]
     choices = [~np.isneginf(order.threshold_T) for order in orders]

@@ -1,4 +1,4 @@
-"""Exact empirical error rates over every threshold that the scores themselves offer; weighted, many weightings at once.
+"""Exact empirical error rates at every distinct score, for many weightings of the comparisons at once.
 
 A score is accepted when `score >= threshold`. Suffixes: R resamples, N comparisons, T thresholds, descending, from
 "accept none" to "accept all".
@@ -18,12 +18,12 @@ from ppfr.metrics._inputs import finite_scores
 
 
 class ScoreOrder:
-    """The order of the scores, found once and used for every weighting.
+    """The order of the scores, computed once and used for every weighting.
 
     Attributes:
         order_N: indices of the scores, highest first.
         threshold_T: infinity, then every distinct score, highest first.
-        num_accepted_T: how many of the ordered scores each threshold accepts.
+        num_accepted_T: number of scores that each threshold accepts.
         is_genuine_N: genuine flags, in that order.
     """
 
@@ -36,18 +36,18 @@ class ScoreOrder:
         self.is_genuine_N = is_genuine_N[self.order_N]
         self._genuine = np.flatnonzero(self.is_genuine_N)
         self._impostor = np.flatnonzero(~self.is_genuine_N)
-        # How many of the genuine (impostor) scores alone each threshold accepts: sums run over one class at a time.
+        # Numbers of genuine and of impostor scores that each threshold accepts.
         self._genuine_T = np.searchsorted(self._genuine, self.num_accepted_T)
         self._impostor_T = np.searchsorted(self._impostor, self.num_accepted_T)
 
     def index_of(self, threshold: ArrayLike) -> NDArray[np.intp]:
-        """Index into the T axis of the lowest threshold that is not below `threshold`: it accepts the same scores."""
+        """Index into the T axis of the lowest threshold >= `threshold`, which accepts the same scores."""
         return np.searchsorted(-self.threshold_T, -np.asarray(threshold), side="right") - 1
 
     def rates(self, weight_RN: Weights) -> tuple[Floats, Floats]:
         """(R, T) TAR and FMR under each row of weights (in the order of the scores).
 
-        A row without genuine (impostor) weight has no TAR (FMR): not-a-number.
+        The TAR (FMR) of a row without genuine (impostor) weight is NaN.
         """
         return (
             _accepted_share(weight_RN, self._genuine, self._genuine_T),
@@ -63,8 +63,8 @@ def _accepted_share(weight_RN: Weights, columns: NDArray[np.intp], accepted_T: N
 
 
 def eer_of(tar_RT: Floats, fmr_RT: Floats) -> Floats:
-    """(R,) where FMR meets FNMR, on the straight line between the two thresholds around the crossing."""
-    gap_RT = fmr_RT - (1 - tar_RT)  # rises from -1 (accept none) to +1 (accept all)
+    """(R,) EER: linear interpolation between the two thresholds around the crossing of FMR and FNMR."""
+    gap_RT = fmr_RT - (1 - tar_RT)  # increases from -1 (accept none) to +1 (accept all)
     after = np.argmax(gap_RT >= 0, axis=1)
     before = np.maximum(after - 1, 0)
     rows = np.arange(len(gap_RT))
@@ -81,12 +81,12 @@ def auc_of(tar_RT: Floats, fmr_RT: Floats) -> Floats:
 
 def index_at_far(fmr_RT: Floats, far: float) -> NDArray[np.intp]:
     """(R,) index of the lowest threshold whose FMR is at most `far`."""
-    # A FAR such as 3/3000 must admit three of 3000 whichever way its last bit was rounded.
+    # A FAR such as 3/3000 must admit three of 3000, however its last bit was rounded.
     return np.asarray(np.count_nonzero(fmr_RT <= far * (1 + 1e-9), axis=1) - 1)
 
 
 def tar_at(tar_RT: Floats, fmr_RT: Floats, far: float) -> Floats:
-    """(R,) TAR at the lowest threshold whose FMR is at most `far`; not-a-number where a row has no FMR."""
+    """(R,) TAR at the lowest threshold whose FMR is at most `far`; NaN if a row has no FMR."""
     tar_R = tar_RT[np.arange(len(tar_RT)), index_at_far(fmr_RT, far)]
     return np.where(np.isnan(fmr_RT[:, 0]), np.nan, tar_R)
 
@@ -97,8 +97,8 @@ class Roc:
 
     Attributes:
         threshold_T: infinity (accepts none), then each distinct score, descending.
-        fmr_T: share of impostor comparisons accepted, rising from 0 to 1.
-        tar_T: share of genuine comparisons accepted, rising from 0 to 1.
+        fmr_T: share of impostor comparisons accepted, increasing from 0 to 1.
+        tar_T: share of genuine comparisons accepted, increasing from 0 to 1.
         num_genuine: number of genuine comparisons.
         num_impostor: number of impostor comparisons.
     """
@@ -119,7 +119,7 @@ class Roc:
         return float(eer_of(self.tar_T[None], self.fmr_T[None])[0])
 
     def auc(self) -> float:
-        """Area under the curve: the chance that a genuine score is above an impostor score, ties one half."""
+        """Area under the curve: the probability that a genuine score exceeds an impostor score; ties count one half."""
         return float(auc_of(self.tar_T[None], self.fmr_T[None])[0])
 
     def tar_at_far(self, far: float) -> float:
@@ -133,7 +133,7 @@ class Roc:
     def thinned(self, num_points: int = 200) -> Roc:
         """About `num_points` of the points, spread over both axes and over log FMR, for a plot or a record."""
         if num_points < 4:
-            raise InvalidInputError(f"num_points={num_points} draws no curve; give at least 4")
+            raise InvalidInputError(f"num_points={num_points} is too small for a curve; use at least 4")
         third = np.linspace(0, 1, num_points // 3)
         least = 1 / self.num_impostor
         kept = np.unique(
@@ -153,7 +153,7 @@ class Roc:
 
 def _checked_far(far: float) -> float:
     if not 0 <= far <= 1:
-        raise RangeError(f"far={far} is not a rate; give one in [0, 1], as in 1e-3")
+        raise RangeError(f"far={far} is not a rate; it must be in [0, 1], such as 1e-3")
     return far
 
 
@@ -165,12 +165,12 @@ def roc(genuine: ArrayLike, impostor: ArrayLike) -> Roc:
     (0.3333, 0.8889, 0.6667)
 
     Args:
-        genuine: scores of genuine comparisons, higher is more alike.
+        genuine: scores of genuine comparisons, higher means more similar.
         impostor: scores of impostor comparisons.
 
     Raises:
         ShapeError: one of them is empty or not one-dimensional.
-        RangeError: a score that is not finite.
+        RangeError: a score is not finite.
     """
     genuine_N, impostor_N = finite_scores(genuine, "genuine scores"), finite_scores(impostor, "impostor scores")
     score_N = np.concatenate([genuine_N, impostor_N])

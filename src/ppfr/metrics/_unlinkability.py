@@ -1,4 +1,4 @@
-"""Unlinkability: can two templates of one person, made under different keys, be told from templates of two people?
+"""Unlinkability: distinguishing two templates of one person under different keys from templates of two people.
 
 Suffixes: N mated comparisons, M non-mated ones, T bins, R resamples.
 """
@@ -22,12 +22,12 @@ _SHUFFLES = 50
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Linkability:
-    """D_sys, and what its value depends on.
+    """D_sys and the parameters on which its value depends.
 
     Attributes:
         d_sys: in [0, 1]; 0 is fully unlinkable, 1 fully linkable. `n` counts mated comparisons.
-        chance: mean D_sys of the same scores with mated and non-mated mixed up: what the histograms' noise alone makes
-            of unlinkable templates. A `d_sys` near it shows no link.
+        chance: chance level: mean D_sys of the same scores with mated and non-mated labels permuted, which is the value
+            of unlinkable templates due to noise in the histograms. A `d_sys` near it shows no linkability.
         d_local_T: D(s) of each bin, in [0, 1].
         edge_T1: (T + 1,) edges of the bins.
         num_non_mated: M.
@@ -42,7 +42,7 @@ class Linkability:
     omega: float
 
     def to_dict(self) -> Mapping[str, Any]:
-        """JSON-ready; bins are stated, their curve is left out."""
+        """JSON-ready; with the number and range of bins, without the curve."""
         return {
             "d_sys": self.d_sys.to_dict(),
             "chance": self.chance,
@@ -68,25 +68,26 @@ def unlinkability(
     """D_sys of templates under different keys.
 
     D(s) = max(0, 2 omega LR(s) / (1 + omega LR(s)) - 1), LR(s) = p(s | mated) / p(s | non-mated), both as histograms
-    over the same bins of equal width; D_sys is the mean of D over mated scores. The value depends on the bins, so they
-    are part of the result; `chance` says how much of it is noise.
+    over the same bins of equal width. D_sys is the mean of D over mated scores. The value depends on the bins, so they
+    are part of the result. `chance` states how much of it is noise.
 
     Args:
         mated: (N,) scores of two templates of one person under different keys.
         non_mated: (M,) scores of templates of two people under different keys.
-        mated_subjects: (N,) person of each mated comparison; the interval resamples people and
-            leaves the non-mated scores as they are.
-        seed: root of resamples and shuffles.
-        num_bins: T; None for a tenth of the mated comparisons, at least 2 and at most 100, as the authors' code.
-        score_range: what the bins span; None from the lowest to the highest score of all.
-        omega: prior odds; 1 is the worst case that reports state.
+        mated_subjects: (N,) subject of each mated comparison. The interval resamples subjects; the non-mated scores are
+            fixed.
+        seed: root seed of resamples and permutations.
+        num_bins: T; None for a tenth of the mated comparisons, at least 2 and at most 100, as in the authors' code.
+        score_range: range of the bins; None means from the lowest to the highest score.
+        omega: prior odds; 1 is the worst case, which is usually reported.
         num_resamples: number of bootstrap resamples.
         level: confidence level.
 
     Raises:
-        ShapeError: no scores, or not one subject for each.
-        RangeError: scores that are not finite or lie outside `score_range`, fewer than 2 bins, or odds not above 0.
-        InvalidInputError: fewer than two subjects.
+        ShapeError: there are no scores, or not one subject per score.
+        RangeError: scores are not finite or outside `score_range`, there are fewer than 2 bins, or the odds are not
+            above 0.
+        InvalidInputError: there are fewer than two subjects.
 
     References:
         M. Gomez-Barrero, J. Galbally, C. Rathgeb, C. Busch, "General framework to evaluate unlinkability in biometric
@@ -96,7 +97,7 @@ def unlinkability(
     index_N, num_subjects = subject_index(mated_subjects, len(mated_N), "mated_subjects")
     check_resampling(num_resamples, level, num_subjects)
     if not (omega > 0 and np.isfinite(omega)):
-        raise RangeError(f"omega={omega} are no odds; 1 is usual")
+        raise RangeError(f"omega={omega} is invalid; it must be finite and above 0, usually 1")
     edge_T1 = _edges(mated_N, non_mated_M, num_bins, score_range)
     bin_N, bin_M = _bins(mated_N, edge_T1), _bins(non_mated_M, edge_T1)
     num = len(edge_T1) - 1
@@ -134,13 +135,15 @@ def _edges(
 ) -> Floats:
     num = int(np.clip(len(mated_N) // 10, 2, 100)) if num_bins is None else num_bins
     if num < 2:
-        raise RangeError(f"num_bins={num} tells nothing apart; give at least 2")
+        raise RangeError(f"num_bins={num} is too small; use at least 2")
     lowest = float(min(mated_N.min(), non_mated_M.min()))
     highest = float(max(mated_N.max(), non_mated_M.max()))
     low, high = (lowest, highest) if score_range is None else score_range
     if score_range is not None and not (low < high and low <= lowest and highest <= high):
-        raise RangeError("score_range does not span the scores; give the lowest and highest score that can occur")
-    if low == high:  # all scores are one: any bin around it will do
+        raise RangeError(
+            f"score_range={score_range} does not include all scores; pass the lowest and highest possible score"
+        )
+    if low == high:  # all scores are equal: any bins around them will do
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, num + 1)
 
@@ -150,7 +153,7 @@ def _bins(score_N: Floats, edge_T1: Floats) -> NDArray[np.intp]:
 
 
 def _local(mated_T: Floats, non_mated_T: Floats, omega: float) -> Floats:
-    """D(s) in each bin; 1 where only mated scores fall, 0 where only others do, or none."""
+    """D(s) in each bin; 1 if the bin has only mated scores, 0 if it has only non-mated scores or none."""
     odds_mated_T = omega * mated_T / mated_T.sum()
     odds_T = odds_mated_T + non_mated_T / non_mated_T.sum()
     share_T = np.divide(odds_mated_T, odds_T, out=np.zeros_like(odds_T), where=odds_T > 0)

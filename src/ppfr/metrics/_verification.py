@@ -24,13 +24,13 @@ DEFAULT_FARS = (1e-2, 1e-3, 1e-4)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Comparisons:
-    """Scored 1:1 comparisons and who was compared; checked when made.
+    """Scored 1:1 comparisons with their subjects, checked at construction.
 
     Attributes:
-        scores: (N,) similarity, higher is more alike; finite.
-        is_genuine: (N,) true where both sides are one subject.
-        subject_a: (N,) subject of the first side, or None if the protocol does not say (as in InsightFace .bin files);
-            then intervals resample comparisons, which is too narrow where subjects repeat, and say so.
+        scores: (N,) similarity, higher means more similar; finite.
+        is_genuine: (N,) true if both sides show one subject.
+        subject_a: (N,) subject of the first side, or None if the protocol does not state it (as in InsightFace .bin
+            files). Intervals then resample comparisons, which is too narrow if subjects repeat; `method` states it.
         subject_b: (N,) subject of the second side, or None with `subject_a`.
         fold: (N,) fold of each comparison, or None.
     """
@@ -48,9 +48,9 @@ class Comparisons:
             raise ShapeError(f"is_genuine has shape {genuine_N.shape}, scores {score_N.shape}; they must be the same")
         if genuine_N.all() or not genuine_N.any():
             missing = "impostor" if genuine_N.all() else "genuine"
-            raise InvalidInputError(f"there is no {missing} comparison among {len(score_N)}; give both kinds")
+            raise InvalidInputError(f"there is no {missing} comparison among {len(score_N)}; include both kinds")
         if (self.subject_a is None) != (self.subject_b is None):
-            raise InvalidInputError("only one of subject_a and subject_b was given; give both or neither")
+            raise InvalidInputError("only one of subject_a and subject_b was given; pass both or neither")
         object.__setattr__(self, "scores", score_N)
         object.__setattr__(self, "is_genuine", genuine_N)
         if self.subject_a is not None and self.subject_b is not None:
@@ -61,7 +61,7 @@ class Comparisons:
             if num_wrong:
                 raise InvalidInputError(
                     f"{num_wrong} comparisons are genuine between two subjects or impostor within one; "
-                    "is_genuine must say whether subject_a and subject_b are the same"
+                    "is_genuine must equal subject_a == subject_b"
                 )
         if self.fold is not None:
             checked_folds(self.fold, len(score_N))
@@ -107,7 +107,7 @@ class _Resampler:
         )
 
     def _shrink(self, ordered_N: Floats, subject_a: NDArray[np.int64], subject_b: NDArray[np.int64]) -> float:
-        """From false matches at the threshold of equal error, where both kinds of error are frequent enough to tell."""
+        """Shrinkage from false matches at the threshold of the EER, where both kinds of error are frequent enough."""
         tar_RT, fmr_RT = self.order.rates(np.ones((1, self.num), dtype=np.float32))
         threshold = self.order.threshold_T[np.argmax(fmr_RT[0] >= 1 - tar_RT[0])]
         impostor = ~self.order.is_genuine_N
@@ -115,7 +115,7 @@ class _Resampler:
         return dyadic_shrink(is_match, subject_a[impostor], subject_b[impostor])
 
     def estimates(self, quantities: Sequence[_Quantity]) -> list[Estimate]:
-        """Each quantity from the sample and from the resamples, which all quantities share."""
+        """Each quantity on the sample, with its interval from resamples that all quantities share."""
 
         def all_of(weight_RN: Weights) -> Floats:
             tar_RT, fmr_RT = self.order.rates(weight_RN)
@@ -161,7 +161,7 @@ class _Resampler:
 
         def mean_over_folds(_: Floats, __: Floats, weight_RN: Weights) -> Floats:
             accuracy_RF, _ = split.evaluate(weight_RN)
-            # A fold of few subjects can be left without weight by a resample; the others then speak for it.
+            # A fold of few subjects may have no weight in a resample; the mean is then over the other folds.
             has_weight_RF = np.isfinite(accuracy_RF)
             return np.asarray(np.where(has_weight_RF, accuracy_RF, 0).sum(axis=1) / has_weight_RF.sum(axis=1))
 
@@ -173,7 +173,7 @@ class _Resampler:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Quantity:
-    """What to compute from (R, T) TAR and FMR and (R, N) weights, and the sample behind it."""
+    """A function of (R, T) TAR and FMR and (R, N) weights, and its sample size."""
 
     compute: Callable[[Floats, Floats, Weights], Floats]
     n: int
@@ -182,7 +182,7 @@ class _Quantity:
 
 
 def far_caveat(far: float, num_impostor: int, *, name: str = "FAR", what: str = "impostor comparisons") -> str:
-    """Why `num_impostor` comparisons are too few to speak of `far`; "" if they are enough.
+    """Why `num_impostor` comparisons are too few to estimate rates at `far`; "" if they are enough.
 
     Below one expected false match the rate is that of a threshold above every impostor score. Below thirty the rate
     itself is uncertain by more than 30 % (the "rule of 30").
@@ -191,7 +191,7 @@ def far_caveat(far: float, num_impostor: int, *, name: str = "FAR", what: str = 
         G. R. Doddington et al., "The NIST speaker recognition evaluation", Speech Communication 31, 2000.
     """
     if not 0 < far <= 1:
-        raise RangeError(f"{name} {far} is not a rate; give one in (0, 1], as in 1e-3")
+        raise RangeError(f"{name} {far} is not a rate; it must be in (0, 1], such as 1e-3")
     if num_impostor * far * (1 + 1e-9) < 1:
         return f"{num_impostor:,} {what} cannot show {name} {far:g}: the threshold lies above all of them"
     if num_impostor * far * (1 + 1e-9) < 30:
@@ -200,7 +200,7 @@ def far_caveat(far: float, num_impostor: int, *, name: str = "FAR", what: str = 
 
 
 def eer(comparisons: Comparisons, *, seed: int, num_resamples: int = 1000, level: float = 0.95) -> Estimate:
-    """Equal error rate: where FMR meets FNMR on the empirical curve, straight between thresholds."""
+    """Equal error rate: where FMR equals FNMR on the empirical curve, interpolated linearly between thresholds."""
     sampler = _Resampler(comparisons, seed=seed, num_resamples=num_resamples, level=level)
     return sampler.estimates([sampler.eer()])[0]
 
@@ -221,11 +221,11 @@ def tar_at_far(
 ) -> dict[float, Estimate]:
     """Share of genuine comparisons accepted at the lowest threshold whose empirical FMR is at most each FAR.
 
-    Each resample chooses its own threshold, so the interval holds the threshold's uncertainty too. `n` counts genuine
-    comparisons; `caveat` says where the impostor comparisons are too few for the FAR.
+    Each resample chooses its own threshold, so the interval includes the uncertainty of the threshold. `n` counts
+    genuine comparisons. `caveat` states if there are too few impostor comparisons for the FAR.
 
     Raises:
-        RangeError: a FAR outside (0, 1].
+        RangeError: a FAR is outside (0, 1].
     """
     sampler = _Resampler(comparisons, seed=seed, num_resamples=num_resamples, level=level)
     return dict(zip(fars, sampler.estimates([sampler.tar(far) for far in fars]), strict=True))
@@ -249,7 +249,7 @@ def fnmr(
 
 def _checked(threshold: float) -> float:
     if np.isnan(threshold):
-        raise RangeError("the threshold is not a number; give a score, or an infinity to accept none or all")
+        raise RangeError("the threshold is NaN; pass a score, or an infinity to accept none or all")
     return threshold
 
 
@@ -262,11 +262,11 @@ class VerificationReport:
         folds: per-fold figures, spread and thresholds; None without folds.
         eer: equal error rate.
         auc: area under the ROC curve.
-        tar_at_far: TAR for each FAR asked for.
+        tar_at_far: TAR at each requested FAR.
         num_genuine: number of genuine comparisons.
         num_impostor: number of impostor comparisons.
-        num_resamples: bootstrap resamples behind every interval.
-        seed: their seed.
+        num_resamples: number of bootstrap resamples of every interval.
+        seed: seed of the resamples.
     """
 
     accuracy: Estimate | None
@@ -304,18 +304,19 @@ def verification_report(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> VerificationReport:
-    """Accuracy over folds (where there are folds), EER, AUC and TAR at each FAR, with intervals over subjects.
+    """Accuracy over folds (if there are folds), EER, AUC and TAR at each FAR, with intervals over subjects.
 
     Args:
         comparisons: scores, truth, subjects and folds.
-        fars: the false accept rates to report TAR at.
+        fars: false accept rates at which TAR is reported.
         seed: root of the resamples.
         num_resamples: number of bootstrap resamples.
         level: confidence level of every interval.
 
     Raises:
-        InvalidInputError: fewer than two subjects, or folds that leave no genuine or no impostor comparison.
-        RangeError: a FAR outside (0, 1].
+        InvalidInputError: there are fewer than two subjects, or the folds other than one have no genuine or no impostor
+            comparison.
+        RangeError: a FAR is outside (0, 1].
     """
     sampler = _Resampler(comparisons, seed=seed, num_resamples=num_resamples, level=level)
     quantities = [sampler.eer(), sampler.auc(), *(sampler.tar(far) for far in fars)]

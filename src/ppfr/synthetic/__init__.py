@@ -1,4 +1,4 @@
-"""The synthetic identity generator: people who do not exist, as the data that comes with the package."""
+"""Generator of synthetic faces: the data set that is included in the package."""
 
 from ppfr.synthetic._faces import SyntheticFaces as SyntheticFaces
 from ppfr.synthetic._faces import contact_sheet as contact_sheet

@@ -1,4 +1,4 @@
-"""From light to the uint8 file: exposure, blur, sampling, tone curve, noise, compression."""
+"""From light to uint8 pixels: exposure, blur, sampling, tone curve, noise, compression."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ppfr.synthetic._capture import Camera
 from ppfr.synthetic._fields import clip
 from ppfr.synthetic._noise import grain
 
-_METERED_LEVEL = 0.24  # linear light the automatic exposure aims at, over the middle of the picture
-_METERING = 0.7  # how far it gets there; 1 would make all skins equally bright
+_METERED_LEVEL = 0.24  # linear light that automatic exposure aims at, averaged over the centre
+_METERING = 0.7  # strength of the exposure correction; 1 would give all skins the same brightness
 
 
 def photograph(light: np.ndarray, camera: Camera) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What differs from one capture of a person to the next: pose, expression, light, occlusion, camera."""
+"""Properties that differ between captures of a person: pose, expression, light, occlusion, camera."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from ppfr.synthetic._identity import Colour
 
-# Share of the captures that show each occlusion; the rest show none. Order as in `Occlusion`.
+# Probability of each occlusion, in the order of `Occlusion`.
 _OCCLUSION_ODDS = (0.885, 0.03, 0.03, 0.03, 0.025)
 
 
 class Occlusion(enum.IntEnum):
-    """What covers a part of the face."""
+    """Object that covers a part of the face."""
 
     NONE = 0
     SUNGLASSES = 1
@@ -67,16 +67,16 @@ class Camera:
     """From light to file.
 
     Attributes:
-        gains: exposure and white balance, a factor for each channel.
+        gains: exposure and white balance, one factor per channel.
         contrast: exponent of the tone curve, 1 is neutral.
         blur_px: standard deviation of the defocus at 112 pixels.
-        motion_px: length of the motion blur at 112 pixels; 0 is none.
-        motion_angle: its direction in radians.
+        motion_px: length of the motion blur at 112 pixels; 0 means none.
+        motion_angle: direction of the motion blur in radians.
         sampling: resolution of the original face as a share of the crop's; below 1 the crop was enlarged.
         noise: standard deviation of the sensor noise in display units of [0, 1].
-        jpeg_quality: 0 is uncompressed.
+        jpeg_quality: JPEG quality; 0 means uncompressed.
         is_grey: a black and white photograph.
-        noise_offset: where in the noise bank this capture reads.
+        noise_offset: offset of this capture in the noise bank.
     """
 
     gains: Colour
@@ -93,16 +93,16 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """All that one capture adds to a person.
+    """All properties of one capture.
 
     Attributes:
-        wears_glasses: where it lies below `Person.glasses` the spectacles are on.
-        tousle: how far the hair is from its usual shape, about -1 to 1 each (height, part, fringe).
-        restyle: where it lies below a share of 1 the hair is worn in another style than usual.
-        beard_growth: factor on the beard's density.
-        clothes: colour of what is worn.
+        wears_glasses: uniform draw; the person wears spectacles if it is below `Person.glasses`.
+        tousle: deviation of the hair from its usual shape, about -1 to 1 each (height, part, fringe).
+        restyle: uniform draw; the hair has another style than usual if it is below a fixed share.
+        beard_growth: factor on the density of the beard.
+        clothes: colour of the clothes.
         scene: seed of background, hand and hat.
-        flush: factor on blush; make-up and cold.
+        flush: factor on redness, as from make-up or cold.
     """
 
     pose: Pose
@@ -120,7 +120,7 @@ class Capture:
 
 
 def draw_capture(seed: int) -> Capture:
-    """The capture of a seed; it knows nothing of the person."""
+    """The capture of a seed, independent of the person."""
     rng = np.random.Generator(np.random.PCG64(seed))
     pose, expression, light, camera = _draw_pose(rng), _draw_expression(rng), _draw_light(rng), _draw_camera(rng)
     tousle = np.clip(rng.standard_normal(3), -2.0, 2.0)

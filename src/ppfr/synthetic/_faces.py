@@ -1,4 +1,4 @@
-"""The image set of synthetic faces, single pictures, and contact sheets."""
+"""The image set of synthetic faces, single images, and contact sheets."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ppfr.synthetic._identity import Person, draw_person
 from ppfr.synthetic._render import render_capture
 
 GENERATOR_VERSION = 1
-"""Goes up whenever the same seed gives another picture; it is part of every fingerprint."""
+"""Increased whenever the image of a seed changes; it is part of every fingerprint."""
 
-_SMALLEST_PX, _LARGEST_PX = 32, 1024
-_WIDEST_VIEW = 2.5
+_MIN_PX, _MAX_PX = 32, 1024
+_MAX_FIELD_OF_VIEW = 2.5
 
 
 class SyntheticFaces(StoredImageSet):
-    """Procedural faces: people who do not exist, each in any number of captures, aligned to the 112x112 template.
+    """Procedurally generated faces of fictitious people, any number of captures each, aligned to the 112x112 template.
 
-    Image i is a pure function of (seed, subject number, capture number, size): it depends neither on the order of
-    reading nor on how many people or images the set has, so subject 7 of a small set is subject 7 of a larger one.
-    People are disjoint where ranges of numbers are: `first_subject=0, num_subjects=300` and `first_subject=300` share
-    nobody. Images lie in memory only while they are read; `cached()` keeps them.
+    Image i is a pure function of (seed, subject number, capture number, size). It depends neither on the order of
+    reading nor on the size of the set, so subject 7 of a small set is also subject 7 of a larger one. Sets with
+    disjoint ranges of numbers share no people: `first_subject=0, num_subjects=300` and `first_subject=300` are
+    disjoint. Images are generated when they are read; `cached()` keeps them in memory.
 
-    What may be said of results on these faces, and what not, is in `docs/methods/synthetic-faces.md`.
+    `docs/methods/synthetic-faces.md` describes which conclusions results on these faces allow.
 
     >>> faces = SyntheticFaces(3, 2, seed=1)
     >>> faces.read([0, 5]).shape, faces.subject_ids[5]
@@ -38,25 +38,25 @@ class SyntheticFaces(StoredImageSet):
     def __init__(
         self, num_subjects: int, images_per_subject: int, *, seed: int, size: int = 112, first_subject: int = 0
     ) -> None:
-        """Describe the set; nothing is drawn before it is read.
+        """Describe the set. Images are generated on read.
 
         Args:
-            num_subjects: how many people, 1 or more.
-            images_per_subject: captures of each, 1 or more; image i shows person i // images_per_subject.
-            seed: root of every draw; another seed is another population.
+            num_subjects: number of people, at least 1.
+            images_per_subject: captures per person, at least 1; image i shows person i // images_per_subject.
+            seed: root seed; another seed gives another population.
             size: side of the square crop in pixels, even, 32 to 1024.
-            first_subject: number of the first person, 0 or more.
+            first_subject: number of the first person, at least 0.
 
         Raises:
-            RangeError: a count or number outside its range.
+            RangeError: an argument is outside its range.
         """
-        for what, value, least in (
+        for what, value, minimum in (
             ("num_subjects", num_subjects, 1),
             ("images_per_subject", images_per_subject, 1),
             ("first_subject", first_subject, 0),
         ):
-            if value < least:
-                raise RangeError(f"{what}={value} is too small; give {least} or more")
+            if value < minimum:
+                raise RangeError(f"{what}={value} is too small; it must be at least {minimum}")
         _check_size(size)
         self.num_subjects, self.images_per_subject = num_subjects, images_per_subject
         self.seed, self.size, self.first_subject = seed, size, first_subject
@@ -65,7 +65,7 @@ class SyntheticFaces(StoredImageSet):
         super().__init__(name="synthetic", subject_ids=ids, crop_size=(size, size))
 
     def signature(self, index: int) -> str:
-        """What makes image `index`: generator version, seed, subject and capture number, size."""
+        """The inputs of image `index`: generator version, seed, subject and capture number, size."""
         subject, capture = self._numbers(index)
         return f"synthetic-faces v{GENERATOR_VERSION} seed={self.seed} {subject}/{capture} {self.size}px"
 
@@ -90,25 +90,25 @@ def face_seeds(seed: int, subject: int, capture: int) -> tuple[int, int]:
 
 
 def render_face(subject_seed: int, capture_seed: int, *, size: int = 112, field_of_view: float = 1.0) -> np.ndarray:
-    """One photograph of one synthetic person.
+    """Render one photograph of one synthetic person.
 
     Args:
-        subject_seed: who; the same number is the same person.
-        capture_seed: pose, expression, light, occlusion, camera; independent of the person.
-        size: side in pixels, even, 32 to 1024; the same picture in more detail.
-        field_of_view: 1 is the aligned crop of 112x112 recognisers; up to 2.5 shows hair and shoulders too.
+        subject_seed: seed of the person.
+        capture_seed: seed of pose, expression, light, occlusion and camera, independent of the person.
+        size: side in pixels, even, 32 to 1024. A larger size shows the same picture in more detail.
+        field_of_view: 1 is the aligned crop of 112x112 recognisers; values up to 2.5 also show hair and shoulders.
 
     Returns:
         (size, size, 3) uint8 RGB.
 
     Raises:
-        RangeError: a size or field of view outside its range, or a negative seed.
+        RangeError: the size or field of view is outside its range, or a seed is negative.
     """
     _check_size(size)
-    if not 1.0 <= field_of_view <= _WIDEST_VIEW:
-        raise RangeError(f"field_of_view={field_of_view} is outside [1, {_WIDEST_VIEW}]")
+    if not 1.0 <= field_of_view <= _MAX_FIELD_OF_VIEW:
+        raise RangeError(f"field_of_view={field_of_view} is outside [1, {_MAX_FIELD_OF_VIEW}]")
     if min(subject_seed, capture_seed) < 0:
-        raise RangeError("subject_seed and capture_seed must be 0 or more")
+        raise RangeError(f"subject_seed={subject_seed} and capture_seed={capture_seed} must be at least 0")
     return render_capture(_person(subject_seed), draw_capture(capture_seed), size, field_of_view)
 
 
@@ -121,13 +121,13 @@ def contact_sheet(
     first_subject: int = 0,
     field_of_view: float = 1.0,
 ) -> np.ndarray:
-    """A picture with one row of captures for each person, of the people and captures that `SyntheticFaces` gives.
+    """An image with one row of captures per person, with the people and captures of `SyntheticFaces`.
 
     Returns:
         (num_subjects * size, images_per_subject * size, 3) uint8 RGB.
 
     Raises:
-        RangeError: as `SyntheticFaces` and `render_face`.
+        RangeError: as for `SyntheticFaces` and `render_face`.
     """
     faces = SyntheticFaces(num_subjects, images_per_subject, seed=seed, size=size, first_subject=first_subject)
     rows = []
@@ -143,5 +143,5 @@ def _person(subject_seed: int) -> Person:
 
 
 def _check_size(size: int) -> None:
-    if not _SMALLEST_PX <= size <= _LARGEST_PX or size % 2:
-        raise RangeError(f"size={size} px is not an even number from {_SMALLEST_PX} to {_LARGEST_PX}")
+    if not _MIN_PX <= size <= _MAX_PX or size % 2:
+        raise RangeError(f"size={size} px is invalid; it must be an even number from {_MIN_PX} to {_MAX_PX}")

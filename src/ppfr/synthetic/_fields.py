@@ -1,4 +1,4 @@
-"""Scalar fields over the crop, and laying colour on it. Pictures are (3, H, W) linear light until the camera."""
+"""Scalar fields over the crop, and blending of colours. Pictures are (3, H, W) linear light until the camera."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Field = np.ndarray  # (H, W) float32
 
 
 def clip(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """`np.clip` without its dispatch, which costs more than the work on small windows."""
+    """`np.clip` without its dispatch, which dominates the cost on small windows."""
     result: np.ndarray = np.maximum(values, np.float32(low))
     return np.minimum(result, np.float32(high), out=result)
 
@@ -31,7 +31,7 @@ def cover(distance: Field, density: float) -> Field:
 
 
 def blend(picture: np.ndarray, alpha: Field, colour: Colour | np.ndarray) -> None:
-    """Lay `colour` (three numbers or (3, h, w)) over `picture` (3, h, w) in place."""
+    """Blend `colour` (three numbers or (3, h, w)) over `picture` (3, h, w) in place."""
     tint = np.asarray(colour, dtype=np.float32)
     change = (tint[:, None, None] if tint.ndim == 1 else tint) - picture
     change *= alpha

@@ -1,7 +1,7 @@
-"""Where on the face each pixel of the crop lies: head shape, pose, and alignment to the five-point template.
+"""Face coordinates of each pixel of the crop: head shape, pose, and alignment to the five-point template.
 
 The head is a height field z(x, y) over the face frame of `_identity`. The camera sees it turned by yaw and pitch; the
-crop is cut by the similarity transform that carries the five projected landmarks to the template, as for a photograph.
+crop is cut by the similarity transform that maps the five projected landmarks to the template, as for a photograph.
 Fields are computed on a grid of half the crop's resolution with a border of `_PAD` samples and enlarged by two.
 """
 
@@ -26,19 +26,19 @@ _OUTLINE_BINS = 512
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class View:
-    """The crop's pixels as seen from the face.
+    """The crop's pixels in face coordinates.
 
     Attributes:
         size: crop's side in pixels.
-        density: pixels of the crop a template pixel.
+        density: crop pixels per template pixel.
         x, y: (size, size) face coordinates of each pixel.
         outline: (size, size) signed distance to the head's outline, negative inside, template pixels.
         coarse_x, coarse_y: the same coordinates on the half-resolution grid with its border.
         coarse_depth: depth towards the camera on that grid, template pixels.
-        coarse_outline: the outline's distance on that grid.
+        coarse_outline: distance to the outline on that grid.
         facing: cosine of the angle between the face's axis and the camera's.
         projection: (2, 4) face-frame point (x, y, z, 1) to crop pixels.
-        projection_rows: the same as plain numbers.
+        projection_rows: the same as Python floats.
         jaw_drop: how far the chin is lowered, template pixels.
     """
 
@@ -62,7 +62,7 @@ class View:
         return pixels
 
     def window(self, x: float, y: float, z: float, radius_x: float, radius_y: float) -> tuple[slice, slice]:
-        """Rows and columns of the crop that hold everything within the radii (template pixels) of a face point."""
+        """Rows and columns of the crop that contain everything within the radii (template pixels) of a face point."""
         (ax, ay, az, a), (bx, by, bz, b) = self.projection_rows
         column, row = ax * x + ay * y + az * z + a, bx * x + by * y + bz * z + b
         half_x, half_y, size = radius_x * self.density + 2.0, radius_y * self.density + 2.0, self.size
@@ -77,20 +77,20 @@ def _within(position: float, size: int) -> int:
 
 
 def enlarge(coarse: Field, size: int) -> Field:
-    """Bring a coarse field (n, n) or (n, n, C <= 4) to the crop's resolution."""
+    """Resample a coarse field (n, n) or (n, n, C <= 4) to the crop's resolution."""
     side = coarse.shape[0] * 2
     large = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
     return large[2 * _PAD : 2 * _PAD + size, 2 * _PAD : 2 * _PAD + size]
 
 
 def look(person: Person, capture: Capture, size: int, field_of_view: float) -> View:
-    """Work out which face point each pixel shows.
+    """Compute the face point that each pixel shows.
 
     Args:
-        person: who is seen.
-        capture: the pose, and the errors of the landmarks.
+        person: person in the picture.
+        capture: provides the pose and the errors of the landmarks.
         size: crop's side in pixels, even.
-        field_of_view: 1 is the template crop; 1.5 shows half as much again about the same centre.
+        field_of_view: 1 is the template crop; 1.5 shows a field 1.5 times as wide around the same centre.
     """
     yaw, pitch = capture.pose.yaw, capture.pose.pitch
     rotation = _rotation(yaw, pitch)
@@ -182,7 +182,7 @@ def _similarity(source_N2: np.ndarray, target_N2: np.ndarray) -> np.ndarray:
 
 
 def _proxy_depth(person: Person, x: Field, y: Field) -> Field:
-    """The head's broad shape: what parallax follows."""
+    """The coarse shape of the head, which determines parallax."""
     nose = person.nose_mouth
     across, along = x * (1.0 / 41.0), (y - 12.0) * (1.0 / 62.0)
     across2, along2 = np.minimum(across * across, 2.2), np.minimum(along * along, 2.0)

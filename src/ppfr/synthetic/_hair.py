@@ -1,4 +1,4 @@
-"""Hair of head and beard: coverage and colour, strand by strand of texture."""
+"""Hair of head and beard: coverage, colour and strand texture."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ppfr.synthetic._geometry import View, mouth_half_width
 from ppfr.synthetic._identity import STYLE_TRAITS, BeardStyle, Hair, HairStyle, Person
 from ppfr.synthetic._noise import sample_strands
 
-_RESTYLED = 0.4  # share of the captures with the hair done otherwise than usual
+_RESTYLED = 0.4  # share of the captures with another hair style than usual
 
-# Styles that one person's hair of the key's style is also worn in.
+# Other styles that are possible for hair whose usual style is the key.
 _ALSO_WORN = {
     HairStyle.SHORT: (HairStyle.QUIFF, HairStyle.SHORT, HairStyle.BUZZ),
     HairStyle.QUIFF: (HairStyle.SHORT, HairStyle.SHORT, HairStyle.BUZZ),
@@ -27,7 +27,7 @@ _ALSO_WORN = {
 
 
 def worn_hair(hair: Hair, capture: Capture) -> Hair:
-    """The person's hair as it is in this capture: mostly the usual style, at times another that it allows."""
+    """The person's hair in this capture: usually the usual style, sometimes another possible one."""
     others = _ALSO_WORN.get(hair.style, ())
     if capture.restyle >= _RESTYLED or not others:
         return hair
@@ -130,7 +130,7 @@ def _front(person: Person, hair: Hair, capture: Capture, *, view: View, strands:
 
 
 def beard_coverage(person: Person, capture: Capture, view: View, grain: Field) -> Field | None:
-    """Coverage of the beard, 0 to 1, or None where there is none."""
+    """Coverage of the beard, 0 to 1, or None if there is no beard."""
     hair, face = person.hair, person.nose_mouth
     if hair.beard is BeardStyle.NONE:
         return None

@@ -1,4 +1,4 @@
-"""Who a synthetic person is: every trait that stays the same in all of that person's captures.
+"""Traits of a synthetic person that are the same in all captures of that person.
 
 Lengths are pixels of the 112x112 template crop. The face frame has its origin midway between the eyes, x to the
 viewer's right, y down, z towards the viewer. Colours are linear light: the square of the display value.
@@ -13,7 +13,7 @@ import numpy as np
 
 Colour = tuple[float, float, float]
 
-# Display colours, light to dark, and the melanin level (0 to 1) each stands for.
+# Display colours, light to dark, and the corresponding melanin level (0 to 1).
 _SKIN_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _SKIN_TONES = (
     (0.95, 0.80, 0.72),
@@ -43,7 +43,7 @@ _IRIS_TONES = (
 
 
 class HairStyle(enum.IntEnum):
-    """How the hair is worn; the traits of `Hair` vary within a style."""
+    """Hair style; the traits of `Hair` vary within a style."""
 
     BALD = 0
     BUZZ = 1
@@ -57,7 +57,7 @@ class HairStyle(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StyleTraits:
-    """Means of a style: thickness on top and at the sides, where the side ends, how wavy it is."""
+    """Means of a style: thickness on top and at the sides, length of the sides, waviness."""
 
     volume: float
     side_volume: float
@@ -78,7 +78,7 @@ STYLE_TRAITS = {
 
 
 class BeardStyle(enum.IntEnum):
-    """Which part of the lower face is bearded."""
+    """Part of the lower face that is covered by a beard."""
 
     NONE = 0
     STUBBLE = 1
@@ -89,7 +89,7 @@ class BeardStyle(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bones:
-    """Head outline and the broad relief of the face."""
+    """Head outline and the coarse relief of the face."""
 
     width: float
     forehead: float
@@ -216,7 +216,7 @@ class Person:
 
 
 def draw_person(seed: int) -> Person:
-    """The person of a seed; the same seed is the same person everywhere."""
+    """The person of a seed, the same on every machine."""
     rng = np.random.Generator(np.random.PCG64(seed))
     age = float(rng.random()) ** 1.3
     masculine = float(np.clip(0.5 + 0.9 * (rng.random() - 0.5) + 0.35 * np.sign(rng.random() - 0.5), 0.0, 1.0))
@@ -240,7 +240,7 @@ def draw_person(seed: int) -> Person:
 
 
 def _bell(rng: np.random.Generator, mean: float, spread: float) -> float:
-    """A normal draw cut at 2.2 standard deviations, so that no face falls apart."""
+    """A normal draw clipped at 2.2 standard deviations, to avoid implausible faces."""
     return mean + spread * float(np.clip(rng.standard_normal(), -2.2, 2.2))
 
 

@@ -1,4 +1,4 @@
-"""Banks of noise, made once from a fixed seed and read at seeded offsets: far cheaper than drawing for each image."""
+"""Banks of noise, generated once from a fixed seed and read at seeded offsets: faster than drawing per image."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sample_strands(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def grain(count: int, offset: int) -> np.ndarray:
-    """`count` standard normal values from the bank, starting at `offset`, wrapping round."""
+    """`count` standard normal values from the bank, starting at `offset`, with wrap-around."""
     bank = _grain_bank()
     start = offset % _GRAIN_LENGTH
     if start + count <= _GRAIN_LENGTH:
@@ -66,7 +66,7 @@ def grain(count: int, offset: int) -> np.ndarray:
 
 
 def _periodic_blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur on the torus, scaled back to unit variance."""
+    """Gaussian blur on the torus, rescaled to unit variance."""
     frequency = np.fft.fftfreq(TEXTURE_SIDE)
     decay = np.exp(-2.0 * (np.pi * sigma * frequency) ** 2)
     blurred = np.fft.ifft2(np.fft.fft2(values) * decay[:, None] * decay[None, :]).real

@@ -1,4 +1,4 @@
-"""Verification pairs over a set whose people can be divided at will."""
+"""Verification pairs over synthetic faces or any set with several images per person."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ from ppfr.data._pairs import PairProtocol
 
 
 def synthetic_pairs(images: StoredImageSet, *, num_pairs: int, num_folds: int, seed: int) -> PairProtocol:
-    """Draw a verification protocol as LFW has it: half genuine, in folds whose people appear in no other fold.
+    """Draw a verification protocol like that of LFW: half of the pairs genuine, and folds without common people.
 
     Args:
-        images: any set with several images a person; `SyntheticFaces` was made for it.
-        num_pairs: N, a multiple of 2 * num_folds; each fold holds as many genuine as impostor comparisons.
-        num_folds: 2 or more.
-        seed: root of every draw.
+        images: any set with several images per person, such as `SyntheticFaces`.
+        num_pairs: N, a multiple of 2 * num_folds; each fold has as many genuine as impostor comparisons.
+        num_folds: number of folds, at least 2.
+        seed: root seed.
 
     Returns:
         A protocol over `images`; no comparison occurs twice.
 
     Raises:
-        RangeError: the numbers do not divide, or a fold's people do not give that many different comparisons.
+        RangeError: `num_pairs` is not a multiple of 2 * num_folds, or the people of a fold do not give enough different
+            comparisons.
     """
     if num_folds < 2:
-        raise RangeError(f"num_folds={num_folds} is too small; a threshold from the other folds needs 2 or more")
+        raise RangeError(
+            f"num_folds={num_folds} is too small; it must be at least 2, because thresholds come from the other folds"
+        )
     if num_pairs < 1 or num_pairs % (2 * num_folds):
         raise RangeError(f"num_pairs={num_pairs} is not a positive multiple of 2 * num_folds = {2 * num_folds}")
     rng = np.random.default_rng(derive_seed(seed, "synthetic-pairs"))
     names, labels = np.unique(np.asarray(images.subject_ids), return_inverse=True)
     if len(names) < 2 * num_folds:
-        raise RangeError(f"{len(names)} people are too few for {num_folds} folds of at least 2; use fewer folds")
+        raise RangeError(
+            f"{len(names)} people are too few for num_folds={num_folds} with at least 2 people each; use fewer folds"
+        )
     each = num_pairs // (2 * num_folds)
     rows = []
     for fold, people in enumerate(np.array_split(rng.permutation(len(names)), num_folds)):

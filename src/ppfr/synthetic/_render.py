@@ -1,4 +1,4 @@
-"""Person + capture -> photograph."""
+"""Rendering: person and capture to photograph."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def render_capture(person: Person, capture: Capture, size: int, field_of_view: f
     """One photograph, (size, size, 3) uint8 RGB.
 
     Args:
-        person: who is seen.
-        capture: how.
+        person: person in the picture.
+        capture: conditions of the capture.
         size: side in pixels, even.
-        field_of_view: 1 is the aligned crop; larger shows more round the face.
+        field_of_view: 1 is the aligned crop; larger values show more around the face.
     """
     view = look(person, capture, size, field_of_view)
     diffuse, gleam, redness = light_surface(person, capture, view)

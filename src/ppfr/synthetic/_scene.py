@@ -1,4 +1,4 @@
-"""What is round the head and in front of it: background, neck, clothes, ears, and occlusions."""
+"""Objects around and in front of the head: background, neck, clothes, ears, and occlusions."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _paint_mask(image: np.ndarray, person: Person, view: View, diffuse: np.ndarr
 
 
 def _paint_hand(image: np.ndarray, person: Person, view: View, rng: np.random.Generator, diffuse: np.ndarray) -> None:
-    """Three or four fingers laid over a cheek, the chin or the forehead."""
+    """Three or four fingers over a cheek, the chin or the forehead."""
     size, unit = view.size, view.density
     side = float(rng.choice((-1.0, 1.0)))
     base = np.array([size / 2 + side * rng.uniform(30.0, 48.0) * unit, size / 2 + rng.uniform(5.0, 60.0) * unit])
@@ -172,7 +172,7 @@ def _paint_hand(image: np.ndarray, person: Person, view: View, rng: np.random.Ge
 def _paint_hat(
     image: np.ndarray, person: Person, view: View, diffuse: np.ndarray, *, rng: np.random.Generator, colour: np.ndarray
 ) -> None:
-    """A knitted cap or a peaked one, down to the middle of the forehead."""
+    """A knitted or peaked cap that covers half of the forehead."""
     x, y = view.x, view.y
     is_knitted = rng.random() < 0.5
     edge = np.float32(rng.uniform(-33.0, -24.0)) + 0.004 * x * x

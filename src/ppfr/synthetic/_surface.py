@@ -1,7 +1,7 @@
-"""The face's relief, and the light, shade and colour that follow from it.
+"""The relief of the face, and the resulting light, shade and colour.
 
-All of it is smooth, so it is computed on the coarse grid. Every hill and hollow is a Gaussian; the exponents of all of
-them come from one matrix product over (x^2, |x|, y^2, y, 1), and a second product sums them into the wanted fields.
+These fields are smooth, so they are computed on the coarse grid. Every bump and hollow is a Gaussian. One matrix
+product over (x^2, |x|, y^2, y, 1) gives the exponents of all of them, and a second product sums them into the fields.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _normals(depth: Field, spacing: float) -> tuple[Field, Field, Field]:
 
 
 def _cast_shadow(depth: Field, light: Light, spacing: float) -> Field:
-    """0 to 1: how much of the key light the relief towards it blocks."""
+    """Share of the key light that the relief blocks, 0 to 1."""
     x, y, z = light.towards
     level = float(np.hypot(x, y))
     if level < 0.15:
