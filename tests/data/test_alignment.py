@@ -67,7 +67,7 @@ def test_similarity_is_umeyamas(scale: float, angle: float, shift: tuple[float, 
     np.testing.assert_allclose(similarity_transform(noisy_N2, TEMPLATE_52), expected, atol=1e-7)
 
 
-def test_points_that_fix_no_position_are_refused() -> None:
+def test_similarity_transform_rejects_coinciding_points() -> None:
     with pytest.raises(AlignmentError, match="coincide"):
         similarity_transform(np.ones((5, 2)), TEMPLATE_52)
     with pytest.raises(ShapeError):
@@ -121,7 +121,7 @@ def test_folders_are_aligned_to_the_same_tree(tmp_path: Path, crop: Crop) -> Non
     assert crops[0].stat().st_mtime_ns != kept
 
 
-def test_every_bad_photo_is_told_and_the_good_ones_are_written(tmp_path: Path, crop: Crop) -> None:
+def test_align_folder_lists_all_bad_photos_and_writes_the_others(tmp_path: Path, crop: Crop) -> None:
     write_photos(tmp_path / "in", crop, faceless=2)
     (tmp_path / "in" / "p0" / "empty.jpg").write_bytes(b"")
     with pytest.raises(ProblemsError) as caught:
@@ -135,7 +135,7 @@ def test_every_bad_photo_is_told_and_the_good_ones_are_written(tmp_path: Path, c
     assert read_image(crops[0]).max() == 0
 
 
-def test_folders_that_cannot_work_are_refused(tmp_path: Path, crop: Crop) -> None:
+def test_align_folder_rejects_unusable_folders(tmp_path: Path, crop: Crop) -> None:
     with pytest.raises(MissingAssetError, match="Give a folder"):
         align_folder(tmp_path / "in", tmp_path / "out", StandIn())
     (tmp_path / "in").mkdir()
@@ -170,7 +170,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path: Path, crop: Crop, mon
     assert all(read_image(path).shape == (112, 112, 3) for path in files)
 
 
-def test_a_missing_or_wrong_detector_is_said(tmp_path: Path) -> None:
+def test_aligner_rejects_missing_or_wrong_detectors(tmp_path: Path) -> None:
     with pytest.raises(MissingWeightsError, match="PPFR_WEIGHTS"):
         Aligner(tmp_path / "yunet.onnx")
     (tmp_path / "yunet.onnx").write_bytes(b"no network")
@@ -212,7 +212,9 @@ def test_a_face_is_found_in_every_photo_and_crops_agree_with_the_kept_ones(
 
 
 @pytest.mark.real_data
-def test_refining_steadies_landmarks_against_size_and_mirroring(photos: list[Path], weights_root: Path) -> None:
+def test_refinement_reduces_variation_of_landmarks_with_size_and_mirroring(
+    photos: list[Path], weights_root: Path
+) -> None:
     largest = Aligner(weights_root / "yunet.onnx", largest=True)
     plain, refined = [], []
     for photo in photos[::20]:
@@ -251,7 +253,7 @@ def test_large_turned_and_odd_photos(photos: list[Path], aligner: Aligner, tmp_p
 
 
 @pytest.mark.real_data
-def test_no_face_and_several_are_errors_with_a_remedy(
+def test_align_rejects_photos_without_exactly_one_face(
     photos: list[Path], aligner: Aligner, weights_root: Path, crop: Crop
 ) -> None:
     with pytest.raises(AlignmentError, match="no face was found"):

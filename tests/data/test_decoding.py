@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ppfr.core import ImageReadError
 from ppfr.data import read_image
@@ -105,10 +104,10 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_animations_are_refused(kind: str, colours: np.ndarray) -> None:
+def test_read_image_rejects_animations(kind: str, colours: np.ndarray) -> None:
     frames = [Image.fromarray(colours), Image.fromarray(colours[::-1].copy())]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageReadError, match=r"2 frames.*save the frame you mean"):
+    with pytest.raises(ImageReadError, match=r"2 frames.*save one frame"):
         read_image(data)
 
 
@@ -118,7 +117,7 @@ def test_a_phones_multi_picture_jpeg_gives_its_first_picture(colours: np.ndarray
     assert np.abs(read_image(data).astype(int) - colours).mean() < 5
 
 
-def test_what_is_not_an_image_names_the_remedy(tmp_path: Path) -> None:
+def test_read_image_rejects_other_files_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not an image")
     for name, reason in [("empty.jpg", "0 bytes"), ("text.jpg", "convert it"), ("absent.jpg", "check the path")]:
@@ -140,7 +139,7 @@ def test_what_is_not_an_image_names_the_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_truncated_files_are_refused(kind: str, share: float, crop: Callable[..., np.ndarray]) -> None:
+def test_read_image_rejects_truncated_files(kind: str, share: float, crop: Callable[..., np.ndarray]) -> None:
     data = encoded(Image.fromarray(crop(5)), kind)
     with pytest.raises(ImageReadError, match=r"damaged|truncated"):
         read_image(data[: int(len(data) * share)])
@@ -151,18 +150,18 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
-def test_decompression_bombs_are_refused_by_their_header(side: int) -> None:
+def test_decompression_bombs_are_rejected_without_decoding_pixels(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
-    start = time.perf_counter()
-    with pytest.raises(ImageReadError, match=r"at most 64000000 pixels.*bombs.*Scale it down"):
-        read_image(bomb)
-    assert time.perf_counter() - start < 1.0
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+        with pytest.raises(ImageReadError, match=r"at most 64000000 pixels.*Scale it down"):
+            read_image(bomb)
     with pytest.raises(ImageReadError, match="at most 99 pixels"):
         read_image(encoded(Image.new("RGB", (10, 10)), "PNG"), max_pixels=99)
 
 
-def test_a_text_chunk_bomb_is_refused() -> None:
+def test_read_image_rejects_text_chunk_bombs() -> None:
     text = png_chunk(b"zTXt", b"comment\0\0" + zlib.compress(bytes(80_000_000)))
     image = encoded(Image.new("RGB", (4, 4)), "PNG")
     with pytest.raises(ImageReadError, match="damaged"):
@@ -171,7 +170,7 @@ def test_a_text_chunk_bomb_is_refused() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data(), kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
-def test_hostile_bytes_give_pixels_or_our_error(data: st.DataObject, kind: str) -> None:
+def test_corrupted_bytes_give_pixels_or_an_image_read_error(data: st.DataObject, kind: str) -> None:
     content = bytearray(encoded(Image.effect_mandelbrot((24, 16), (-2, -1, 1, 1), 20).convert("RGB"), kind))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -101,7 +101,9 @@ class Hostile:
 @pytest.mark.parametrize("how", ["system", "eval", "import"])
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("place", ["image", "flags", "all"])
-def test_hostile_pickles_are_not_run(how: str, protocol: int, place: str, encoded: list[bytes], tmp_path: Path) -> None:
+def test_malicious_pickles_are_not_run(
+    how: str, protocol: int, place: str, encoded: list[bytes], tmp_path: Path
+) -> None:
     hostile = Hostile(tmp_path / "owned", how)
     content = {"image": ([*encoded[:-1], hostile], FLAGS), "flags": (encoded, hostile), "all": hostile}[place]
     (tmp_path / "evil.bin").write_bytes(pickle.dumps(content, protocol=protocol))
@@ -118,7 +120,7 @@ def test_a_huge_memo_index_takes_no_memory(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_damaged_pickles_are_our_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_damaged_pickles_raise_dataset_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(pickle.dumps(([b"ab", b"cd"] * 12, FLAGS), protocol=data.draw(st.integers(0, 5))))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -181,7 +183,7 @@ def test_records_that_hold_the_magic_word_come_back_whole(data: bytes) -> None:
     assert read_record(before + recordio.record(data), len(before)) == data
 
 
-def test_damaged_recs_name_the_remedy(encoded: list[bytes], tmp_path: Path) -> None:
+def test_read_rec_rejects_damaged_files_with_a_remedy(encoded: list[bytes], tmp_path: Path) -> None:
     path = tmp_path / "train.rec"
     write_training_set(path, encoded, as_array=False)
     whole, index = path.read_bytes(), path.with_suffix(".idx").read_text()
@@ -190,20 +192,20 @@ def test_damaged_recs_name_the_remedy(encoded: list[bytes], tmp_path: Path) -> N
         read_rec(path)
     path.write_bytes(whole)
     path.with_suffix(".idx").write_text(index.replace("\n3\t", "\n3\t1"))
-    with pytest.raises(DatasetError, match="get both files again"):
+    with pytest.raises(DatasetError, match="download both files again"):
         read_rec(path)
     path.with_suffix(".idx").write_text("0\t0\none\t2\n3\n")
     with pytest.raises(ProblemsError, match=r"(?s)2 problem.*line 2.*line 3"):
         read_rec(path)
     path.with_suffix(".idx").unlink()
-    with pytest.raises(MissingAssetError, match="give both paths"):
+    with pytest.raises(MissingAssetError, match="pass both paths"):
         read_rec(path)
     path.with_suffix(".idx").write_text("0\t0\n")
     path.write_bytes(b"")
     with pytest.raises(DatasetError, match="is empty"):
         read_rec(path)
     path.write_bytes(recordio.image_record(b"x" * 40, [1.5], 0, as_array=False))
-    with pytest.raises(DatasetError, match="no class numbers"):
+    with pytest.raises(DatasetError, match="not class numbers"):
         read_rec(path)
 
 
@@ -235,7 +237,7 @@ def test_shards_are_read_in_any_order(encoded: list[bytes], crop: Crop, tmp_path
     assert pickle.loads(pickle.dumps(images)).fingerprint() == images.fingerprint()
 
 
-def test_all_that_is_wrong_with_shards_is_told_at_once(encoded: list[bytes], tmp_path: Path) -> None:
+def test_read_shards_lists_all_problems(encoded: list[bytes], tmp_path: Path) -> None:
     files = {
         "1.jpg": encoded[1],
         "2.cls": b"2",
@@ -255,7 +257,7 @@ def test_all_that_is_wrong_with_shards_is_told_at_once(encoded: list[bytes], tmp
     with pytest.raises(ProblemsError) as caught:
         read_shards([good, packed, tmp_path / "text.tar", tmp_path / "cut.tar"], name="web")
     text = str(caught.value)
-    for part in ("has no subject", "no image", "damaged .json", "names no subject", "unpack it to a plain .tar"):
+    for part in ("has no subject", "no image", "damaged .json", "without a subject", "unpack it to a plain .tar"):
         assert part in text, part
     assert "text.tar is damaged" in text
     assert "cut.tar: ends within" in text

@@ -218,7 +218,7 @@ def test_run_rejects_public_faces_of_target_subjects(tmp_path: Path) -> None:
         ("mated", [], "no probe has a mate"),
         ("mated", [0], "its own reference"),
         ("mated", [60], "of people who have no reference"),
-        ("unmated", [2], "they are no distractors"),
+        ("unmated", [2], "distractors have a reference"),
         ("unmated", [500], "outside"),
     ],
 )

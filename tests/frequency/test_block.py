@@ -105,7 +105,7 @@ def test_an_empty_batch_stays_empty() -> None:
     assert inverse_block_dct(coefficients, stride=4).shape == (0, 3, 16, 16)
 
 
-def test_bad_input_is_refused_in_words() -> None:
+def test_front_end_rejects_invalid_images() -> None:
     plane = torch.zeros(1, 1, 16, 16)
     for block, stride in ((4, 8), (0, 1), (8, 0)):
         with pytest.raises(RangeError, match="stride"):

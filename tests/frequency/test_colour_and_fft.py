@@ -58,7 +58,7 @@ def test_filters_are_differentiable() -> None:
     )
 
 
-def test_bad_input_is_refused_in_words() -> None:
+def test_front_end_rejects_invalid_images() -> None:
     image = torch.zeros(1, 3, 4, 4)
     with pytest.raises(RangeError, match="'high' or 'low'"):
         fft_filter(image, kind="band", radius_px=1.0)  # type: ignore[arg-type]

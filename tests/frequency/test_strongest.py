@@ -26,7 +26,9 @@ def image(*size: int, num: int = 2, seed: int = 0) -> Tensor:
     seed=st.integers(0, 1000),
     is_coarse=st.booleans(),
 )
-def test_it_is_the_loop_ties_too(colours: int, num: int, rows: int, seed: int, is_coarse: bool) -> None:
+def test_strongest_colour_equals_the_slow_reference_with_ties(
+    colours: int, num: int, rows: int, seed: int, is_coarse: bool
+) -> None:
     values = np.random.default_rng(seed).normal(size=(2, colours * num, rows, 4)).astype(np.float32)
     if is_coarse:
         values = values.round()  # half of all places tie
@@ -45,7 +47,9 @@ def test_the_gradient_goes_to_the_plane_that_was_taken() -> None:
 
 @pytest.mark.parametrize("size", [(112, 112), (8, 16), (2, 3), (33, 20)])
 @pytest.mark.parametrize("channels", [None, (5, 1, 63, 8), (0,)])
-def test_the_fused_path_is_the_held_one(size: tuple[int, int], channels: tuple[int, ...] | None) -> None:
+def test_fused_path_equals_strongest_colour_of_all_coefficients(
+    size: tuple[int, int], channels: tuple[int, ...] | None
+) -> None:
     held = bdct_upsampled(image(*size), channels=channels)
     fused = bdct_upsampled_strongest(image(*size), channels=channels)
     assert fused.shape == (2, held.shape[1] // 3, *size)
@@ -78,12 +82,12 @@ def test_several_threads_write_the_same() -> None:
         torch.set_num_threads(before)
 
 
-def test_gradients_and_double_precision_take_the_held_path() -> None:
+def test_gradients_and_double_precision_use_all_coefficients() -> None:
     double = image(12, 10).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: bdct_upsampled_strongest(x, channels=(1, 9), checks_range=False), double)
 
 
-def test_bad_input_is_refused_in_words() -> None:
+def test_front_end_rejects_invalid_images() -> None:
     with pytest.raises(RangeError, match=r"outside \[0, 1\]"):
         bdct_upsampled_strongest(image(8, 8) * 255)
     with pytest.raises(ShapeError, match="expected 3"):

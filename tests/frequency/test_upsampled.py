@@ -113,7 +113,7 @@ def test_parseval_block_by_block() -> None:
     torch.testing.assert_close(energy, pixels.square().sum((3, 5)))
 
 
-def test_decode_undoes_encode_on_a_smooth_image() -> None:
+def test_decode_inverts_encode_on_a_smooth_image() -> None:
     ramp = torch.linspace(0.2, 0.8, 112)
     image = torch.stack([ramp[:, None].expand(112, 112), ramp.expand(112, 112), (ramp[:, None] * ramp)])[None]
     assert (inverse_bdct_upsampled(bdct_upsampled(image)) - image).abs().max() < 2 / 255
@@ -128,7 +128,7 @@ def test_minusface_identity_of_affine_decoding() -> None:
     torch.testing.assert_close(difference, decoded[0] - decoded[1], rtol=0, atol=1e-5)
 
 
-def test_out_is_written_in_place_of_fresh_memory() -> None:
+def test_out_is_written_in_place() -> None:
     image = noise(2, 3, 16, 24)
     out = torch.full((2, 64, 16, 24), float("nan"))
     assert bdct_upsampled(image, colours="y", out=out) is out
@@ -151,12 +151,12 @@ def test_out_is_written_in_place_of_fresh_memory() -> None:
         (torch.zeros(1, 3, 16, 1), ShapeError, "at least 2"),
     ],
 )
-def test_bad_images_are_refused_in_words(image: torch.Tensor, error: type[Exception], words: str) -> None:
+def test_mask_rejects_invalid_images(image: torch.Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         bdct_upsampled(image)
 
 
-def test_bad_choices_are_refused_in_words() -> None:
+def test_front_end_rejects_invalid_options() -> None:
     image = torch.zeros(1, 3, 8, 8)
     for channels, words in (((64,), "0..63"), ((1, 1), "twice"), ((), "empty")):
         with pytest.raises(RangeError, match=words):

@@ -72,7 +72,7 @@ def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
             read_masked(path)
 
 
-def test_unfit_values_are_not_written(tmp_path: Path) -> None:
+def test_write_masked_rejects_other_shapes_and_values_beyond_float16(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(ShapeError, match="masker that made it"):
         write_masked(path, masked(), Unprotected())

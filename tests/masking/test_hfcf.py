@@ -95,7 +95,7 @@ def test_without_noise_it_is_the_loops(front_end: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_colour_channels_are_the_loops_on_every_plane(kind: str) -> None:
+def test_colour_channels_equal_the_slow_reference(kind: str) -> None:
     colour = ColourChannels(kind=kind)  # type: ignore[arg-type]
     out = torch.empty(len(FACES), colour.num_channels, 8, 8)
     colour.write(as_images(FACES), out, ImageNoise(0, rng=rng()))
@@ -115,7 +115,9 @@ def test_colour_channels_are_the_loops_on_every_plane(kind: str) -> None:
     seed=st.integers(0, 99),
     is_flat=st.booleans(),
 )
-def test_patterns_of_any_picture(kind: list[str], rows: int, columns: int, seed: int, is_flat: bool) -> None:
+def test_pattern_bits_equal_the_slow_reference(
+    kind: list[str], rows: int, columns: int, seed: int, is_flat: bool
+) -> None:
     picture = np.random.default_rng(seed).integers(0, 3 if is_flat else 256, (rows, columns, 3), np.uint8)
     levels = slow.planes(picture, kind)
     image = as_images(picture[None])
@@ -205,7 +207,7 @@ def statement(**given_: object) -> PrivacyStatement:
     return hfcf(**given_).privacy()
 
 
-def test_the_statement_adds_up() -> None:
+def test_statement_totals_equal_the_sums_of_its_parts() -> None:
     eps = np.random.default_rng(1).uniform(0.1, 3, BLOCK_DCTDP.low.shape)
     front_end = NoisyFrontEnd(front_end="block", in_shape=SHAPE)
     told = state_privacy("x", eps, front_end, colour=ColourChannels(kind="lbp", eps=0.25))
@@ -235,7 +237,7 @@ def test_a_pixel_is_accounted_with_all_that_depends_on_it(kind: str, stride: int
             assert (moved_PQ.numpy() == claimed_PQ).all(), "and nothing more than those"
 
 
-def test_bits_that_depend_on_a_cell_are_no_more_than_accounted() -> None:
+def test_bits_that_depend_on_a_place_are_at_most_those_accounted_for() -> None:
     most = 0
     draw = np.random.default_rng(1)
     for _ in range(30):
@@ -308,7 +310,7 @@ def test_frozen_masks_the_same_and_learns_nothing(make: object) -> None:
         assert twin.mask(image, rng=rng(2)).equal(masker.mask(image, rng=rng(2)))
 
 
-def test_it_is_a_module_that_is_also_a_masker_and_checkpoints_hold_what_it_learned_alone() -> None:
+def test_checkpoints_of_a_learned_masker_contain_only_its_parameters() -> None:
     masker = hfcf()
     assert isinstance(masker, ImageMasker) and isinstance(masker, torch.nn.Module)
     masker.mask(as_images(FACES), rng=rng())

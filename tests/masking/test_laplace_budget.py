@@ -70,7 +70,7 @@ def test_draws_have_laplace_s_law_and_tails_and_no_infinities() -> None:
         assert abs((np.abs(draw) > at).sum() - expected) < 4 * math.sqrt(expected)
 
 
-def test_what_other_devices_draw_has_the_same_law() -> None:
+def test_draws_of_other_devices_have_the_same_distribution() -> None:
     draw = laplace_of(rng(4), (4, 50_000)).double().numpy().ravel()
     assert stats.kstest(draw, stats.laplace().cdf).pvalue > 0.01
     assert np.isfinite(draw).all()
@@ -301,7 +301,7 @@ def test_a_coefficient_in_which_all_faces_agree_says_nothing_and_has_no_noise() 
     assert (masked == masked[:1]).all()
 
 
-def test_ranges_are_named_by_data_and_front_end_and_others_are_refused() -> None:
+def test_sensitivities_of_another_front_end_or_data_set_are_rejected() -> None:
     other_front_end = NoisyFrontEnd(front_end="block", stride=8, num_channels=10, fuses=True, in_shape=(3, 16, 16))
     names = {
         RANGES.sha256,
@@ -392,7 +392,7 @@ def test_sensitivities_reject_inconsistent_arrays(
         Sensitivities(low=low, high=high, front_end="{}")
 
 
-def test_references_that_do_not_fit() -> None:
+def test_identification_rejects_inconsistent_input() -> None:
     with pytest.raises(ShapeError, match="no images"):
         Sensitivities.measure(REFERENCE[:0], TINY)
     with pytest.raises(ShapeError, match="another in_shape"):

@@ -36,7 +36,7 @@ def test_weights_keep_their_cap_and_sum_to_one(num_images, slack, num_rows, seed
 
 
 @pytest.mark.parametrize(("num_images", "cap"), [(2, 0.55), (2, 0.8), (3, 0.55), (4, 0.65), (2, 1.0)])
-def test_weights_are_distributed_as_draws_with_refusal(num_images, cap):
+def test_weights_have_the_distribution_of_rejection_sampling(num_images, cap):
     slow = np.random.default_rng(1)
     wanted = np.stack([weights_by_rejection(num_images, cap, slow) for _ in range(1500)])
     found = draw_weights(6000, num_images, max_weight=cap, rng=rng()).numpy()
@@ -58,7 +58,7 @@ def test_draw_weights_rejects_impossible_caps(num_images, cap, words):
         draw_weights(5, num_images, max_weight=cap, rng=rng())
 
 
-def test_a_cap_that_next_to_no_draw_meets_is_refused_and_does_not_stall():
+def test_draw_weights_rejects_caps_that_almost_no_draw_satisfies():
     with pytest.raises(RangeError, match="raise it"):
         draw_weights(64, 8, max_weight=0.1251, rng=rng())
 
@@ -71,7 +71,7 @@ def test_partners_are_the_row_itself_and_permutations():
 
 
 @pytest.mark.parametrize("num_images", [2, 3, 6])
-def test_mixup_is_the_slow_sum_and_labels_follow(num_images):
+def test_mixup_equals_the_slow_reference_with_labels(num_images):
     values = torch.randn(12, 5, 4, 6, generator=rng())
     labels = torch.arange(100, 112)
     mixed = MixUp(num_images=num_images).mix(values, labels, rng=rng())
@@ -89,7 +89,7 @@ def test_the_gradient_reaches_a_trained_mask():
     assert torch.allclose(values.grad.sum(), torch.tensor(6.0 * 18))
 
 
-def test_instahide_flips_signs_by_fair_coins_that_the_magnitude_is_free_of():
+def test_instahide_flips_signs_independently_of_magnitudes():
     values = torch.randn(16, 8, 14, 14, generator=rng())
     labels = torch.arange(16)
     hidden = InstaHide(num_images=2).mix(values, labels, rng=rng(5))
@@ -102,7 +102,7 @@ def test_instahide_flips_signs_by_fair_coins_that_the_magnitude_is_free_of():
 
 
 @pytest.mark.parametrize("mixer", [MixUp(num_images=4), InstaHide(num_images=4)])
-def test_a_batch_too_small_or_with_other_labels_is_refused(mixer):
+def test_mix_rejects_small_batches_and_wrong_labels(mixer):
     with pytest.raises(ShapeError, match=r"batch of 3 .* num_images=4"):
         mixer.mix(torch.rand(3, 1, 2, 2), torch.arange(3), rng=rng())
     with pytest.raises(ShapeError, match=r"\(5,\)"):
@@ -120,7 +120,7 @@ def test_one_image_is_no_mixture(make):
         make(num_images=1)
 
 
-def test_a_mixed_masker_draws_a_mixer_for_every_image_by_its_share():
+def test_mixed_masker_draws_a_mixer_per_image_by_share():
     # Two constant images: the mixture's value tells the weights, and an equal-weight mixer tells itself by 1/2.
     image = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)]).repeat(200, 1, 1, 1)
     masker = MixedMasker(
@@ -155,7 +155,7 @@ def test_a_single_image_mixed_with_itself_stays_itself():
 
 
 @pytest.mark.parametrize("shares", [[], [1.0], [-1.0, 2.0], [0.0, 0.0]])
-def test_shares_that_do_not_fit_are_refused(shares):
+def test_mixed_masker_rejects_invalid_shares(shares):
     with pytest.raises(RangeError, match="one share >= 0 each"):
         MixedMasker(Constant(), [MixUp(), InstaHide()], shares=shares)
 

@@ -153,7 +153,7 @@ def test_eigenfaces_are_named_by_what_they_come_from() -> None:
         EIGENFACES.mean[0, 0, 0] = 1.0
 
 
-def test_it_comes_back_from_config_and_arrays_and_refuses_others() -> None:
+def test_masker_is_restored_from_config_and_arrays_only() -> None:
     masker = peep()
     config = masker.public_config() | {"in_shape": SHAPE}
     parts = {name.removeprefix("eigenfaces."): array for name, array in masker.public_arrays().items()}

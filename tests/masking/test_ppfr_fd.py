@@ -39,7 +39,7 @@ def normalised(x: Tensor) -> Tensor:
     return x / x.std((2, 3), keepdim=True, correction=0)
 
 
-def test_equals_the_recipe_step_by_step() -> None:
+def test_mask_equals_the_steps_of_the_paper() -> None:
     image = textured_faces()
     kept = sorted(zigzag()[1:37])
     channels = block_dct(luma(image.double(), scale=255.0), block=8, stride=4)[:, kept]
@@ -82,7 +82,7 @@ def test_dead_channels_stay_zero_in_place_of_amplified_rounding() -> None:
         assert (masked[0, place].abs().max() > 0) == is_alive
 
 
-def test_explicit_channels_are_the_recipe_on_those_channels() -> None:
+def test_explicit_channels_follow_the_same_steps() -> None:
     """Naming the default's channels changes no bit; naming others, DC among them, keeps exactly those."""
     image = textured_faces(2)
     lowest = PpfrFd(secret=SECRET)
@@ -121,7 +121,7 @@ def test_the_default_s_output_is_what_it_was_before_channels_could_be_named() ->
     torch.testing.assert_close(masked[1, ::9, 3, 5], wanted, rtol=0, atol=2e-4)
 
 
-def test_per_image_permutations_hide_the_same_channels_in_other_places() -> None:
+def test_per_image_permutations_differ_between_images() -> None:
     image = textured_faces(1).expand(6, -1, -1, -1)
     masker = PpfrFd(secret=None, permutation="per_image", num_channels=3)
     masked = masker.mask(image, rng=rng())
@@ -146,7 +146,7 @@ def test_permutations_never_change_between_versions() -> None:
 
 
 @pytest.mark.parametrize("num_channels", [21, 35])
-def test_the_secret_gives_an_odd_number_of_channels_back(num_channels: int) -> None:
+def test_unmix_recovers_an_odd_number_of_channels(num_channels: int) -> None:
     image = textured_faces()
     masker = PpfrFd(secret=SECRET, num_channels=num_channels)
     truth = normalised(block_dct(luma(image, scale=255.0), stride=4, channels=masker.kept_channels))
@@ -155,7 +155,7 @@ def test_the_secret_gives_an_odd_number_of_channels_back(num_channels: int) -> N
 
 
 @pytest.mark.parametrize(("front_end", "num_channels"), [("block", 36), ("upsampled", 12)])
-def test_the_secret_gives_an_even_number_back_but_for_one_direction(front_end: str, num_channels: int) -> None:
+def test_unmix_recovers_an_even_number_of_channels_except_one_direction(front_end: str, num_channels: int) -> None:
     image = textured_faces()
     masker = PpfrFd(secret=SECRET, num_channels=num_channels, front_end=front_end)  # type: ignore[arg-type]
     truth = normalised(masker._front_end.channels_of(image))
@@ -166,7 +166,7 @@ def test_the_secret_gives_an_even_number_back_but_for_one_direction(front_end: s
     assert wrong.abs().median() < 0.5  # channels of one image are alike in part
 
 
-def test_unmix_refuses_what_it_cannot_undo() -> None:
+def test_unmix_rejects_other_shapes_and_per_image_permutations() -> None:
     masker = PpfrFd(secret=SECRET)
     with pytest.raises(ShapeError, match="36, 28, 28"):
         unmix(torch.zeros(1, 35, 28, 28), masker)

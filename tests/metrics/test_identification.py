@@ -15,7 +15,7 @@ few_values = st.sampled_from([0.0, 0.1, 0.5, 0.75, 1.0])
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), num_probes=st.integers(2, 8), num_subjects=st.integers(2, 6), references=st.integers(1, 3))
-def test_rank_k_is_the_twins_with_ties_and_several_references(data, num_probes, num_subjects, references):
+def test_rank_k_equals_the_slow_reference_with_ties_and_several_references(data, num_probes, num_subjects, references):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     gallery = rng.permutation(np.repeat(np.arange(num_subjects), references))
     probes = np.arange(num_probes) % num_subjects
@@ -81,7 +81,7 @@ def test_open_set_is_what_a_loop_gives(rank):
     assert found[0.1].caveat == "FPIR 0.1 rests on 3 of 30 searches without a mate (rule of 30)"
 
 
-def test_bad_input():
+def test_identification_rejects_invalid_input():
     scores = np.zeros((3, 2))
     with pytest.raises(InvalidInputError, match="1 of 3 probes have no mate in the gallery"):
         rank_k(scores, [0, 1, 2], [0, 1], seed=0)

@@ -20,7 +20,7 @@ def pairs():
     return a, b
 
 
-def test_psnr_is_scikit_images(pairs):
+def test_psnr_equals_scikit_image(pairs):
     a, b = pairs
     found = psnr(a, b)
     wide = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(a[1:], b[1:], strict=True)]
@@ -31,7 +31,7 @@ def test_psnr_is_scikit_images(pairs):
     assert psnr(half, half + 0.1)[0] == pytest.approx(20.0)
 
 
-def test_ssim_is_scikit_images(pairs):
+def test_ssim_equals_scikit_image(pairs):
     a, b = pairs
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     wide = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(a, b, strict=True)]
@@ -43,7 +43,7 @@ def test_ssim_is_scikit_images(pairs):
     np.testing.assert_allclose(ssim(a, b, colours="grey"), grey, atol=1e-4)
 
 
-def test_similarities_are_symmetric_and_each_pairs_own(pairs):
+def test_similarities_are_symmetric_and_independent_of_the_batch(pairs):
     a, b = pairs
     assert ssim(a, a) == pytest.approx(np.ones(67), abs=1e-6)
     np.testing.assert_allclose(ssim(a, b), ssim(b, a), atol=1e-7)
@@ -74,7 +74,7 @@ def test_lpips_runs_the_network_in_batches(pairs):
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim, lambda a, b: lpips(a, b, None)])
-def test_bad_images(measure):
+def test_similarities_reject_invalid_images(measure):
     good = np.zeros((2, 3, 16, 16), dtype=np.float32)
     for bad, error, text in [
         (good[:1], ShapeError, "images have shapes"),
@@ -89,7 +89,7 @@ def test_bad_images(measure):
         measure(good[0], good[0])
 
 
-def test_ssim_options():
+def test_ssim_rejects_invalid_options_and_small_images():
     small, grey = np.zeros((1, 3, 8, 30)), np.zeros((1, 1, 16, 16))
     with pytest.raises(ShapeError, match=r"\(8, 30\) pixels .*use larger"):
         ssim(small, small)

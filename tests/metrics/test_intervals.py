@@ -14,7 +14,7 @@ from ppfr.metrics._estimate import wilson
 PHI = NormalDist()
 
 
-def test_estimate_reads_well():
+def test_estimate_is_printed_with_interval_and_sample_size():
     e = Estimate(value=0.5, low=0.25, high=0.75, n=1234, method="bootstrap over 9 subjects", caveat="too few")
     assert str(e) == "0.5000 [0.2500, 0.7500] (95 %, n = 1,234, bootstrap over 9 subjects; too few)"
     assert e.as_percent(1) == "50.0 [25.0, 75.0]"
@@ -22,7 +22,7 @@ def test_estimate_reads_well():
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 50), (50, 50)])
-def test_wilson_is_scipys(hits, n):
+def test_wilson_equals_scipy(hits, n):
     expected = binomtest(hits, n).proportion_ci(0.9, method="wilson")
     assert wilson(hits / n, n, level=0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -118,7 +118,7 @@ def test_intervals_cover_independent_comparisons_and_are_not_far_too_wide(make_c
     assert 1.0 < (found.high - found.low) / (high - low) < 1.6
 
 
-def test_bad_input():
+def test_mean_with_interval_rejects_invalid_input():
     with pytest.raises(RangeError, match="1 of 2 values of values"):
         mean_with_interval([1.0, np.nan], [0, 1], seed=0)
     with pytest.raises(ShapeError, match=r"one label per row, \(2,\)"):

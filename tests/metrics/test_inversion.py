@@ -24,7 +24,7 @@ def test_rates_by_hand():
     assert found.solved == 1 and json.dumps(found.to_dict())
 
 
-def test_unsolved_rows_are_failures_even_where_they_would_pass():
+def test_unsolved_rows_count_as_failures():
     recovered = np.eye(6)[[0, 1, 2]]
     options = {"threshold": 0.9, "seed": 0, "num_resamples": 50}
     every = inversion_success(recovered, [0, 1, 2], REFERENCES, SUBJECTS, **options)
@@ -33,7 +33,7 @@ def test_unsolved_rows_are_failures_even_where_they_would_pass():
     assert some.success.value == pytest.approx(2 / 3) and some.solved == pytest.approx(2 / 3)
 
 
-def test_an_average_face_that_everybody_matches_shows_as_such():
+def test_average_faces_have_a_high_false_match_rate():
     rng = np.random.default_rng(0)
     mean = np.ones(6)
     references = mean + 0.1 * rng.normal(size=(40, 6))
@@ -44,7 +44,7 @@ def test_an_average_face_that_everybody_matches_shows_as_such():
     assert found.success.value == 1 and found.other_subject.value == 1
 
 
-def test_bad_input():
+def test_inversion_success_rejects_invalid_input():
     options = {"threshold": 0.5, "seed": 0}
     with pytest.raises(InvalidInputError, match=r"1 of 2 target templates .*add references"):
         inversion_success(np.eye(6)[:2], [0, 9], REFERENCES, SUBJECTS, **options)

@@ -50,7 +50,7 @@ def test_perfect_and_hopeless_searches():
     assert constant.fnir_at_fpir[1e-2].value == 1 and constant.rank[1].value == pytest.approx(1 / 30)
 
 
-def test_bad_input():
+def test_identification_report_rejects_invalid_input():
     scores, probes, gallery = search()
     with pytest.raises(ShapeError, match="one subject per row and per column"):
         identification_report(scores[:, :-1], probes, gallery, seed=0)

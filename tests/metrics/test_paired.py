@@ -54,7 +54,7 @@ def test_a_system_against_itself_has_no_gap() -> None:
     assert (gap.low, gap.value, gap.high) == (0, 0, 0)
 
 
-def test_interval_holds_the_true_gap_about_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_gap_at_the_nominal_rate() -> None:
     # Scores are independent of subjects here, so the true gap is that of two Gaussian detectors at their thresholds.
     rng = np.random.default_rng(5)
     gaps, held = [], []
@@ -69,7 +69,7 @@ def test_interval_holds_the_true_gap_about_as_often_as_it_says() -> None:
     assert 0.88 <= np.mean(held) <= 1.0
 
 
-def test_refuses_other_comparisons_and_missing_folds() -> None:
+def test_paired_gap_rejects_other_comparisons_and_missing_folds() -> None:
     rng = np.random.default_rng(3)
     pairs = _pairs(rng)
     one = _scored(pairs, rng.normal(size=len(pairs["fold"])))

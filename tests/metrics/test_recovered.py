@@ -60,13 +60,13 @@ def test_controls_win_and_fail(victims):
     assert nothing.same_image.value > 0.3
 
 
-def test_no_second_image_is_said_not_made_up(victims):
+def test_other_image_is_none_without_a_second_image(victims):
     original, _ = victims
     found = verification_accuracy_of_recovered(original, original, np.arange(62), threshold=0.5, seed=0)
     assert found.other_image is None
 
 
-def test_bad_input(victims):
+def test_recovered_acceptance_rejects_invalid_input(victims):
     original, subjects = victims
     with pytest.raises(ShapeError, match="must be equal"):
         identity_cosine(original, original[:3])

@@ -80,7 +80,7 @@ def test_it_is_the_definition_bin_by_bin(mated, other, omega):
     assert 0 <= found.chance <= 1
 
 
-def test_chance_says_what_the_bins_alone_give():
+def test_chance_is_the_value_of_unlinkable_scores():
     """The same distribution twice: D_sys is not 0, but chance is as high."""
     rng = np.random.default_rng(2)
     found = unlinkability(rng.normal(size=300), rng.normal(size=300), mated_subjects=np.arange(300), **QUICK)
@@ -106,7 +106,7 @@ def test_the_result_states_its_bins_and_is_json():
     assert stated["num_bins"] == 12 and stated["range"] == [-1.0, 1.0] and stated["omega"] == 1.0
 
 
-def test_bad_input():
+def test_unlinkability_rejects_invalid_input():
     scores = np.linspace(0, 1, 10)
     people = np.arange(10)
     with pytest.raises(ShapeError, match="mated_subjects"):

@@ -42,7 +42,7 @@ def scored():
     return genuine, impostor
 
 
-def test_roc_is_scikit_learns(scored):
+def test_roc_equals_scikit_learn(scored):
     curve = roc(*scored)
     scores, is_genuine = joined(*scored)
     fpr, tpr, thresholds = roc_curve(is_genuine, scores, drop_intermediate=False)
@@ -56,7 +56,7 @@ def test_roc_is_scikit_learns(scored):
 
 @settings(deadline=None, max_examples=60)
 @given(genuine=score_lists, impostor=score_lists)
-def test_rates_are_the_twins_on_ties(genuine, impostor):
+def test_rates_equal_the_slow_reference_with_ties(genuine, impostor):
     curve = roc(genuine, impostor)
     scores, is_genuine = joined(genuine, impostor)
     for threshold, tar, rate in zip(curve.threshold_T, curve.tar_T, curve.fmr_T, strict=True):
@@ -93,7 +93,7 @@ def test_closed_form_rates(make_comparisons):
     assert curve.threshold_at_far(1e-2) == pytest.approx(PHI.inv_cdf(0.99), abs=0.05)
 
 
-def test_threshold_at_far_keeps_its_promise(scored):
+def test_threshold_at_far_bounds_the_false_accept_rate(scored):
     genuine, impostor = scored
     for far in (1e-3, 1e-2, 0.1):
         threshold = threshold_at_far(genuine, impostor, far)
@@ -145,7 +145,7 @@ def test_constant_scores_are_chance_not_an_error():
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), num_folds=st.integers(2, 5))
-def test_folds_are_the_twins(data, num_folds):
+def test_fold_accuracy_equals_the_slow_reference(data, num_folds):
     num = 12 * num_folds
     scores = data.draw(npst.arrays(np.float64, num, elements=few_values))
     is_genuine = np.arange(num) % 2 == 0
@@ -263,12 +263,12 @@ WHO = {"subject_a": list("abac"), "subject_b": list("abba")}
         ({"fold": [0, 1]}, ShapeError, r"one label per row, \(4,\)"),
     ],
 )
-def test_bad_comparisons(change, error, text):
+def test_comparisons_reject_inconsistent_input(change, error, text):
     with pytest.raises(error, match=text):
         Comparisons(**{**GOOD, **change})
 
 
-def test_other_bad_input():
+def test_rates_reject_invalid_arguments():
     c = Comparisons(**GOOD, **WHO)
     with pytest.raises(ShapeError, match="genuine scores has shape"):
         roc([], [0.1])

@@ -74,7 +74,7 @@ def test_from_weights_rejects_missing_and_damaged_files(tmp_path, monkeypatch):
     with pytest.raises(MissingWeightsError, match="Give --weights DIR"):
         Lpips.from_weights(tmp_path)
     (tmp_path / LPIPS_ASSET.name).write_bytes(b"not the network")
-    with pytest.raises(ChecksumError, match=r"lpips_squeeze\.safetensors has sha256 .*download it again"):
+    with pytest.raises(ChecksumError, match=rf"expected {LPIPS_ASSET.sha256}(?s:.*)download it again"):
         Lpips.from_weights(tmp_path)
 
 

@@ -68,8 +68,9 @@ def test_missing_weights_error_names_file_and_remedy(tmp_path, monkeypatch, name
 
 
 def test_load_pretrained_rejects_wrong_checksum_and_unknown_name(tmp_path):
-    (tmp_path / PRETRAINED["mobilefacenet-y1"].asset.name).write_bytes(b"something else")
-    with pytest.raises(ChecksumError, match=r"mobilefacenet_y1_ms1m\.safetensors has sha256 .*download it again"):
+    asset = PRETRAINED["mobilefacenet-y1"].asset
+    (tmp_path / asset.name).write_bytes(b"something else")
+    with pytest.raises(ChecksumError, match=rf"expected {asset.sha256}(?s:.*)download it again"):
         load_pretrained("mobilefacenet-y1", weights_dir=tmp_path)
     with pytest.raises(InvalidInputError, match="available: mobilefacenet-y1, mobilefacenet-casia"):
         load_pretrained("resnet", weights_dir=tmp_path)

@@ -21,29 +21,29 @@ FOLDER = "cfp112"
 _NUM_FOLDS = 10
 _POSES = ("frontal", "profile")
 _REMEDY = (
-    "CFP is given out by its authors (cfpw.io); align it with `ppfr align`, and give --data (or PPFR_DATA) the"
-    " directory that holds cfp112/."
+    "CFP is distributed by its authors (cfpw.io). Align it with `ppfr align`, and pass --data DIR (or set PPFR_DATA),"
+    " where DIR contains cfp112/."
 )
 
 
 def read_cfp_images(root: Path) -> FileImageSet:
-    """All aligned CFP images: person by person, frontal before profile.
+    """All aligned CFP images, ordered by person, frontal before profile.
 
-    Subject ids are the people's names from `names.txt`, written as LFW writes them ("Adam_Sandler"), so that the same
+    Subject ids are the names in `names.txt`, in the spelling of LFW ("Adam_Sandler"), so that the same
     person has the same id in both sets.
 
     Args:
-        root: directory that holds `cfp112/`, or `cfp112` itself: `<id>/{frontal,profile}/NN.jpg`, `names.txt`.
+        root: directory that contains `cfp112/`, or `cfp112` itself: `<id>/{frontal,profile}/NN.jpg`, `names.txt`.
 
     Raises:
-        MissingAssetError: not there; names the places and how to get it.
-        DatasetError: names and folders do not agree.
+        MissingAssetError: the set was not found; the message names the directories and how to get it.
+        DatasetError: names and folders do not match.
     """
     folder = find_set(root, FOLDER, marker="names.txt", remedy=_REMEDY)
     names = (folder / "names.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
     subjects = [LFW_NAME_OF_CFP_NAME.get(name.strip(), name.strip().replace(" ", "_")) for name in names]
     if len(set(subjects)) != len(subjects):
-        raise DatasetError(f"names.txt of {folder} names a person twice; get the official list again")
+        raise DatasetError(f"names.txt of {folder} contains a person twice; download the official list again")
     paths, ids = [], []
     for number, subject in enumerate(subjects, start=1):
         for pose in _POSES:
@@ -51,15 +51,17 @@ def read_cfp_images(root: Path) -> FileImageSet:
             paths += found
             ids += [subject] * len(found)
     if not paths:
-        raise DatasetError(f"{folder} holds no image; expected <id>/frontal/NN.jpg and <id>/profile/NN.jpg. {_REMEDY}")
+        raise DatasetError(
+            f"{folder} contains no image; expected <id>/frontal/NN.jpg and <id>/profile/NN.jpg. {_REMEDY}"
+        )
     return FileImageSet(paths, ids, name="cfp", root=folder)
 
 
 def read_listed_in_lfw(root: Path) -> set[str]:
-    """The people whom `also_in_lfw.txt` lists, as LFW writes their names; see `_spellings` for whom it misses.
+    """The people in `also_in_lfw.txt`, in the spelling of LFW; see `_spellings` for people that it misses.
 
     Raises:
-        MissingAssetError: the set or the list is not there.
+        MissingAssetError: the set or the list was not found.
     """
     folder = find_set(root, FOLDER, marker="also_in_lfw.txt", remedy=_REMEDY)
     lines = (folder / "also_in_lfw.txt").read_text(encoding="utf-8").splitlines()
@@ -74,12 +76,12 @@ def read_cfp(root: Path, kind: Literal["FF", "FP"]) -> PairProtocol:
         kind: "FF" compares frontal with frontal, "FP" frontal (first) with profile (second).
 
     Raises:
-        InvalidInputError: another kind.
-        MissingAssetError: the data are not there.
-        ProblemsError: pair files are absent or malformed, or name images that are missing; all are listed.
+        InvalidInputError: `kind` is neither "FF" nor "FP".
+        MissingAssetError: the data were not found.
+        ProblemsError: pair files are missing or malformed, or refer to missing images; all problems are listed.
     """
     if kind not in ("FF", "FP"):
-        raise InvalidInputError(f"CFP has the protocols 'FF' and 'FP', not {kind!r}")
+        raise InvalidInputError(f"kind is {kind!r}; CFP has the protocols 'FF' and 'FP'")
     images = read_cfp_images(root)
     folder = find_set(root, FOLDER, marker="names.txt", remedy=_REMEDY)
     index_of = {path.relative_to(folder).as_posix(): index for index, path in enumerate(images.paths)}
@@ -98,7 +100,9 @@ def read_cfp(root: Path, kind: Literal["FF", "FP"]) -> PairProtocol:
             genuine += [is_genuine] * len(pairs)
             fold += [number] * len(pairs)
     if problems:
-        raise ProblemsError(f"the pairs of CFP-{kind} do not fit the images; get the official files again", problems)
+        raise ProblemsError(
+            f"the pairs of CFP-{kind} do not match the images; download the official files again", problems
+        )
     return PairProtocol(
         name=f"cfp-{kind.lower()}",
         images=images,
@@ -110,7 +114,7 @@ def read_cfp(root: Path, kind: Literal["FF", "FP"]) -> PairProtocol:
 
 
 def _numbered(folder: Path, pose: str, index_of: dict[str, int], problems: list[str]) -> dict[int, int | None]:
-    """Image index of each number of `Pair_list_{F,P}.txt`, None where the file it names is missing."""
+    """Image index of each number of `Pair_list_{F,P}.txt`, None if its file is missing."""
     shown = f"Protocol/Pair_list_{pose}.txt"
     if not (folder / shown).is_file():
         problems.append(f"{shown} is missing")
@@ -143,6 +147,6 @@ def _pairs(path: Path, shown: str, sides: list[dict[int, int | None]], problems:
         first, second = (numbers.get(int(word), -1) for numbers, word in zip(sides, words, strict=True))
         if first == -1 or second == -1:
             problems.append(f"{shown} line {line_number}: a number is not in the pair list")
-        elif first is not None and second is not None:  # a missing file is reported once, by the list that names it
+        elif first is not None and second is not None:  # a missing file is reported once, for the list that contains it
             pairs.append((first, second))
     return pairs

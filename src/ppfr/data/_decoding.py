@@ -1,4 +1,4 @@
-"""From an image file of any usual kind to uint8 RGB, or an error that names the remedy."""
+"""Decoding of image files to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageOps
 from ppfr.core import ImageReadError
 
 MAX_PIXELS = 64_000_000
-"""Most pixels decoded by default: 192 MB of RGB, above what a 50-megapixel camera writes."""
+"""Largest number of pixels that is decoded by default: 192 MB of RGB, more than a 50-megapixel photo."""
 
 MAX_FILE_BYTES = 256_000_000
 """Largest file read by default."""
 
-# No format that starts another program (EPS) or that phones and data sets do not use. A
-# phone's multi-picture JPEG opens as JPEG and then calls itself MPO.
+# Formats of phones and data sets, without those that start another program (EPS). Pillow opens the multi-picture JPEG
+# of a phone as JPEG and then reports its format as MPO.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -33,22 +33,22 @@ def read_image(
 ) -> np.ndarray:
     """Decode one still image.
 
-    JPEG (also CMYK and the first picture of a phone's multi-picture JPEG), PNG, WebP, BMP, TIFF, GIF and PNM. Every
-    kind becomes RGB: grey is repeated, a palette is looked up, what is transparent becomes white, CMYK is converted
-    without a colour profile, 16 bits are scaled to 8. The EXIF orientation is applied, so the picture stands upright.
-    The size is checked from the header, before a pixel is decoded.
+    Supported formats are JPEG (also CMYK, and the first picture of a multi-picture JPEG), PNG, WebP, BMP, TIFF, GIF and
+    PNM. All are converted to RGB: grey is repeated, palettes are resolved, transparent pixels become white, CMYK is
+    converted without a colour profile, and 16 bits are scaled to 8. The EXIF orientation is applied, so the image is
+    upright. The size in the header is checked before pixels are decoded.
 
     Args:
-        source: path, or the file's bytes.
-        max_pixels: most width x height that is decoded.
-        max_file_bytes: largest file that is read.
+        source: path of a file, or its bytes.
+        max_pixels: maximum of width x height.
+        max_file_bytes: maximum size of the file.
 
     Returns:
         (H, W, 3) uint8 RGB, C-contiguous, writable.
 
     Raises:
-        ImageReadError: absent, empty, no image, damaged, truncated, too large, animated, or with values that have no
-            place on an 8-bit scale; says which, and what to do.
+        ImageReadError: the file is missing, empty, not an image, damaged, truncated, too large or animated, or has
+            values that cannot be scaled to 8 bits.
     """
     data, label = _bytes_and_label(source, max_file_bytes)
     if not data:
@@ -61,30 +61,32 @@ def read_image(
             num_frames = getattr(image, "n_frames", 1)
             if num_frames > 1 and image.format != "MPO":
                 raise ImageReadError(
-                    f"{label} is animated or has pages ({num_frames} frames); save the frame you mean as PNG or JPEG"
+                    f"{label} is animated or has pages ({num_frames} frames); save one frame as PNG or JPEG"
                 )
             return _to_rgb(image, label)
     except ImageReadError:
         raise
     except _BOMB as error:
-        raise _too_large(label, "more pixels than any photo", max_pixels) from error
+        raise _too_large(label, "too many pixels", max_pixels) from error
     except Image.UnidentifiedImageError as error:
         raise ImageReadError(
-            f"{label} is not an image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM), or its header is"
+            f"{label} is not a supported image (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM), or its header is"
             " damaged; convert it to PNG or JPEG"
         ) from error
     except MemoryError as error:
         raise ImageReadError(f"{label} does not fit in memory; make it smaller") from error
-    except Exception as error:  # decoders raise almost anything on hostile bytes; all of it means the same here
+    except (
+        Exception
+    ) as error:  # decoders raise almost any exception on malicious bytes; all mean that the file is damaged
         reason = str(error) or type(error).__name__
         raise ImageReadError(
-            f"{label} is damaged or truncated ({reason}); get it again from its source, or export it anew as PNG"
+            f"{label} is damaged or truncated ({reason}); download it again from its source, or export it again as PNG"
         ) from error
 
 
 def _too_large(label: str, given: str, max_pixels: int) -> ImageReadError:
     return ImageReadError(
-        f"{label} has {given}; at most {max_pixels} pixels are decoded, as a guard against decompression bombs."
+        f"{label} has {given}; at most {max_pixels} pixels are decoded, as protection against decompression bombs."
         " Scale it down first"
     )
 
@@ -103,18 +105,18 @@ def _bytes_and_label(source: str | Path | bytes, max_file_bytes: int) -> tuple[b
     except FileNotFoundError as error:
         raise ImageReadError(f"{path} does not exist; check the path") from error
     except IsADirectoryError as error:
-        raise ImageReadError(f"{path} is a directory; give one image, or use a command that takes folders") from error
+        raise ImageReadError(f"{path} is a directory; pass one image, or use a command for folders") from error
     except OSError as error:
         raise ImageReadError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     if len(data) > max_file_bytes:
-        raise ImageReadError(f"{path} has more than {max_file_bytes} bytes, the most that is read. Scale it down first")
+        raise ImageReadError(f"{path} has more than {max_file_bytes} bytes, the maximum. Scale it down first")
     return data, str(path)
 
 
 def _to_rgb(image: Image.Image, label: str) -> np.ndarray:
-    """Decode all pixels and bring them to upright 8-bit RGB."""
+    """Decode all pixels and convert them to upright 8-bit RGB."""
     if image.mode == "RGB" and "exif" not in image.info and "transparency" not in image.info:
-        decoded: Image.Image = image  # the common crop: nothing to convert
+        decoded: Image.Image = image  # the common case of a crop: no conversion
     else:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -127,13 +129,13 @@ def _eight_bit_rgb(image: Image.Image, label: str) -> Image.Image:
         values_HW = np.asarray(image).astype(np.int64)
         if values_HW.min() < 0 or values_HW.max() > _SIXTEEN_BIT_MAX:
             raise ImageReadError(
-                f"{label} has 32-bit values outside 0..{_SIXTEEN_BIT_MAX}; export it with 8 or 16 bits a channel"
+                f"{label} has 32-bit values outside 0..{_SIXTEEN_BIT_MAX}; export it with 8 or 16 bits per channel"
             )
         return Image.fromarray(((values_HW + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode != "RGB" and image.mode not in _EIGHT_BIT_MODES:
-        raise ImageReadError(f"{label} has the pixel format {image.mode!r}; export it with 8 or 16 bits a channel")
+        raise ImageReadError(f"{label} has the pixel format {image.mode!r}; export it with 8 or 16 bits per channel")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

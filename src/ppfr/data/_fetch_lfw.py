@@ -1,4 +1,4 @@
-"""Getting LFW: download, unpack, align."""
+"""Download, extraction and alignment of LFW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppfr.data._alignment import Aligner
 from ppfr.data._image_sets import CROP_SIZE, FileImageSet
 from ppfr.data._lfw import FOLDER, parse_lfw_pairs, read_lfw_images
 
-_CONFIDENCE = 0.5  # of YuNet; at this it finds a face in every photo of the deep-funneled release
+_CONFIDENCE = 0.5  # of YuNet; with it, YuNet finds a face in every photo of the deep-funneled release
 _MIDDLE_SHARE = 0.53  # 112 px at 0.85, the mean scale from LFW's 250 px to aligned crops
 _LICENCE = "none stated by its authors (University of Massachusetts); published for research on face recognition"
 
@@ -25,7 +25,7 @@ LFW_PHOTOS = Asset(
     sha256="055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
     urls=("https://ndownloader.figshare.com/files/5976018",),
     licence=_LICENCE,
-    note="13,233 photos of 250x250, original release, as the copy that scikit-learn's fetch_lfw_people uses.",
+    note="13,233 photos of 250x250, original release; the copy that scikit-learn's fetch_lfw_people uses.",
 )
 LFW_PAIRS = Asset(
     name="pairs.txt",
@@ -44,31 +44,31 @@ def fetch_lfw(
     pairs: Asset = LFW_PAIRS,
     progress: bool = True,
 ) -> FileImageSet:
-    """Make `root/lfw112`: download LFW, unpack, align every photo, and read it back.
+    """Create `root/lfw112`: download LFW, extract it, align every photo, and read the result.
 
-    Each step that was completed before is not done again, so a call after an interruption goes on. The archive and the
-    photos lie in `root/.lfw` meanwhile and are removed at the end.
+    Completed steps are skipped, so a call after an interruption continues where the last one stopped. The archive and
+    the photos are stored in `root/.lfw` in the meantime and removed at the end.
 
-    The photos are the original release, not the deep-funneled one, since alignment here is by the five landmarks. Where
-    a photo shows several people the largest face is taken. A photo in which none is found keeps its middle: a person in
-    LFW stands in the centre of the photo.
+    The photos are those of the original release, not the deep-funneled one, because they are aligned here by five
+    landmarks. If a photo shows several people, the largest face is used. If no face is found, the centre of the photo
+    is cut out, because LFW photos are centred on the person.
 
     Args:
         root: the data directory.
-        yunet_path: the face detector's network.
+        yunet_path: network of the face detector.
         photos: the archive, with the photos in `<folder>/<Name>/<Name>_NNNN.jpg`.
         pairs: the pair list.
-        progress: draw bars on standard error.
+        progress: show progress bars on standard error.
 
     Returns:
-        The image set that `read_lfw_images(root)` gives.
+        The image set `read_lfw_images(root)`.
 
     Raises:
-        MissingAssetError: no source served a file.
-        MissingWeightsError: no detector.
-        ChecksumError: a source served other bytes.
+        MissingAssetError: no source provided a file.
+        MissingWeightsError: the detector was not found.
+        ChecksumError: a source provided other bytes.
         StorageError: the disk is full.
-        ProblemsError: photos that cannot be read, or pairs that name missing ones; all are listed.
+        ProblemsError: photos cannot be read, or pairs refer to missing photos; all are listed.
     """
     target, scratch = Path(root) / FOLDER, Path(root) / ".lfw"
     if (target / "pairs.txt").is_file():
@@ -86,14 +86,14 @@ def fetch_lfw(
         )
     images = FileImageSet(crops, [crop.parent.name for crop in crops], name="lfw", root=target)
     parse_lfw_pairs(pair_list.read_text(encoding="utf-8"), images, name="lfw")
-    with write_atomically(target / "pairs.txt") as temporary:  # the mark of a complete set, so it is written last
+    with write_atomically(target / "pairs.txt") as temporary:  # marks the set as complete, so it is written last
         shutil.copyfile(pair_list, temporary)
     shutil.rmtree(scratch, ignore_errors=True)
     return read_lfw_images(Path(root))
 
 
 def middle_crop(photo_HWC: np.ndarray) -> np.ndarray:
-    """(112, 112, 3): the middle of a photo at the mean scale of LFW's aligned faces, for a face that is not found."""
+    """(112, 112, 3): the centre of a photo at the mean scale of aligned LFW faces, used if no face is found."""
     side = round(min(photo_HWC.shape[:2]) * _MIDDLE_SHARE)
     top, left = ((length - side) // 2 for length in photo_HWC.shape[:2])
     return cv2.resize(photo_HWC[top : top + side, left : left + side], CROP_SIZE[::-1], interpolation=cv2.INTER_AREA)

@@ -13,37 +13,36 @@ from ppfr.data._layout import IMAGE_SUFFIXES, list_images
 def read_folder(
     root: Path, *, name: str | None = None, crop_size: tuple[int, int] = CROP_SIZE, check: bool = True
 ) -> FileImageSet:
-    """Aligned crops in `root/<subject>/<image>`; subject ids are the folders' names.
+    """Aligned crops in `root/<subject>/<image>`; subject ids are the names of the folders.
 
     Args:
         root: the folder.
-        name: short name for records; default: the folder's name.
+        name: short name for records; default: name of the folder.
         crop_size: (H, W) that every image must have.
-        check: decode every image once now, so that all that is wrong is told together; False trusts the folder and
-            leaves errors to reading.
+        check: decode every image once now, to report all problems together. With False, errors are raised on reading.
 
     Raises:
-        MissingAssetError: no such folder.
-        DatasetError: no image in it.
-        ProblemsError: subjects without images, images outside a subject's folder, images that cannot be read or have
-            another size; all are listed.
+        MissingAssetError: the folder does not exist.
+        DatasetError: it contains no image.
+        ProblemsError: there are subjects without images, images outside a subject's folder, or images that cannot be
+            read or have another size; all are listed.
     """
     root = Path(root)
     if not root.is_dir():
-        raise MissingAssetError(str(root), looked_in=[str(root.parent)], remedy="Give a folder of <subject>/<image>.")
+        raise MissingAssetError(str(root), looked_in=[str(root.parent)], remedy="Pass a folder of <subject>/<image>.")
     with os.scandir(root) as entries:
         stray = sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES)
-    problems = [f"{stray_name} lies outside a subject's folder" for stray_name in stray]
+    problems = [f"{stray_name} is outside a subject's folder" for stray_name in stray]
     listed = list_images(root)
     paths = [path for directory in listed for path in directory]
     if not paths:
         raise DatasetError(
-            f"{root} holds no image in <subject>/<image>"
-            + (f"; {len(stray)} lie in it directly: give each person a folder" if stray else "; put images there")
+            f"{root} contains no image in <subject>/<image>"
+            + (f"; {len(stray)} are directly in it: move them to one folder per person" if stray else "; add images")
         )
     subfolders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     problems += [
-        f"{subfolder}/ holds no image" for subfolder, found in zip(subfolders, listed, strict=True) if not found
+        f"{subfolder}/ contains no image" for subfolder, found in zip(subfolders, listed, strict=True) if not found
     ]
     images = FileImageSet(
         paths, [path.parent.name for path in paths], name=name or root.resolve().name, root=root, crop_size=crop_size
@@ -51,5 +50,5 @@ def read_folder(
     if check:
         problems += images.problems()
     if problems:
-        raise ProblemsError(f"{root} cannot be used as it is; mend or remove what is listed", problems)
+        raise ProblemsError(f"{root} has problems; fix or remove the listed files", problems)
     return images

@@ -1,4 +1,4 @@
-"""Image sets: aligned crops with subjects, read by index, from memory, from files or from several sets in a row."""
+"""Image sets: aligned crops with subjects, read by index from memory, from files or from concatenated sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CROP_SIZE = (112, 112)
 """Height and width of an aligned crop."""
 
 CROP_SHAPE = (112, 112, 3)
-"""Shape of an aligned crop as `ImageSet.read` gives it."""
+"""Shape of an aligned crop as returned by `ImageSet.read`."""
 
 
 class StoredImageSet(ABC):
-    """What every image set here offers beyond `ppfr.core.ImageSet`: subsets, a copy in memory, a fingerprint.
+    """Base class of image sets: `ppfr.core.ImageSet` with subsets, a copy in memory and a fingerprint.
 
     Attributes:
         crop_size: (H, W) of every image.
@@ -39,7 +39,7 @@ class StoredImageSet(ABC):
 
     @property
     def name(self) -> str:
-        """Short name for tables and records, as in "lfw"."""
+        """Short name for tables and records, such as "lfw"."""
         return self._name
 
     @property
@@ -55,18 +55,18 @@ class StoredImageSet(ABC):
 
     @abstractmethod
     def _read_checked(self, indices: Sequence[int]) -> np.ndarray:
-        """(B, H, W, 3) uint8 for indices that lie in the set."""
+        """(B, H, W, 3) uint8 for valid indices."""
 
     @abstractmethod
     def signature(self, index: int) -> str:
-        """What identifies the bytes of one image cheaply: its name and size, or a hash of its pixels."""
+        """Cheap identification of one image: its name and size, or a hash of its pixels."""
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """(B, H, W, 3) uint8 RGB crops, in the order of `indices`; a fresh array that the caller may change.
+        """(B, H, W, 3) uint8 RGB crops, in the order of `indices`; a new array that the caller may change.
 
         Raises:
-            InvalidInputError: an index outside the set.
-            ImageReadError: a file cannot be decoded or has another size than `crop_size`.
+            InvalidInputError: an index is outside the set.
+            ImageReadError: a file cannot be decoded, or its size is not `crop_size`.
         """
         return self._read_checked(_checked_indices(indices, len(self)))
 
@@ -77,15 +77,15 @@ class StoredImageSet(ABC):
     def subset_of_subjects(
         self, subjects: set[str], *, name: str | None = None, others: bool = False
     ) -> StoredImageSet:
-        """All images whose subject id is in `subjects`, or with `others` all whose is not."""
+        """All images whose subject id is in `subjects`, or is not, with `others`."""
         chosen = [index for index, subject in enumerate(self._subject_ids) if (subject in subjects) != others]
         return self.subset(chosen, name=name)
 
     def cached(self) -> ArrayImageSet:
-        """The same images decoded into memory: 37,632 bytes an image at 112x112, so 6,000 images are 226 MB.
+        """The same images decoded into memory: 37,632 bytes per image of 112x112, so 226 MB for 6,000 images.
 
         Raises:
-            ProblemsError: some images cannot be read; all are listed.
+            ProblemsError: images cannot be read; all are listed.
         """
         height, width = self.crop_size
         images_NHWC = np.empty((len(self), height, width, 3), np.uint8)
@@ -96,7 +96,7 @@ class StoredImageSet(ABC):
         return ArrayImageSet(images_NHWC, self._subject_ids, name=self.name, signatures=signatures)
 
     def problems(self) -> list[str]:
-        """One line for each image that cannot be read, after decoding all of them once; empty if all is well."""
+        """Decode all images once and return one line per image that cannot be read."""
         return self._read_each(None)
 
     def _read_each(self, out_NHWC: np.ndarray | None) -> list[str]:
@@ -112,7 +112,7 @@ class StoredImageSet(ABC):
         return problems
 
     def fingerprint(self) -> str:
-        """sha256 over names, sizes and subjects of all images in order, for result records; decodes nothing."""
+        """sha256 over names, sizes and subjects of all images in order; computed without decoding."""
         digest = hashlib.sha256()
         for index, subject in enumerate(self._subject_ids):
             digest.update(f"{self.signature(index)}\0{subject}\n".encode())
@@ -136,20 +136,20 @@ class ArrayImageSet(StoredImageSet):
             images_NHWC: (N, H, W, 3) uint8 RGB.
             subject_ids: N subject ids.
             name: short name for records.
-            signatures: N strings that identify the images cheaply; default: a hash of each image's pixels.
+            signatures: N strings that identify the images; default: a hash of the pixels of each image.
 
         Raises:
-            ShapeError: another shape or type, or lengths that differ.
+            ShapeError: the array has another shape or dtype, or the lengths differ.
         """
         if images_NHWC.ndim != 4 or images_NHWC.shape[3] != 3 or images_NHWC.dtype != np.uint8:
             raise ShapeError(
-                f"an image set takes (N, H, W, 3) uint8 RGB; got {images_NHWC.shape} {images_NHWC.dtype}."
-                " Scale floats by 255 and round them first"
+                f"images are {images_NHWC.dtype} of shape {images_NHWC.shape}; pass (N, H, W, 3) uint8 RGB."
+                " Multiply floats by 255 and round them first"
             )
         lengths = {len(images_NHWC), len(subject_ids)} | ({len(signatures)} if signatures is not None else set())
         if len(lengths) != 1:
             raise ShapeError(
-                f"{len(images_NHWC)} images came with {len(subject_ids)} subject ids; one is needed for each"
+                f"got {len(images_NHWC)} images and {len(subject_ids)} subject ids; pass one id per image"
             )
         super().__init__(name=name, subject_ids=subject_ids, crop_size=images_NHWC.shape[1:3])
         self._images_NHWC = images_NHWC
@@ -159,25 +159,25 @@ class ArrayImageSet(StoredImageSet):
         return self._images_NHWC[np.asarray(indices, dtype=np.int64)]
 
     def signature(self, index: int) -> str:
-        """The signature given at construction, else a hash of the pixels."""
+        """The signature given at construction, or a hash of the pixels."""
         if self._signatures is not None:
             return self._signatures[index]
         return hashlib.sha256(np.ascontiguousarray(self._images_NHWC[index]).tobytes()).hexdigest()
 
     def cached(self) -> ArrayImageSet:
-        """Itself: it is in memory."""
+        """The set itself, which is in memory already."""
         return self
 
 
 class EncodedImageSet(StoredImageSet):
-    """Images kept encoded (JPEG, PNG) and decoded on read; where the bytes come from is the subclass's business."""
+    """Images kept encoded (JPEG, PNG) and decoded on read. Subclasses define the source of the bytes."""
 
     @abstractmethod
     def _source(self, index: int) -> Path | bytes:
         """The path or the bytes of one encoded image."""
 
     def _describe(self, index: int) -> str:
-        """How an error names image `index` where its source is bytes."""
+        """Name of image `index` in errors if its source is bytes."""
         return f"image {index} of {self.name!r}"
 
     def _read_checked(self, indices: Sequence[int]) -> np.ndarray:
@@ -195,15 +195,15 @@ class EncodedImageSet(StoredImageSet):
                 found = f"{image_HWC.shape[1]} x {image_HWC.shape[0]}"
                 label = str(source) if isinstance(source, Path) else self._describe(index)
                 raise ImageReadError(
-                    f"{label} is {found} pixels, not an aligned crop of {width} x {height}; run `ppfr align` on the"
-                    " photos first"
+                    f"{label} has {found} pixels, expected an aligned crop of {width} x {height}; run `ppfr align` on"
+                    " the photos first"
                 )
             images_BHWC[row] = image_HWC
         return images_BHWC
 
 
 class FileImageSet(EncodedImageSet):
-    """One file an image, decoded on read."""
+    """One file per image, decoded on read."""
 
     def __init__(
         self,
@@ -214,20 +214,20 @@ class FileImageSet(EncodedImageSet):
         root: Path | None = None,
         crop_size: tuple[int, int] = CROP_SIZE,
     ) -> None:
-        """Name the files; nothing is opened yet.
+        """Describe the set. Files are opened on read.
 
         Args:
             paths: N image files.
             subject_ids: N subject ids.
             name: short name for records.
-            root: directory that fingerprints name the files relative to, so that they agree between machines.
+            root: directory to which file names in fingerprints are relative, so that they agree between machines.
             crop_size: (H, W) that every image must have.
 
         Raises:
             ShapeError: the lengths differ.
         """
         if len(paths) != len(subject_ids):
-            raise ShapeError(f"{len(paths)} files came with {len(subject_ids)} subject ids; one is needed for each")
+            raise ShapeError(f"got {len(paths)} files and {len(subject_ids)} subject ids; pass one id per file")
         super().__init__(name=name, subject_ids=subject_ids, crop_size=crop_size)
         self._paths = tuple(paths)
         self._root = root
@@ -241,14 +241,14 @@ class FileImageSet(EncodedImageSet):
         return self._paths[index]
 
     def signature(self, index: int) -> str:
-        """File name below the root, and size in bytes."""
+        """File name relative to the root, and size in bytes."""
         path = self._paths[index]
         shown = path.relative_to(self._root).as_posix() if self._root is not None else path.name
         return f"{shown}\0{path.stat().st_size}"
 
 
 class _Subset(StoredImageSet):
-    """Chosen images of another set."""
+    """A subset of another set."""
 
     def __init__(self, parent: StoredImageSet, indices: Sequence[int], *, name: str) -> None:
         subjects = parent.subject_ids
@@ -264,7 +264,7 @@ class _Subset(StoredImageSet):
 
 
 class _Concatenation(StoredImageSet):
-    """Several sets in a row."""
+    """Several sets, concatenated."""
 
     def __init__(self, parts: Sequence[StoredImageSet], *, name: str) -> None:
         subjects = [subject for part in parts for subject in part.subject_ids]
@@ -292,31 +292,31 @@ class _Concatenation(StoredImageSet):
 
 
 def concatenate(parts: Sequence[StoredImageSet], *, name: str) -> StoredImageSet:
-    """The images of `parts` one after another; equal subject ids in two parts are the same person.
+    """Concatenate image sets. Equal subject ids in two parts denote the same person.
 
     Raises:
-        DatasetError: no parts, or crops of different sizes.
+        DatasetError: there are no parts, or their crops differ in size.
     """
     if not parts:
-        raise DatasetError("no image sets were given to concatenate; give at least one")
+        raise DatasetError("no image sets were given; pass at least one")
     shapes = sorted({part.crop_size for part in parts})
     if len(shapes) > 1:
-        raise DatasetError(f"image sets with crops of {shapes} cannot be joined; align all of them to one size")
+        raise DatasetError(f"image sets have crops of {shapes}; align all of them to one size")
     return _Concatenation(parts, name=name)
 
 
 def _checked_indices(indices: Sequence[int], count: int) -> list[int]:
-    """Plain ints within the set; negative ones are refused, for they hide mistakes in pair lists."""
+    """Indices as Python ints. Negative indices are rejected, because they would hide errors in pair lists."""
     numbers = np.asarray(indices)
     if numbers.size == 0:
         return []
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
         raise InvalidInputError(
-            f"image indices are one row of integers; got {numbers.dtype} with shape {numbers.shape}"
+            f"image indices are {numbers.dtype} of shape {numbers.shape}; pass a flat sequence of integers"
         )
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= count:
-        raise InvalidInputError(f"image indices {low}..{high} were asked for; this set has 0..{count - 1}")
+        raise InvalidInputError(f"image indices {low}..{high} are out of range; this set has 0..{count - 1}")
     return [int(number) for number in numbers]
 
 

@@ -1,4 +1,4 @@
-"""Where a data set lies below a data root, and listing subject/image folders in a fixed order."""
+"""Finding a data set below a data root, and listing subject/image folders in a fixed order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from ppfr.core import MissingAssetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
-"""File names that are taken for images in folders, lower case."""
+"""Suffixes of image files in folders, lower case."""
 
 
 def find_set(root: Path, folder: str, *, marker: str, remedy: str) -> Path:
-    """`root/folder`, or `root` if it is the set's folder itself: the first that holds `marker`.
+    """`root/folder`, or `root` if it is the folder of the set itself: the first that contains `marker`.
 
     Raises:
-        MissingAssetError: neither; names both places and the remedy.
+        MissingAssetError: neither contains it; the message names both directories and the remedy.
     """
     places = [Path(root) / folder, Path(root)]
     for place in places:
@@ -25,7 +25,7 @@ def find_set(root: Path, folder: str, *, marker: str, remedy: str) -> Path:
 
 
 def list_images(folder: Path) -> list[list[Path]]:
-    """The image files of each direct subfolder, both in the order of their names; other files are passed over."""
+    """The image files of each direct subfolder, both sorted by name; other files are ignored."""
     with os.scandir(folder) as entries:
         subfolders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     listed = []

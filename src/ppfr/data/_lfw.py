@@ -17,39 +17,39 @@ from ppfr.data._pairs import PairProtocol
 
 FOLDER = "lfw112"
 _REMEDY = (
-    "`ppfr data fetch lfw --data DIR` gets and aligns it; or give --data (or PPFR_DATA) the directory that holds"
+    "`ppfr data fetch lfw --data DIR` downloads and aligns it. Or pass --data DIR (or set PPFR_DATA), where DIR has"
     " lfw112/."
 )
 
 
 def read_lfw_images(root: Path) -> FileImageSet:
-    """All aligned LFW images, subject by subject; subject ids are the official names ("Aaron_Peirsol").
+    """All aligned LFW images, ordered by subject; subject ids are the official names ("Aaron_Peirsol").
 
     Args:
-        root: directory that holds `lfw112/`, or `lfw112` itself: `<Name>/<Name>_NNNN.jpg` and `pairs.txt`.
+        root: directory that contains `lfw112/`, or `lfw112` itself: `<Name>/<Name>_NNNN.jpg` and `pairs.txt`.
 
     Raises:
-        MissingAssetError: not there; names the places and the command that gets it.
-        DatasetError: the folder holds no images.
+        MissingAssetError: the set was not found; the message names the directories and the download command.
+        DatasetError: the folder contains no images.
     """
     folder = find_set(root, FOLDER, marker="pairs.txt", remedy=_REMEDY)
     paths = [path for directory in list_images(folder) for path in directory]
     if not paths:
-        raise DatasetError(f"{folder} holds no image; expected <Name>/<Name>_NNNN.jpg. {_REMEDY}")
+        raise DatasetError(f"{folder} contains no image; expected <Name>/<Name>_NNNN.jpg. {_REMEDY}")
     return FileImageSet(paths, [path.parent.name for path in paths], name="lfw", root=folder)
 
 
 def read_lfw(root: Path) -> PairProtocol:
     """The official 10 folds of 300 genuine and 300 impostor pairs.
 
-    `images` of the result holds all of LFW, also the people in no pair.
+    `images` of the result contains all of LFW, including people who are in no pair.
 
     Args:
         root: as for `read_lfw_images`.
 
     Raises:
-        MissingAssetError: the data are not there.
-        ProblemsError: lines of `pairs.txt` are malformed or name files that are missing; all are listed by line.
+        MissingAssetError: the data were not found.
+        ProblemsError: lines of `pairs.txt` are malformed or refer to missing files; all are listed by line.
     """
     images = read_lfw_images(root)
     folder = find_set(root, FOLDER, marker="pairs.txt", remedy=_REMEDY)
@@ -58,9 +58,9 @@ def read_lfw(root: Path) -> PairProtocol:
 
 
 def parse_lfw_pairs(text: str, images: FileImageSet, *, name: str) -> PairProtocol:
-    """Turn the text of a file in the format of `pairs.txt` into a protocol over `images`.
+    """Parse text in the format of `pairs.txt` into a protocol over `images`.
 
-    The first line is "folds<TAB>pairs"; each fold then has that many genuine lines (name, number, number), then as many
+    The first line is "folds<TAB>pairs"; each fold then has that many genuine lines (name, number, number) and as many
     impostor lines (name, number, name, number).
 
     Raises:
@@ -69,13 +69,15 @@ def parse_lfw_pairs(text: str, images: FileImageSet, *, name: str) -> PairProtoc
     lines = [line.split("\t") for line in text.rstrip().splitlines()]
     header = lines[0] if lines else []
     if len(header) != 2 or not all(word.strip().isdigit() for word in header):
-        raise DatasetError("the pair list's first line must be 'folds<TAB>pairs'; get the official pairs.txt again")
+        raise DatasetError(
+            "the pair list's first line must be 'folds<TAB>pairs'; download the official pairs.txt again"
+        )
     num_folds, num_pairs = int(header[0]), int(header[1])
     expected = num_folds * 2 * num_pairs
     if num_pairs == 0 or len(lines) - 1 != expected:
         raise DatasetError(
             f"the pair list announces {num_folds} folds of 2 x {num_pairs} pairs ({expected} lines) and has"
-            f" {len(lines) - 1}; get the official pairs.txt again"
+            f" {len(lines) - 1}; download the official pairs.txt again"
         )
     index_of = {(path.parent.name, path.stem): index for index, path in enumerate(images.paths)}
     problems: list[str] = []
@@ -94,7 +96,7 @@ def parse_lfw_pairs(text: str, images: FileImageSet, *, name: str) -> PairProtoc
         second.append(found[1])
         genuine.append(is_genuine)
     if problems:
-        raise ProblemsError(f"the pairs of {name!r} do not fit the images; fetch the set again", problems)
+        raise ProblemsError(f"the pairs of {name!r} do not match the images; fetch the set again", problems)
     return PairProtocol(
         name=name,
         images=images,

@@ -1,4 +1,4 @@
-"""Identification (1:N) with distractors: whom a gallery holds, who is searched for, who is in it and who is not.
+"""Protocols for identification (1:N) with distractors: gallery, mated probes and unmated probes.
 
 Suffixes: M references, N probes with a mate, U probes without one.
 """
@@ -16,18 +16,18 @@ from ppfr.data._image_sets import StoredImageSet
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpenSetProtocol:
-    """One reference an identity, probes of these identities, and distractors whom the gallery does not hold.
+    """One reference per identity, probes of these identities, and distractors who are not in the gallery.
 
     Attributes:
         name: short name for records, as in "lfw-open-set".
-        images: the set that the others index; may hold images that are not used.
+        images: the image set that the other attributes index; it may contain unused images.
         references: (M,) int64, index of each identity's reference.
         mated: (N,) int64, other images of these identities.
         unmated: (U,) int64, images of people who have no reference (distractors).
 
     Raises:
-        ProblemsError: an empty gallery, an identity with two references, a probe that is a reference, no probes with or
-            without a mate, or indices outside the set; all at once.
+        ProblemsError: the gallery is empty, an identity has two references, a probe is a reference, there are no mated
+            or no unmated probes, or indices are outside the set; all problems are listed.
     """
 
     name: str
@@ -45,9 +45,9 @@ class OpenSetProtocol:
 
     def _problems(self) -> list[str]:
         missing = {
-            "references": "the gallery is empty; give at least one reference",
-            "mated": "no probe has a mate in the gallery; give other images of its identities",
-            "unmated": "there are no distractors; give images of people who have no reference",
+            "references": "the gallery is empty; add at least one reference",
+            "mated": "no probe has a mate in the gallery; add other images of its identities",
+            "unmated": "there are no distractors; add images of people without a reference",
         }
         problems = [words for field, words in missing.items() if getattr(self, field).size == 0]
         for field in missing:
@@ -55,22 +55,24 @@ class OpenSetProtocol:
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
                 problems.append(f"{field} must be (N,) integers; it is {array.dtype} of shape {array.shape}")
             elif array.size and (array.min() < 0 or array.max() >= len(self.images)):
-                problems.append(f"{field} hold an index outside 0..{len(self.images) - 1}")
+                problems.append(f"{field} contains an index outside 0..{len(self.images) - 1}")
         if problems:
             return problems
         subjects = np.asarray(self.images.subject_ids)
         enrolled = subjects[self.references]
         num_twice = len(enrolled) - len(np.unique(enrolled))
         if num_twice:
-            problems.append(f"{num_twice} references are of an identity that has one already; enrol each identity once")
+            problems.append(
+                f"{num_twice} references belong to an identity that already has one; enrol each identity once"
+            )
         if np.isin(self.mated, self.references).any():
-            problems.append("a probe with a mate is its own reference; search with another image")
+            problems.append("a mated probe is itself a reference; use another image")
         num_strange = int((~np.isin(subjects[self.mated], enrolled)).sum())
         if num_strange:
-            problems.append(f"{num_strange} probes with a mate are of people who have no reference")
+            problems.append(f"{num_strange} mated probes show people without a reference")
         num_known = int(np.isin(subjects[self.unmated], enrolled).sum())
         if num_known:
-            problems.append(f"{num_known} distractors have a reference; they are no distractors")
+            problems.append(f"{num_known} distractors have a reference; remove them")
         return problems
 
     def used(self) -> np.ndarray:
@@ -83,15 +85,15 @@ class OpenSetProtocol:
 
 
 def one_reference_each(images: StoredImageSet, *, name: str, most_probes_each: int = 1) -> OpenSetProtocol:
-    """Who has two images or more is enrolled with the first and searched for with others; who has one is a distractor.
+    """Enrol the first image of everyone with several images and use others as probes; people with one are distractors.
 
     Args:
-        images: any set, as all of LFW.
+        images: any set, such as all of LFW.
         name: name of the protocol.
-        most_probes_each: probes of an enrolled identity, at most.
+        most_probes_each: maximum number of probes per enrolled identity.
 
     Raises:
-        ProblemsError: nobody has two images, or nobody has one alone.
+        ProblemsError: nobody has two images, or nobody has exactly one.
     """
     by_subject: dict[str, list[int]] = {}
     for index, subject in enumerate(images.subject_ids):

@@ -1,4 +1,4 @@
-"""Verification protocols: pairs of images, which are genuine, and the fold of each."""
+"""Verification protocols: pairs of images with labels and folds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PairProtocol:
 
     Attributes:
         name: short name for records, as in "lfw".
-        images: the set the pairs index; may hold images that no pair uses.
+        images: the image set that the pairs index; it may contain unused images.
         first: (N,) int64, index of the first image of each pair.
-        second: (N,) int64, index of the second.
+        second: (N,) int64, index of the second image of each pair.
         is_genuine: (N,) bool, whether both show one person.
-        fold: (N,) int64, 0..num_folds-1; a rate on a fold uses thresholds from the others.
+        fold: (N,) int64, 0..num_folds-1; rates on a fold use thresholds from the other folds.
     """
 
     name: str
@@ -59,7 +59,9 @@ class PairProtocol:
         agrees = (subjects[self.first] == subjects[self.second]) == self.is_genuine
         if not agrees.all():
             rows = np.flatnonzero(~agrees)
-            problems.append(f"{rows.size} pairs are marked against their subjects (the first is pair {rows[0]})")
+            problems.append(
+                f"{rows.size} pairs have labels that contradict their subjects (the first is pair {rows[0]})"
+            )
         if self.fold.min() < 0:
             problems.append("folds must be 0 or more")
         return problems
@@ -69,7 +71,7 @@ class PairProtocol:
 
     @property
     def num_folds(self) -> int:
-        """How many folds the pairs are divided into."""
+        """Number of folds."""
         return int(self.fold.max()) + 1
 
     def used(self) -> np.ndarray:
@@ -81,5 +83,5 @@ class PairProtocol:
         return self.images.subset(self.used().tolist(), name=self.name)
 
     def subjects(self) -> frozenset[str]:
-        """The people who occur in a pair; a training set for this test holds none of them."""
+        """The people who occur in a pair. A training set for this protocol must contain none of them."""
         return frozenset(self.used_images().subject_ids)

@@ -1,9 +1,10 @@
 """MXNet RecordIO training sets (`train.rec`, `train.idx`), read without mxnet.
 
-A record is the 32-bit word 0xced7230a, a word whose upper 3 bits say whether the record is whole (0) or its first (1),
-a middle (2) or its last part (3) and whose lower 29 bits give the part's length, then the bytes, padded to 4. A record
-is split where its own bytes hold the word 0xced7230a at a multiple of 4; joining puts the word back. The bytes begin
-with a header: flag (uint32), label (float32), two ids (uint64); flag > 0 means that so many float32 labels follow.
+A record consists of the 32-bit word 0xced7230a, a second word and the bytes, padded to a multiple of 4. The upper 3
+bits of the second word state whether this is a whole record (0), its first (1), a middle (2) or its last part (3). The
+lower 29 bits are the length of the part. A record is split where its bytes contain the word 0xced7230a at a multiple of
+4; joining the parts restores the word. The bytes begin with a header: flag (uint32), label (float32), two ids (uint64).
+If flag > 0, that many float32 labels follow.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _PART_HEADER = struct.Struct("<II")
 _IMAGE_HEADER = struct.Struct("<IfQQ")
 _HEADER_BYTES = _PART_HEADER.size + _IMAGE_HEADER.size
-_ROWS_AT_ONCE = 1 << 16
+_CHUNK_ROWS = 1 << 16
 
 
 class RecImageSet(EncodedImageSet):
-    """Images in a RecordIO file, read at random through its index."""
+    """Images in a RecordIO file with random access through its index."""
 
     def __init__(
         self, path: Path, offsets: np.ndarray, labels: np.ndarray, *, name: str, crop_size: tuple[int, int]
     ) -> None:
-        """Take records at `offsets` (N,) int64 with class numbers `labels` (N,) int64; use `read_rec`."""
+        """Use the records at `offsets` (N,) int64 with class numbers `labels` (N,) int64; use `read_rec`."""
         super().__init__(name=name, subject_ids=[f"{name}/{label}" for label in labels], crop_size=crop_size)
         self._path = path
         self._offsets = offsets
         self._bytes: mmap.mmap | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bytes": None}  # each process maps the file for itself
+        return {**self.__dict__, "_bytes": None}  # each process maps the file itself
 
     def _mapped(self) -> mmap.mmap:
         if self._bytes is None:
@@ -59,15 +60,15 @@ class RecImageSet(EncodedImageSet):
 
 
 def read_record(data: mmap.mmap | bytes, offset: int) -> bytes:
-    """The bytes of the record at `offset`, its parts joined.
+    """The bytes of the record at `offset`, with its parts joined.
 
     Raises:
-        DatasetError: no record begins there, or it is cut off.
+        DatasetError: no record begins there, or it is truncated.
     """
     parts: list[bytes] = []
     while True:
         if offset < 0 or offset + _PART_HEADER.size > len(data):
-            raise DatasetError(f"the record file ends within a record (byte {offset}); get it again")
+            raise DatasetError(f"the record file ends within a record (byte {offset}); download it again")
         magic, word = _PART_HEADER.unpack_from(data, offset)
         if magic != _MAGIC:
             raise DatasetError(
@@ -76,9 +77,9 @@ def read_record(data: mmap.mmap | bytes, offset: int) -> bytes:
         kind, length = word >> _LENGTH_BITS, word & ((1 << _LENGTH_BITS) - 1)
         start = offset + _PART_HEADER.size
         if start + length > len(data):
-            raise DatasetError(f"the record file ends within a record (byte {offset}); get it again")
+            raise DatasetError(f"the record file ends within a record (byte {offset}); download it again")
         if (kind in (_WHOLE, _FIRST)) == bool(parts) or kind > _LAST:
-            raise DatasetError(f"the parts of the record at byte {offset} are out of order; get the file again")
+            raise DatasetError(f"the parts of the record at byte {offset} are out of order; download the file again")
         parts.append(bytes(data[start : start + length]))
         if kind in (_WHOLE, _LAST):
             return _MAGIC_BYTES.join(parts)
@@ -92,18 +93,18 @@ def read_rec(
 
     If record 0 is a header (flag 2: first class record, number of records), the images are the keys from 1 up to the
     first class record; otherwise every key is an image. The class is the first label. Subject ids are
-    "<name>/<class>": the format has no names, so an overlap with another set cannot be seen from them.
+    "<name>/<class>": the format has no names, so they cannot show an overlap with another set.
 
     Args:
         path_rec: the `.rec` file.
-        path_idx: its index ("key<TAB>offset" lines); default: the same name with `.idx`.
-        name: short name for records; default: the name of the directory the file lies in.
+        path_idx: its index ("key<TAB>offset" lines); default: the same path with suffix `.idx`.
+        name: short name for records; default: name of the directory of the file.
         crop_size: (H, W) of its images.
 
     Raises:
-        MissingAssetError: one of the two files is not there.
+        MissingAssetError: one of the two files does not exist.
         DatasetError: the files are damaged or do not belong together.
-        ProblemsError: malformed lines of the index; all are listed.
+        ProblemsError: lines of the index are malformed; all are listed.
     """
     path_rec = Path(path_rec)
     path_idx = Path(path_idx) if path_idx is not None else path_rec.with_suffix(".idx")
@@ -112,20 +113,20 @@ def read_rec(
             raise MissingAssetError(
                 path.name,
                 looked_in=[str(path.parent)],
-                remedy="A training set is a .rec file and its .idx file; give both paths.",
+                remedy="A training set consists of a .rec file and its .idx file; pass both paths.",
             )
     offset_of = _read_index(path_idx)
     data = _map(path_rec)
     keys = sorted(offset_of)
     first = read_record(data, offset_of[keys[0]])
     if len(first) < _IMAGE_HEADER.size:
-        raise DatasetError(f"{path_rec} holds records without an image header; it is not an image set")
+        raise DatasetError(f"{path_rec} contains records without an image header; it is not an image set")
     flag = _IMAGE_HEADER.unpack_from(first)[0]
     if keys[0] == 0 and flag == 2 and len(first) <= _IMAGE_HEADER.size + 4 * flag:
         first_class_key = int(struct.unpack_from("<f", first, _IMAGE_HEADER.size)[0])
         keys = [key for key in keys if 1 <= key < first_class_key]
     if not keys:
-        raise DatasetError(f"{path_rec} holds no image; its header names an empty range")
+        raise DatasetError(f"{path_rec} contains no image; its header states an empty range")
     offsets = np.array([offset_of[key] for key in keys], np.int64)
     labels = _labels(path_rec, offsets)
     return RecImageSet(path_rec, offsets, labels, name=name or path_rec.resolve().parent.name, crop_size=crop_size)
@@ -136,7 +137,7 @@ def _map(path: Path) -> mmap.mmap:
         try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:
-            raise DatasetError(f"{path} is empty; get it again") from error
+            raise DatasetError(f"{path} is empty; download it again") from error
 
 
 def _read_index(path: Path) -> dict[int, int]:
@@ -151,26 +152,28 @@ def _read_index(path: Path) -> dict[int, int]:
     if problems:
         raise ProblemsError(f"{path} is not an index of a .rec file", problems)
     if not offset_of:
-        raise DatasetError(f"{path} is empty; get it again")
+        raise DatasetError(f"{path} is empty; download it again")
     return offset_of
 
 
 def _labels(path: Path, offsets: np.ndarray) -> np.ndarray:
-    """First label of each record, gathered without reading the images."""
+    """First label of each record, read without the images."""
     bytes_ = np.memmap(path, np.uint8, mode="r")
     if offsets.max() + _HEADER_BYTES + 4 > len(bytes_):
-        raise DatasetError(f"{path} ends before the last record its index names; get both files again")
+        raise DatasetError(f"{path} ends before the last record in its index; download both files again")
     labels = np.empty(len(offsets), np.float32)
     reach = np.arange(_HEADER_BYTES + 4)
-    for start in range(0, len(offsets), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(offsets), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
         words = bytes_[offsets[rows, None] + reach]
         magic, flag = (words[:, at : at + 4].copy().view("<u4")[:, 0] for at in (0, _PART_HEADER.size))
         if (magic != _MAGIC).any():
-            raise DatasetError(f"the index names places of {path} where no record begins; get both files again")
+            raise DatasetError(
+                f"the index contains offsets of {path} at which no record begins; download both files again"
+            )
         own = words[:, _PART_HEADER.size + 4 : _PART_HEADER.size + 8].copy().view("<f4")[:, 0]
         listed = words[:, _HEADER_BYTES : _HEADER_BYTES + 4].copy().view("<f4")[:, 0]
         labels[rows] = np.where(flag > 0, listed, own)
     if not np.isfinite(labels).all() or (labels < 0).any() or (labels != np.floor(labels)).any():
-        raise DatasetError(f"{path} has labels that are no class numbers; it is not a recognition training set")
+        raise DatasetError(f"{path} has labels that are not class numbers; it is not a training set for recognition")
     return labels.astype(np.int64)

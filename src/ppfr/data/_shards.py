@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of one sample share a name, read at random through an index."""
+"""WebDataset shards: tar files in which the files of one sample share a name, with random access through an index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_LABEL_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _Sample:
-    """Where the files of one sample lie: (offset, size) by kind."""
+    """Positions of the files of one sample: (offset, size) by suffix."""
 
     shard: int
     key: str
@@ -27,7 +27,7 @@ class _Sample:
 
 
 class ShardImageSet(EncodedImageSet):
-    """Images within tar files, each read by seeking to it."""
+    """Images in tar files, read by seeking to their offset."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ShardImageSet(EncodedImageSet):
         name: str,
         crop_size: tuple[int, int],
     ) -> None:
-        """Take images at `places`, each (shard number, offset, size); use `read_shards`."""
+        """Use the images at `places`, each (shard number, offset, size); use `read_shards`."""
         super().__init__(name=name, subject_ids=subject_ids, crop_size=crop_size)
         self._paths = tuple(paths)
         self._places = tuple(places)
@@ -56,10 +56,10 @@ class ShardImageSet(EncodedImageSet):
 def read_shards(paths: Sequence[Path], *, name: str, crop_size: tuple[int, int] = CROP_SIZE) -> ShardImageSet:
     """Aligned crops in WebDataset tar shards.
 
-    A sample is the files whose path agrees up to the first dot of the file name: an image (`.jpg`, `.jpeg`, `.png`,
-    `.webp`) and its subject, as the text of a `.cls` file or as "subject", "subject_id", "label" or "cls" of a `.json`
-    file. Other files of a sample are passed over. A subject that is a whole number becomes "<name>/<number>", since
-    numbers mean nothing between data sets; names stay as they are.
+    A sample consists of the files whose paths are equal up to the first dot of the file name: an image (`.jpg`,
+    `.jpeg`, `.png`, `.webp`) and its subject. The subject is the text of a `.cls` file, or the field "subject",
+    "subject_id", "label" or "cls" of a `.json` file. Other files are ignored. A subject that is an integer becomes
+    "<name>/<number>", because numbers have no meaning across data sets. Names are not changed.
 
     Args:
         paths: plain `.tar` files, in order.
@@ -67,14 +67,14 @@ def read_shards(paths: Sequence[Path], *, name: str, crop_size: tuple[int, int] 
         crop_size: (H, W) of the images.
 
     Raises:
-        MissingAssetError: a shard is not there.
-        DatasetError: no shards or no samples.
-        ProblemsError: shards that are compressed or damaged, samples without image or subject, or twice the same key;
-            all are listed.
+        MissingAssetError: a shard does not exist.
+        DatasetError: there are no shards or no samples.
+        ProblemsError: shards are compressed or damaged, samples have no image or subject, or a key occurs twice; all
+            problems are listed.
     """
     paths = [Path(path) for path in paths]
     if not paths:
-        raise DatasetError("no shards were given; name at least one .tar file")
+        raise DatasetError("no shards were given; pass at least one .tar file")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise MissingAssetError(
@@ -99,14 +99,14 @@ def read_shards(paths: Sequence[Path], *, name: str, crop_size: tuple[int, int] 
         places.append((sample.shard, *sample.places[kind]))
         subjects.append(f"{name}/{subject}" if subject.isdigit() else subject)
     if problems:
-        raise ProblemsError("the shards cannot be used as they are; mend or leave out what is listed", problems)
+        raise ProblemsError("the shards have problems; fix or remove the listed ones", problems)
     if not places:
-        raise DatasetError("the shards hold no samples; expected KEY.jpg with KEY.cls or KEY.json")
+        raise DatasetError("the shards contain no samples; expected KEY.jpg with KEY.cls or KEY.json")
     return ShardImageSet(paths, places, subjects, name=name, crop_size=crop_size)
 
 
 def _index(number: int, path: Path, problems: list[str]) -> list[_Sample]:
-    """The samples of one shard, from its headers alone."""
+    """The samples of one shard, from its headers only."""
     samples: dict[str, _Sample] = {}
     size = path.stat().st_size
     try:
@@ -127,7 +127,7 @@ def _index(number: int, path: Path, problems: list[str]) -> list[_Sample]:
     except tarfile.ReadError:
         with path.open("rb") as file:
             is_compressed = file.read(4)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5")
-        remedy = "is compressed; unpack it to a plain .tar, for random access" if is_compressed else "is damaged"
+        remedy = "is compressed; unpack it to a plain .tar for random access" if is_compressed else "is damaged"
         problems.append(f"{path.name} {remedy}")
         return []
     except tarfile.TarError as error:
@@ -142,7 +142,7 @@ def _subject(path: Path, places: dict[str, tuple[int, int]]) -> str:
         raise DatasetError("has no subject (.cls or .json)")
     offset, size = places[kind]
     if size > _MAX_LABEL_BYTES:
-        raise DatasetError(f"has a .{kind} of {size} bytes; a subject needs a few")
+        raise DatasetError(f"has a .{kind} of {size} bytes; the maximum for a subject is {_MAX_LABEL_BYTES}")
     try:
         text = _read_at(path, offset, size).decode("utf-8")
         if kind == "json":
@@ -152,7 +152,7 @@ def _subject(path: Path, places: dict[str, tuple[int, int]]) -> str:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DatasetError(f"has a damaged .{kind}") from error
     if not text.strip():
-        raise DatasetError(f"has a .{kind} that names no subject; allowed fields: {', '.join(_SUBJECT_FIELDS)}")
+        raise DatasetError(f"has a .{kind} without a subject; allowed fields: {', '.join(_SUBJECT_FIELDS)}")
     return text.strip()
 
 

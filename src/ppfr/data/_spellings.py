@@ -1,9 +1,9 @@
-"""People whom CFP's `names.txt` spells otherwise than LFW does.
+"""People whose names differ between CFP's `names.txt` and LFW.
 
-Comparing the two lists by exact name finds 172 people in both and misses these 33: misspelt, shortened or cased
-otherwise. Each was found by name and confirmed by faces: the mean embedding of the person's frontal CFP images and that
-of the LFW folder agree with a cosine of 0.57 or more (MobileFaceNet trained on MS1M), the next LFW person staying below
-0.48. Training on one set and testing on the other is disjoint only without them.
+Comparing the two lists by exact name finds 172 people in both. It misses these 33, whose names are misspelt, shortened
+or cased differently. Each was found by name and confirmed by face: the mean embedding of the person's frontal CFP
+images and that of the LFW folder have a cosine of at least 0.57 (MobileFaceNet trained on MS1M), and the next LFW
+person stays below 0.48. Training on one set and testing on the other is disjoint only without these people.
 """
 
 LFW_NAME_OF_CFP_NAME: dict[str, str] = {

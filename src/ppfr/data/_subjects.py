@@ -1,4 +1,4 @@
-"""Who is the same person in two data sets, and refusing sets that share someone."""
+"""Matching people across data sets, and the check that two sets share no person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppfr.core import ImageSet, OverlapError
 
 @functools.lru_cache(maxsize=1 << 17)
 def canonical_subject(subject_id: str) -> str:
-    """A subject id with what differs between spellings of one name taken out: case, accents, spaces, punctuation.
+    """A subject id without differences in spelling: case, accents, spaces, punctuation.
 
     >>> canonical_subject("LeBron_James") == canonical_subject("Lebron James")
     True
@@ -25,25 +25,25 @@ def canonical_subject(subject_id: str) -> str:
 
 
 def shared_subjects(one: Iterable[str], other: Iterable[str]) -> frozenset[str]:
-    """Canonical names that occur in both; equal names are the same person."""
+    """Canonical names that occur in both. Equal names count as the same person."""
     return frozenset(map(canonical_subject, one)) & frozenset(map(canonical_subject, other))
 
 
 def assert_disjoint(one: ImageSet, other: ImageSet, *, remedy: str = "") -> None:
-    """Refuse two sets that share a person.
+    """Check that two sets share no person.
 
-    Names are compared as `canonical_subject` writes them, across data sets. A set with numbers for names (a `.rec`
-    file) can only be compared with itself: its numbers carry its name, so they never match a name elsewhere, and nobody
-    but the user can rule an overlap out.
+    Names are compared in the form of `canonical_subject`. A set with numbers instead of names (a `.rec` file) can only
+    be compared with itself. Its ids contain the name of the set, so they never match names of other sets, and the user
+    must exclude an overlap.
 
     Args:
         one: images, such as the training set.
         other: images whose people must not be in `one`; of a `PairProtocol`, only those its pairs use:
             `assert_disjoint(training, protocol.used_images())`.
-        remedy: what to do, for the message.
+        remedy: remedy for the error message.
 
     Raises:
-        OverlapError: some are shared; says how many people and images, never who.
+        OverlapError: people are shared. The message states how many people and images, but no names.
     """
     shared = shared_subjects(one.subject_ids, other.subject_ids)
     if not shared:
