@@ -62,6 +62,8 @@ docs: pages  ## render the pages and build the documentation, warnings are error
 
 bench: $(VENV)/.dev  ## speed benchmarks; writes benchmarks/*.json
 	$(BIN)/python benchmarks/front_end.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/crop_reading.py --json benchmarks/crop_reading.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/image_similarity.py --json benchmarks/image_similarity.json
 	$(BIN)/python benchmarks/networks.py --threads 2 --json benchmarks/networks.json
 	$(BIN)/python benchmarks/mixing.py --threads 2 --json benchmarks/mixing.json
 	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json

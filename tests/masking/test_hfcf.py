@@ -26,7 +26,7 @@ from ppfr.masking import (
     Sensitivities,
     state_privacy,
 )
-from ppfr.masking._local_binary_patterns import MOST_BITS_OF_A_CELL, pattern_bits, plane_levels
+from ppfr.masking._local_binary_patterns import MAX_BITS_PER_PLACE, pattern_bits, plane_levels
 from ppfr.masking._noise import ImageNoise
 from reference import hybrid_frequency_colour as slow
 
@@ -250,7 +250,7 @@ def test_bits_that_depend_on_a_place_are_at_most_those_accounted_for() -> None:
                     other[0, 0, p, q] = value
                     moved |= pattern_bits(other) != pattern_bits(levels)
                 most = max(most, int(moved.sum()))
-    assert 14 <= most <= MOST_BITS_OF_A_CELL
+    assert 14 <= most <= MAX_BITS_PER_PLACE
 
 
 def test_statement_lists_what_is_guaranteed_and_what_is_not() -> None:

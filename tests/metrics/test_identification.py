@@ -48,7 +48,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     scores, probes, gallery = rng.normal(size=(50, 20)), rng.integers(20, size=50), np.arange(20)
     whole = cmc(scores, probes, gallery)
-    monkeypatch.setattr("ppfr.metrics._identification._VALUES_AT_ONCE", 60)
+    monkeypatch.setattr("ppfr.metrics._identification._BLOCK_VALUES", 60)
     np.testing.assert_array_equal(cmc(scores, probes, gallery), whole)
 
 

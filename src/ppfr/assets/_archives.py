@@ -19,9 +19,9 @@ _MAX_MEMBERS = 10_000_000
 def extract_tar(path: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
     """Extract a tar archive, compressed or not, into a new folder that is created completely or not at all.
 
-    `tarfile.data_filter` decides what is safe: it refuses members that would be written outside the folder, devices and
-    links to the outside. Two limits are added because the filter has none: the total size and the number of members.
-    Links within the folder are refused too. Owners, permissions and times are not taken over.
+    `tarfile.data_filter` rejects members that would be written outside the folder, devices and links to the outside.
+    Two limits are added because the filter has none: the total size and the number of members. Links within the folder
+    are rejected too. Owners, permissions and times of members are not restored.
 
     Args:
         path: the archive.
@@ -30,8 +30,9 @@ def extract_tar(path: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) 
 
     Raises:
         StorageError: `into` exists, or the disk is full; no partial output is kept.
-        DatasetError: not an archive, damaged, or larger than allowed.
-        ProblemsError: members that are links or devices, or lead out of the folder; all are listed, none is extracted.
+        DatasetError: the file is not an archive, is damaged, or is larger than allowed.
+        ProblemsError: members are links or devices, or lead out of the folder; all are listed, and nothing is
+            extracted.
     """
     if into.exists():
         raise StorageError(f"{into} exists. Remove it, or choose another directory.")
@@ -74,7 +75,7 @@ def _checked_members(tar: tarfile.TarFile, path: Path, scratch: Path, max_bytes:
         num_bytes += member.size
         if num_bytes > max_bytes or number > _MAX_MEMBERS:
             raise DatasetError(
-                f"{path} contains more than {max_bytes} bytes or {_MAX_MEMBERS} members; larger archives are refused."
+                f"{path} contains more than {max_bytes} bytes or {_MAX_MEMBERS} members; larger archives are rejected."
             )
         # Backslash and colon are separators on other systems. The filter strips a leading slash; here it is refused.
         if member.name.startswith("/") or "\\" in member.name or ":" in member.name:
@@ -90,5 +91,5 @@ def _checked_members(tar: tarfile.TarFile, path: Path, scratch: Path, max_bytes:
         elif not member.isdir():
             problems.append(f"member {number} is a link or device")
     if problems:
-        raise ProblemsError(f"{path} was refused. Download the archive from its original source", problems)
+        raise ProblemsError(f"{path} was rejected. Download the archive from its original source", problems)
     return members

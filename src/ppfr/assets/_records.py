@@ -15,9 +15,9 @@ def read_record(path: Path) -> Record:
     """Read and check a record.
 
     Raises:
-        MissingAssetError: there is no such file.
-        InvalidInputError: not JSON, not a record, another version.
-        ProblemsError: what breaks the schema.
+        MissingAssetError: the file does not exist.
+        InvalidInputError: the file is not JSON, not a record, or has another version.
+        ProblemsError: the record does not conform to the schema; all deviations are listed.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,11 +41,11 @@ def read_record(path: Path) -> Record:
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record whole or not at all; directories are cut out of its texts, then it is checked.
+    """Check a record and write it atomically. Directories are removed from its texts first.
 
     Raises:
-        ProblemsError: what breaks the schema.
-        StorageError: the disk refuses.
+        ProblemsError: the record does not conform to the schema; all deviations are listed.
+        StorageError: the disk is full or the directory is not writable.
     """
     clean = without_paths(record)
     check_record(clean)
@@ -53,7 +53,7 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """JSON with sorted-as-given keys and no infinities, written atomically."""
+    """Write JSON atomically, with keys in the given order and without infinities."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     with write_atomically(Path(path)) as temporary:
         temporary.write_text(text + "\n", "utf-8")

@@ -148,9 +148,7 @@ class ArrayImageSet(StoredImageSet):
             )
         lengths = {len(images_NHWC), len(subject_ids)} | ({len(signatures)} if signatures is not None else set())
         if len(lengths) != 1:
-            raise ShapeError(
-                f"got {len(images_NHWC)} images and {len(subject_ids)} subject ids; pass one id per image"
-            )
+            raise ShapeError(f"got {len(images_NHWC)} images and {len(subject_ids)} subject ids; pass one id per image")
         super().__init__(name=name, subject_ids=subject_ids, crop_size=images_NHWC.shape[1:3])
         self._images_NHWC = images_NHWC
         self._signatures = tuple(signatures) if signatures is not None else None

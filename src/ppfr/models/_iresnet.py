@@ -24,7 +24,7 @@ class IResNet(Backbone):
     Every stage starts with stride 2. A 28x28 or 14x14 input skips the strides of the first stages.
 
     Args:
-        in_shape: (K, P, Q), any number of channels and any grid from 7x7 up.
+        in_shape: (K, P, Q), any number of channels and any grid of at least 7x7.
         dim: D, the embedding length.
         units: residual units per stage; (2, 2, 2, 2) is IR-18, (3, 4, 14, 3) is IR-50.
         widths: channels per stage.

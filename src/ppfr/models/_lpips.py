@@ -91,7 +91,7 @@ class Lpips(nn.Module):
 
     @classmethod
     def from_weights(cls, weights_dir: Path | None = None) -> Lpips:
-        """Load `lpips_squeeze.safetensors`, which must hold exactly the tensors of the network.
+        """Load `lpips_squeeze.safetensors`, which must contain exactly the tensors of the network.
 
         Args:
             weights_dir: directory of the file; by default the one in the environment variable PPFR_WEIGHTS.

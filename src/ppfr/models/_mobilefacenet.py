@@ -78,21 +78,21 @@ class MobileFaceNet(Backbone):
     """MobileFaceNet: inverted bottlenecks, a depthwise convolution over the whole last grid, a linear embedding.
 
     Taps, with their grid for a 112x112 input: "stem" (56), "down28", "stage28", "down14", "stage14", "down7", "stage7";
-    "downN" is the stride-2 bottleneck, "stageN" the residual ones after it. A 28x28 or 14x14 input goes without the
+    "downN" is the stride-2 bottleneck, "stageN" the residual ones after it. A 28x28 or 14x14 input skips the
     early strides, so "down28" of the former and "down14" of the latter keep their grid.
 
     Args:
         in_shape: (K, P, Q), any number of channels and any grid from 7x7 up.
         dim: D, the embedding length.
-        variant: "y1", "casia", "casia_112x96" (looks at columns 8 to 103 of an image) or "small" (a fast network of
+        variant: "y1", "casia", "casia_112x96" (uses columns 8 to 103 of an image) or "small" (a fast network of
             about a quarter of a million parameters).
-        takes_image: the input is RGB in [0, 1] and is scaled inside; False takes a masked input as it is. None: true
-            for three channels.
+        takes_image: the input is RGB in [0, 1] and is scaled inside; False takes a masked input unchanged. None
+            means True for three channels.
         seed: seeds the initial weights.
 
     Raises:
-        ShapeError: `in_shape` is no (K, P, Q) of at least 7x7.
-        InvalidInputError: unknown variant, or dim below 1.
+        ShapeError: `in_shape` is not (K, P, Q) with a grid of at least 7x7.
+        InvalidInputError: the variant is unknown, or dim is below 1.
 
     References:
         Chen, Liu, Gao, Han: "MobileFaceNets", CCBR 2018. Deviation: the trained networks that we load end their third
