@@ -336,7 +336,9 @@ def float_images(
     """
     import torch
 
-    is_tensor = isinstance(images_NHWC, torch.Tensor)
-    pixels_NHWC = images_NHWC if is_tensor else torch.from_numpy(np.ascontiguousarray(images_NHWC))
+    if isinstance(images_NHWC, torch.Tensor):
+        pixels_NHWC = images_NHWC
+    else:
+        pixels_NHWC = torch.from_numpy(np.ascontiguousarray(images_NHWC))
     moved_NHWC = pixels_NHWC.to(device or "cpu", non_blocking=pixels_NHWC.is_pinned())
     return moved_NHWC.permute(0, 3, 1, 2).to(dtype or torch.float32).div_(255.0)
