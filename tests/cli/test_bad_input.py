@@ -49,11 +49,11 @@ def told(ppfr: Ppfr, *arguments: object) -> str:
     ("command", "photo", "said"),
     [
         ("mask", "absent.png", ["absent.png", "does not exist"]),
-        ("mask", "photos", ["is a directory", "takes folders"]),
+        ("mask", "photos", ["is a directory", "command for folders"]),
         ("mask", "truncated.png", ["damaged or truncated"]),
         ("mask", "empty.png", ["empty"]),
         ("align", "absent.png", ["absent.png", "does not exist"]),
-        ("align", "text.jpg", ["not an image"]),
+        ("align", "text.jpg", ["not a supported image"]),
     ],
 )
 def test_photos_that_cannot_be_read(command: str, photo: str, said: list[str], ppfr: Ppfr, place: Path) -> None:

@@ -122,7 +122,7 @@ def test_read_folder_lists_all_problems(tmp_path: Path, crop: Callable[..., np.n
     write_crop(crop(2), tmp_path / "ann" / "1.png")
     write_crop(crop(3), tmp_path / "bob" / "1.jpg")
     (tmp_path / "bob" / "2.jpg").write_bytes(b"no image")
-    (tmp_path / "bob" / "notes.txt").write_text("passed over")
+    (tmp_path / "bob" / "notes.txt").write_text("ignored")
     (tmp_path / "cy").mkdir()
     with pytest.raises(ProblemsError) as caught:
         read_folder(tmp_path)

@@ -212,12 +212,12 @@ def test_run_rejects_public_faces_of_target_subjects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("references", [0, 1, 3], "has one already"),
+        ("references", [0, 1, 3], "already has one"),
         ("references", [], "the gallery is empty"),
         ("unmated", [], "there are no distractors"),
         ("mated", [], "no probe has a mate"),
-        ("mated", [0], "its own reference"),
-        ("mated", [60], "of people who have no reference"),
+        ("mated", [0], "itself a reference"),
+        ("mated", [60], "without a reference"),
         ("unmated", [2], "distractors have a reference"),
         ("unmated", [500], "outside"),
     ],
