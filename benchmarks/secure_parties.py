@@ -33,10 +33,9 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from delaying_relay import Relay, put_between
-
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ppfr.service import SecureGalleryClient, write_trial
+from support.delaying_relay import Relay, put_between
 
 DIM, THRESHOLD = 512, 0.3
 SERVE = "import sys; from ppfr.cli import run; sys.exit(run(sys.argv[1:]))"
@@ -73,7 +72,7 @@ def parties(values: str, *, delay_s: float | None = None) -> Iterator[tuple[Secu
             undo.callback(process.kill)
         client = undo.enter_context(SecureGalleryClient.open(directory / "client.toml"))
         end = time.monotonic() + 300
-        while [facts["trouble"] for facts in client.status()] != ["", "", ""]:
+        while [status["problem"] for status in client.status()] != ["", "", ""]:
             if time.monotonic() > end:
                 raise TimeoutError("the parties did not come up")
             time.sleep(0.2)
@@ -152,8 +151,7 @@ def measure_gallery(values: str, num: int, turns: int) -> dict[str, Any]:
         found["question_after_it_s"] = round(time.perf_counter() - begun, 2)
         for batch in (1, 8, 32):
             probes = rows[7 : 7 + batch]
-            for kind in ("any", "set", "best"):
-                ask = getattr(client, f"{kind}_at_least")
+            for kind, ask in {"any": client.match_any, "set": client.match_all, "best": client.identify}.items():
                 taken = timed(
                     lambda ask=ask, probes=probes: ask(probes, threshold=THRESHOLD), turns if batch == 1 else 3
                 )

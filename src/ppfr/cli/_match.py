@@ -166,23 +166,23 @@ def remove(
 
 @match_app.command()
 def status(parties: Parties, json: Json = False) -> None:
-    """Say of each party whether it computes with the others, what it holds, and what this client may still ask.
+    """Show for each party whether it is ready, its references, and this client's permissions and query budget.
 
     ppfr match status --parties client.toml
     """
     from ppfr.workflows import match_status
 
-    told = match_status(parties)
-    shown = told if json else told | {"parties": [_in_words(facts) for facts in told["parties"]]}
+    result = match_status(parties)
+    shown = result if json else result | {"parties": [_in_words(status) for status in result["parties"]]}
     emit(shown, as_json=json, title="parties")
-    if not told["all_up"]:
+    if not result["all_up"]:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
-    """A party's facts, whose empty values mean something, for people."""
-    words = facts | {"trouble": facts.get("trouble") or "none"}
-    return words | ({"bits_left": "no limit"} if facts.get("bits_left", 0) is None else {})
+def _in_words(status: dict[str, Any]) -> dict[str, Any]:
+    """The status of a party with words in place of empty values."""
+    words = status | {"problem": status.get("problem") or "none"}
+    return words | ({"bits_left": "no limit"} if status.get("bits_left", 0) is None else {})
 
 
 def _faces(model: str | None, secret: Path | None, largest: bool, weights: Path | None, device: str) -> Any:

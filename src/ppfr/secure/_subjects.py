@@ -49,12 +49,18 @@ class SubjectIndex:
         shape = np.shape(np.asarray(probes_ND))
         if len(shape) != 2 or shape[0] != len(subjects):
             raise ShapeError(f"Expected probes of shape (N, D) and N subjects, got {shape} and {len(subjects)}.")
+        return self.indices_of(subjects)
+
+    def indices_of(self, subjects: Sequence[str]) -> list[list[int]]:
+        """For each of the given subjects the indices of its references.
+
+        Raises:
+            InvalidInputError: a subject that is not enrolled; the message does not name it.
+        """
         try:
             return [self._references[name] for name in subjects]
         except (KeyError, TypeError):
-            raise InvalidInputError(
-                "A claimed subject is not enrolled. Compare the claims with the matcher's `subjects`."
-            ) from None
+            raise InvalidInputError("A subject is not enrolled. Compare the names with `subjects`.") from None
 
     def all_of(self, accepted_BM: NDArray[np.bool_]) -> tuple[tuple[str, ...], ...]:
         """The subjects of each probe's accepted references, each once, sorted."""

@@ -186,10 +186,10 @@ def match_remove(subjects: Sequence[str], *, parties: Path) -> dict[str, Any]:
 
 
 def match_status(parties: Path) -> dict[str, Any]:
-    """What each party says of itself."""
+    """The status of each party, and whether all three have a session."""
     with SecureGalleryClient.open(parties) as client:
-        told = client.status()
-    return {"all_up": all(facts.get("trouble") == "" for facts in told), "parties": told}
+        statuses = client.status()
+    return {"all_up": all(status.get("problem") == "" for status in statuses), "parties": statuses}
 
 
 def match_verify(

@@ -1,7 +1,8 @@
-"""Starts `ppfr party serve` again and again from one process that has loaded everything: a start takes no seconds.
+"""Forks `ppfr party serve` from a process that has imported everything, so that a party starts without delay.
 
-Reads orders from stdin, a JSON object a line: {"config", "log", "before", "namespace"} starts a party and answers with
-its process id; {"wait": id} answers with its exit code; {"poll": id} with its exit code, or null while it runs.
+Reads commands from stdin, one JSON object per line, and writes one JSON value per line: {"config", "log", "namespace"}
+starts a party and returns its process id; {"wait": id} returns the exit code; {"poll": id} returns the exit code, or
+null while the process runs.
 """
 
 from __future__ import annotations
@@ -13,42 +14,41 @@ import sys
 
 from ppfr.cli import run
 from ppfr.secure import FixedPoint
-from ppfr.service._parties._server import _compile
+from ppfr.service._parties._server import _compile_kernels
 
 CLONE_NEWNET = 0x40000000
 
 
-def serve(order: dict[str, str]) -> None:
-    """In the child."""
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def serve(command: dict[str, str]) -> None:
+    """Run a party in the child process."""
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number, handle in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(handle, number)
-    if order["namespace"]:
-        handle = os.open(f"/var/run/netns/{order['namespace']}", os.O_RDONLY)
+    if command["namespace"]:
+        handle = os.open(f"/var/run/netns/{command['namespace']}", os.O_RDONLY)
         if ctypes.CDLL(None, use_errno=True).setns(handle, CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "setns")
-    exec(order["before"], {})
-    code = run(["party", "serve", "--config", order["config"]])
+    code = run(["party", "serve", "--config", command["config"]])
     sys.stdout.flush()
     os._exit(code)
 
 
 def main() -> None:
-    _compile(FixedPoint(dim=2))
+    _compile_kernels(FixedPoint(dim=2))
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
-        order = json.loads(line)
-        if "config" in order:
+        command = json.loads(line)
+        if "config" in command:
             answer = os.fork()
             if answer == 0:
                 try:
-                    serve(order)
+                    serve(command)
                 finally:
                     os._exit(70)
-        elif "wait" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+        elif "wait" in command:
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
         else:
-            found, status = os.waitpid(order["poll"], os.WNOHANG)
+            found, status = os.waitpid(command["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if found else None
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -1,9 +1,10 @@
-"""Messages, configurations, certificates and budgets by themselves: no processes."""
+"""Messages, configuration files, certificates and query budgets, without processes."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 
 import numpy as np
@@ -11,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppfr.core import CorruptTemplateError, InvalidInputError, ProblemsError
+from ppfr.core import CorruptTemplateError, InvalidInputError, PartyError, ProblemsError
 from ppfr.secure import Enrolment, FixedPoint, Removal, ShareStore
 from ppfr.secure import share_rows as share_rows_whole
 from ppfr.secure._sharing import seeded_rows
 from ppfr.service import ClientSettings, PartySettings, make_certificates, write_trial
-from ppfr.service._parties._budgets import Budgets, answer_bits
-from ppfr.service._parties._exchange import _explained
-from ppfr.service._parties._member import Gallery
+from ppfr.service._parties._budgets import QueryBudgets, answer_bits
+from ppfr.service._parties._exchange import _root_cause
 from ppfr.service._parties._messages import (
     LENGTH,
     MalformedError,
@@ -30,6 +30,7 @@ from ppfr.service._parties._messages import (
     rows_to_buffers,
     threshold_from,
 )
+from ppfr.service._parties._node import Gallery
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def unit(num, dim=8):
 
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
-def test_shares_travel_as_seeds_and_add_up(values):
+def test_shares_are_sent_as_seeds_and_add_up(values):
     point, rows = FixedPoint(dim=8, values=values), unit(5)
     seeded = seeded_rows(rows, point)
     sizes = []
@@ -55,14 +56,14 @@ def test_shares_travel_as_seeds_and_add_up(values):
         assert "redacted" in repr(share)
     total = sum(part.words_NW[:, :8] for part in held)
     np.testing.assert_array_equal(total.astype(point.dtype), point.quantise(rows))
-    for party in range(3):  # what a party holds as the next one's component is what that one has
+    for party in range(3):  # the second component equals the first component of the next party
         np.testing.assert_array_equal(held[party].words_NW[:, 8:], held[(party + 1) % 3].words_NW[:, :8])
     whole = sum(part.words_NW.nbytes for part in share_rows_whole(rows, point))
     rows_bytes = 5 * 8 * point.dtype.itemsize
     assert sizes == [5 * 16 + 32, 5 * 16 + 16 + rows_bytes, 5 * 16 + 16 + rows_bytes] and 3 * 2 * rows_bytes == whole
 
 
-def test_rows_that_do_not_fit_are_refused():
+def test_inconsistent_rows_are_refused():
     point = FixedPoint(dim=8)
     buffers = rows_to_buffers(seeded_rows(unit(3), point)[1])
     good = Message(fields={"num": 3}, buffers=buffers)
@@ -73,7 +74,7 @@ def test_rows_that_do_not_fit_are_refused():
         rows_from(Message(fields={"num": 3}, buffers=buffers[:2]), 1, point)
     with pytest.raises(MalformedError):
         rows_from(Message(fields={"num": -3}, buffers=buffers), 1, point)
-    with pytest.raises(InvalidInputError):  # party 1's part, given to party 0
+    with pytest.raises(InvalidInputError):  # the share of party 1, sent to party 0
         rows_from(good, 0, point)
     with pytest.raises(InvalidInputError, match="seeds"):
         rows_from(Message(fields={"num": 3}, buffers=[buffers[0], b"x" * 32, buffers[2]]), 1, point)
@@ -84,7 +85,7 @@ def test_rows_that_do_not_fit_are_refused():
 
 @settings(deadline=None, max_examples=100)
 @given(data=st.binary(max_size=200))
-def test_no_bytes_break_the_parser(data):
+def test_parser_accepts_or_refuses_any_bytes(data):
     try:
         fields, sizes = parsed_head(data, 1000)
     except (MalformedError, InvalidInputError):
@@ -97,68 +98,69 @@ def test_no_bytes_break_the_parser(data):
     fields=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9) | st.none(), max_size=4),
     buffers=st.lists(st.binary(max_size=50), max_size=4),
 )
-def test_messages_survive_the_way(fields, buffers):
+def test_messages_round_trip(fields, buffers):
     fields.pop("sizes", None)
     head = Message(fields=fields, buffers=buffers).head()
     assert LENGTH.unpack(head[:4])[0] == len(head) - 4
     assert parsed_head(head[4:], 1000) == (fields, [len(buffer) for buffer in buffers])
 
 
-def test_too_large_a_message_is_refused_before_it_is_read():
+def test_message_above_the_limit_is_refused_before_it_is_read():
     head = Message(fields={}, buffers=[bytes(100)]).head()
-    with pytest.raises(InvalidInputError, match="100 bytes, 99 are allowed"):
+    with pytest.raises(InvalidInputError, match=r"100 bytes.* 99"):
         parsed_head(head[4:], 99)
     for sizes in ('{"sizes":[-1]}', '{"sizes":[true]}', '{"sizes":"x"}', "[]", "{}", json.dumps({"sizes": [1] * 17})):
         with pytest.raises(MalformedError):
             parsed_head(sizes.encode(), 1000)
 
 
-def test_arrays_are_little_endian_on_the_way():
+def test_arrays_are_sent_little_endian():
     array = np.array([[1, 2], [3, 1 << 20]], dtype=np.uint32)
     assert bytes(buffer_of(array))[:4] == b"\x01\x00\x00\x00"
     np.testing.assert_array_equal(array_of(buffer_of(array), (2, 2), array.dtype), array)
     np.testing.assert_array_equal(array_of(buffer_of(array.astype(">u4")), (2, 2), array.dtype), array)
 
 
-def test_who_is_to_blame():
-    """2 waited for 0, 0 for 1, and 1 is silent: 1 is named, in the words of who waited for it."""
-    from ppfr.core import PartyError
-
+def test_root_cause_of_several_errors():
+    """Party 2 waited for 0, and 0 for 1, which is silent: the error of 0 is the root cause."""
     zero, two = PartyError("party 1 is gone", party=1), PartyError("party 0 is gone", party=0)
-    assert _explained({2: two, 0: zero}) is zero
-    assert _explained({2: two}) is two
-    assert _explained({}) is None
-    circle = {0: PartyError("a", party=1), 1: PartyError("b", party=0)}
-    assert _explained(circle) in circle.values()
+    assert _root_cause({2: two, 0: zero}) is zero
+    assert _root_cause({2: two}) is two
+    assert _root_cause({}) is None
+    cycle = {0: PartyError("a", party=1), 1: PartyError("b", party=0)}
+    assert _root_cause(cycle) in cycle.values()
     refusal = InvalidInputError("the budget is spent")
-    assert _explained({0: PartyError("party 1 refused", party=1), 1: refusal}) is refusal
+    assert _root_cause({0: PartyError("party 1 refused", party=1), 1: refusal}) is refusal
 
 
-def test_a_trial_s_files_can_be_read_and_are_private(tmp_path):
+def test_trial_files_are_readable_and_private(tmp_path):
     written = write_trial(tmp_path, dim=64, values="int8", addresses=["[::1]:1", "b.example:2", "c:3"], client="desk")
     for path in [*written, *tmp_path.glob("*.key"), *tmp_path.glob("*.shares")]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     settings_ = [PartySettings.read(tmp_path / f"party-{party}.toml") for party in range(3)]
     assert [one.party for one in settings_] == [0, 1, 2] and len({one.parameters for one in settings_}) == 1
     assert settings_[1].listen == ("b.example", 2) and settings_[0].addresses[0] == ("::1", 1)
-    assert settings_[0].clients["desk"].may == {"enrol", "ask"} and settings_[0].clients["desk"].budget_bits is None
+    assert (
+        settings_[0].clients["desk"].permissions == {"enrol", "query"}
+        and settings_[0].clients["desk"].budget_bits is None
+    )
     assert ClientSettings.read(tmp_path / "client.toml").addresses == settings_[0].addresses
     with pytest.raises(InvalidInputError, match="exists"):
         write_trial(tmp_path, dim=64)
 
 
-def test_all_that_is_wrong_with_a_configuration_is_said_at_once(tmp_path):
+def test_configuration_errors_are_reported_together(tmp_path):
     path = tmp_path / "party.toml"
     path.write_text(
         'party = 3\nlisten = "nowhere"\nparties = ["a:1", "b:2"]\ndim = 0\nvalues = "float"\ntimeout = 5\n'
-        '[clients.a]\nmay = ["read"]\n[clients.b]\nmay = ["ask"]\nbudget_bits = -1\n'
-        '[clients.c]\nmay = ["ask"]\nleast_threshold = 2\n'
+        '[clients.a]\npermissions = ["read"]\n[clients.b]\npermissions = ["query"]\nbudget_bits = -1\n'
+        '[clients.c]\npermissions = ["query"]\nmin_threshold = 2\n'
     )
     with pytest.raises(ProblemsError) as raised:
         PartySettings.read(path)
     missing = [f"{name} is missing" for name in ("gallery", "store", "certificate", "key", "authority")]
     wrong = ["party = 3", "listen", "three times", "dim = 0", "'float'", "timeout is not known"]
-    for word in (*missing, *wrong, "clients.a: may", "clients.b: budget_bits", "clients.c: least"):
+    for word in (*missing, *wrong, "clients.a: permissions", "clients.b: budget_bits", "clients.c: min"):
         assert word in str(raised.value), word
     with pytest.raises(InvalidInputError, match="is not there"):
         PartySettings.read(tmp_path / "absent.toml")
@@ -167,50 +169,50 @@ def test_all_that_is_wrong_with_a_configuration_is_said_at_once(tmp_path):
         ClientSettings.read(path)
 
 
-def test_certificates_are_made_once_and_checked(tmp_path):
-    told = make_certificates(tmp_path, clients=["desk"])
-    assert len(told["made"]) == 4 and not told["kept"]
+def test_certificates_are_created_once_and_names_are_checked(tmp_path):
+    made_and_kept = make_certificates(tmp_path, clients=["desk"])
+    assert len(made_and_kept["made"]) == 4 and not made_and_kept["kept"]
     before = (tmp_path / "party-0.crt").read_bytes()
-    told = make_certificates(tmp_path, clients=["desk", "registry"])
-    assert [path.name for path in told["made"]] == ["registry.crt"] and len(told["kept"]) == 4
+    made_and_kept = make_certificates(tmp_path, clients=["desk", "registry"])
+    assert [path.name for path in made_and_kept["made"]] == ["registry.crt"] and len(made_and_kept["kept"]) == 4
     assert (tmp_path / "party-0.crt").read_bytes() == before
     for name in ("party-0", "ca", "Desk", "a b", "", "x" * 64, "über"):
-        with pytest.raises(InvalidInputError, match="client's name"):
+        with pytest.raises(InvalidInputError, match=re.escape(repr(name))):
             make_certificates(tmp_path, clients=[name])
     (tmp_path / "ca.key").unlink()
-    with pytest.raises(InvalidInputError, match=r"ca\.key is not there"):
+    with pytest.raises(InvalidInputError, match=r"ca\.key is missing"):
         make_certificates(tmp_path, clients=[])
 
 
-def test_answers_are_counted_in_bits():
+def test_answer_bits_of_each_kind():
     assert answer_bits("verify", 5, 100) == 5 == answer_bits("any", 5, 100)
     assert answer_bits("set", 5, 100) == 500
     assert answer_bits("best", 1, 1) == 1 and answer_bits("best", 2, 129) == 2 * (1 + 8)
 
 
-def test_budgets_outlive_their_process_and_never_grow(tmp_path):
+def test_budgets_survive_a_restart_and_never_grow(tmp_path):
     path = tmp_path / "budgets.json"
-    budgets = Budgets(path, {"desk": 1000, "free": None})
+    budgets = QueryBudgets(path, {"desk": 1000, "free": None})
     budgets.spend("free", 10**9)
     assert not path.exists() and budgets.left("free") is None
     for _ in range(50):
         budgets.spend("desk", 7)
     assert budgets.left("desk") == 650
-    again = Budgets(path, {"desk": 1000})
+    again = QueryBudgets(path, {"desk": 1000})
     assert 650 - math.ceil(1000 / 100) <= again.left("desk") <= 650
-    with pytest.raises(InvalidInputError, match="left; ask less"):
+    with pytest.raises(InvalidInputError, match=r"651 bits.*budget_bits"):
         again.spend("desk", 651)
     again.spend("desk", again.left("desk"))
-    assert again.left("desk") == 0 == Budgets(path, {"desk": 1000}).left("desk")
-    assert Budgets(path, {"desk": 10}).left("desk") == 0  # lowered below what was spent
+    assert again.left("desk") == 0 == QueryBudgets(path, {"desk": 1000}).left("desk")
+    assert QueryBudgets(path, {"desk": 10}).left("desk") == 0  # lowered below the spent bits
     path.write_text("[1]")
-    with pytest.raises(CorruptTemplateError, match="holds no budgets"):
-        Budgets(path, {"desk": 1})
+    with pytest.raises(CorruptTemplateError, match=r"budgets\.json"):
+        QueryBudgets(path, {"desk": 1})
 
 
 @pytest.mark.parametrize("device", ["compiled", "cpu"])
-def test_a_gallery_follows_its_store(tmp_path, device):
-    """What is kept in memory after changes is what the store would load, row by row."""
+def test_gallery_in_memory_equals_its_store(tmp_path, device):
+    """After changes, the gallery in memory equals what the store loads, row by row."""
     point, rng = FixedPoint(dim=8), np.random.default_rng(0)
     with ShareStore.create(tmp_path / "s", party=1, fixed_point=point, gallery_id=bytes(16)) as store:
         before = gallery = Gallery.of(*store.load(), device)

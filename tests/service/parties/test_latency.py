@@ -1,4 +1,4 @@
-"""Between hosts: each round costs one way, whatever is computed; parties in network namespaces of their own."""
+"""Latency between hosts: each round costs one one-way delay. The parties run in separate network namespaces."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def unit(num, dim=16):
 
 
 def check(trio):
-    """Seconds of a decision 1:1, after its directory and connections are there."""
+    """Duration of a 1:1 decision in seconds, once connections are open and the subjects are known."""
     rows = unit(20)
     with trio.client() as client:
         client.enrol(rows, [f"person {i}" for i in range(20)])
         assert client.identify(rows[3:5], threshold=0.9) == ("person 3", "person 4")
         assert client.verify(rows[:2], ["person 0", "person 5"], threshold=0.9).tolist() == [True, False]
-        taken = []
+        durations_s = []
         for _ in range(5):
-            begun = time.monotonic()
+            start_s = time.monotonic()
             client.verify(rows[:1], ["person 0"], threshold=0.9)
-            taken.append(time.monotonic() - begun)
-    return min(taken)
+            durations_s.append(time.monotonic() - start_s)
+    return min(durations_s)
 
 
-def test_a_decision_waits_once_a_round(make_trio):
-    """Request, "it is here", "do it", statement, 8 rounds, reply: 13 ways of 10 ms, and little beside them."""
+def test_decision_takes_one_delay_per_round(make_trio):
+    """Request, report, command, statement, 8 rounds and reply: 13 one-way delays of 10 ms, and little else."""
     trio = make_trio(dim=16, delay_s=DELAY_S)
     trio.wait()
-    least = (ROUNDS + 5) * DELAY_S
-    assert least <= check(trio) < 3 * least
+    minimum_s = (ROUNDS + 5) * DELAY_S
+    assert minimum_s <= check(trio) < 3 * minimum_s
 
 
 def ip(*words, tool="ip"):
@@ -51,7 +51,7 @@ def ip(*words, tool="ip"):
 
 @pytest.fixture
 def hosts():
-    """Names of four network namespaces on one switch, for three parties and a client: 10.77.0.1 to 10.77.0.4."""
+    """Four network namespaces on one switch, for three parties and a client: 10.77.0.1 to 10.77.0.4."""
     tag = f"ppfr{os.getpid()}"
     names = [f"{tag}-{i}" for i in range(4)]
     try:
@@ -73,19 +73,19 @@ def hosts():
 
 
 @pytest.mark.parametrize("delay_ms", [0, 20])
-def test_parties_on_hosts_of_their_own(make_trio, hosts, delay_ms):
+def test_parties_on_separate_hosts(make_trio, hosts, delay_ms):
     if delay_ms:
         try:
             for name in hosts:
                 ip("-n", name, "qdisc", "add", "dev", "eth0", "root", "netem", "delay", f"{delay_ms}ms", tool="tc")
         except OSError as error:
-            pytest.skip(f"the kernel delays no packets ({error}); a relay delays them in another test")
+            pytest.skip(f"the kernel cannot delay packets ({error}); another test uses a relay instead")
     addresses = [f"10.77.0.{i + 1}:7300" for i in range(3)]
     trio = make_trio(dim=16, addresses=addresses, namespaces=tuple(hosts[:3]))
     found = []
 
     def work():
-        """On the fourth host: a thread may be in another network than its process."""
+        """Run on the fourth host; a thread can be in another network namespace than its process."""
         handle = os.open(f"/var/run/netns/{hosts[3]}", os.O_RDONLY)
         if ctypes.CDLL(None, use_errno=True).setns(handle, CLONE_NEWNET) == 0:
             trio.wait()

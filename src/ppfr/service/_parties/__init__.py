@@ -1,4 +1,4 @@
-"""Secure matching's parties as processes on hosts: servers, the client, configuration, certificates."""
+"""The parties of secure matching as server processes: servers, client, configuration files, certificates."""
 
 from ppfr.service._parties._certificates import make_certificates as make_certificates
 from ppfr.service._parties._client import SecureGalleryClient as SecureGalleryClient

@@ -1,4 +1,7 @@
-"""How many bits of answers each client has had: whoever may ask without end learns references from decisions alone."""
+"""Query budgets: how many bits of answers each client has received.
+
+Without a limit, a client could compute references from decisions alone.
+"""
 
 from __future__ import annotations
 
@@ -14,51 +17,57 @@ from ppfr.secure._answers import Kind
 
 
 def answer_bits(kind: Kind, num_probes: int, num_references: int) -> int:
-    """Bits that an answer tells: one a probe, one a probe and reference, or whether and which."""
+    """Bits that an answer reveals.
+
+    One per probe for "verify" and "any", one per comparison for "set", 1 + log2(references), rounded up, per probe for
+    "best".
+    """
     index_bits = max(num_references - 1, 0).bit_length()
     return num_probes * {"verify": 1, "any": 1, "set": num_references, "best": 1 + index_bits}[kind]
 
 
 @final
-class Budgets:
-    """Spent bits by client, on disk.
+class QueryBudgets:
+    """Spent bits by client, stored on disk.
 
-    Not every query is written: bits are set aside in blocks of a hundredth of the budget, each on disk before the first
-    of it is spent. After a crash what was left of a block counts as spent, so that a restart never gives any back.
+    The file is not written for every query. Bits are reserved in blocks of a hundredth of the budget, and each block is
+    on disk before its first bit is spent. After a crash the unused part of a block counts as spent, so a restart never
+    returns spent bits.
 
     Args:
-        path: where they are kept.
-        limits: bits by client; None for no limit.
+        path: file of the spent bits; created when needed.
+        limits: budget in bits by client; None for no limit.
 
     Raises:
-        CorruptTemplateError: the file is none.
+        CorruptTemplateError: the file is damaged.
     """
 
     def __init__(self, path: Path, limits: Mapping[str, int | None]) -> None:
         self._path, self._limits = path, limits
         self._lock = threading.Lock()
-        self._set_aside: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
         if path.is_file():
             try:
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                self._set_aside = {str(name): int(bits) for name, bits in kept.items()}
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                self._reserved = {str(name): int(bits) for name, bits in stored.items()}
             except (ValueError, TypeError, AttributeError) as error:
                 raise CorruptTemplateError(
-                    f"{path} holds no budgets; restore it, or remove it to let every client begin anew"
+                    f"{path} does not contain query budgets. Restore it from a backup, or delete it to reset the "
+                    "budgets of all clients."
                 ) from error
-        self._spent = dict(self._set_aside)
+        self._spent = dict(self._reserved)
 
     def left(self, client: str) -> int | None:
-        """Bits that a client may still have; None for no limit."""
+        """Bits that a client has left; None for no limit."""
         limit = self._limits.get(client)
         return None if limit is None else max(0, limit - self._spent.get(client, 0))
 
     def spend(self, client: str, bits: int) -> None:
-        """Count bits before they are told; a query that fails later has spent them all the same.
+        """Count bits before they are revealed. They stay spent if the query fails later.
 
         Raises:
-            InvalidInputError: the client has not so many left; nothing is counted.
-            StorageError: it cannot be written.
+            InvalidInputError: the client has fewer bits left; none are counted.
+            StorageError: the file cannot be written.
         """
         limit = self._limits.get(client)
         if limit is None:
@@ -67,11 +76,11 @@ class Budgets:
             spent = self._spent.get(client, 0) + bits
             if spent > limit:
                 raise InvalidInputError(
-                    f"the answer has {bits} bits and this client has {self.left(client)} of {limit} left; ask less, or "
-                    "let the party's operator raise budget_bits"
+                    f"The answer has {bits} bits, but the query budget of this client has {self.left(client)} of "
+                    f"{limit} bits left. Send fewer probes, or have the operator of the party raise budget_bits."
                 )
-            if spent > self._set_aside.get(client, 0):
-                self._set_aside[client] = min(limit, spent + max(1, limit // 100))
+            if spent > self._reserved.get(client, 0):
+                self._reserved[client] = min(limit, spent + max(1, limit // 100))
                 with write_atomically(self._path) as temporary:
-                    temporary.write_text(json.dumps(self._set_aside, indent=1) + "\n", encoding="utf-8")
+                    temporary.write_text(json.dumps(self._reserved, indent=1) + "\n", encoding="utf-8")
             self._spent[client] = spent

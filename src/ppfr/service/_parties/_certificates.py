@@ -1,4 +1,4 @@
-"""An authority of one's own, and certificates of parties and clients: for trials, and for operators who have none."""
+"""A certificate authority, and certificates of parties and clients, for operators without their own authority."""
 
 from __future__ import annotations
 
@@ -12,59 +12,69 @@ from ppfr.secure._certificates import certified, modules, new_authority, pem_of,
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.service._parties._links import party_name
 
-_DAYS = 825
+_VALID_DAYS = 825
+_MAX_NAME_CHARS = 63
 
 
-def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _DAYS) -> dict[str, list[Path]]:
-    """An authority, if there is none, and under it a key and certificate of each party and client that has none.
+def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _VALID_DAYS) -> dict[str, list[Path]]:
+    """Create a certificate authority, and keys and certificates of the parties and clients; existing files are kept.
 
-    Writes ca.crt, ca.key, party-0.crt, party-0.key and so on, NAME.crt, NAME.key. The authority's key makes
-    certificates of any name: keep it apart, and put on each host its own certificate, its key and ca.crt.
+    Writes ca.crt and ca.key, party-0.crt and party-0.key (and so on), and NAME.crt and NAME.key per client. The key of
+    the authority can certify any name: store it separately. A host needs its own certificate and key, and ca.crt.
 
     Args:
         directory: where the files are written.
-        clients: names; each becomes the name in its certificate.
-        days: that certificates are good for.
+        clients: names of the clients, as in their certificates.
+        days: validity of new certificates.
 
     Returns:
-        "made" and "kept": certificates' files.
+        "made" and "kept": certificate files.
 
     Raises:
-        InvalidInputError: a client's name that cannot be one.
+        InvalidInputError: an invalid client name, or a damaged or incomplete authority.
         StorageError: the directory cannot be written.
         MissingExtraError: `cryptography` is not installed.
     """
     for name in clients:
         is_plain = name.replace("-", "").replace(".", "").isalnum() and name.isascii() and name == name.lower()
-        if not is_plain or name in ("ca", *map(party_name, range(NUM_PARTIES))) or len(name) > 63:
-            raise InvalidInputError(f"{name!r} cannot be a client's name; take small letters, digits, hyphens and dots")
+        is_reserved = name in ("ca", *map(party_name, range(NUM_PARTIES)))
+        if not is_plain or is_reserved or len(name) > _MAX_NAME_CHARS:
+            raise InvalidInputError(
+                f"{name!r} is not allowed as the name of a client. Use at most {_MAX_NAME_CHARS} lower-case letters, "
+                "digits, hyphens and dots, and not the name of a party or of the authority."
+            )
     authority = _authority(directory, days)
-    told: dict[str, list[Path]] = {"made": [], "kept": []}
+    result: dict[str, list[Path]] = {"made": [], "kept": []}
     for name, is_party in [*((party_name(i), True) for i in range(NUM_PARTIES)), *((name, False) for name in clients)]:
         certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
         if certificate.is_file() and key.is_file():
-            told["kept"].append(certificate)
+            result["kept"].append(certificate)
             continue
         certificate_pem, key_pem = certified(authority, name, is_party=is_party, days=days)
         _write(key, key_pem)
         _write(certificate, certificate_pem)
-        told["made"].append(certificate)
-    return told
+        result["made"].append(certificate)
+    return result
 
 
 def _authority(directory: Path, days: int) -> tuple[Any, Any]:
-    """Certificate and key."""
+    """Certificate and key of the authority; created if the directory has none."""
     x509, _, serialization = modules()
     certificate_path, key_path = directory / "ca.crt", directory / "ca.key"
     if certificate_path.is_file() != key_path.is_file():
         missing = key_path if certificate_path.is_file() else certificate_path
-        raise InvalidInputError(f"{missing} is not there, its partner is; restore it, or begin in an empty directory")
+        raise InvalidInputError(
+            f"{missing} is missing, but the other file of the authority exists. Restore it, or use an empty directory."
+        )
     if certificate_path.is_file():
         try:
             key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
             return x509.load_pem_x509_certificate(certificate_path.read_bytes()), key
         except (ValueError, TypeError) as error:
-            raise InvalidInputError(f"{certificate_path} and {key_path} are no certificate and key in PEM") from error
+            raise InvalidInputError(
+                f"{certificate_path} and {key_path} are not a certificate and a private key in PEM. Restore them, or "
+                "use an empty directory."
+            ) from error
     certificate, key = new_authority("ppfr parties", days=days)
     _write(certificate_path, pem_of(certificate))
     _write(key_path, pem_of_key(key))

@@ -1,4 +1,4 @@
-"""A client's three connections: a request to all parties, three replies, and whom to name when one is missing."""
+"""A client's connections to the three parties: sends one message to each and collects the replies."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, final
 import ppfr.core
 from ppfr.core import InvalidInputError, PartyError, PpfrError
 from ppfr.secure._channel import NUM_PARTIES
-from ppfr.service._parties._greeting import Parameters, greet
+from ppfr.service._parties._handshake import Parameters, start_handshake
 from ppfr.service._parties._links import Link
-from ppfr.service._parties._member import StaleGalleryError
 from ppfr.service._parties._messages import MalformedError, Message
+from ppfr.service._parties._node import StaleGalleryError
 from ppfr.service._parties._settings import ClientSettings
 
 _MAX_REPLY_BYTES = 1 << 31
@@ -23,14 +23,14 @@ _KINDS = ("InvalidInputError", "ShapeError", "RangeError", "ProblemsError", "Sto
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the parties said when they were connected to.
+class GalleryTerms:
+    """Parameters and limits that the parties sent in their handshakes.
 
     Attributes:
-        parameters: of the gallery, the same at all three.
-        max_request_bytes: the least of theirs.
-        max_comparisons: the least of theirs.
-        timeout_s: how long they wait for each other, the longest of theirs.
+        parameters: of the gallery, the same at all three parties.
+        max_request_bytes: the smallest limit of the three parties.
+        max_comparisons: the smallest limit of the three parties.
+        timeout_s: the longest time-out of the three parties among each other.
     """
 
     parameters: Parameters
@@ -41,43 +41,44 @@ class Terms:
 
 @final
 class Exchange:
-    """Connections of one client; it connects when first needed, and anew after an error.
+    """The connections of one client. They are opened on first use, and again after an error.
 
     Args:
-        settings: who asks, and whom.
+        settings: of the client.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._context = settings.identity.context(is_server=False)
+        self._context = settings.credentials.context(is_server=False)
         self._links: list[Link] = []
-        self._terms: Terms | None = None
+        self._terms: GalleryTerms | None = None
         self.traffic: dict[str, Any] = {}
 
-    def terms(self) -> Terms:
-        """Of the parties.
+    def terms(self) -> GalleryTerms:
+        """Parameters and limits of the parties; connects if necessary.
 
         Raises:
-            PartyError: one is not there, refuses this client, or has other parameters than the others; names it.
+            PartyError: a party cannot be reached, refuses this client, or has other parameters than the others; names
+                it.
         """
         if self._terms is None:
-            answers = []
+            replies = []
             try:
                 for party in range(NUM_PARTIES):
-                    link, answer = self._connected(party)
+                    link, reply = self._connected(party)
                     self._links.append(link)
-                    answers.append(answer)
-                self._terms = _agreed(answers)
+                    replies.append(reply)
+                self._terms = _agreed(replies)
             except PpfrError:
                 self.close()
                 raise
         return self._terms
 
     def all_of(self, messages: Sequence[Message]) -> list[Message]:
-        """Three replies, none an error.
+        """Send one message to each party and return the three replies.
 
         Raises:
-            PpfrError: what a party refused, or which party is gone or late.
+            PpfrError: a party refused, cannot be reached, or timed out.
         """
         replies, error = self.replies(messages)
         if error is not None:
@@ -85,7 +86,7 @@ class Exchange:
         return [reply for reply in replies if reply is not None]
 
     def replies(self, messages: Sequence[Message]) -> tuple[list[Message | None], PpfrError | None]:
-        """What the parties reply to one message each, and, unless all three replied, the error that explains it."""
+        """Send one message to each party; return the replies, and an error unless all three replied."""
         self.terms()
         deadline = time.monotonic() + self._settings.timeout_s
         before = [(link.bytes_sent, link.bytes_received) for link in self._links]
@@ -103,33 +104,33 @@ class Exchange:
             "bytes_received": sum(link.bytes_received - b for link, (_, b) in zip(self._links, before, strict=True)),
             "bytes_between_parties": [reply.fields.get("bytes_sent", 0) for _, reply in sorted(found.items())],
         }
-        error = _explained(errors)
+        error = _root_cause(errors)
         if len(found) + len(errors) < NUM_PARTIES or any(isinstance(e, PartyError) for e in errors.values()):
-            self.close()  # a connection may have failed, or be at another request than the others
+            self.close()  # a connection has failed, or may be out of step with the others
         return [found.get(party) for party in range(NUM_PARTIES)], error
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each party by itself, whatever the others do."""
+        """The status of each party, independently of the others; a failure is reported as "problem"."""
         self.close()
-        told: list[dict[str, Any]] = []
+        statuses: list[dict[str, Any]] = []
         for party in range(NUM_PARTIES):
-            facts: dict[str, Any] = {"name": f"party {party}"}
+            status: dict[str, Any] = {"name": f"party {party}"}
             try:
-                link, answer = self._connected(party)
+                link, reply = self._connected(party)
                 try:
-                    link.send(Message(fields={"do": "status"}))
-                    facts |= link.receive(_MAX_REPLY_BYTES).fields
-                    parameters = answer.fields["parameters"]
-                    facts |= {"dim": parameters["dim"], "values": parameters["values"]}
+                    link.send(Message(fields={"type": "status"}))
+                    status |= link.receive(_MAX_REPLY_BYTES).fields
+                    parameters = reply.fields["parameters"]
+                    status |= {"dim": parameters["dim"], "values": parameters["values"]}
                 finally:
                     link.close()
             except PartyError as error:
-                facts["trouble"] = str(error)
-            told.append(facts)
-        return told
+                status["problem"] = str(error)
+            statuses.append(status)
+        return statuses
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for link in self._links:
             link.close()
         self._links, self._terms = [], None
@@ -138,14 +139,14 @@ class Exchange:
         address, timeout_s = self._settings.addresses[party], self._settings.timeout_s
         link = Link.dial(address, self._context, party=party, timeout_s=timeout_s)
         try:
-            return link, greet(link, "client", None)
+            return link, start_handshake(link, "client", None)
         except PpfrError:
             link.close()
             raise
 
     def _receive(self, found: dict[int, Message], errors: dict[int, PpfrError], deadline: float) -> None:
-        """Replies as they come; after the first error the others have a short time to explain it."""
-        terms, begun = self.terms(), time.monotonic()
+        """Receive replies in any order. After the first error, wait only briefly for the other parties."""
+        terms, start_s = self.terms(), time.monotonic()
         with selectors.DefaultSelector() as selector:
             for party, link in enumerate(self._links):
                 if party not in errors:
@@ -157,11 +158,11 @@ class Exchange:
                     selector.unregister(key.fileobj)
                     try:
                         reply = self._links[party].receive(_MAX_REPLY_BYTES, deadline=deadline)
-                        told = _error_of(reply)
-                        if told is not None:
-                            raise told
+                        failure = _error_of(reply)
+                        if failure is not None:
+                            raise failure
                         found[party] = reply
-                        # Parties end at the same time: who is that late after another one will not come at all.
+                        # The parties finish together: a reply that is later by their time-out will not arrive at all.
                         deadline = min(deadline, time.monotonic() + terms.timeout_s)
                     except PpfrError as error:
                         errors[party] = error
@@ -171,54 +172,61 @@ class Exchange:
         if len(found) + len(errors) < NUM_PARTIES and not errors:
             party = next(party for party in range(NUM_PARTIES) if party not in found)
             errors[party] = PartyError(
-                f"party {party} did not answer for {time.monotonic() - begun:.1f} s; see whether it is up, then ask "
-                "again",
+                f"Party {party} did not reply within {time.monotonic() - start_s:.1f} s. Check that it runs, then "
+                "repeat the request.",
                 party=party,
             )
 
 
-def _agreed(answers: list[Message]) -> Terms:
-    given = []
-    for party, answer in enumerate(answers):
+def _agreed(replies: list[Message]) -> GalleryTerms:
+    parameters = []
+    for party, reply in enumerate(replies):
         try:
-            given.append(Parameters.from_fields(answer.fields.get("parameters")))
-            if given[party] != given[0]:
+            parameters.append(Parameters.from_fields(reply.fields.get("parameters")))
+            if parameters[party] != parameters[0]:
                 raise PartyError(
-                    f"party {party} has {given[party].fixed_point} and party 0 {given[0].fixed_point}, or another "
-                    "gallery; make their configurations alike",
+                    f"Party {party} has {parameters[party].fixed_point}, party 0 has {parameters[0].fixed_point}, or "
+                    "their galleries differ. Make their configurations equal.",
                     party=party,
                 )
         except MalformedError as error:
-            raise PartyError(f"party {party} sent no parameters; see which program is there", party=party) from error
-    return Terms(
-        parameters=given[0],
-        max_request_bytes=min(answer.integer("max_request_bytes") for answer in answers),
-        max_comparisons=min(answer.integer("max_comparisons") for answer in answers),
-        timeout_s=max(float(answer.fields.get("timeout_s", 0)) for answer in answers),
+            raise PartyError(
+                f"Protocol error of party {party}: {error} Check which program runs there, and its version.",
+                party=party,
+            ) from error
+    return GalleryTerms(
+        parameters=parameters[0],
+        max_request_bytes=min(reply.integer("max_request_bytes") for reply in replies),
+        max_comparisons=min(reply.integer("max_comparisons") for reply in replies),
+        timeout_s=max(float(reply.fields.get("timeout_s", 0)) for reply in replies),
     )
 
 
 def _error_of(reply: Message) -> PpfrError | None:
-    told = reply.fields.get("error")
-    if not isinstance(told, dict):
+    """The error that a reply contains, if any."""
+    fields = reply.fields.get("error")
+    if not isinstance(fields, dict):
         return None
-    message, party = str(told.get("message")), told.get("party")
-    if told.get("kind") == "Stale":
+    message, party = str(fields.get("message")), fields.get("party")
+    if fields.get("kind") == "Stale":
         return StaleGalleryError(message)
-    if told.get("kind") in _KINDS:
-        kind: type[PpfrError] = getattr(ppfr.core, str(told["kind"]))
+    if fields.get("kind") in _KINDS:
+        kind: type[PpfrError] = getattr(ppfr.core, str(fields["kind"]))
         return InvalidInputError(message) if kind is ppfr.core.ProblemsError else kind(message)
     return PartyError(message, party=party if isinstance(party, int) else None)
 
 
-def _explained(errors: dict[int, PpfrError]) -> PpfrError | None:
-    """The error that the others follow from: a party that waited for another one may name one that waited as well."""
-    own = [error for error in errors.values() if not isinstance(error, PartyError)]
-    if own or not errors:
-        return own[0] if own else None
+def _root_cause(errors: dict[int, PpfrError]) -> PpfrError | None:
+    """The error that caused the others.
+
+    A party that timed out on a neighbour names it, but the neighbour may itself have waited for the third party.
+    """
+    refusals = [error for error in errors.values() if not isinstance(error, PartyError)]
+    if refusals or not errors:
+        return refusals[0] if refusals else None
     party = min(errors)
     seen = {party}
-    while (blamed := getattr(errors[party], "party", None)) in errors and blamed not in seen:
-        party = blamed
+    while (named := getattr(errors[party], "party", None)) in errors and named not in seen:
+        party = named
         seen.add(party)
     return errors[party]

@@ -1,7 +1,7 @@
-"""TLS connections between parties, and between a client and a party: who is at the other end, time-outs, frames.
+"""TLS connections between two parties, and between a client and a party: authentication, time-outs, framing.
 
-Certificates are checked both ways against the operators' authority. The dialler also checks that it reached the party
-that it meant: a party's certificate names it ("party-1") whatever host it is on.
+Both sides verify the certificate of the other against the authority of the operators. The dialler also verifies that it
+reached the intended party: the certificate of a party contains its name ("party-1"), independently of its host.
 """
 
 from __future__ import annotations
@@ -21,61 +21,65 @@ from ppfr.core import InvalidInputError, PartyError
 from ppfr.secure._channel import Buffer
 from ppfr.service._parties._messages import LENGTH, MAX_HEAD_BYTES, MalformedError, Message, parsed_head
 
-_BYTES_AT_ONCE = 1 << 20
+_MAX_RECEIVE_BYTES = 1 << 20
 _KEEP_ALIVE_S = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Files that say who a process is: PEM; its certificate, that certificate's key, the authority it trusts."""
+class TlsCredentials:
+    """Files that authenticate a process, in PEM: certificate, private key, and the authority that it trusts."""
 
     certificate: Path
     key: Path
     authority: Path
 
     def context(self, *, is_server: bool) -> ssl.SSLContext:
-        """TLS 1.3, both ends known by certificate.
+        """A context for TLS 1.3 with certificates on both sides.
 
         Raises:
-            InvalidInputError: a file is absent, or is not what it should be.
+            InvalidInputError: a file is missing or invalid, or the files do not belong together.
         """
         for path in (self.certificate, self.key, self.authority):
             if not path.is_file():
-                raise InvalidInputError(f"{path} is not there; `ppfr party certify` makes keys and certificates")
+                raise InvalidInputError(
+                    f"{path} does not exist. Create keys and certificates with `ppfr party certify`."
+                )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_verify_locations(self.authority)
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
         except (ssl.SSLError, OSError) as error:
             raise InvalidInputError(
-                f"{self.certificate}, {self.key} and {self.authority} do not go together as certificate, its key and "
-                f"authority ({getattr(error, 'reason', None) or type(error).__name__})"
+                f"{self.certificate}, {self.key} and {self.authority} are not a certificate, its private key and its "
+                f"authority ({getattr(error, 'reason', None) or type(error).__name__}). They must belong together."
             ) from error
         if is_server:
-            context.num_tickets = 0  # sessions are not resumed, and a sender need never read
+            context.num_tickets = 0  # sessions are not resumed, so a side that only sends never has to read
         return context
 
 
-def _no_password() -> str:
-    raise InvalidInputError("the key file is encrypted; give one without a password that only its owner may read")
+def _refuse_password() -> str:
+    raise InvalidInputError(
+        "The private key is encrypted. Give a key without a password, in a file that only its owner can read."
+    )
 
 
 def party_name(party: int) -> str:
-    """The name in a party's certificate."""
+    """The name in the certificate of a party."""
     return f"party-{party}"
 
 
 @final
 class Link:
-    """One TLS connection, used by one thread at a time.
+    """One TLS connection; each direction is used by one thread at a time.
 
     Args:
-        connection: after its handshake.
-        peer: whom errors name, as in "party 1" or "client 'desk'".
-        party: the peer's index, if it is a party.
-        timeout_s: how long a message may take.
+        connection: after the TLS handshake.
+        peer: name of the other side in errors, such as "party 1" or "client 'front-desk'".
+        party: index of the other side, if it is a party.
+        timeout_s: time limit per message.
     """
 
     def __init__(self, connection: ssl.SSLSocket, *, peer: str, party: int | None, timeout_s: float) -> None:
@@ -84,7 +88,7 @@ class Link:
         self.bytes_sent = self.bytes_received = 0
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # firewalls forget idle connections; hosts vanish without a word
+        if hasattr(socket, "TCP_KEEPIDLE"):  # firewalls drop idle connections, and hosts can vanish without closing
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_S)
 
     @classmethod
@@ -92,40 +96,46 @@ class Link:
         """Connect to a party.
 
         Raises:
-            PartyError: it is not there, or whoever is there is not that party; names it.
+            PartyError: it cannot be reached, or the other side is not this party; names the party.
         """
-        where = f"party {party} at {address[0]}:{address[1]}"
+        where = f"Party {party} at {address[0]}:{address[1]}"
         try:
             plain = socket.create_connection(address, timeout=timeout_s)
         except OSError as error:
             raise PartyError(
-                f"{where} cannot be reached ({_reason(error)}); see whether it is up, then ask again", party=party
+                f"{where} cannot be reached ({_reason(error)}). Check that it runs, then repeat the request.",
+                party=party,
             ) from error
         try:
             connection = context.wrap_socket(plain, server_hostname=party_name(party))
         except (OSError, ValueError) as error:
             plain.close()
             raise PartyError(
-                f"{where} did not show a certificate of {party_name(party)!r} that this side's authority signed, or "
-                f"ended the handshake ({_reason(error)}); compare certificates and addresses",
+                f"{where} ended the TLS handshake, or has no certificate of the configured authority for "
+                f"{party_name(party)!r} ({_reason(error)}). Compare certificates and addresses.",
                 party=party,
             ) from error
         return cls(connection, peer=f"party {party}", party=party, timeout_s=timeout_s)
 
+    @property
+    def peer_at_start(self) -> str:
+        """`peer`, capitalised for the start of a sentence."""
+        return self.peer[:1].upper() + self.peer[1:]
+
     def fileno(self) -> int:
-        """For selectors."""
+        """File descriptor, for selectors."""
         return self._connection.fileno()
 
     def peer_names(self) -> tuple[str, ...]:
-        """Names in the peer's certificate."""
+        """DNS names in the certificate of the peer."""
         found: Any = self._connection.getpeercert() or {}
         return tuple(value for kind, value in found.get("subjectAltName", ()) if kind == "DNS")
 
     def send_bytes(self, data: Buffer) -> None:
-        """Send all of a buffer, without copying it.
+        """Send a whole buffer without copying it.
 
         Raises:
-            PartyError: the peer is gone or does not take it in time; names it.
+            PartyError: the peer disconnected or does not receive in time; names the peer.
         """
         with self._named_errors():
             self._connection.settimeout(self.timeout_s)
@@ -133,10 +143,10 @@ class Link:
         self.bytes_sent += memoryview(data).nbytes
 
     def send(self, message: Message) -> None:
-        """Send a message; errors as for `send_bytes`."""
+        """Send a message; raises as `send_bytes`."""
         head = message.head()
-        small = sum(memoryview(buffer).nbytes for buffer in message.buffers) <= MAX_HEAD_BYTES
-        if small:  # one record, one packet
+        is_small = sum(memoryview(buffer).nbytes for buffer in message.buffers) <= MAX_HEAD_BYTES
+        if is_small:  # one TLS record, one packet
             self.send_bytes(b"".join([head, *message.buffers]))
             return
         for part in (head, *message.buffers):
@@ -144,14 +154,14 @@ class Link:
                 self.send_bytes(part)
 
     def receive_bytes(self, num_bytes: int, *, deadline: float | None = None) -> memoryview:
-        """Exactly so many bytes.
+        """Receive exactly `num_bytes` bytes.
 
         Args:
             num_bytes: how many.
-            deadline: on `time.monotonic`'s clock; None for the link's time-out from now.
+            deadline: on the clock of `time.monotonic`; None for `timeout_s` from now.
 
         Raises:
-            PartyError: the peer is gone, or late; names it.
+            PartyError: the peer disconnected or timed out; names the peer.
         """
         deadline = time.monotonic() + self.timeout_s if deadline is None else deadline
         data = memoryview(bytearray(num_bytes))
@@ -162,65 +172,67 @@ class Link:
                 if left_s <= 0:
                     raise TimeoutError
                 self._connection.settimeout(left_s if math.isfinite(left_s) else None)
-                got = self._connection.recv_into(data[done : done + _BYTES_AT_ONCE])
-                if got == 0:
+                num_new = self._connection.recv_into(data[done : done + _MAX_RECEIVE_BYTES])
+                if num_new == 0:
                     raise EOFError
-                done += got
+                done += num_new
         self.bytes_received += num_bytes
         return data
 
     def receive(self, limit_bytes: int, *, deadline: float | None = None, waits: bool = False) -> Message:
-        """The next message.
+        """Receive the next message.
 
         Args:
-            limit_bytes: how large its buffers may be together.
+            limit_bytes: maximum size of all buffers together.
             deadline: as in `receive_bytes`.
-            waits: for its beginning without end, as a server for a client's next request.
+            waits: wait without a limit for the start of the message, as a server for the next request of a client.
 
         Raises:
-            PartyError: as for `receive_bytes`, or it is no message; names the peer.
-            InvalidInputError: it is larger than allowed.
+            PartyError: as `receive_bytes`, or a protocol error; names the peer.
+            InvalidInputError: the message is larger than `limit_bytes`.
         """
         start = self.receive_bytes(LENGTH.size, deadline=math.inf if waits else deadline)
         (length,) = LENGTH.unpack(start)
         if length > MAX_HEAD_BYTES:
-            raise self.babbles("a head is too long")
+            raise self.protocol_error(f"The head has {length} bytes, the limit is {MAX_HEAD_BYTES}.")
         try:
             fields, sizes = parsed_head(bytes(self.receive_bytes(length, deadline=deadline)), limit_bytes)
         except MalformedError as error:
-            raise self.babbles(str(error)) from error
+            raise self.protocol_error(str(error)) from error
         return Message(fields=fields, buffers=[self.receive_bytes(size, deadline=deadline) for size in sizes])
 
-    def babbles(self, why: str) -> PartyError:
-        """The error for bytes that are no message."""
+    def protocol_error(self, reason: str) -> PartyError:
+        """The error for received bytes that violate the protocol."""
         return PartyError(
-            f"{self.peer} sent what is no message of the protocol ({why}); see which program is there",
+            f"Protocol error of {self.peer}: {reason} Check which program runs there, and its version.",
             party=self.party,
         )
 
     def interrupt(self) -> None:
-        """End the connection under whoever uses it, from any thread: both ends learn of it at once."""
+        """Shut the connection down, from any thread. A thread that uses it, at either end, gets an error at once."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the connection back; for the thread that uses it."""
+        """Release the connection; must be called from the thread that uses it."""
         self.interrupt()
         self._connection.close()
 
     @contextlib.contextmanager
     def _named_errors(self) -> Any:
+        """Convert errors of the socket into errors that name the peer."""
         try:
             yield
         except TimeoutError as error:
             raise PartyError(
-                f"{self.peer} sent nothing, or took nothing, for {self.timeout_s:g} s; see whether it is up, then ask "
-                "again",
+                f"{self.peer_at_start} sent or received nothing for {self.timeout_s:g} s. Check that it runs, then "
+                "repeat the request.",
                 party=self.party,
             ) from error
         except (OSError, EOFError, ValueError) as error:
             raise PartyError(
-                f"{self.peer} closed the connection ({_reason(error)}); see whether it is up, then ask again",
+                f"{self.peer_at_start} closed the connection ({_reason(error)}). Check that it runs, then repeat the "
+                "request.",
                 party=self.party,
             ) from error
 
@@ -228,28 +240,31 @@ class Link:
         return f"Link({self.peer})"
 
 
+HEARTBEAT = Message(fields={"type": "heartbeat"})
+
+
 @final
 class Sender:
-    """A thread that writes to a link what others hand over, so that nobody waits for the receiver.
+    """A thread that writes queued messages to a link, so that no caller waits for the receiver.
 
     Args:
-        link: written to by this thread alone from now on.
-        beat_s: where nothing was written for so long, an empty message is; None for never.
+        link: no other thread may write to it.
+        heartbeat_s: idle time after which a heartbeat is sent; None for no heartbeats.
     """
 
-    def __init__(self, link: Link, *, beat_s: float | None = None) -> None:
+    def __init__(self, link: Link, *, heartbeat_s: float | None = None) -> None:
         self.link = link
-        self._beat_s = beat_s
+        self._heartbeat_s = heartbeat_s
         self._queue: queue.SimpleQueue[Message | Buffer | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"ppfr-to-{link.peer}", daemon=True)
         self._thread.start()
 
-    def send(self, what: Message | Buffer) -> None:
-        """Hand a message over; where the link is gone it is dropped, and whoever listens to the peer learns of it."""
-        self._queue.put(what)
+    def send(self, item: Message | Buffer) -> None:
+        """Queue a message. If the link has failed it is dropped; the reader of the peer reports the failure."""
+        self._queue.put(item)
 
     def close(self) -> None:
-        """End the link at once; what was not sent is not."""
+        """Shut the link down at once; queued messages are dropped."""
         self.link.interrupt()
         self._queue.put(None)
 
@@ -257,22 +272,19 @@ class Sender:
         try:
             while True:
                 try:
-                    what = self._queue.get(timeout=self._beat_s)
+                    item = self._queue.get(timeout=self._heartbeat_s)
                 except queue.Empty:
-                    what = BEAT
-                if what is None:
+                    item = HEARTBEAT
+                if item is None:
                     return
-                if isinstance(what, Message):
-                    self.link.send(what)
+                if isinstance(item, Message):
+                    self.link.send(item)
                 else:
-                    self.link.send_bytes(what)
+                    self.link.send_bytes(item)
         except PartyError:
-            pass  # the peer's own silence is told by whoever listens to it
+            pass  # the thread that reads from the peer reports the failure
         finally:
             self.link.close()
-
-
-BEAT = Message(fields={"do": "beat"})
 
 
 def _reason(error: BaseException) -> str:
@@ -283,5 +295,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, EOFError):
         return "end of stream"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "time-out"
     return (getattr(error, "strerror", None) or type(error).__name__).lower()

@@ -1,7 +1,8 @@
-"""How parties and clients write what is not headerless: a line of JSON and numbered buffers behind it.
+"""Format of the control messages between parties and clients: a JSON head, followed by binary buffers.
 
-A frame is 4 bytes (length of the JSON, little-endian), the JSON object, then the buffers, whose sizes the object's
-"sizes" lists. Nothing is pickled, nothing is executed, and every length is checked before memory is taken for it.
+A message is 4 bytes (length of the head, little-endian), the head (a JSON object), then the buffers. The head lists the
+sizes of the buffers as "sizes" and the kind of message as "type". Nothing is unpickled or executed. Every length is
+checked before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MAX_BUFFERS = 16
 
 
 class MalformedError(ValueError):
-    """Bytes that are no message of the protocol."""
+    """The received bytes are not a valid message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,101 +35,102 @@ class Message:
     """One message.
 
     Attributes:
-        fields: plain values; public.
-        buffers: raw bytes, little-endian where they are numbers; shares among them.
+        fields: JSON values; public.
+        buffers: binary data, little-endian where it contains numbers; may contain shares.
     """
 
     fields: dict[str, Any]
     buffers: Sequence[Buffer] = ()
 
     def head(self) -> bytes:
-        """Everything but the buffers."""
+        """The message without its buffers."""
         sizes = [memoryview(buffer).nbytes for buffer in self.buffers]
         text = json.dumps(self.fields | {"sizes": sizes}, separators=(",", ":")).encode()
         return LENGTH.pack(len(text)) + text
 
     def text(self, name: str) -> str:
-        """A field that must be text.
+        """The value of a string field.
 
         Raises:
-            MalformedError: it is not.
+            MalformedError: the field is missing or not a string.
         """
         value: str = self._field(name, str)
         return value
 
     def integer(self, name: str) -> int:
-        """A field that must be a whole number, 0 or more; errors as for `text`."""
+        """The value of an integer field, 0 or larger; raises as `text`."""
         value: int = self._field(name, int)
         if isinstance(value, bool) or value < 0:
-            raise MalformedError(f"{name} is no number of 0 or more")
+            raise MalformedError(f"Field {name!r} must be an integer of at least 0.")
         return value
 
-    def identity(self, name: str) -> bytes:
-        """A field of 16 bytes in hexadecimal; errors as for `text`."""
-        return identity_of(self.text(name))
+    def id(self, name: str) -> bytes:
+        """The value of a field that contains 16 bytes in hexadecimal; raises as `text`."""
+        return id_from_hex(self.text(name))
 
-    def buffer(self, place: int) -> Buffer:
-        """One of the buffers; errors as for `text`."""
-        if place >= len(self.buffers):
-            raise MalformedError(f"buffer {place} is missing")
-        return self.buffers[place]
+    def buffer(self, index: int) -> Buffer:
+        """One of the buffers; raises as `text`."""
+        if index >= len(self.buffers):
+            raise MalformedError(f"Buffer {index} is missing.")
+        return self.buffers[index]
 
     def _field(self, name: str, kind: type[Any]) -> Any:
         value = self.fields.get(name)
         if not isinstance(value, kind):
-            raise MalformedError(f"{name} is missing or no {kind.__name__}")
+            raise MalformedError(f"Field {name!r} is missing or is not of type {kind.__name__}.")
         return value
 
     def __repr__(self) -> str:
-        return f"Message({self.fields.get('do')!r}, buffers=<redacted>)"
+        return f"Message({self.fields.get('type')!r}, buffers=<redacted>)"
 
 
-def identity_of(text: str) -> bytes:
-    """16 bytes of their hexadecimal form.
+def id_from_hex(text: str) -> bytes:
+    """Convert a hexadecimal string into an id of 16 bytes.
 
     Raises:
-        MalformedError: it is none.
+        MalformedError: not hexadecimal, or of another length.
     """
     try:
         value = bytes.fromhex(text)
     except ValueError as error:
-        raise MalformedError("an id is not hexadecimal") from error
+        raise MalformedError("An id is not hexadecimal.") from error
     if len(value) != ID_BYTES:
-        raise MalformedError(f"an id has not {ID_BYTES} bytes")
+        raise MalformedError(f"An id must have {ID_BYTES} bytes, got {len(value)}.")
     return value
 
 
 def parsed_head(text: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[int]]:
-    """The fields of a message's head, and the sizes of the buffers that follow.
+    """Parse a head into its fields and the sizes of the buffers that follow.
 
     Raises:
-        MalformedError: no such head.
-        InvalidInputError: the message is larger than is allowed.
+        MalformedError: not a valid head.
+        InvalidInputError: the buffers are larger than `limit_bytes`.
     """
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise MalformedError("a head is no JSON") from error
+        raise MalformedError("The head is not JSON.") from error
     sizes = fields.pop("sizes", None) if isinstance(fields, dict) else None
     if not isinstance(sizes, list) or len(sizes) > _MAX_BUFFERS:
-        raise MalformedError("a head has no sizes")
+        raise MalformedError("The head does not contain a valid list of sizes.")
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in sizes):
-        raise MalformedError("sizes are no numbers")
+        raise MalformedError("Sizes must be integers of at least 0.")
     if sum(sizes) > limit_bytes:
         raise InvalidInputError(
-            f"the message has {sum(sizes)} bytes, {limit_bytes} are allowed; send less at a time, or raise the limit"
+            f"The message has {sum(sizes)} bytes, the limit is {limit_bytes}. Send less per request, or raise "
+            "max_request_bytes in the configuration of the party."
         )
     return fields, sizes
 
 
 def array_of(buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An array over a buffer, not copied where the machine is little-endian.
+    """Interpret a buffer as an array; it is not copied on a little-endian machine.
 
     Raises:
-        MalformedError: another number of bytes.
+        MalformedError: the size of the buffer does not fit the shape.
     """
     if memoryview(buffer).nbytes != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
-        raise MalformedError("a buffer is not as long as its shape")
+        raise MalformedError("The size of a buffer does not fit its shape.")
     read = np.frombuffer(buffer, dtype=dtype.newbyteorder("<")).reshape(shape)
     return read.astype(dtype, copy=False)
 
@@ -140,17 +142,17 @@ def buffer_of(array: NDArray[Any]) -> Buffer:
 
 
 def rows_to_buffers(rows: SeededRows) -> list[Buffer]:
-    """Ids, seeds, component 2."""
+    """Ids, seeds and component 2, one buffer each."""
     rest = b"" if rows.rest_ND is None else buffer_of(rows.rest_ND)
     return [buffer_of(rows.ids_N16), b"".join(rows.seeds), rest]
 
 
 def rows_from(message: Message, party: int, point: FixedPoint) -> SharedRows:
-    """The inverse of `rows_to_buffers`, on the first three buffers, expanded.
+    """Read the first three buffers, as `rows_to_buffers` writes them, and expand the seeds.
 
     Raises:
-        MalformedError: buffers that do not fit together.
-        InvalidInputError: shares of another party.
+        MalformedError: the buffers do not fit each other.
+        InvalidInputError: the shares are those of another party.
     """
     num = message.integer("num")
     seeds = bytes(message.buffer(1))
@@ -165,12 +167,18 @@ def rows_from(message: Message, party: int, point: FixedPoint) -> SharedRows:
     return rows.expanded()
 
 
-def threshold_from(message: Message, place: int, party: int, point: FixedPoint) -> int | SharedThreshold:
-    """A public threshold of the field "threshold", or the share in a buffer under the sharing named there."""
+def threshold_from(message: Message, index: int, party: int, point: FixedPoint) -> int | SharedThreshold:
+    """Read the threshold of a query.
+
+    The field "threshold" is a public integer, or the id of a sharing whose share is in buffer `index`.
+
+    Raises:
+        MalformedError: neither of them.
+    """
     given = message.fields.get("threshold")
     if isinstance(given, str):
-        words_2 = array_of(message.buffer(place), (2,), point.dtype)
-        return SharedThreshold(party=party, fixed_point=point, sharing=identity_of(given), words_2=words_2)
+        words_2 = array_of(message.buffer(index), (2,), point.dtype)
+        return SharedThreshold(party=party, fixed_point=point, sharing=id_from_hex(given), words_2=words_2)
     if isinstance(given, bool) or not isinstance(given, int) or abs(given) > point.scale**2:
-        raise MalformedError("threshold is no integer score")
+        raise MalformedError("The threshold is not an integer score.")
     return given

@@ -1,4 +1,4 @@
-"""A session of the three parties: two TLS connections of a ring at each, and the keys agreed over them."""
+"""Sessions of the three parties: each has two TLS connections of a ring, and keys agreed over them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ppfr.service._parties._links import Link, Sender
 
 @final
 class TlsChannel:
-    """A party's two connections: one that it writes to the previous party, one that it reads from the next.
+    """The two ring connections of a party in one session; see `Channel`.
 
     Args:
-        to_previous: its writer's thread.
+        to_previous: writes to the previous party.
         from_next: the connection that the next party dialled.
     """
 
@@ -25,36 +25,36 @@ class TlsChannel:
         self._to_previous, self._from_next = to_previous, from_next
 
     def send(self, data: Buffer) -> None:
-        """Hand a message to the writer; returns at once."""
+        """See `Channel.send`."""
         self._to_previous.send(data)
 
     def receive(self, num_bytes: int) -> Buffer:
-        """The next message; errors as for `Channel`."""
+        """See `Channel.receive`."""
         return self._from_next.receive_bytes(num_bytes)
 
     def close(self) -> None:
-        """End both connections, from any thread: the neighbours learn of it at once."""
+        """Shut both connections down, from any thread; the neighbours get an error at once."""
         self._to_previous.close()
         self._from_next.interrupt()
 
     def release(self) -> None:
-        """Give the connections back; for the thread that receives, after `close`."""
+        """Release the connections after `close`; must be called from the thread that receives."""
         self._from_next.close()
 
     @property
     def bytes_moved(self) -> tuple[int, int]:
-        """Sent and received, without TLS's own."""
+        """Bytes sent and received, without the overhead of TLS."""
         return self._to_previous.link.bytes_sent, self._from_next.bytes_received
 
 
 @final
 class Ring:
-    """Builds sessions: dials the previous party, and takes the connection that the next one dials.
+    """Starts sessions: dials the previous party and waits for the connection of the next party.
 
     Args:
-        party: the own index.
-        dial: makes a greeted connection to a party for a session.
-        timeout_s: how long the next party's connection is waited for.
+        party: own index.
+        dial: connects to a party for a session.
+        timeout_s: time limit for the connection of the next party.
     """
 
     def __init__(self, party: int, dial: Callable[[int, str], Link], *, timeout_s: float) -> None:
@@ -66,13 +66,16 @@ class Ring:
         self._ended: list[TlsChannel] = []
 
     def arrive(self, session: str, link: Link) -> None:
-        """Take a connection that the next party dialled.
+        """Take over a connection that the next party dialled.
 
         Raises:
-            PartyError: it is another party's.
+            PartyError: the connection is that of another party.
         """
         if link.party != self._next:
-            raise PartyError(f"{link.peer} is not the next party, {self._next}; compare addresses", party=link.party)
+            raise PartyError(
+                f"{link.peer_at_start} is not the next party, which is {self._next}. Compare the addresses.",
+                party=link.party,
+            )
         with self._changed:
             for stale in self._arrived.values():
                 stale.close()
@@ -80,10 +83,10 @@ class Ring:
             self._changed.notify_all()
 
     def join(self, session: str) -> tuple[TlsChannel, PairwiseKeys]:
-        """A new channel with new keys, in place of the one before.
+        """Open a channel with new keys; the previous channel ends.
 
         Raises:
-            PartyError: a neighbour is gone, or late; names it.
+            PartyError: a neighbour cannot be reached or timed out; names it.
         """
         self.leave()
         self._release()
@@ -92,21 +95,21 @@ class Ring:
             with self._changed:
                 if not self._changed.wait_for(lambda: session in self._arrived, self._timeout_s):
                     raise PartyError(
-                        f"party {self._next} did not connect for {self._timeout_s:g} s; see whether it is up, then ask "
-                        "again",
+                        f"Party {self._next} did not connect within {self._timeout_s:g} s. Check that it runs, then "
+                        "repeat the request.",
                         party=self._next,
                     )
-                heard = self._arrived.pop(session)
+                from_next = self._arrived.pop(session)
         except PartyError:
             sender.close()
             raise
-        channel = TlsChannel(sender, heard)
+        channel = TlsChannel(sender, from_next)
         with self._changed:
             self._channel = channel
         return channel, PairwiseKeys.agree(channel)
 
     def leave(self) -> None:
-        """End the session, if there is one, from any thread."""
+        """End the session if there is one, from any thread."""
         with self._changed:
             channel, self._channel = self._channel, None
             if channel is not None:
@@ -114,7 +117,7 @@ class Ring:
                 self._ended.append(channel)
 
     def close(self) -> None:
-        """End everything."""
+        """End the session and close all connections."""
         self.leave()
         self._release()
         with self._changed:

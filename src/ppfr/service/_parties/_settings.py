@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 from ppfr.core import InvalidInputError, ProblemsError
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
-from ppfr.service._parties._greeting import Parameters
-from ppfr.service._parties._links import Identity
+from ppfr.service._parties._handshake import Parameters
+from ppfr.service._parties._links import TlsCredentials
 
-Role = Literal["enrol", "ask"]
+Permission = Literal["enrol", "query"]
 Address = tuple[str, int]
 _MEBI = 1 << 20
 
@@ -25,15 +25,15 @@ class ClientRights:
     """What a client may do.
 
     Attributes:
-        may: "enrol" (enrol and remove references), "ask" (verify and identify), or both.
+        permissions: "enrol" (enrol and remove references), "query" (verify and identify), or both.
         budget_bits: of answers that may be opened for it, ever; None for no limit.
-        least_threshold: no lower one may be asked with, nor a hidden one; None for any. Who may choose the threshold
+        min_threshold: no lower one may be asked with, nor a hidden one; None for any. Who may choose the threshold
             gets scores out of decisions.
     """
 
-    may: frozenset[Role]
+    permissions: frozenset[Permission]
     budget_bits: int | None = None
-    least_threshold: float | None = None
+    min_threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class PartySettings:
         listen: where it listens.
         addresses: where the three parties are reached, by index; the own one is not used.
         store: its share store.
-        identity: its certificate, key and authority.
+        credentials: its certificate, key and authority.
         clients: by the name in their certificates.
         timeout_s: how long it waits for a message of another party.
         max_request_bytes: of one request of a client.
@@ -60,7 +60,7 @@ class PartySettings:
     listen: Address
     addresses: tuple[Address, Address, Address]
     store: Path
-    identity: Identity
+    credentials: TlsCredentials
     clients: Mapping[str, ClientRights]
     timeout_s: float = 30.0
     max_request_bytes: int = 64 * _MEBI
@@ -90,7 +90,7 @@ class PartySettings:
             "listen": table.address("listen"),
             "addresses": table.addresses("parties"),
             "store": table.path("store"),
-            "identity": table.identity(),
+            "credentials": table.credentials(),
             "clients": table.clients(),
             "timeout_s": table.take("timeout_s", float, lambda value: 0 < value <= 3600, "seconds, up to 3600", 30.0),
             "max_request_bytes": table.take(
@@ -115,22 +115,22 @@ class ClientSettings:
 
     Attributes:
         addresses: of the three parties, by index.
-        identity: the client's certificate, key and authority.
+        credentials: the client's certificate, key and authority.
         timeout_s: how long a request may take altogether.
     """
 
     addresses: tuple[Address, Address, Address]
-    identity: Identity
+    credentials: TlsCredentials
     timeout_s: float = 60.0
 
     @classmethod
     def read(cls, path: Path) -> ClientSettings:
         """From a file; errors as for `PartySettings.read`."""
         table = _Table(path, _toml(path))
-        addresses, identity = table.addresses("parties"), table.identity()
+        addresses, credentials = table.addresses("parties"), table.credentials()
         timeout_s = table.take("timeout_s", float, lambda value: 0 < value <= 3600, "seconds, up to 3600", 60.0)
         table.finish()
-        return cls(addresses=addresses, identity=identity, timeout_s=timeout_s)
+        return cls(addresses=addresses, credentials=credentials, timeout_s=timeout_s)
 
 
 def gallery_id_of(name: str) -> bytes:
@@ -159,8 +159,10 @@ class _Table:
         value = self.take(name, str, bool, "a path")
         return self._path.parent / value if isinstance(value, str) else self._path
 
-    def identity(self) -> Identity:
-        return Identity(certificate=self.path("certificate"), key=self.path("key"), authority=self.path("authority"))
+    def credentials(self) -> TlsCredentials:
+        return TlsCredentials(
+            certificate=self.path("certificate"), key=self.path("key"), authority=self.path("authority")
+        )
 
     def address(self, name: str) -> Address:
         return self._address(name, self.take(name, str, bool, '"HOST:PORT"'))
@@ -174,9 +176,11 @@ class _Table:
         found: dict[str, ClientRights] = {}
         for name, entry in given.items() if isinstance(given, dict) else ():
             rights = dict(entry) if isinstance(entry, dict) else {}
-            may, budget, least = (rights.pop(key, None) for key in ("may", "budget_bits", "least_threshold"))
-            if not isinstance(may, list) or not may or not set(map(str, may)) <= set(get_args(Role)):
-                self._problems.append(f'clients.{name}: may is {may!r}; give a list of "enrol", "ask" or both')
+            may, budget, least = (rights.pop(key, None) for key in ("permissions", "budget_bits", "min_threshold"))
+            if not isinstance(may, list) or not may or not set(map(str, may)) <= set(get_args(Permission)):
+                self._problems.append(
+                    f'clients.{name}: permissions is {may!r}; give a list of "enrol", "query" or both'
+                )
             elif budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
                 self._problems.append(
                     f"clients.{name}: budget_bits is {budget!r}; give a number of bits, or leave it out"
@@ -184,12 +188,12 @@ class _Table:
             elif least is not None and (
                 isinstance(least, bool) or not isinstance(least, int | float) or abs(least) > 1
             ):
-                self._problems.append(f"clients.{name}: least_threshold is {least!r}; give a cosine, or leave it out")
+                self._problems.append(f"clients.{name}: min_threshold is {least!r}; give a cosine, or leave it out")
             elif rights:
-                known = "may, budget_bits and least_threshold are"
+                known = "permissions, budget_bits and min_threshold are"
                 self._problems.append(f"clients.{name}: {', '.join(rights)} is not known; {known}")
             else:
-                found[name] = ClientRights(may=frozenset(may), budget_bits=budget, least_threshold=least)
+                found[name] = ClientRights(permissions=frozenset(may), budget_bits=budget, min_threshold=least)
         return found
 
     def finish(self) -> None:

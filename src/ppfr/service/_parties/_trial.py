@@ -77,9 +77,9 @@ def write_trial(
 def _client(name: str) -> list[str]:
     return [
         f'[clients."{name}"]',
-        'may = ["enrol", "ask"]',
-        "# budget_bits = 100000  # of answers that may be opened for it, ever",
-        "# least_threshold = 0.3  # the lowest that it may ask with",
+        'permissions = ["enrol", "query"]',
+        "# budget_bits = 100000  # total bits of answers that it may receive",
+        "# min_threshold = 0.3  # lower thresholds and hidden ones are refused",
     ]
 
 

@@ -40,22 +40,22 @@ class Relay:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.ends += [near, far]
             for source, sink in ((near, far), (far, near)):
-                late: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
-                threading.Thread(target=self.read, args=(source, late), daemon=True).start()
-                threading.Thread(target=self.write, args=(sink, late), daemon=True).start()
+                delayed: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+                threading.Thread(target=self.read, args=(source, delayed), daemon=True).start()
+                threading.Thread(target=self.write, args=(sink, delayed), daemon=True).start()
 
-    def read(self, source: socket.socket, late: queue.SimpleQueue[tuple[float, bytes]]) -> None:
+    def read(self, source: socket.socket, delayed: queue.SimpleQueue[tuple[float, bytes]]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.num_bytes += len(data)
-                late.put((time.monotonic() + self.delay_s, data))
-        late.put((time.monotonic() + self.delay_s, b""))
+                delayed.put((time.monotonic() + self.delay_s, data))
+        delayed.put((time.monotonic() + self.delay_s, b""))
 
     @staticmethod
-    def write(sink: socket.socket, late: queue.SimpleQueue[tuple[float, bytes]]) -> None:
+    def write(sink: socket.socket, delayed: queue.SimpleQueue[tuple[float, bytes]]) -> None:
         with contextlib.suppress(OSError):
             while True:
-                due, data = late.get()
+                due, data = delayed.get()
                 time.sleep(max(0.0, due - time.monotonic()))
                 if not data:
                     sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,198 @@
+"""Client handler of a party: checks requests before they are executed, and sends the replies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any, cast, final, get_args
+
+import numpy as np
+
+from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
+from ppfr.secure._answers import Kind
+from ppfr.secure._changes import Change, Enrolment, Removal
+from ppfr.service._parties._budgets import QueryBudgets, answer_bits
+from ppfr.service._parties._links import Link
+from ppfr.service._parties._messages import (
+    MalformedError,
+    Message,
+    array_of,
+    buffer_of,
+    rows_from,
+    threshold_from,
+)
+from ppfr.service._parties._node import STALE_GALLERY, PartyNode, Request, StaleGalleryError, UnnumberedQuery
+from ppfr.service._parties._request_queue import RequestQueue
+from ppfr.service._parties._settings import PartySettings, Permission
+
+_log = logging.getLogger("ppfr.party")
+_PERMISSION_FOR: dict[str, Permission] = {"query": "query", "enrol": "enrol", "remove": "enrol"}
+
+
+@final
+class ClientHandler:
+    """Serves the clients of a party.
+
+    Args:
+        settings: of the party.
+        node: executes requests.
+        queue: orders requests among the parties.
+        budgets: query budgets of the clients.
+    """
+
+    def __init__(self, settings: PartySettings, node: PartyNode, queue: RequestQueue, budgets: QueryBudgets) -> None:
+        self._settings, self._node, self._queue, self._budgets = settings, node, queue, budgets
+
+    def serve(self, link: Link, client: str) -> None:
+        """Serve one request after the other until the client disconnects.
+
+        Raises:
+            PartyError: the client disconnected, or violated the protocol.
+        """
+        while True:
+            message = link.receive(self._settings.max_request_bytes, waits=True)
+            try:
+                reply = self._reply(message, client)
+            except MalformedError as error:
+                raise link.protocol_error(str(error)) from error
+            except PpfrError as error:
+                _log.info("refused client=%s type=%s: %s", client, message.fields.get("type"), error)
+                reply = error_message(error)
+            except Exception as error:  # a bug of this program, whose text could contain anything
+                _log.exception("internal error") if _log.isEnabledFor(logging.DEBUG) else _log.error(
+                    "internal error: %s", type(error).__name__
+                )
+                reply = error_message(PartyError("Internal error. The log of the party names it."))
+            link.send(reply)
+
+    def _reply(self, message: Message, client: str) -> Message:
+        kind = message.text("type")
+        if kind == "status":
+            return self._status(client)
+        if kind == "subjects":
+            return self._subjects(has_contents=message.fields.get("contents") is True)
+        if kind == "outcome":
+            return Message(fields={"state": self._node.states([message.id("id")])[0]})
+        if kind not in _PERMISSION_FOR:
+            raise MalformedError("Unknown type of request.")
+        permissions = self._settings.clients[client].permissions
+        if _PERMISSION_FOR[kind] not in permissions:
+            raise InvalidInputError(
+                f"Client {client!r} has no permission to {kind}. Party {self._settings.party} permits it: "
+                f"{', '.join(sorted(permissions))}. The operator can change `permissions` in the configuration."
+            )
+        return self._executed(message, kind, client)
+
+    def _executed(self, message: Message, kind: str, client: str) -> Message:
+        """Submit a request to the queue and wait for its reply."""
+        request_id, is_change = message.id("id"), kind != "query"
+        try:
+            operation = self._query(message, client) if kind == "query" else self._change(message, kind, request_id)
+            request = Request(request_id=request_id, client=client, operation=operation)
+            self._node.add(request)
+        except (PpfrError, MalformedError) as error:
+            self._queue.refused(request_id, str(error), is_change=is_change)
+            raise
+        try:
+            self._queue.ready(request_id, is_change=is_change)
+        except PartyError as error:  # a change stays prepared; the next session settles it
+            self._node.cancel(request_id, error, aborts=False)
+        return request.reply.result()
+
+    def _query(self, message: Message, client: str) -> UnnumberedQuery:
+        kind = message.text("kind")
+        if kind not in get_args(Kind):
+            raise MalformedError("Unknown kind of query.")
+        point = self._settings.parameters.fixed_point
+        gallery = self._node.gallery()
+        if message.text("gallery") != gallery.digest:
+            raise StaleGalleryError(STALE_GALLERY)
+        num, num_references = message.integer("num"), len(gallery.subjects)
+        if num == 0:
+            raise InvalidInputError("The query has no probes. Give at least one.")
+        if num_references == 0:
+            raise InvalidInputError("The gallery is empty. Enrol references first.")
+        references_N = None
+        if kind == "verify":
+            references_N = array_of(message.buffer(3), (num,), np.dtype(np.int64))
+            if not ((references_N >= 0) & (references_N < num_references)).all():
+                raise RangeError(f"Indices of references must be in 0..{num_references - 1}.")
+        elif num * num_references > self._settings.max_comparisons:
+            raise InvalidInputError(
+                f"{num} probes against {num_references} references exceed the limit of "
+                f"{self._settings.max_comparisons} comparisons. Send fewer probes per query."
+            )
+        party = self._settings.party
+        query = UnnumberedQuery(
+            kind=cast(Kind, kind),
+            probes=rows_from(message, party, point),
+            threshold=threshold_from(message, 4, party, point),
+            references_N=references_N,
+            digest=gallery.digest,
+        )
+        self._check_threshold(query, client)
+        self._budgets.spend(client, answer_bits(query.kind, num, num_references))
+        return query
+
+    def _check_threshold(self, query: UnnumberedQuery, client: str) -> None:
+        min_threshold = self._settings.clients[client].min_threshold
+        if min_threshold is None:
+            return
+        if not isinstance(query.threshold, int):
+            raise InvalidInputError(
+                f"Client {client!r} has a min_threshold and must not hide the threshold. Give a public one."
+            )
+        if query.threshold < self._settings.parameters.fixed_point.integer_threshold(min_threshold):
+            raise RangeError(f"The threshold of client {client!r} must be at least {min_threshold:g}.")
+
+    def _change(self, message: Message, kind: str, change_id: bytes) -> Change:
+        party, point = self._settings.party, self._settings.parameters.fixed_point
+        if kind == "enrol":
+            subjects = _strings(message.buffer(3))
+            return Enrolment(change_id=change_id, rows=rows_from(message, party, point), subjects=subjects)
+        ids = bytes(message.buffer(0))
+        if len(ids) % ID_BYTES:
+            raise MalformedError(f"The length of the ids is not a multiple of {ID_BYTES}.")
+        reference_ids = tuple(ids[start : start + ID_BYTES] for start in range(0, len(ids), ID_BYTES))
+        return Removal(change_id=change_id, reference_ids=reference_ids)
+
+    def _status(self, client: str) -> Message:
+        return Message(
+            fields={
+                "problem": self._queue.problem(),
+                "references": len(self._node.gallery().subjects),
+                "gallery": self._node.gallery().digest,
+                "permissions": sorted(self._settings.clients[client].permissions),
+                "bits_left": self._budgets.left(client),
+            }
+        )
+
+    def _subjects(self, *, has_contents: bool) -> Message:
+        gallery = self._node.gallery()
+        subjects = json.dumps(gallery.subjects).encode()
+        return Message(
+            fields={
+                "gallery": gallery.digest,
+                "num": len(gallery.subjects),
+                "subjects": hashlib.sha256(subjects).hexdigest(),
+            },
+            buffers=[buffer_of(gallery.rows.ids_N16), subjects] if has_contents else [],
+        )
+
+
+def error_message(error: PpfrError) -> Message:
+    """An error as a reply to a client."""
+    kind = "Stale" if isinstance(error, StaleGalleryError) else type(error).__name__
+    fields: dict[str, Any] = {"kind": kind, "message": str(error), "party": getattr(error, "party", None)}
+    return Message(fields={"error": fields})
+
+
+def _strings(buffer: Any) -> tuple[str, ...]:
+    try:
+        given = json.loads(bytes(buffer))
+    except ValueError as error:
+        raise MalformedError("The subjects are not JSON.") from error
+    if not isinstance(given, list) or any(not isinstance(one, str) for one in given):
+        raise MalformedError("The subjects are not a list of strings.")
+    return tuple(given)

@@ -1,0 +1,374 @@
+"""Request queue of party 0: assigns sequence numbers to requests and starts the sessions of the three parties."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+from ppfr.core import PartyError, PpfrError
+from ppfr.secure._changes import State, settle
+from ppfr.secure._channel import NUM_PARTIES
+from ppfr.service._parties._links import Link, Sender
+from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
+from ppfr.service._parties._node import PartyNode
+from ppfr.service._parties._request_queue import (
+    MAX_IDS,
+    Dial,
+    error_fields,
+    error_from,
+    heartbeat_interval_s,
+    ids_from,
+    ids_to_hex,
+)
+
+_log = logging.getLogger("ppfr.party")
+_FOLLOWERS = range(1, NUM_PARTIES)
+_RETRY_S, _CHECK_S = 0.3, 0.25
+
+
+@final
+class _FollowerLink:
+    """The two connections to a follower: commands are written to one, reports are read from the other."""
+
+    def __init__(self, party: int, commands: Sender, reports: Link, timeout_s: float) -> None:
+        self.party = party
+        self._commands, self._reports, self._timeout_s = commands, reports, timeout_s
+        self._replies: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._serial = 0
+
+    def command(self, fields: dict[str, Any]) -> None:
+        """Send a command that the follower replies to."""
+        self._serial += 1
+        self._commands.send(Message(fields=fields | {"serial": self._serial}))
+
+    def notify(self, fields: dict[str, Any]) -> None:
+        """Send a command without a reply."""
+        self._commands.send(Message(fields=fields))
+
+    def add_reply(self, message: Message) -> None:
+        self._replies.put(message)
+
+    def reply(self, kind: str) -> Message:
+        """Wait for the reply to the latest command.
+
+        Raises:
+            PartyError: the command failed there, or no reply arrived in time; names the party.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                message = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self.disconnect()
+                raise PartyError(
+                    f"Party {self.party} did not execute a command within {self._timeout_s:g} s. Check that it runs, "
+                    "then repeat the request.",
+                    party=self.party,
+                ) from None
+            if message.fields.get("reply_to") != self._serial:
+                continue
+            if message.fields.get("type") == "failed":
+                raise error_from(message)
+            if message.fields.get("type") != kind:
+                raise self._reports.protocol_error(f"Expected a reply of type {kind!r}.")
+            return message
+
+    def disconnect(self) -> None:
+        self._commands.close()
+        self._reports.interrupt()
+
+
+@dataclasses.dataclass(slots=True)
+class _Waiting:
+    """A request that not all parties have received yet.
+
+    Attributes:
+        is_change: whether it changes the gallery.
+        since_s: time of the first report, on the clock of `time.monotonic`.
+        received_by: parties that have received it.
+    """
+
+    is_change: bool
+    since_s: float
+    received_by: set[int]
+
+
+@final
+class Sequencer:
+    """The request queue of party 0; see `RequestQueue`.
+
+    Args:
+        node: executes party 0's part of requests.
+        dial: connects to a follower for commands, under the token that it reported with.
+        timeout_s: time limit until all parties have received a request; silence after which a follower counts as lost.
+    """
+
+    def __init__(self, node: PartyNode, dial: Dial, *, timeout_s: float) -> None:
+        self._node, self._dial, self._timeout_s = node, dial, timeout_s
+        self._changed = threading.Condition()
+        self._followers: dict[int, _FollowerLink] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._next: collections.deque[bytes] = collections.deque()
+        self._problem: str = "Parties 1 and 2 are not connected yet."
+        self._is_up = self._is_closed = False
+        self._number = 0
+
+    def start(self) -> None:
+        """Start to execute requests."""
+        threading.Thread(target=self._work, name="ppfr-sequencer", daemon=True).start()
+
+    def ready(self, request_id: bytes, *, is_change: bool) -> None:
+        """See `RequestQueue.ready`."""
+        self._ready(0, request_id, is_change=is_change)
+
+    def refused(self, request_id: bytes, reason: str, *, is_change: bool) -> None:
+        """See `RequestQueue.refused`."""
+        self._refused(0, request_id, reason, is_change=is_change)
+
+    def problem(self) -> str:
+        """See `RequestQueue.problem`."""
+        with self._changed:
+            return "" if self._is_up else self._problem
+
+    def accept(self, link: Link, session: str) -> None:
+        """Receive the reports of party 1 or 2 until the connection ends."""
+        party = link.party
+        if party is None or party not in _FOLLOWERS:
+            raise PartyError(f"{link.peer_at_start} must not report to party 0.", party=party)
+        commands = Sender(self._dial(party, session), heartbeat_s=heartbeat_interval_s(self._timeout_s))
+        follower = _FollowerLink(party, commands, link, self._timeout_s)
+        with self._changed:
+            before, self._followers[party] = self._followers.get(party), follower
+        if before is not None:
+            self._lose(before, PartyError(f"Party {party} has reconnected.", party=party), is_replaced=True)
+        _log.info("connected to party %d", party)
+        with self._changed:
+            self._changed.notify_all()
+        try:
+            while True:
+                self._receive(follower, link.receive(0))
+        except PartyError as error:
+            self._lose(follower, error)
+        except MalformedError as error:
+            self._lose(follower, link.protocol_error(str(error)))
+
+    def close(self) -> None:
+        """See `RequestQueue.close`."""
+        with self._changed:
+            self._is_closed = True
+            followers, self._followers = list(self._followers.values()), {}
+            self._changed.notify_all()
+        for follower in followers:
+            follower.disconnect()
+
+    def _receive(self, follower: _FollowerLink, message: Message) -> None:
+        kind = message.text("type")
+        if kind == "ready":
+            self._ready(follower.party, message.id("id"), is_change=bool(message.fields.get("is_change")))
+        elif kind == "refused":
+            is_change = bool(message.fields.get("is_change"))
+            self._refused(follower.party, message.id("id"), message.text("reason"), is_change=is_change)
+        elif kind != "heartbeat":
+            follower.add_reply(message)
+
+    def _ready(self, party: int, request_id: bytes, *, is_change: bool) -> None:
+        with self._changed:
+            waiting = self._waiting.setdefault(request_id, _Waiting(is_change, time.monotonic(), set()))
+            if waiting.is_change != is_change:
+                raise PartyError(f"Party {party} received another request with the same id.", party=party)
+            waiting.received_by.add(party)
+            if len(waiting.received_by) == NUM_PARTIES:
+                self._next.append(request_id)
+                self._changed.notify_all()
+
+    def _refused(self, party: int, request_id: bytes, reason: str, *, is_change: bool) -> None:
+        with self._changed:
+            self._waiting.pop(request_id, None)
+        self._cancel(request_id, PartyError(f"Party {party} refused the request. {reason}", party=party), is_change)
+
+    def _cancel(self, request_id: bytes, error: PpfrError, aborts: bool) -> None:
+        """Cancel a request at all parties, at party 0 first: its store decides about changes."""
+        try:
+            if not self._node.cancel(request_id, error, aborts=aborts):
+                return
+        except PpfrError as refusal:  # the change is settled at the start of the next session
+            _log.warning("failed type=cancel: %s", refusal)
+            self._node.cancel(request_id, error, aborts=False)
+            aborts = False
+        fields = {"type": "cancel", "id": request_id.hex(), "aborts": aborts} | error_fields(error)
+        with self._changed:
+            followers = list(self._followers.values())
+        for follower in followers:
+            follower.notify(fields)
+
+    def _cancel_waiting(self, error: PpfrError) -> None:
+        with self._changed:
+            waiting, self._waiting = self._waiting, {}
+        for request_id, one in waiting.items():
+            self._cancel(request_id, error, one.is_change)
+
+    def _lose(self, follower: _FollowerLink, error: PartyError, *, is_replaced: bool = False) -> None:
+        with self._changed:
+            if not is_replaced and self._followers.get(follower.party) is not follower:
+                return
+            if not is_replaced:
+                del self._followers[follower.party]
+            self._is_up, self._problem = False, str(error)
+        _log.warning("lost party %d: %s", follower.party, error)
+        follower.disconnect()
+        self._node.leave()
+        self._cancel_waiting(error)
+
+    def _work(self) -> None:
+        """Start sessions and execute requests, one at a time."""
+        not_before = 0.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or (self._is_up and bool(self._next)), self._check_s())
+                if self._is_closed:
+                    return
+                followers = [self._followers[party] for party in _FOLLOWERS if party in self._followers]
+                is_up = self._is_up
+                request_id = self._next.popleft() if is_up and self._next else None
+                waiting = None if request_id is None else self._waiting.pop(request_id, None)
+            self._expire()
+            if not is_up and len(followers) == len(_FOLLOWERS) and time.monotonic() >= not_before:
+                self._try(followers, self._start_session, followers)
+                not_before = time.monotonic() + _RETRY_S
+            elif request_id is not None and waiting is not None:
+                self._try(followers, self._run, followers, request_id, waiting.is_change)
+
+    def _check_s(self) -> float:
+        return _CHECK_S if self._is_up else _RETRY_S / 6
+
+    def _expire(self) -> None:
+        """Cancel requests that have waited longer than the time-out."""
+        now_s = time.monotonic()
+        with self._changed:
+            expired = [(i, w) for i, w in self._waiting.items() if now_s - w.since_s > self._timeout_s]
+            for request_id, _ in expired:
+                del self._waiting[request_id]
+            problem = "" if self._is_up else self._problem
+        for request_id, waiting in expired:
+            missing = sorted(set(range(NUM_PARTIES)) - waiting.received_by)
+            error = (
+                PartyError(f"Party {missing[0]} did not receive the request. Repeat it.", party=missing[0])
+                if missing
+                else PartyError(
+                    f"The request timed out before it was executed. {problem or 'Earlier requests took too long.'} "
+                    "Repeat it."
+                )
+            )
+            self._cancel(request_id, error, waiting.is_change)
+
+    def _try(self, followers: list[_FollowerLink], action: Callable[..., None], *arguments: Any) -> None:
+        """Run an action; a failure ends the session at all parties."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            fields = error_fields(error)
+            _log.warning("session ended: %s", fields["reason"])
+            with self._changed:
+                # The loss of a follower is a better explanation than an error that follows from it.
+                if self._is_up or fields["party"] not in _FOLLOWERS or fields["party"] in self._followers:
+                    self._problem = fields["reason"]
+                self._is_up = False
+            self._node.leave()
+            for follower in followers:
+                with contextlib.suppress(PpfrError):
+                    follower.notify({"type": "leave", "reason": fields["reason"]})
+
+    def _run(self, followers: list[_FollowerLink], request_id: bytes, is_change: bool) -> None:
+        """Execute a request at all parties."""
+        number, self._number = self._number, self._number + 1
+        command = {"type": "run", "id": request_id.hex(), "number": number}
+        if is_change:  # at party 0 first: its store decides
+            try:
+                self._node.run(request_id, number)
+            except BaseException as error:
+                for follower in followers:  # the change is settled at the start of the next session
+                    follower.notify({"type": "cancel", "id": request_id.hex(), "aborts": False} | error_fields(error))
+                raise
+        for follower in followers:
+            follower.command(command)
+        if not is_change:
+            self._node.run(request_id, number)
+        for follower in followers:
+            follower.reply("done")
+
+    def _start_session(self, followers: list[_FollowerLink]) -> None:
+        """Settle changes that an interrupted session left, compare galleries, and connect the ring.
+
+        Raises:
+            PpfrError: the session cannot start; names the party.
+        """
+        with self._changed:
+            self._problem = "The parties are starting a new session."
+        for follower in followers:
+            follower.notify({"type": "leave", "reason": self._problem})
+        self._node.leave()
+        self._settle(followers)
+        session = secrets.token_hex(16)
+        for follower in followers:
+            follower.command({"type": "join", "session": session})
+        self._node.join(session)
+        for follower in followers:
+            follower.reply("joined")
+        with self._changed:
+            if any(self._followers.get(follower.party) is not follower for follower in followers):
+                raise PartyError("A party disconnected while the session started.")
+            self._is_up = True
+            self._changed.notify_all()
+        _log.info("session started, %d references", len(self._node.gallery().subjects))
+
+    def _settle(self, followers: list[_FollowerLink]) -> None:
+        reports = self._reported_changes(followers, [])
+        prepared = [
+            *ids_to_hex(self._node.prepared_changes()),
+            *(one for message in reports for one in message.fields["prepared"]),
+        ]
+        with (
+            self._changed
+        ):  # a request that a client still waits for is not a leftover: it is executed or refused later
+            waiting = set(self._waiting)
+        change_ids = [one for one in map(id_from_hex, dict.fromkeys(prepared)) if one not in waiting][:MAX_IDS]
+        at_followers = [message.fields["states"] for message in self._reported_changes(followers, change_ids)]
+        decided: dict[str, list[bytes]] = {"commit": [], "abort": []}
+        for change_id, *states in zip(change_ids, self._node.states(change_ids), *at_followers, strict=True):
+            decided[settle(states)].append(change_id)
+        self._node.settle(decided["commit"], decided["abort"])
+        if change_ids:
+            _log.info("settled: %d committed, %d aborted", len(decided["commit"]), len(decided["abort"]))
+        for follower in followers:
+            follower.command(
+                {"type": "settle", "commit": ids_to_hex(decided["commit"]), "abort": ids_to_hex(decided["abort"])}
+            )
+        digest = self._node.gallery().digest
+        for follower in followers:
+            if follower.reply("settled").text("digest") != digest:
+                raise PartyError(
+                    f"Party {follower.party} has other references than party 0: its store is from another time, or of "
+                    "another gallery. Restore all three stores from backups of one time, or enrol again into three "
+                    "new stores.",
+                    party=follower.party,
+                )
+
+    def _reported_changes(self, followers: list[_FollowerLink], change_ids: list[bytes]) -> list[Message]:
+        """The states of changes at the followers, and the ids of all changes that are prepared there."""
+        for follower in followers:
+            follower.command({"type": "report_changes", "ids": ids_to_hex(change_ids)})
+        reports = [follower.reply("changes") for follower in followers]
+        for message in reports:
+            states: list[State] = message.fields.get("states", [])
+            if len(states) != len(change_ids):
+                raise MalformedError("The number of states differs from the number of changes.")
+            ids_from(message, "prepared")
+        return reports
