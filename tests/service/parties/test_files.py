@@ -31,6 +31,7 @@ from ppfr.service._parties._messages import (
     threshold_from,
 )
 from ppfr.service._parties._node import Gallery
+from ppfr.service._parties._settings import gallery_id_of
 
 
 @pytest.fixture(autouse=True)
@@ -153,20 +154,65 @@ def test_configuration_errors_are_reported_together(tmp_path):
     path = tmp_path / "party.toml"
     path.write_text(
         'party = 3\nlisten = "nowhere"\nparties = ["a:1", "b:2"]\ndim = 0\nvalues = "float"\ntimeout = 5\n'
+        'timeout_s = "5"\nmax_connections = true\n'
         '[clients.a]\npermissions = ["read"]\n[clients.b]\npermissions = ["query"]\nbudget_bits = -1\n'
-        '[clients.c]\npermissions = ["query"]\nmin_threshold = 2\n'
+        '[clients.c]\npermissions = ["query"]\nmin_threshold = 2\n[clients.d]\npermissions = ["query"]\nbudget = 1\n'
     )
     with pytest.raises(ProblemsError) as raised:
         PartySettings.read(path)
-    missing = [f"{name} is missing" for name in ("gallery", "store", "certificate", "key", "authority")]
-    wrong = ["party = 3", "listen", "three times", "dim = 0", "'float'", "timeout is not known"]
-    for word in (*missing, *wrong, "clients.a: permissions", "clients.b: budget_bits", "clients.c: min"):
-        assert word in str(raised.value), word
-    with pytest.raises(InvalidInputError, match="is not there"):
+    text = "\n".join(raised.value.problems)
+    assert str(path) in str(raised.value)
+    for name in ("gallery", "store", "certificate", "key", "authority", "parties.2"):
+        assert f"{name} is missing" in text, name
+    for key, value, allowed in (
+        ("party", "3", "0, 1 or 2"),
+        ("listen", "'nowhere'", '"HOST:PORT"'),
+        ("dim", "0", "1..4096"),
+        ("values", "'float'", "'int8' or 'int16'"),
+        ("timeout_s", "'5'", "number"),
+        ("max_connections", "True", "integer"),
+        ("clients.a.permissions.0", "'read'", "'enrol' or 'query'"),
+        ("clients.b.budget_bits", "-1", "0"),
+        ("clients.c.min_threshold", "2", "1"),
+    ):
+        (line,) = [line for line in raised.value.problems if line.startswith(f"{key} = ")]
+        assert value in line and allowed in line, line
+    assert "timeout is not a known key" in text and "clients.d.budget is not a known key" in text
+    with pytest.raises(InvalidInputError, match=r"absent\.toml does not exist"):
         PartySettings.read(tmp_path / "absent.toml")
     path.write_text("party = ")
     with pytest.raises(InvalidInputError, match="TOML"):
         ClientSettings.read(path)
+
+
+def test_environment_variables_override_configuration_files(tmp_path, monkeypatch):
+    write_trial(tmp_path, dim=8)
+    path = tmp_path / "party-0.toml"
+    for name, value in {
+        "TIMEOUT_S": "7",
+        "LISTEN": "0.0.0.0:9",
+        "GALLERY": "17",
+        "PARTIES": '["a:1", "b:2", "c:3"]',
+        "CLIENTS": '{"desk": {"permissions": ["query"]}}',
+    }.items():
+        monkeypatch.setenv(f"PPFR_PARTY_{name}", value)
+    monkeypatch.setenv("PPFR_CLIENT_TIMEOUT_S", "9")
+    found = PartySettings.read(path)
+    assert (found.timeout_s, found.listen, found.addresses[1]) == (7.0, ("0.0.0.0", 9), ("b", 2))
+    assert found.parameters.gallery_id == gallery_id_of("17") and found.clients["desk"].permissions == {"query"}
+    assert ClientSettings.read(tmp_path / "client.toml").timeout_s == 9
+    monkeypatch.setenv("PPFR_PARTY_TIMEOUT", "5")
+    monkeypatch.setenv("PPFR_PARTY_MAX_CONNECTIONS", "1")
+    with pytest.raises(ProblemsError) as raised:
+        PartySettings.read(path)
+    assert len(raised.value.problems) == 2
+    assert "PPFR_PARTY_TIMEOUT " in str(raised.value) and "max_connections = 1" in str(raised.value)
+    for name, value in {"DIM": "many", "PARTIES": "a:1"}.items():
+        with monkeypatch.context() as patch:
+            patch.delenv("PPFR_PARTY_TIMEOUT")
+            patch.setenv(f"PPFR_PARTY_{name}", value)
+            with pytest.raises(InvalidInputError, match=name.lower()):
+                PartySettings.read(path)
 
 
 def test_certificates_are_created_once_and_names_are_checked(tmp_path):

@@ -183,12 +183,10 @@ def _agreed(replies: list[Message]) -> GalleryTerms:
     for party, reply in enumerate(replies):
         try:
             parameters.append(Parameters.from_fields(reply.fields.get("parameters")))
+            own, first = parameters[party].fixed_point, parameters[0].fixed_point
             if parameters[party] != parameters[0]:
-                raise PartyError(
-                    f"Party {party} has {parameters[party].fixed_point}, party 0 has {parameters[0].fixed_point}, or "
-                    "their galleries differ. Make their configurations equal.",
-                    party=party,
-                )
+                difference = "has another gallery than party 0" if own == first else f"has {own}, party 0 has {first}"
+                raise PartyError(f"Party {party} {difference}. Make their configurations equal.", party=party)
         except MalformedError as error:
             raise PartyError(
                 f"Protocol error of party {party}: {error} Check which program runs there, and its version.",

@@ -1,13 +1,27 @@
-"""Configuration files: a party's and a client's, in TOML; paths in them are relative to the file."""
+"""Configuration files of parties and clients, in TOML; relative paths start at the directory of the file.
+
+Environment variables override the file: PPFR_PARTY_TIMEOUT_S=60, or PPFR_CLIENT_TIMEOUT_S=60 for a client. Lists and
+tables are JSON.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tomllib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from ppfr.core import InvalidInputError, ProblemsError
 from ppfr.secure._channel import NUM_PARTIES
@@ -22,13 +36,13 @@ _MEBI = 1 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRights:
-    """What a client may do.
+    """What a client is allowed to do.
 
     Attributes:
         permissions: "enrol" (enrol and remove references), "query" (verify and identify), or both.
-        budget_bits: of answers that may be opened for it, ever; None for no limit.
-        min_threshold: no lower one may be asked with, nor a hidden one; None for any. Who may choose the threshold
-            gets scores out of decisions.
+        budget_bits: query budget: total bits of answers that the client may receive; None for no limit.
+        min_threshold: lower thresholds and hidden thresholds are refused; None for any threshold. A client that
+            chooses the threshold freely can compute scores from decisions.
     """
 
     permissions: frozenset[Permission]
@@ -38,21 +52,21 @@ class ClientRights:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PartySettings:
-    """One party's server.
+    """Configuration of a party's server.
 
     Attributes:
         party: 0..2.
         parameters: of the gallery.
-        listen: where it listens.
-        addresses: where the three parties are reached, by index; the own one is not used.
-        store: its share store.
-        credentials: its certificate, key and authority.
+        listen: address of the listening socket.
+        addresses: of the three parties, by index; the party's own one is not used.
+        store: file of its shares.
+        credentials: its TLS certificate, key and authority.
         clients: by the name in their certificates.
-        timeout_s: how long it waits for a message of another party.
-        max_request_bytes: of one request of a client.
-        max_comparisons: probes times references of one query: it bounds memory.
-        max_connections: at once.
-        device: "compiled" for inner products by compiled loops, else a PyTorch device.
+        timeout_s: time limit for a message of another party.
+        max_request_bytes: maximum size of a client's request.
+        max_comparisons: maximum of probes times references per query; limits the memory.
+        max_connections: maximum number of simultaneous client connections, and of simultaneous handshakes.
+        device: "compiled" for inner products in compiled loops, otherwise a PyTorch device.
     """
 
     party: int
@@ -70,53 +84,44 @@ class PartySettings:
 
     @property
     def budget_file(self) -> Path:
-        """Where spent budgets are kept."""
+        """File of the spent query budgets."""
         return self.store.with_name(self.store.name + ".budgets.json")
 
     @classmethod
-    def read(cls, path: Path) -> PartySettings:
-        """From a file.
+    def read(cls, path: Path) -> Self:
+        """Read a configuration file.
 
         Raises:
-            ProblemsError: all that is wrong with it.
-            InvalidInputError: not there, or no TOML.
+            ProblemsError: invalid, missing or unknown keys; all are listed.
+            InvalidInputError: the file does not exist or is not TOML.
         """
-        table = _Table(path, _toml(path))
-        party = table.take("party", int, lambda value: value in range(NUM_PARTIES), "0, 1 or 2")
-        dim = table.take("dim", int, lambda value: 1 <= value <= 4096, "1..4096")
-        values = table.take("values", str, lambda value: value in ("int8", "int16"), "int8 or int16", "int16")
-        gallery = table.take("gallery", str, lambda value: 0 < len(value) <= 100, "a name of 1..100 characters")
-        settings = {
-            "listen": table.address("listen"),
-            "addresses": table.addresses("parties"),
-            "store": table.path("store"),
-            "credentials": table.credentials(),
-            "clients": table.clients(),
-            "timeout_s": table.take("timeout_s", float, lambda value: 0 < value <= 3600, "seconds, up to 3600", 30.0),
-            "max_request_bytes": table.take(
-                "max_request_bytes", int, lambda v: v >= _MEBI, "1 MiB or more", 64 * _MEBI
-            ),
-            "max_comparisons": table.take("max_comparisons", int, lambda v: v >= 1, "1 or more", 4_000_000),
-            "max_connections": table.take("max_connections", int, lambda v: v >= 8, "8 or more", 64),
-            "device": table.take("device", str, bool, "compiled, cpu, cuda, cuda:N or mps", "compiled"),
-        }
-        table.finish()
-        point = FixedPoint(dim=dim, values=values)
+        path = Path(path)
+        found = _read(_PartyFile, path)
+        point = FixedPoint(dim=found.dim, values=found.values)
         return cls(
-            party=party,
-            parameters=Parameters(fixed_point=point, gallery_id=gallery_id_of(gallery)),
-            **settings,
+            party=found.party,
+            parameters=Parameters(fixed_point=point, gallery_id=gallery_id_of(found.gallery)),
+            listen=_split_address(found.listen),
+            addresses=found.addresses(),
+            store=path.parent / found.store,
+            credentials=found.credentials(path.parent),
+            clients={name: ClientRights(**dict(entry)) for name, entry in found.clients.items()},
+            timeout_s=found.timeout_s,
+            max_request_bytes=found.max_request_bytes,
+            max_comparisons=found.max_comparisons,
+            max_connections=found.max_connections,
+            device=found.device,
         )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Who asks, and whom.
+    """Configuration of a client.
 
     Attributes:
         addresses: of the three parties, by index.
-        credentials: the client's certificate, key and authority.
-        timeout_s: how long a request may take altogether.
+        credentials: the client's TLS certificate, key and authority.
+        timeout_s: time limit for a request.
     """
 
     addresses: tuple[Address, Address, Address]
@@ -124,97 +129,142 @@ class ClientSettings:
     timeout_s: float = 60.0
 
     @classmethod
-    def read(cls, path: Path) -> ClientSettings:
-        """From a file; errors as for `PartySettings.read`."""
-        table = _Table(path, _toml(path))
-        addresses, credentials = table.addresses("parties"), table.credentials()
-        timeout_s = table.take("timeout_s", float, lambda value: 0 < value <= 3600, "seconds, up to 3600", 60.0)
-        table.finish()
-        return cls(addresses=addresses, credentials=credentials, timeout_s=timeout_s)
+    def read(cls, path: Path) -> Self:
+        """Read a configuration file; raises as `PartySettings.read`."""
+        path = Path(path)
+        found = _read(_ClientFile, path)
+        return cls(addresses=found.addresses(), credentials=found.credentials(path.parent), timeout_s=found.timeout_s)
 
 
 def gallery_id_of(name: str) -> bytes:
-    """16 bytes of a gallery's name: operators agree on a name rather than on a number."""
+    """16 bytes derived from the name of a gallery, which operators can agree on more easily than on a number."""
     return hashlib.sha256(b"ppfr gallery " + name.encode()).digest()[:16]
 
 
-class _Table:
-    """A TOML table that is read field by field; every problem is kept, and told at the end."""
+def _split_address(value: str) -> Address:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise ValueError('Value is not "HOST:PORT"')
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
-    def __init__(self, path: Path, table: dict[str, Any]) -> None:
-        self._path, self._left = path, dict(table)
-        self._problems: list[str] = []
 
-    def take(self, name: str, kind: type[Any], fits: Callable[[Any], Any], allowed: str, default: Any = None) -> Any:
-        value = self._left.pop(name, default)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if value is None:
-            self._problems.append(f"{name} is missing; give {allowed}")
-        elif not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
-            self._problems.append(f"{name} = {value!r} is not {allowed}")
-        return value
+def _check_address(value: str) -> str:
+    _split_address(value)
+    return value
 
-    def path(self, name: str) -> Path:
-        value = self.take(name, str, bool, "a path")
-        return self._path.parent / value if isinstance(value, str) else self._path
 
-    def credentials(self) -> TlsCredentials:
+_HostPort = Annotated[str, AfterValidator(_check_address), Field(description='an address "HOST:PORT"')]
+_Path = Annotated[str, Field(min_length=1, description="the path of a file")]
+_Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _ClientEntry(pydantic.BaseModel):
+    """The table [clients.NAME] of a party's file."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid")
+
+    permissions: Annotated[
+        frozenset[Permission], Field(min_length=1, strict=False, description='a list of "enrol", "query" or both')
+    ]
+    budget_bits: Annotated[int, Field(ge=0)] | None = None
+    min_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+class _SettingsFile(BaseSettings):
+    """Keys that the files of parties and clients share."""
+
+    model_config = SettingsConfigDict(strict=True, extra="forbid")
+
+    parties: Annotated[
+        tuple[_HostPort, _HostPort, _HostPort],
+        Field(strict=False, description='three addresses "HOST:PORT", of parties 0, 1 and 2'),
+    ]
+    certificate: _Path
+    key: _Path
+    authority: _Path
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables first, then the file, whose content `_read` passes to the constructor."""
+        return env_settings, init_settings
+
+    def addresses(self) -> tuple[Address, Address, Address]:
+        first, second, third = map(_split_address, self.parties)
+        return first, second, third
+
+    def credentials(self, directory: Path) -> TlsCredentials:
         return TlsCredentials(
-            certificate=self.path("certificate"), key=self.path("key"), authority=self.path("authority")
+            certificate=directory / self.certificate, key=directory / self.key, authority=directory / self.authority
         )
 
-    def address(self, name: str) -> Address:
-        return self._address(name, self.take(name, str, bool, '"HOST:PORT"'))
 
-    def addresses(self, name: str) -> Any:
-        given = self.take(name, list, lambda value: len(value) == NUM_PARTIES, 'three times "HOST:PORT", of 0, 1 and 2')
-        return tuple(self._address(name, value) for value in given) if isinstance(given, list) else ()
+class _PartyFile(_SettingsFile):
+    model_config = SettingsConfigDict(env_prefix="PPFR_PARTY_")
 
-    def clients(self) -> dict[str, ClientRights]:
-        given = self._left.pop("clients", {})
-        found: dict[str, ClientRights] = {}
-        for name, entry in given.items() if isinstance(given, dict) else ():
-            rights = dict(entry) if isinstance(entry, dict) else {}
-            may, budget, least = (rights.pop(key, None) for key in ("permissions", "budget_bits", "min_threshold"))
-            if not isinstance(may, list) or not may or not set(map(str, may)) <= set(get_args(Permission)):
-                self._problems.append(
-                    f'clients.{name}: permissions is {may!r}; give a list of "enrol", "query" or both'
-                )
-            elif budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
-                self._problems.append(
-                    f"clients.{name}: budget_bits is {budget!r}; give a number of bits, or leave it out"
-                )
-            elif least is not None and (
-                isinstance(least, bool) or not isinstance(least, int | float) or abs(least) > 1
-            ):
-                self._problems.append(f"clients.{name}: min_threshold is {least!r}; give a cosine, or leave it out")
-            elif rights:
-                known = "permissions, budget_bits and min_threshold are"
-                self._problems.append(f"clients.{name}: {', '.join(rights)} is not known; {known}")
-            else:
-                found[name] = ClientRights(permissions=frozenset(may), budget_bits=budget, min_threshold=least)
-        return found
-
-    def finish(self) -> None:
-        """Raise what was found."""
-        self._problems += [f"{name} is not known" for name in self._left]
-        if self._problems:
-            raise ProblemsError(f"{self._path} cannot be used", self._problems)
-
-    def _address(self, name: str, value: Any) -> Address:
-        host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-        if colon and host and port.isdecimal() and 0 < int(port) < 1 << 16:
-            return host.removeprefix("[").removesuffix("]"), int(port)
-        if value is not None:
-            self._problems.append(f'{name}: {value!r} is not "HOST:PORT"')
-        return "", 0
+    party: Annotated[int, Field(ge=0, lt=NUM_PARTIES, description="0, 1 or 2")]
+    listen: _HostPort
+    store: _Path
+    gallery: Annotated[str, Field(min_length=1, max_length=100, description="a name of 1 to 100 characters")]
+    dim: Annotated[int, Field(ge=1, le=4096, description="an integer in 1..4096")]
+    values: Literal["int8", "int16"] = "int16"
+    timeout_s: _Seconds = 30.0
+    max_request_bytes: Annotated[int, Field(ge=_MEBI)] = 64 * _MEBI
+    max_comparisons: Annotated[int, Field(ge=1)] = 4_000_000
+    max_connections: Annotated[int, Field(ge=8)] = 64
+    device: Annotated[str, Field(min_length=1)] = "compiled"
+    clients: dict[str, _ClientEntry] = {}
 
 
-def _toml(path: Path) -> dict[str, Any]:
+class _ClientFile(_SettingsFile):
+    model_config = SettingsConfigDict(env_prefix="PPFR_CLIENT_")
+
+    timeout_s: _Seconds = 60.0
+
+
+_File = TypeVar("_File", bound=_SettingsFile)
+
+
+def _read(schema: type[_File], path: Path) -> _File:
+    """Read and check a file and the environment variables that override it; all problems are reported together."""
+    if not path.is_file():
+        raise InvalidInputError(f"{path} does not exist. `ppfr party trial` writes configuration files.")
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"{path} is not there; `ppfr party trial` writes one to begin with") from error
+        table = TomlConfigSettingsSource(schema, path)()
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} cannot be read as TOML: {error}") from error
+        raise InvalidInputError(f"{path} is not a readable TOML file: {error}") from error
+    prefix = str(schema.model_config["env_prefix"])
+    variables = sorted(name for name in os.environ if name.upper().startswith(prefix))
+    unknown = [name for name in variables if name.upper().removeprefix(prefix).lower() not in schema.model_fields]
+    problems = [f"{name} is not a known environment variable." for name in unknown]
+    try:
+        found = schema(**table)
+    except SettingsError as error:
+        raise InvalidInputError(f"An environment variable {prefix}* is not valid JSON: {error}.") from error
+    except pydantic.ValidationError as error:
+        problems += [_problem(each, schema) for each in error.errors()]
+    if problems:
+        source = f"{path}, overridden by {', '.join(variables)}," if variables else str(path)
+        raise ProblemsError(f"{source} is not a valid configuration", problems)
+    return found
+
+
+def _problem(error: Any, schema: type[_SettingsFile]) -> str:
+    """One problem as sentences: the key, the given value, what is allowed."""
+    location = error["loc"]
+    key = ".".join(map(str, location))
+    is_client = location[0] == "clients" and len(location) > 2
+    fields = _ClientEntry.model_fields if is_client else schema.model_fields
+    if error["type"] == "extra_forbidden":
+        return f"{key} is not a known key. Known keys: {', '.join(fields)}."
+    field = fields.get(str(location[2] if is_client else location[0]))
+    expected = f" Expected {field.description}." if field is not None and field.description else ""
+    if error["type"] == "missing":
+        return f"{key} is missing.{expected}"
+    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}.{expected}"

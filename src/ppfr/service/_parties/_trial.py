@@ -1,4 +1,4 @@
-"""All files of three parties: certificates, configurations, stores; a trial on one machine, or a start for three."""
+"""Write all files of three parties (certificates, configurations, stores) for a trial or as a start for three hosts."""
 
 from __future__ import annotations
 
@@ -27,29 +27,32 @@ def write_trial(
     client: str = "client",
     timeout_s: float = 30.0,
 ) -> list[Path]:
-    """Certificates, three parties' configurations and empty stores, and a client's configuration; all that was written.
+    """Write certificates, configurations and empty stores of three parties, and the configuration of a client.
 
     Args:
-        directory: where; party-0.toml, party-1.toml, party-2.toml and client.toml are the files to go on with.
+        directory: where party-0.toml, party-1.toml, party-2.toml, client.toml and the other files are written.
         dim: D of the embeddings.
-        values: how they become integers.
+        values: integer format of the embeddings.
         addresses: "HOST:PORT" of the three parties.
-        gallery: a name on which the parties agree.
-        client: the one client's name; it may enrol and ask, without limit.
-        timeout_s: how long a party waits for another.
+        gallery: name of the gallery.
+        client: name of the client, which may enrol and query without limit.
+        timeout_s: time limit for another party.
+
+    Returns:
+        The configuration files and certificates.
 
     Raises:
-        InvalidInputError: there are configurations already; not three addresses.
-        ProblemsError: values that no party could be configured with.
+        InvalidInputError: a configuration exists already, or not three addresses.
+        ProblemsError: values that are not valid in a configuration.
         StorageError: the directory cannot be written.
         MissingExtraError: `cryptography` is not installed.
     """
     if len(addresses) != NUM_PARTIES:
-        raise InvalidInputError(f"{len(addresses)} addresses were given; give three")
+        raise InvalidInputError(f"Expected three addresses, got {len(addresses)}: {', '.join(addresses)}.")
     configs = [directory / f"{party_name(party)}.toml" for party in range(NUM_PARTIES)]
     for path in (*configs, directory / CLIENT_FILE):
         if path.exists():
-            raise InvalidInputError(f"{path} exists; remove it, or choose another directory")
+            raise InvalidInputError(f"{path} already exists. Delete it, or choose another directory.")
     made = make_certificates(directory, clients=[client])
     listed = ", ".join(f'"{address}"' for address in addresses)
     for party, path in enumerate(configs):
@@ -57,24 +60,24 @@ def write_trial(
             f"party = {party}",
             f'listen = "{addresses[party]}"',
             f"parties = [{listed}]",
-            *_identity(party_name(party)),
+            *_credentials(party_name(party)),
             f'store = "{party_name(party)}.shares"',
             "",
-            "# the same at all three",
+            "# equal at all three parties",
             f'gallery = "{gallery}"',
             f"dim = {dim}",
             f'values = "{values}"',
             f"timeout_s = {timeout_s:g}",
             "",
-            *_client(client),
+            *_client_table(client),
         ]
         _write(path, lines)
         create_store(PartySettings.read(path)).close()
-    _write(directory / CLIENT_FILE, [f"parties = [{listed}]", *_identity(client), f"timeout_s = {2 * timeout_s:g}"])
+    _write(directory / CLIENT_FILE, [f"parties = [{listed}]", *_credentials(client), f"timeout_s = {2 * timeout_s:g}"])
     return [*configs, directory / CLIENT_FILE, *made["made"]]
 
 
-def _client(name: str) -> list[str]:
+def _client_table(name: str) -> list[str]:
     return [
         f'[clients."{name}"]',
         'permissions = ["enrol", "query"]',
@@ -84,19 +87,19 @@ def _client(name: str) -> list[str]:
 
 
 def create_store(settings: PartySettings) -> ShareStore:
-    """The empty store that a configuration asks for.
+    """Create the empty store that a configuration names.
 
     Raises:
-        InvalidInputError: it exists.
-        StorageError: it cannot be written.
+        InvalidInputError: the file exists.
+        StorageError: the file cannot be written.
     """
-    mine = settings.parameters
+    parameters = settings.parameters
     return ShareStore.create(
-        settings.store, party=settings.party, fixed_point=mine.fixed_point, gallery_id=mine.gallery_id
+        settings.store, party=settings.party, fixed_point=parameters.fixed_point, gallery_id=parameters.gallery_id
     )
 
 
-def _identity(name: str) -> list[str]:
+def _credentials(name: str) -> list[str]:
     return [f'certificate = "{name}.crt"', f'key = "{name}.key"', 'authority = "ca.crt"']
 
 
