@@ -1,4 +1,4 @@
-"""`ppfr match`: enrol, verify and identify, by three parties that cannot read what they compare, or in this process."""
+"""`ppfr match`: enrolment, verification and identification by three parties or in this process."""
 
 from __future__ import annotations
 
@@ -11,41 +11,47 @@ from ppfr.cli._app import EXIT_FAILED, Device, Json, Weights, app, emit, help_if
 from ppfr.cli._completion import offering, public_networks
 from ppfr.cli._photos import Largest
 
-match_app = typer.Typer(help="Secure matching: enrol, verify and identify without showing anybody a face or a score.")
+match_app = typer.Typer(
+    help="Secure matching: enrol, verify and identify at three parties that see no embeddings or scores."
+)
 match_app.callback(invoke_without_command=True)(help_if_alone)
 app.add_typer(match_app, name="match")
 
 Source = Annotated[
     Path,
-    typer.Argument(help="A photo, a folder of photos (sub-folders name subjects), or a .npy of embeddings (N, D)."),
+    typer.Argument(
+        help="A photo, a folder of photos (sub-folders name subjects), or a .npy file of embeddings (N, D)."
+    ),
 ]
-Parties = Annotated[Path, typer.Option(help="The client's configuration, as `ppfr party trial` writes one.")]
+Parties = Annotated[Path, typer.Option(help="Configuration file of the client, as written by `ppfr party trial`.")]
 MaybeParties = Annotated[
     Path | None,
-    typer.Option(help="The client's configuration: ask three parties.", show_default=False),
+    typer.Option(help="Configuration file of the client: match at three parties.", show_default=False),
 ]
 LocalGallery = Annotated[
     Path | None,
-    typer.Option("--gallery", help="References for --backend, as SOURCE; instead of --parties.", show_default=False),
+    typer.Option(
+        "--gallery", help="References for --backend, same values as SOURCE; instead of --parties.", show_default=False
+    ),
 ]
 Backend = Annotated[
     str,
     typer.Option(
-        help="With --gallery: three-party (the secure engine, in this process) or exact (plain cosine).",
+        help="With --gallery: three-party (the secure engine in this process) or exact (cosine, unprotected).",
         autocompletion=offering(lambda: ("three-party", "exact")),
     ),
 ]
-Threshold = Annotated[float, typer.Option(help="Cosine from which a comparison is accepted, -1..1.")]
+Threshold = Annotated[float, typer.Option(help="Cosine similarity from which a comparison is accepted, in -1..1.")]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Recogniser of photos: a public network's name, or the directory of a trained system.",
+        help="Recogniser for photos: name of a public network, or directory of a trained system.",
         autocompletion=offering(public_networks),
         show_default=False,
     ),
 ]
 Secret = Annotated[
-    Path | None, typer.Option(help="The system's secret. Default: MODEL/secret.key.", show_default=False)
+    Path | None, typer.Option(help="File of the system's secret. Default: MODEL/secret.key.", show_default=False)
 ]
 
 
@@ -56,7 +62,7 @@ def enrol(
     subject: Annotated[
         str | None,
         typer.Option(
-            help="Whose they are, a pseudonym. Default: a photo's sub-folder or name, a row's number.",
+            help="Pseudonym of the subject. Default: sub-folder or file name of each photo, number of each row.",
             show_default=False,
         ),
     ] = None,
@@ -67,7 +73,7 @@ def enrol(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Split references among three parties; when it returns they are on disk at all three.
+    """Share references among three parties; on return they are on disk at all three.
 
     ppfr match enrol photos/ --parties client.toml --model mobilefacenet-y1 --weights DIR
     """
@@ -80,7 +86,7 @@ def enrol(
 @match_app.command()
 def verify(
     source: Source,
-    subject: Annotated[str, typer.Option(help="Who it is said to be.")],
+    subject: Annotated[str, typer.Option(help="Claimed subject.")],
     threshold: Threshold,
     parties: MaybeParties = None,
     gallery: LocalGallery = None,
@@ -92,7 +98,7 @@ def verify(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Decide whether probes are of the subject that they claim to be (1:1).
+    """Verify that probes show the claimed subject (1:1).
 
     ppfr match verify photo.jpg --subject ana --threshold 0.4 --parties client.toml --model mobilefacenet-y1
     """
@@ -117,7 +123,7 @@ def identify(
     answer: Annotated[
         str,
         typer.Option(
-            help="best (whose reference scores highest), set (all that are accepted) or any (whether there is one).",
+            help="best (subject with the highest score), set (all accepted subjects) or any (whether there is one).",
             autocompletion=offering(lambda: ("best", "set", "any")),
         ),
     ] = "best",
@@ -131,7 +137,7 @@ def identify(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for probes among all references (1:N); nobody else learns who was found.
+    """Search probes among all references (1:N); only this client learns the result.
 
     ppfr match identify photo.jpg --threshold 0.4 --parties client.toml --model mobilefacenet-y1 --weights DIR
     """
@@ -151,7 +157,7 @@ def identify(
 
 @match_app.command()
 def remove(
-    subject: Annotated[list[str], typer.Option(help="Whose references are erased; again for each subject.")],
+    subject: Annotated[list[str], typer.Option(help="Subject whose references are erased; repeat for several.")],
     parties: Parties,
     json: Json = False,
 ) -> None:

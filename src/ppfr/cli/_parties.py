@@ -1,4 +1,4 @@
-"""`ppfr party`: the three servers of secure matching, and the files that they need."""
+"""`ppfr party`: the three servers of secure matching and their files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import typer
 from ppfr.cli._app import Json, app, emit, help_if_alone, note
 from ppfr.cli._completion import offering
 
-party_app = typer.Typer(help="Secure matching's servers: three parties, each a process on a host of its own.")
+party_app = typer.Typer(help="Servers of secure matching: three parties, each a process on its own host.")
 party_app.callback(invoke_without_command=True)(help_if_alone)
 app.add_typer(party_app, name="party")
 
-Config = Annotated[Path, typer.Option(help="The party's configuration, as `ppfr party trial` writes one.")]
+Config = Annotated[Path, typer.Option(help="Configuration file of the party, as written by `ppfr party trial`.")]
 Directory = Annotated[Path, typer.Option(help="Directory for the files.")]
 
 
@@ -40,17 +40,18 @@ def trial(
             show_default=False,
         ),
     ] = None,
-    gallery: Annotated[str, typer.Option(help="A name that all three parties have for the gallery.")] = "trial",
-    client: Annotated[str, typer.Option(help="Name of the client, which may enrol and ask.")] = "client",
-    timeout: Annotated[float, typer.Option(help="Seconds that a party waits for another.")] = 30.0,
+    gallery: Annotated[str, typer.Option(help="Name of the gallery, equal at all three parties.")] = "trial",
+    client: Annotated[str, typer.Option(help="Name of the client, which may enrol and query.")] = "client",
+    timeout: Annotated[float, typer.Option(help="Time limit for another party, in seconds.")] = 30.0,
     json: Json = False,
 ) -> None:
     """Write all files of three parties and a client: certificates, configurations, empty stores.
 
     ppfr party trial --out trial/ --dim 128
 
-    Then `ppfr party serve --config trial/party-0.toml` and so on, one process each. For three machines give their
-    addresses and take to each its own files: party-N.toml, party-N.crt, party-N.key, party-N.shares, ca.crt.
+    Then run `ppfr party serve --config trial/party-0.toml`, and the same for parties 1 and 2, in one process each. For
+    three hosts, give their addresses and copy to each its own files: party-N.toml, party-N.crt, party-N.key,
+    party-N.shares, ca.crt.
     """
     from ppfr.service import write_trial
 
@@ -65,7 +66,7 @@ def trial(
         client=client,
         timeout_s=timeout,
     )
-    note("ca.key makes certificates of any name: keep it away from the parties' hosts")
+    note("ca.key can certify any name. Keep it away from the hosts of the parties.")
     emit({"directory": str(out), "files": [str(path) for path in written]}, as_json=json, title="three parties")
 
 
@@ -74,26 +75,26 @@ def certify(
     out: Directory,
     client: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a client; again for each.", show_default=False),
+        typer.Option(help="Name of a client; repeat for several.", show_default=False),
     ] = None,
-    days: Annotated[int, typer.Option(help="How long certificates are good for.")] = 825,
+    days: Annotated[int, typer.Option(help="Validity of new certificates, in days.")] = 825,
     json: Json = False,
 ) -> None:
-    """Make an authority, and keys and certificates of the three parties and of clients; what is there is kept.
+    """Create an authority, and keys and certificates of the parties and clients; existing files are kept.
 
     ppfr party certify --out certificates/ --client front-desk --client registry
 
-    The authority's key (ca.key) makes certificates of any name: keep it apart from the parties' hosts.
+    The key of the authority (ca.key) can certify any name. Keep it away from the hosts of the parties.
     """
     from ppfr.service import make_certificates
 
-    told = make_certificates(out, clients=client or [], days=days)
-    emit({name: [str(path) for path in paths] for name, paths in told.items()}, as_json=json, title="certificates")
+    files = make_certificates(out, clients=client or [], days=days)
+    emit({name: [str(path) for path in paths] for name, paths in files.items()}, as_json=json, title="certificates")
 
 
 @party_app.command()
 def init(config: Config, json: Json = False) -> None:
-    """Create the empty share store that a party's configuration names.
+    """Create the empty share store that the configuration of a party names.
 
     ppfr party init --config party-0.toml
     """
@@ -101,7 +102,7 @@ def init(config: Config, json: Json = False) -> None:
 
     settings = PartySettings.read(config)
     create_store(settings).close()
-    emit({"party": settings.party, "store": str(settings.store)}, as_json=json, title="an empty store")
+    emit({"party": settings.party, "store": str(settings.store)}, as_json=json, title="created an empty store")
 
 
 @party_app.command()
@@ -109,11 +110,12 @@ def serve(
     config: Config,
     json: Json = False,
 ) -> None:
-    """Run one party until it is told to end (SIGTERM, or Ctrl-C): one share store, one listener.
+    """Run the server of one party until SIGTERM or Ctrl-C.
 
     ppfr party serve --config party-0.toml
 
-    Logs go to stderr: peers by name, numbers, kinds and times of queries, errors; never a share, subject or answer.
+    Logs go to stderr: names of peers; sequence numbers, kinds and durations of requests; errors. They contain no share,
+    subject or answer.
     """
     from ppfr.service import PartyServer, PartySettings
 
@@ -123,10 +125,10 @@ def serve(
     log = logging.getLogger("ppfr.party")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    is_over = threading.Event()
+    is_stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: is_over.set())
+        signal.signal(number, lambda *_: is_stopped.set())
     with PartyServer(settings) as server:
         server.start()
-        is_over.wait()
-    emit({"party": settings.party, "ended": "as it was told"}, as_json=json)
+        is_stopped.wait()
+    emit({"party": settings.party, "ended": "stopped by a signal"}, as_json=json)

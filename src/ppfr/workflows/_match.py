@@ -1,4 +1,4 @@
-"""What `ppfr match` does: photos or embeddings in, decisions out, by three parties or by a matcher in this process.
+"""Workflows of `ppfr match`: decisions on photos or embeddings, by three parties or by a matcher in this process.
 
 Suffixes: N probes or references, M references, D embedding.
 """
@@ -27,24 +27,25 @@ from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_im
 from ppfr.matching import ExactMatcher
 from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.secure import ThreePartyMatcher
+from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
 from ppfr.service import SecureGalleryClient
 from ppfr.systems._system import read_recogniser
 from ppfr.workflows._photos import find_yunet
 
 AnswerKind = Literal["best", "any", "set"]
 Backend = Literal["exact", "three-party"]
-_AT_ONCE = 64
+_BATCH_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaceReader:
-    """How photos become embeddings.
+    """Reads photos as embeddings.
 
     Attributes:
-        model: a public network's name, or the directory of a trained system; None where only embeddings are read.
-        secret_path: the system's secret; None for the file beside it.
+        model: name of a public network, or directory of a trained system; None if only embeddings are read.
+        secret_path: file of the system's secret; None for the default file in the directory of the system.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
-        takes_largest: take the largest of several faces.
+        takes_largest: use the largest face of a photo with several.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     """
 
@@ -55,19 +56,21 @@ class FaceReader:
     device: str = "auto"
 
     def read(self, source: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-        """(N, D) unit rows of a .npy file, a photo, or a folder of photos, and a name of each.
+        """Read a .npy file, a photo, or a folder of photos.
 
-        A photo is named after its sub-folder, or by its own name where it is in none; a row by its number.
+        Returns:
+            (N, D) rows of L2 norm 1, and N names. The name of a photo is its sub-folder, or its file name if it is in
+            none. The name of a row of a .npy file is its number.
 
         Raises:
-            InvalidInputError: no such source, photos without a model, rows that are none.
-            ProblemsError: photos that give no face; all are listed.
+            InvalidInputError: the source does not exist, photos without a model, or an array that is not (N, D) floats.
+            ProblemsError: photos in which no single face is found; all are listed.
         """
         if source.suffix.lower() == ".npy":
             return _rows_of_file(source)
         photos = _photos_of(source)
         if self.model is None:
-            raise InvalidInputError("photos need a recogniser; give --model, the same one for references and probes")
+            raise InvalidInputError("Photos need a recogniser. Give --model, the same for references and probes.")
         names = tuple(_name_of(photo, source) for photo in photos)
         return self._embedded(self._crops(photos)), names
 
@@ -87,7 +90,7 @@ class FaceReader:
             except InvalidInputError as error:
                 problems.append(f"{photo}: {error}")
         if problems:
-            raise ProblemsError(f"{len(photos) - len(problems)} of {len(photos)} photos show a face", problems)
+            raise ProblemsError(f"{len(problems)} of {len(photos)} photos cannot be used", problems)
         return crops
 
     def _embedded(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
@@ -96,8 +99,8 @@ class FaceReader:
         embedder = NetworkEmbedder(for_inference(system.network).to(where))
         rng = fresh_generator()
         rows = []
-        for start in range(0, len(crops), _AT_ONCE):
-            image_BCHW = float_images(np.stack(crops[start : start + _AT_ONCE])).contiguous()
+        for start in range(0, len(crops), _BATCH_SIZE):
+            image_BCHW = float_images(np.stack(crops[start : start + _BATCH_SIZE])).contiguous()
             with torch.no_grad():
                 rows.append(embedder.embed(system.masker.mask(image_BCHW.to(where), rng=rng)).cpu().double().numpy())
         row_ND = np.concatenate(rows)
@@ -105,7 +108,7 @@ class FaceReader:
 
 
 class ExactGallery:
-    """Plain cosine in this process behind the methods of `SecureMatcher`; it protects nothing.
+    """A `SecureMatcher` that compares embeddings by cosine in this process. It protects nothing.
 
     Args:
         rows_MD: (M, D) of L2 norm 1.
@@ -113,9 +116,13 @@ class ExactGallery:
     """
 
     def __init__(self, rows_MD: NDArray[Any], subjects: Sequence[str]) -> None:
-        self.subjects = tuple(subjects)
-        self._subjects_M = np.array(subjects)
+        self._subjects = SubjectIndex(subjects, len(rows_MD))
         self._matcher = ExactMatcher(rows_MD)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Subjects of the M references."""
+        return self._subjects.subjects
 
     @property
     def dim(self) -> int:
@@ -123,29 +130,26 @@ class ExactGallery:
         return self._matcher.dim
 
     def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float) -> NDArray[np.bool_]:
-        """(N,): whether any reference of the claimed subject is accepted."""
-        if not set(subjects) <= set(self.subjects):
-            raise InvalidInputError("a subject is not enrolled; compare the names with those of the gallery")
+        """See `SecureMatcher.verify`."""
+        claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
         accepted_NM = self._matcher.score_matrix(probes_ND) >= threshold
-        return np.asarray((accepted_NM & (self._subjects_M[None] == np.array(subjects)[:, None])).any(axis=1))
+        return any_per_claim(accepted_NM[claim_P, reference_P], claim_P, len(subjects))
 
     def match_any(self, probes_BD: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
-        """(B,)."""
+        """See `SecureMatcher.match_any`."""
         return np.asarray((self._matcher.score_matrix(probes_BD) >= threshold).any(axis=1))
 
     def match_all(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[tuple[str, ...], ...]:
-        """Subjects of each probe."""
-        accepted_BM = self._matcher.score_matrix(probes_BD) >= threshold
-        return tuple(tuple(sorted(set(self._subjects_M[row_M].tolist()))) for row_M in accepted_BM)
+        """See `SecureMatcher.match_all`."""
+        return self._subjects.all_of(self._matcher.score_matrix(probes_BD) >= threshold)
 
     def identify(self, probes_BD: ArrayLike, *, threshold: float) -> tuple[str | None, ...]:
-        """The best subject of each probe."""
+        """See `SecureMatcher.identify`."""
         score_BM = self._matcher.score_matrix(probes_BD)
-        best_B = np.where(score_BM.max(axis=1) >= threshold, score_BM.argmax(axis=1), -1)
-        return tuple(None if index < 0 else self.subjects[index] for index in best_B.tolist())
+        return self._subjects.best_of(np.where(score_BM.max(axis=1) >= threshold, score_BM.argmax(axis=1), -1))
 
     def close(self) -> None:
-        """Do nothing: there are no threads or connections."""
+        """Do nothing; there are no threads or connections."""
 
     def __enter__(self) -> Self:
         return self
@@ -155,23 +159,31 @@ class ExactGallery:
 
 
 def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces: FaceReader) -> SecureMatcher:
-    """Three parties by a client's configuration, or a gallery that is read from photos or embeddings now.
+    """Connect to three parties, or read a gallery from photos or embeddings.
+
+    Args:
+        parties: configuration of the client of three parties; excludes `gallery`.
+        gallery: source of the references, as for `FaceReader.read`.
+        backend: one of `Backend`; what matches a `gallery`.
+        faces: reads the source.
 
     Raises:
-        InvalidInputError: both, or neither; an unknown backend.
+        InvalidInputError: both or neither of `parties` and `gallery`, or an unknown backend.
     """
     if (parties is None) == (gallery is None):
-        raise InvalidInputError("give --parties CLIENT.toml (three servers) or --gallery SOURCE (in this process)")
+        raise InvalidInputError(
+            "Give either --parties CLIENT.toml (three servers) or --gallery SOURCE (in this process)."
+        )
     if parties is not None:
         return SecureGalleryClient.open(parties)
     if backend not in get_args(Backend):
-        raise InvalidInputError(f"backend {backend!r} is not one of {', '.join(get_args(Backend))}")
+        raise InvalidInputError(f"--backend must be one of {', '.join(get_args(Backend))}, got {backend!r}.")
     rows_MD, names = faces.read(Path(str(gallery)))
     return ExactGallery(rows_MD, names) if backend == "exact" else ThreePartyMatcher(rows_MD, subjects=names)
 
 
 def match_enrol(source: Path, *, parties: Path, subject: str | None, faces: FaceReader) -> dict[str, Any]:
-    """Enrol photos or embeddings at three parties; errors as for `SecureGalleryClient.enrol` and `FaceReader.read`."""
+    """Enrol photos or embeddings at three parties; raises as `SecureGalleryClient.enrol` and `FaceReader.read`."""
     rows_ND, names = faces.read(source)
     subjects = names if subject is None else (subject,) * len(names)
     with SecureGalleryClient.open(parties) as client:
@@ -180,7 +192,7 @@ def match_enrol(source: Path, *, parties: Path, subject: str | None, faces: Face
 
 
 def match_remove(subjects: Sequence[str], *, parties: Path) -> dict[str, Any]:
-    """Erase subjects at three parties; errors as for `SecureGalleryClient.remove`."""
+    """Erase all references of subjects at three parties; raises as `SecureGalleryClient.remove`."""
     with SecureGalleryClient.open(parties) as client:
         return {"removed": client.remove(subjects), "references_now": len(client.subjects)}
 
@@ -202,7 +214,7 @@ def match_verify(
     backend: str,
     faces: FaceReader,
 ) -> dict[str, Any]:
-    """Decide of each probe whether it is the subject; errors as for `SecureGalleryClient.verify`, `FaceReader.read`."""
+    """Compare each probe with a claimed subject; raises as `SecureGalleryClient.verify` and `FaceReader.read`."""
     with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, _ = faces.read(source)
         accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=threshold).tolist()
@@ -219,9 +231,9 @@ def match_identify(
     backend: str,
     faces: FaceReader,
 ) -> dict[str, Any]:
-    """Look for each probe in the gallery; errors as for `match_verify`."""
+    """Search each probe in the gallery; raises as `match_verify`."""
     if answer not in get_args(AnswerKind):
-        raise InvalidInputError(f"answer {answer!r} is not one of {', '.join(get_args(AnswerKind))}")
+        raise InvalidInputError(f"--answer must be one of {', '.join(get_args(AnswerKind))}, got {answer!r}.")
     with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, names = faces.read(source)
         found: Sequence[Any]
@@ -232,19 +244,19 @@ def match_identify(
         else:
             found = matcher.identify(rows_ND, threshold=threshold)
     key = {"any": "is_enrolled", "set": "subjects", "best": "subject"}[answer]
-    told = [{"name": name, key: one} for name, one in zip(names, found, strict=True)]
-    return {"probes": len(told), "num_found": sum(bool(one) for one in found), "answers": told}
+    answers = [{"name": name, key: one} for name, one in zip(names, found, strict=True)]
+    return {"probes": len(answers), "num_found": sum(bool(one) for one in found), "answers": answers}
 
 
 def _rows_of_file(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise InvalidInputError(f"{path} is not there; give a .npy file, a photo or a folder of photos") from None
+        raise InvalidInputError(f"{path} does not exist. Give a .npy file, a photo or a folder of photos.") from None
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} cannot be read as .npy: {error}") from error
+        raise InvalidInputError(f"{path} is not a readable .npy file: {error}") from error
     if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.floating):
-        raise InvalidInputError(f"{path} holds {array.dtype} of shape {array.shape}; give floats, (N, D) of L2 norm 1")
+        raise InvalidInputError(f"Expected floats of shape (N, D) in {path}, got {array.dtype} of shape {array.shape}.")
     row_ND = np.atleast_2d(array).astype(np.float64)
     return row_ND, tuple(str(number) for number in range(len(row_ND)))
 
@@ -253,10 +265,10 @@ def _photos_of(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise InvalidInputError(f"{source} is not there; give a .npy file, a photo or a folder of photos")
+        raise InvalidInputError(f"{source} does not exist. Give a .npy file, a photo or a folder of photos.")
     photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not photos:
-        raise DatasetError(f"{source} holds no photo; give a folder that does, a photo, or a .npy file")
+        raise DatasetError(f"{source} contains no photos. Give a folder of photos, a photo, or a .npy file.")
     return photos
 
 

@@ -82,14 +82,14 @@ def test_match_photos_in_this_process(ppfr, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--gallery", "g.npy", "--parties", "c.toml"], "give --parties"),
-        ([], "give --parties"),
-        (["--gallery", "absent.npy"], "absent.npy is not there"),
-        (["--gallery", "g.npy", "--backend", "magic"], "'magic' is not one of"),
-        (["--gallery", "g.npy", "--answer", "name"], "'name' is not one of"),
-        (["--gallery", "faces"], "photos need a recogniser"),
-        (["--parties", "absent.toml"], "absent.toml is not there"),
-        (["--gallery", "integers.npy"], "give floats"),
+        (["--gallery", "g.npy", "--parties", "c.toml"], "--gallery SOURCE"),
+        ([], "--gallery SOURCE"),
+        (["--gallery", "absent.npy"], "absent.npy does not exist"),
+        (["--gallery", "g.npy", "--backend", "magic"], "exact, three-party, got 'magic'"),
+        (["--gallery", "g.npy", "--answer", "name"], "best, any, set, got 'name'"),
+        (["--gallery", "faces"], "--model"),
+        (["--parties", "absent.toml"], "absent.toml does not exist"),
+        (["--gallery", "integers.npy"], "integers.npy"),
     ],
 )
 def test_match_refuses_invalid_options(arguments, expected, ppfr, tmp_path, monkeypatch):
