@@ -1,4 +1,4 @@
-"""The functions that `ppfr` itself exports: three lines from import to a figure."""
+"""Functions that the package `ppfr` itself exports: three lines from import to a result."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def mask(
     """Mask the face in a photo.
 
     Args:
-        photo: path of an image, or (H, W, 3) uint8 RGB. A 112x112 picture is taken as an aligned crop; in any other the
-            face is detected and aligned.
+        photo: path of an image, or (H, W, 3) uint8 RGB. A 112x112 image is used as an aligned crop; in any other image
+            the face is detected and aligned.
         method: name of an image protection, as in `ppfr mask --method`.
-        secret: the deployment's 32-byte secret; a new one is drawn from the operating system if a method needs one and
-            none is given.
+        secret: the deployment's 32-byte secret; None to draw a new one from the operating system if the method needs
+            one.
         weights: directory with the face detector; None for PPFR_WEIGHTS. Aligned crops do not need it.
 
     Returns:
@@ -68,9 +68,9 @@ def mask(
         InvalidInputError: unknown method, or a secret of another length.
         ImageReadError: the photo cannot be read.
         AlignmentError: no face, or several.
-        MissingWeightsError: the photo must be aligned, and the detector is not there.
+        MissingWeightsError: the photo must be aligned, and the face detector is not available.
 
-    Privacy: as stated for the method in its documentation. Whoever holds the secret can undo what depends on it.
+    Privacy: as stated in the documentation of the method. Anyone with the secret can undo the steps that depend on it.
 
     >>> from ppfr.synthetic import SyntheticFaces
     >>> masked = mask(SyntheticFaces(1, 1, seed=1).read([0])[0], method="ppfr-fd")
@@ -110,7 +110,7 @@ def evaluate(
     Args:
         system: name of a public network, directory of a system that `ppfr train` wrote, or a loaded system.
         protocol: name of a protocol, as in `ppfr evaluate --protocol`, or a protocol.
-        seed: of the masks' and the bootstrap's draws.
+        seed: seeds the masker and the bootstrap.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         data: directory of real faces; None for PPFR_DATA.
         weights: directory of public networks; None for PPFR_WEIGHTS.
@@ -120,8 +120,8 @@ def evaluate(
 
     Raises:
         InvalidInputError: unknown system or protocol.
-        MissingAssetError: data or weights are not there.
-        DeviceError: the device is not there.
+        MissingAssetError: data or weights are not available.
+        DeviceError: the device is not available.
     """
     if isinstance(system, Path):
         system = load_system(system)

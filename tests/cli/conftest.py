@@ -1,4 +1,4 @@
-"""Running the command line in this process: the same entry as the program's, with what it prints."""
+"""Runs the command line in this process, through the entry point of the program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Ppfr = Callable[..., Printed]
 
 @pytest.fixture
 def ppfr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ppfr:
-    """`ppfr("mask", path, ...)` -> exit code and what was printed; no data or weights but those that are named."""
+    """`ppfr("mask", path, ...)` returns exit code and output; data and weights must be given as options."""
     monkeypatch.delenv("PPFR_DATA", raising=False)
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
 
@@ -54,7 +54,7 @@ def crop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A system that was trained for two steps by `ppfr train`, its secret beside it."""
+    """A system that `ppfr train` trained for two steps, with its secret in the same directory."""
     out = tmp_path_factory.mktemp("system") / "system"
     arguments = f"train --images synthetic:6x4 --strategy scratch --network mobilefacenet-small --epochs 1 --out {out}"
     assert run([*arguments.split(), "--batch-size", "12", "--json"]) == 0

@@ -19,12 +19,12 @@ def test_analyse_channels_prints_the_table_and_writes_it(ppfr: Ppfr, tmp_path: P
 
     for_people = ppfr(*arguments, "--device", "cpu", "--resume")
     assert for_people.code == 0
-    told = " ".join(for_people.stdout.split())
-    assert "channels dropped 0, " in told
-    assert f"task loss {row['task_loss']['value']:.3f} [" in told
+    output = " ".join(for_people.stdout.split())
+    assert "channels dropped 0, " in output
+    assert f"task loss {row['task_loss']['value']:.3f} [" in output
 
 
-def test_analyse_channels_refuses_what_it_cannot_do(ppfr: Ppfr, tmp_path: Path) -> None:
+def test_analyse_channels_refuses_unknown_preset_and_missing_data(ppfr: Ppfr, tmp_path: Path) -> None:
     assert ppfr("analyse-channels", "--preset", "paper", "--out", tmp_path).code == 2
-    told = ppfr("analyse-channels", "--preset", "laptop", "--out", tmp_path, "--json")
-    assert told.code == 2 and "PPFR_DATA" in told.json["error"]["message"]
+    output = ppfr("analyse-channels", "--preset", "laptop", "--out", tmp_path, "--json")
+    assert output.code == 2 and "PPFR_DATA" in output.json["error"]["message"]

@@ -1,4 +1,4 @@
-"""Bad input ends with exit code 2, one message that names the remedy, nothing on stdout and nothing half-written."""
+"""Invalid input: exit code 2, one message that names the remedy, nothing on stdout, no incomplete files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FACES = ["--images", "synthetic:6x4", "--strategy", "scratch", "--network", "mob
 
 
 @pytest.fixture
-def place(tmp_path: Path, crop: Path) -> Path:
-    """A folder with good and bad files in it."""
+def folder(tmp_path: Path, crop: Path) -> Path:
+    """A folder with valid and invalid files."""
     (tmp_path / "good.png").write_bytes(crop.read_bytes())
     (tmp_path / "truncated.png").write_bytes(crop.read_bytes()[:3000])
     (tmp_path / "text.jpg").write_text("no image at all", encoding="utf-8")
@@ -33,8 +33,8 @@ def place(tmp_path: Path, crop: Path) -> Path:
     return tmp_path
 
 
-def told(ppfr: Ppfr, *arguments: object) -> str:
-    """The message of a command that must refuse its input."""
+def error_message(ppfr: Ppfr, *arguments: object) -> str:
+    """Run a command that must refuse its input, and return its message."""
     printed = ppfr(*arguments)
     assert printed.code == 2, printed
     assert not printed.stdout
@@ -46,7 +46,7 @@ def told(ppfr: Ppfr, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "photo", "said"),
+    ("command", "photo", "expected"),
     [
         ("mask", "absent.png", ["absent.png", "does not exist"]),
         ("mask", "photos", ["is a directory", "command for folders"]),
@@ -56,40 +56,42 @@ def told(ppfr: Ppfr, *arguments: object) -> str:
         ("align", "text.jpg", ["not a supported image"]),
     ],
 )
-def test_photos_that_cannot_be_read(command: str, photo: str, said: list[str], ppfr: Ppfr, place: Path) -> None:
-    message = told(ppfr, command, place / photo, "--out", place / "out")
-    assert all(word in message for word in said), message
-    assert not (place / "out").exists()
+def test_unreadable_photos_are_refused(command: str, photo: str, expected: list[str], ppfr: Ppfr, folder: Path) -> None:
+    message = error_message(ppfr, command, folder / photo, "--out", folder / "out")
+    assert all(word in message for word in expected), message
+    assert not (folder / "out").exists()
 
 
-def test_a_photo_that_must_be_aligned_names_the_detector_and_how_to_get_it(ppfr: Ppfr, place: Path) -> None:
-    Image.fromarray(np.full((200, 150, 3), 90, np.uint8)).save(place / "large.png")
+def test_missing_face_detector_is_named_with_its_download(ppfr: Ppfr, folder: Path) -> None:
+    Image.fromarray(np.full((200, 150, 3), 90, np.uint8)).save(folder / "large.png")
     for command in ("mask", "align"):
-        message = told(ppfr, command, place / "large.png", "--out", place / "out")
+        message = error_message(ppfr, command, folder / "large.png", "--out", folder / "out")
         for word in ("yunet.onnx", "sha256", "--weights", "PPFR_WEIGHTS", "ppfr models fetch"):
             assert word in message
-    message = told(ppfr, "mask", place / "large.png", "--out", place / "out", "--weights", place / "nothing")
-    assert str(place / "nothing") in message
-    (place / "yunet.onnx").write_bytes(b"another network")
-    assert "sha256" in told(ppfr, "mask", place / "large.png", "--out", place / "out", "--weights", place)
-    assert not (place / "out").exists()
+    message = error_message(
+        ppfr, "mask", folder / "large.png", "--out", folder / "out", "--weights", folder / "nothing"
+    )
+    assert str(folder / "nothing") in message
+    (folder / "yunet.onnx").write_bytes(b"another network")
+    assert "sha256" in error_message(ppfr, "mask", folder / "large.png", "--out", folder / "out", "--weights", folder)
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.real_data
-def test_no_face_and_several_faces(
+def test_photos_without_face_or_with_several_are_refused(
     ppfr: Ppfr, tmp_path: Path, data_root: Path, weights_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PPFR_WEIGHTS", str(weights_root))
     Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(tmp_path / "blank.png")
-    assert "face" in told(ppfr, "mask", tmp_path / "blank.png", "--out", tmp_path / "out")
+    assert "face" in error_message(ppfr, "mask", tmp_path / "blank.png", "--out", tmp_path / "out")
     one = read_image(sorted((data_root / "lfw_photos").rglob("*.jpg"))[0])
     Image.fromarray(np.concatenate([one, one], axis=1)).save(tmp_path / "two.png")
-    assert "2 faces" in told(ppfr, "mask", tmp_path / "two.png", "--out", tmp_path / "out")
+    assert "2 faces" in error_message(ppfr, "mask", tmp_path / "two.png", "--out", tmp_path / "out")
     assert ppfr("mask", tmp_path / "two.png", "--out", tmp_path / "out", "--largest").code == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ("mask good.png --out out --method blur", ["'blur'", "ppfr-fd", "unprotected"]),
         ("mask good.png --out out --secret short.key", ["31 bytes", "32"]),
@@ -131,24 +133,24 @@ def test_no_face_and_several_faces(
         ("models export mobilefacenet-y1 --out out", ["out", ".onnx"]),
     ],
 )
-def test_words_that_name_nothing(
-    arguments: str, said: list[str], ppfr: Ppfr, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_invalid_arguments_name_value_and_remedy(
+    arguments: str, expected: list[str], ppfr: Ppfr, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
-    message = told(ppfr, *arguments.split())
-    assert all(word in message for word in said), message
-    assert not (place / "out").exists(), "nothing is written before the input is known to be good"
+    monkeypatch.chdir(folder)
+    message = error_message(ppfr, *arguments.split())
+    assert all(word in message for word in expected), message
+    assert not (folder / "out").exists(), "nothing is written before the input has been checked"
 
 
-def test_all_problems_of_a_folder_at_once(ppfr: Ppfr, place: Path) -> None:
-    message = told(ppfr, "data", "check", place / "photos")
+def test_problems_of_a_folder_are_reported_together(ppfr: Ppfr, folder: Path) -> None:
+    message = error_message(ppfr, "data", "check", folder / "photos")
     assert "2 problem(s)" in message and "b.png" in message and "c.jpg" in message
     assert "a.png" not in message
 
 
-def test_an_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: Path) -> None:
+def test_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: Path) -> None:
     network = (system / "network.safetensors").read_bytes()
-    message = told(ppfr, "train", "--out", system, *FACES)
+    message = error_message(ppfr, "train", "--out", system, *FACES)
     assert "--resume" in message and "--out" in message
     assert (system / "network.safetensors").read_bytes() == network
 
@@ -158,13 +160,13 @@ def test_an_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: P
         ["demo"],
         ["attack", "--attack", "unet", "--public", "synthetic:9x4", "--targets", "synthetic"],
     ):
-        message = told(ppfr, *command, "--out", tmp_path)
+        message = error_message(ppfr, *command, "--out", tmp_path)
         assert "--resume" in message and "--out" in message
     assert (tmp_path / "run.json").read_text(encoding="utf-8") == "{}"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "expected"),
     [
         (lambda system: (system / "secret.key").unlink(), ["secret.key", "--secret"]),
         (lambda system: (system / "secret.key").write_bytes(bytes(5)), ["5 bytes", "32"]),
@@ -182,11 +184,11 @@ def test_an_earlier_run_is_not_overwritten(ppfr: Ppfr, tmp_path: Path, system: P
         ),
     ],
 )
-def test_a_system_whose_files_do_not_belong_together(
-    spoil: Callable[[Path], object], said: list[str], ppfr: Ppfr, system: Path, tmp_path: Path
+def test_inconsistent_files_of_a_system_are_refused(
+    damage: Callable[[Path], object], expected: list[str], ppfr: Ppfr, system: Path, tmp_path: Path
 ) -> None:
     for file in ("network.safetensors", "masker.json", "secret.key"):
         (tmp_path / file).write_bytes((system / file).read_bytes())
-    spoil(tmp_path)
-    message = told(ppfr, "evaluate", "--model", tmp_path, "--protocol", "synthetic:60")
-    assert all(word in message for word in said), message
+    damage(tmp_path)
+    message = error_message(ppfr, "evaluate", "--model", tmp_path, "--protocol", "synthetic:60")
+    assert all(word in message for word in expected), message

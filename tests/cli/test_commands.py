@@ -1,4 +1,4 @@
-"""What the command line promises before anything runs: commands, options, help, exit codes, completion."""
+"""Commands, options, help, exit codes and shell completion, without running a workflow."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def words(parameter: Any) -> str:
     )
 
 
-def test_commands_and_options_are_the_promised_ones() -> None:
-    """Scripts rest on these. Adding is fine: write it into the list. Removing or renaming breaks users."""
+def test_commands_and_options_match_the_snapshot() -> None:
+    """Scripts use these names. Add new ones to options.json; removing or renaming one breaks users."""
     found = {name: sorted(map(words, parameters(command))) for name, command in commands()}
     assert found == json.loads(OPTIONS.read_text(encoding="utf-8"))
 
@@ -62,7 +62,7 @@ def test_every_command_and_option_has_help() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_contains_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*name.split()[1:], "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Usage:" in text
@@ -74,14 +74,14 @@ def test_choices_of_options_equal_the_registries(choices: Any, registry: Collect
     assert set(get_args(choices)) == set(registry)
 
 
-def test_every_command_speaks_json() -> None:
+def test_every_command_has_a_json_option() -> None:
     assert [name for name, command in commands() if "--json" not in map(words, parameters(command))] == []
 
 
-def test_the_program_starts_without_torch() -> None:
+def test_program_starts_without_torch() -> None:
     code = (
         "import sys; from ppfr.cli import run; code = run(['--version']); "
-        "assert 'torch' not in sys.modules, 'help must not wait for torch'; sys.exit(code)"
+        "assert 'torch' not in sys.modules, 'help must not import torch'; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_the_program_starts_without_torch() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["data"], ["models"], ["party"], ["match"]])
-def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_group_without_command_prints_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     printed = capsys.readouterr()
     assert "Usage:" in printed.out and "Commands" in printed.out
@@ -97,7 +97,7 @@ def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["mask", "--nonsense"], ["--nonsense", "ppfr mask --help"]),
         (["mask"], ["Missing", "ppfr mask --help"]),
@@ -105,22 +105,24 @@ def test_a_group_alone_prints_its_help(arguments: list[str], capsys: pytest.Capt
         (["train", "--out", "x", "--images", "y", "--epochs", "many"], ["--epochs", "ppfr train --help"]),
     ],
 )
-def test_usage_errors_name_the_help(arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_name_the_help(
+    arguments: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(arguments) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.startswith("error:")
-    assert all(word in printed.err for word in said), printed.err
+    assert all(word in printed.err for word in expected), printed.err
 
     assert run([*arguments, "--json"]) == 2
     printed = capsys.readouterr()
-    told = json.loads(printed.out)
-    assert told["exit_code"] == 2 and told["error"]["type"] == "UsageError"
-    assert all(word in told["error"]["message"] for word in said)
+    output = json.loads(printed.out)
+    assert output["exit_code"] == 2 and output["error"]["type"] == "UsageError"
+    assert all(word in output["error"]["message"] for word in expected)
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "kind", "said"),
+    ("raised", "code", "kind", "expected"),
     [
         (InvalidInputError("left [bold] is right"), 2, "InvalidInputError", "left [bold] is right"),
         (KeyboardInterrupt(), 130, "Interrupted", "--resume"),
@@ -128,11 +130,11 @@ def test_usage_errors_name_the_help(arguments: list[str], said: list[str], capsy
         (PermissionError(13, "Permission denied", "faces"), 2, "PermissionError", "faces: Permission denied"),
     ],
 )
-def test_errors_within_a_command(
+def test_errors_of_a_command_set_exit_code_and_json(
     raised: BaseException,
     code: int,
     kind: str,
-    said: str,
+    expected: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,13 +144,13 @@ def test_errors_within_a_command(
     monkeypatch.setattr("ppfr.workflows.describe_data", fail)
     assert run(["data", "list"]) == code
     printed = capsys.readouterr()
-    assert not printed.out and said in printed.err and "Traceback" not in printed.err
+    assert not printed.out and expected in printed.err and "Traceback" not in printed.err
     assert run(["data", "list", "--json"]) == code
-    told = json.loads(capsys.readouterr().out)
-    assert told["exit_code"] == code and told["error"]["type"] == kind and said in told["error"]["message"]
+    output = json.loads(capsys.readouterr().out)
+    assert output["exit_code"] == code and output["error"]["type"] == kind and expected in output["error"]["message"]
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exception_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -189,13 +191,13 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         ("ppfr evaluate --protocol c", {"cfp-ff", "cfp-fp"}),
     ],
 )
-def test_tab_completes(
+def test_shell_completion_offers_values(
     typed: str, offered: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("_PPFR_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         run([])
-    assert left.value.code in (0, None)
+    assert exited.value.code in (0, None)
     assert set(capsys.readouterr().out.split()) == offered

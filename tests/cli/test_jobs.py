@@ -1,4 +1,4 @@
-"""Commands that do what they say, on synthetic faces and, where they are, on real ones."""
+"""Commands run on synthetic faces and, if available, on real ones."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ppfr.masking import read_masked
 Ppfr = Callable[..., Any]  # the fixture of conftest
 
 
-def test_mask_writes_what_leaves_the_device_and_keeps_the_secret_apart(ppfr: Ppfr, crop: Path, tmp_path: Path) -> None:
+def test_mask_writes_masked_image_and_separate_secret(ppfr: Ppfr, crop: Path, tmp_path: Path) -> None:
     first = ppfr("mask", crop, "--out", tmp_path, "--json")
     assert first.code == 0 and "secret" in first.stderr
-    told = first.json
-    assert (told["method"], told["shape"], told["bytes_per_face"]) == ("ppfr-fd", "36x28x28", 2 * 36 * 28 * 28)
+    output = first.json
+    assert (output["method"], output["shape"], output["bytes_per_face"]) == ("ppfr-fd", "36x28x28", 2 * 36 * 28 * 28)
     key = tmp_path / "secret.key"
     assert key.stat().st_mode & 0o777 == 0o600
-    sent = Path(told["sent"])
+    sent = Path(output["sent"])
     assert key.read_bytes() not in sent.read_bytes()
     assert key.read_bytes().hex() not in first.stdout + first.stderr
     assert read_masked(sent).values_BKPQ.shape == (1, 36, 28, 28)
-    assert read_image(told["picture"]).shape[2] == 3
+    assert read_image(output["picture"]).shape[2] == 3
 
     again = ppfr("mask", crop, "--out", tmp_path / "again", "--secret", key, "--json")
     assert again.json["secret_was_drawn"] is False and not again.stderr
@@ -53,21 +53,19 @@ def test_synthetic_faces_can_be_written_checked_and_read(ppfr: Ppfr, tmp_path: P
 def test_evaluate_prints_figures_with_n_and_interval(ppfr: Ppfr, system: Path) -> None:
     printed = ppfr("evaluate", "--model", system, "--protocol", "synthetic:60", "--json")
     assert printed.code == 0
-    told = printed.json
-    assert told["num_genuine"] == told["num_impostor"] == 30
-    assert set(told["tar_at_far"]) == {"0.01", "0.001", "0.0001"}
-    for figure in (told["accuracy"], told["eer"], told["tar_at_far"]["0.001"]):
+    output = printed.json
+    assert output["num_genuine"] == output["num_impostor"] == 30
+    assert set(output["tar_at_far"]) == {"0.01", "0.001", "0.0001"}
+    for figure in (output["accuracy"], output["eer"], output["tar_at_far"]["0.001"]):
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 and figure["n"] > 0
-    assert 0 <= told["accuracy_std_over_folds"] <= 0.5
-    assert told["masker"] == "ppfr-fd" and "roc" not in told
+    assert 0 <= output["accuracy_std_over_folds"] <= 0.5
+    assert output["masker"] == "ppfr-fd" and "roc" not in output
     text = ppfr("evaluate", "--model", system, "--protocol", "synthetic:60").stdout
-    assert f"{100 * told['accuracy']['value']:.2f} % [" in text and "n=60" in text
+    assert f"{100 * output['accuracy']['value']:.2f} % [" in text and "n=60" in text
 
 
-def test_another_secret_of_the_right_size_is_taken_and_tells_on_the_figures(
-    ppfr: Ppfr, system: Path, tmp_path: Path
-) -> None:
-    """Nothing can tell a wrong secret from the right one but the embeddings that come of it."""
+def test_evaluation_with_another_secret_gives_other_figures(ppfr: Ppfr, system: Path, tmp_path: Path) -> None:
+    """A wrong secret of the right size cannot be detected; only the figures differ."""
     (tmp_path / "other.key").write_bytes(bytes(range(32)))
     arguments = ("evaluate", "--model", system, "--protocol", "synthetic:60", "--json")
     right, wrong = ppfr(*arguments).json, ppfr(*arguments, "--secret", tmp_path / "other.key").json
@@ -85,7 +83,7 @@ def test_models_are_described_and_exported(ppfr: Ppfr, system: Path, tmp_path: P
     assert done.code == 0 and done.json["largest_difference"] < 1e-4 and (tmp_path / "n.onnx").stat().st_size > 1000
 
 
-def test_doctor_says_what_is_missing_for_which_job(ppfr: Ppfr) -> None:
+def test_doctor_reports_what_is_missing_for_each_task(ppfr: Ppfr) -> None:
     printed = ppfr("doctor", "--json")
     jobs = printed.json["jobs"]
     assert printed.code == 0 and printed.json["can_run_demo"] is True
@@ -93,7 +91,7 @@ def test_doctor_says_what_is_missing_for_which_job(ppfr: Ppfr) -> None:
     assert "ppfr data fetch lfw" in jobs["real faces"] and "mobilefacenet_y1" in jobs["real faces"]
 
 
-def test_recipes_are_listed(ppfr: Ppfr) -> None:
+def test_run_lists_experiments(ppfr: Ppfr) -> None:
     assert {"spine:demo", "spine:lfw", "spine:cfp"} <= set(ppfr("run", "list", "--json").json)
 
 
@@ -107,9 +105,9 @@ def test_real_photos_are_aligned_and_masked(ppfr: Ppfr, tmp_path: Path, data_roo
 
 
 @pytest.mark.real_data
-def test_doctor_and_lists_find_what_is_there(ppfr: Ppfr, data_root: Path, weights_root: Path) -> None:
-    told = ppfr("doctor", "--data", data_root, "--weights", weights_root, "--json").json
-    assert told["jobs"]["photos"] == told["jobs"]["real faces"] == "ready"
+def test_doctor_and_lists_find_available_files(ppfr: Ppfr, data_root: Path, weights_root: Path) -> None:
+    output = ppfr("doctor", "--data", data_root, "--weights", weights_root, "--json").json
+    assert output["jobs"]["photos"] == output["jobs"]["real faces"] == "ready"
     sets = ppfr("data", "list", "--data", data_root, "--json").json
     assert sets["lfw"].startswith("6000 pairs in 10 folds, 7701 images")
     assert sets["lfw-train"].split()[1] == "images," and int(sets["lfw-train"].split()[0]) > 5000

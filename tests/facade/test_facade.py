@@ -1,4 +1,4 @@
-"""`ppfr.mask` and `ppfr.evaluate`: what a newcomer types first."""
+"""The functions `ppfr.mask` and `ppfr.evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_unknown_names_are_attribute_errors() -> None:
     assert set(dir(ppfr)) == {"MaskedFace", "__version__", "evaluate", "mask"}
 
 
-def test_mask_is_the_maskers_own_output_under_the_secret_that_it_returns() -> None:
+def test_mask_equals_the_masker_with_the_returned_secret() -> None:
     masked = ppfr.mask(CROP)
     assert masked.secret is not None and masked.secret != ppfr.mask(CROP).secret
     image_1CHW = torch.from_numpy(CROP).permute(2, 0, 1)[None].float() / 255
@@ -59,14 +59,14 @@ def test_bad_input_is_refused(photo: np.ndarray, method: str, error: type[Except
         ppfr.mask(photo, method=method)
 
 
-def test_a_photo_that_must_be_aligned_needs_the_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unaligned_photo_needs_the_face_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPFR_WEIGHTS", raising=False)
     with pytest.raises(MissingWeightsError, match="ppfr models fetch"):
         ppfr.mask(np.zeros((200, 200, 3), np.uint8), weights=tmp_path)
 
 
 @pytest.mark.real_data
-def test_a_photo_without_a_face_is_refused(weights_root: Path) -> None:
+def test_photo_without_face_is_refused(weights_root: Path) -> None:
     with pytest.raises(AlignmentError):
         ppfr.mask(np.zeros((200, 200, 3), np.uint8), weights=weights_root)
 

@@ -1,4 +1,4 @@
-"""What the documents show is what the code does."""
+"""Examples, names and lists in the documentation agree with the code."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PACKAGES = sorted(path.name for path in (ROOT / "src" / "ppfr").iterdir() if (pa
     ("page", "num_examples"),
     [("README.md", 7), ("docs/how-to/mix-training-images.md", 17), ("docs/reference/result-record.md", 5)],
 )
-def test_the_python_of_a_page_runs(page: str, num_examples: int) -> None:
+def test_python_of_a_page_runs(page: str, num_examples: int) -> None:
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted >= num_examples and result.failed == 0
 
 
 @pytest.mark.parametrize("page", ["mixup.md"])
-def test_the_python_of_a_method_s_page_runs(page: str) -> None:
+def test_python_of_a_method_page_runs(page: str) -> None:
     (block,) = code_blocks(ROOT / "docs" / "methods" / page, "python")
     names: dict[str, Any] = {}
     exec(compile(block, page, "exec"), names)
@@ -59,7 +59,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
                     yield page.name, shlex.split(line, comments=True)[1:]
 
 
-def test_every_command_line_in_the_documents_can_be_parsed() -> None:
+def test_command_lines_in_the_documentation_can_be_parsed() -> None:
     root = typer.main.get_command(app)
     lines = list(command_lines())
     assert len(lines) > 25
@@ -74,7 +74,7 @@ def test_every_command_line_in_the_documents_can_be_parsed() -> None:
             pytest.fail(f"{page}: ppfr {' '.join(arguments)}: {error}")
 
 
-def test_the_example_protection_keeps_its_promises() -> None:
+def test_example_protection_of_the_page_works() -> None:
     (block,) = code_blocks(ROOT / "docs" / "how-to" / "add-a-protection.md", "python")
     names: dict[str, Any] = {}
     exec(compile(block.replace("from __future__", "#"), "add-a-protection.md", "exec"), names)
@@ -119,7 +119,7 @@ def names_in(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("room", PACKAGES)
-def test_names_that_the_architecture_gives_to_a_room_are_exported_by_it(room: str) -> None:
+def test_names_of_the_architecture_are_exported_by_their_room(room: str) -> None:
     named = names_in(room_sections()[room])
     assert named
     missing = [

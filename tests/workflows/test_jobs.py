@@ -1,4 +1,4 @@
-"""Training and attacking by words, as the command line does it."""
+"""The workflows of `ppfr train`, `ppfr evaluate` and `ppfr attack`."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out_dir
 
 
-def test_training_leaves_a_system_that_can_be_evaluated_and_is_the_same_again(tmp_path: Path) -> None:
-    told = train(tmp_path / "one", with_tensorboard=True)
-    assert told["steps"] == 2 and told["images"] == 24
+def test_trained_system_is_reproducible_and_can_be_evaluated(tmp_path: Path) -> None:
+    output = train(tmp_path / "one", with_tensorboard=True)
+    assert output["steps"] == 2 and output["images"] == 24
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {"network.safetensors", "masker.json", "secret.key", "training"} <= names
     assert (tmp_path / "one" / "secret.key").stat().st_mode & 0o777 == 0o600
     assert list((tmp_path / "one" / "training").rglob("*tfevents*"))
     again = train(tmp_path / "two", secret_path=tmp_path / "one" / "secret.key")
-    assert again["sha256"] == told["sha256"], "same seed, same secret: the same weights to the last bit"
-    assert train(tmp_path / "one", resumes=True)["sha256"] == told["sha256"], "a finished run is taken up as it is"
+    assert again["sha256"] == output["sha256"], "same seed, same secret: the same weights to the last bit"
+    assert train(tmp_path / "one", resumes=True)["sha256"] == output["sha256"], "resuming changes nothing"
     with pytest.raises(CheckpointError):
         train(tmp_path / "one", resumes=True, head="arcface")
     figures = evaluate_model(
@@ -89,40 +89,40 @@ def test_training_leaves_a_system_that_can_be_evaluated_and_is_the_same_again(tm
     assert figures["masker"] == "ppfr-fd" and figures["accuracy"]["n"] == 60
 
 
-def test_no_secret_is_drawn_where_none_is_needed(plain: Path) -> None:
+def test_method_without_secret_creates_no_secret_file(plain: Path) -> None:
     assert not (plain / "secret.key").exists()
     assert json.loads((plain / "masker.json").read_text(encoding="utf-8"))["name"] == "unprotected"
 
 
-def test_an_attack_leaves_figures_a_record_and_a_report(plain: Path, tmp_path: Path) -> None:
+def test_attack_writes_figures_record_and_report(plain: Path, tmp_path: Path) -> None:
     request = dataclasses.replace(ATTACK, teacher=str(plain))
-    told = attack(tmp_path / "run", request)
-    assert told["status"] == "complete" and told["failed_controls"] == [] and told["is_sound"]
-    figures = told["outcome"]["linkage-unprotected"]
+    output = attack(tmp_path / "run", request)
+    assert output["status"] == "complete" and output["failed_controls"] == [] and output["is_sound"]
+    figures = output["outcome"]["linkage-unprotected"]
     assert figures["measured"] and figures["gallery_size"] == figures["num_targets"] == 10
     assert figures["chance_rank_1"] == pytest.approx(0.1)
     assert 0 <= figures["rank_1"]["low"] <= figures["rank_1"]["value"] <= figures["rank_1"]["high"] <= 1
     assert figures["pairs"]["synthetic-pairs"]["n"] == 200, "each of 100 pairs in both orders"
-    record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
+    record = json.loads(Path(output["record"]).read_text(encoding="utf-8"))
     assert "--batch-size 16" in record["experiment"]["command"]
-    both = write_reports([tmp_path / "run", Path(told["record"])], tmp_path / "both.html", with_pictures=False)
+    both = write_reports([tmp_path / "run", Path(output["record"])], tmp_path / "both.html", with_pictures=False)
     assert both["records"] == 2 and (tmp_path / "both.html").stat().st_size > 10_000
     with pytest.raises(CheckpointError, match="--resume"):
         attack(tmp_path / "run", request)
-    assert attack(tmp_path / "run", request, resumes=True)["outcome"] == told["outcome"]
+    assert attack(tmp_path / "run", request, resumes=True)["outcome"] == output["outcome"]
 
 
-def test_attacks_that_make_no_sense_are_refused(plain: Path, tmp_path: Path) -> None:
+def test_unknown_attack_and_masked_teacher_are_refused(plain: Path, tmp_path: Path) -> None:
     train(tmp_path / "masked")
-    with pytest.raises(InvalidInputError, match="takes plain ones"):
+    with pytest.raises(InvalidInputError, match="--method unprotected"):
         attack(tmp_path / "run", dataclasses.replace(ATTACK, teacher=str(tmp_path / "masked")))
-    with pytest.raises(InvalidInputError, match=r"'guess'; there are .*linkage"):
+    with pytest.raises(InvalidInputError, match=r"linkage.*'guess'"):
         attack(tmp_path / "run", dataclasses.replace(ATTACK, kind="guess"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.real_data
-def test_public_faces_that_show_targets_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
+def test_public_faces_with_target_subjects_are_refused(plain: Path, tmp_path: Path, data_root: Path) -> None:
     request = dataclasses.replace(ATTACK, teacher=str(plain), public="cfp-train", targets="lfw")
     with pytest.raises(OverlapError):
         options = RunOptions(run_dir=tmp_path, device="cpu")

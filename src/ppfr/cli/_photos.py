@@ -1,4 +1,4 @@
-"""`ppfr align` and `ppfr mask`: from photos to what leaves the device."""
+"""`ppfr align` and `ppfr mask`: align and mask photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ppfr.cli._app import Json, Weights, app, emit, note
 from ppfr.cli._completion import methods, offering
 
 Largest = Annotated[
-    bool, typer.Option("--largest", help="Take the largest face where a photo shows several; else that is an error.")
+    bool,
+    typer.Option("--largest", help="Use the largest face of a photo with several; otherwise that is an error."),
 ]
 
 
@@ -23,13 +24,13 @@ def align(
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """Find the face in photos and cut the 112x112 crops that everything else takes.
+    """Detect and align the face in each photo, and write 112x112 crops, the input of all other commands.
 
     ppfr align photos/ --out crops/ --weights DIR
 
-    Detection is YuNet (five points; `ppfr models fetch` gets it); alignment is a least-squares similarity to the usual
-    template. Photos without a face, with several, or that cannot be read are listed together at the end; the others
-    are written, and after mending those the same command goes on.
+    Faces are detected with YuNet (download it with `ppfr models fetch`) and aligned by the least-squares similarity
+    transform of five landmarks. Photos that cannot be read, or show no face or several, are listed together at the end;
+    the crops of the others are written. Replace these photos and run the same command again to align the rest.
     """
     from ppfr.workflows import align_photos
 
@@ -38,8 +39,8 @@ def align(
 
 @app.command()
 def mask(
-    photo: Annotated[Path, typer.Argument(help="A photo; a 112x112 image is taken as a crop that is aligned already.")],
-    out: Annotated[Path, typer.Option(help="Directory for what is written.")],
+    photo: Annotated[Path, typer.Argument(help="A photo. A 112x112 image is used as an aligned crop.")],
+    out: Annotated[Path, typer.Option(help="Output directory.")],
     method: Annotated[
         str,
         typer.Option(
@@ -49,7 +50,7 @@ def mask(
     secret: Annotated[
         Path | None,
         typer.Option(
-            help="File with the deployment's 32-byte secret. Default: OUT/secret.key, drawn if absent.",
+            help="File with the 32-byte secret of the deployment. Default: OUT/secret.key, created if absent.",
             show_default=False,
         ),
     ] = None,
@@ -57,16 +58,16 @@ def mask(
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """Mask one face: writes what leaves the device, and a picture of it.
+    """Mask one face, and write the masked image that leaves the device and a picture of it.
 
     ppfr mask --method ppfr-fd photo.jpg --out masked/ --weights DIR
 
-    Writes NAME.masked.safetensors (float16, with the method's public parameters) and NAME.masked.png. The secret is
-    kept apart, readable by you alone; all devices of one deployment share it.
+    Writes NAME.masked.safetensors (float16, with the public parameters of the method) and NAME.masked.png. The secret
+    is a separate file that only you can read. All devices of one deployment share it.
     """
     from ppfr.workflows import mask_photo
 
     result = mask_photo(photo, out, method=method, secret_path=secret, takes_largest=largest, weights=weights)
     if result["secret_was_drawn"]:
-        note(f"drew a new secret into {result['secret']}; keep it apart from the masked images")
-    emit(result, as_json=json, title="what leaves the device")
+        note(f"Created a new secret in {result['secret']}. Store it separately from the masked images.")
+    emit(result, as_json=json, title="masked")

@@ -1,4 +1,4 @@
-"""What each command does: words in, plain dictionary out."""
+"""What each command does: takes the values of the command line and returns a plain dictionary."""
 
 from ppfr.workflows._attack import AttackRequest as AttackRequest
 from ppfr.workflows._attack import attack_method as attack_method

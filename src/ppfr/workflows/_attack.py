@@ -1,4 +1,4 @@
-"""What `ppfr attack` does: one attack on one protection, judged, with a record and a report."""
+"""The workflow of `ppfr attack`: runs one attack on one protection and writes a record and a report."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from ppfr.workflows._run import RECORD_FILE, refuse_earlier_run, run_experiment
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackRequest:
-    """What to attack and how, in the command line's words.
+    """What to attack and how, with the names of the command line.
 
     Attributes:
         kind: a key of `IMAGE_ATTACKS`.
         method: a key of `MASKERS`.
-        public: a name that `read_images` knows.
-        targets: a name that `read_protocol` knows.
-        knows_secret: what the adversary is granted.
-        teacher: recogniser of plain faces: teacher of linkage, and evaluation recogniser.
-        epochs: of the attacker's training.
-        batch_size: of the attacker's training.
-        num_targets: people attacked.
-        seed: root of every draw.
+        public: training faces of the adversary: a name that `read_images` accepts.
+        targets: protocol with the target subjects: a name that `read_protocol` accepts.
+        knows_secret: whether the adversary knows, or can use, the secret of the deployment.
+        teacher: recogniser of plain faces, as teacher for linkage and as evaluation recogniser.
+        epochs: number of times that the adversary uses every training image.
+        batch_size: images per training step of the adversary.
+        num_targets: number of target subjects.
+        seed: seeds every random draw.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class AttackRequest:
 
     @property
     def command(self) -> str:
-        """The command line, less directories."""
+        """The command line without directories."""
         return (
             f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --targets {self.targets} "
             f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --epochs {self.epochs} "
@@ -80,15 +80,16 @@ def attack_method(
     """Run one attack on one protection, with a record and a report in `options.run_dir`.
 
     Returns:
-        What `run_experiment` returns, less the accuracies, and "outcome": attack -> its figures.
+        The result of `run_experiment` without "accuracy", and "outcome": the figures of each attack.
 
     Raises:
-        InvalidInputError: words that name nothing, or a teacher that takes masked faces.
-        CheckpointError: `options.run_dir` holds a run and `resumes` is false, or a run of another configuration.
-        OverlapError: the public faces show target subjects.
+        InvalidInputError: a name is unknown, or the teacher was trained on masked faces.
+        CheckpointError: `options.run_dir` holds an earlier run and `resumes` is False, or the run has another
+            configuration.
+        OverlapError: the public faces include target subjects.
     """
     if request.kind not in IMAGE_ATTACKS:
-        raise InvalidInputError(f"no attack is named {request.kind!r}; there are {', '.join(IMAGE_ATTACKS)}")
+        raise InvalidInputError(f"--attack must be one of {', '.join(IMAGE_ATTACKS)}, got {request.kind!r}.")
     where = choose_device(options.device)
     is_keyed = needs_secret(request.method)
     refuse_earlier_run(options)
@@ -107,13 +108,13 @@ def attack_method(
         request, masker, plans, recogniser, protocol=protocol, public=public, lpips=_lpips(weights)
     )
     result = run_experiment(experiment, options)
-    del result["accuracy"]  # nothing recognises here
+    del result["accuracy"]  # the experiment trains no recogniser
     record = read_record(options.directory / RECORD_FILE)
     return {**result, "outcome": {entry["name"]: outcome_of(record, entry["name"]) for entry in record["attacks"]}}
 
 
 def outcome_of(record: Record, attack: str) -> dict[str, Any]:
-    """The figures of one attack of a record that say what was recovered and who was re-identified."""
+    """The figures of one attack in a record: image recovery, re-identification and verification."""
     secret = next(entry["secret"] for entry in record["attacks"] if entry["name"] == attack)
 
     def row(kind: str) -> Mapping[str, Any] | None:
@@ -140,15 +141,15 @@ def _teacher(name: str, weights: Path | None) -> MaskedSystem:
     teacher = read_recogniser(name, weights=weights)
     if not isinstance(teacher.masker, Unprotected):
         raise InvalidInputError(
-            f"{name!r} was trained on {teacher.masker.name} faces; the adversary's recogniser takes plain ones: name a "
-            "public network, or a system trained with --method unprotected"
+            f"--teacher must be a recogniser of plain faces, but {name!r} was trained on {teacher.masker.name} faces. "
+            "Name a public network, or a system trained with --method unprotected."
         )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # records name recognisers so
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # characters that records allow in names
     return dataclasses.replace(teacher, card=dataclasses.replace(teacher.card, name=name))
 
 
 def _lpips(weights: Path | None) -> Any:
-    """The LPIPS distance where its weights are at hand; without them the record says that it was not measured."""
+    """The LPIPS distance if its weights are available, else None: the record then states that it was not measured."""
     try:
         return Lpips.from_weights(weights_dir=weights).distance
     except MissingAssetError:
@@ -156,7 +157,7 @@ def _lpips(weights: Path | None) -> Any:
 
 
 def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[ImageAttackPlan]:
-    """The one attack that was asked for, on the laptop budget but for what the request says."""
+    """The requested attack, with the compute budget of the laptop preset where the request does not set it."""
     budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_epochs=request.epochs, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
     return [
@@ -169,7 +170,7 @@ def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -
 
 
 def _system(request: AttackRequest, masker: ImageMasker) -> System:
-    # Not a control in the report's sense: a system of that role is one that is attacked without recognising.
+    # Role "control": the system is attacked, but no recogniser is trained on it.
     return System(name=request.method, label=request.method, role="control", masker=masker)
 
 

@@ -1,4 +1,4 @@
-"""What `ppfr evaluate` does: one recogniser on one protocol."""
+"""The workflow of `ppfr evaluate`: evaluates one recogniser on one protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.systems._catalogue import read_protocol
 from ppfr.systems._system import read_recogniser
 
-_FOR_THE_REPORT = ("source", "name", "protocol", "scenario", "roc")
+_ONLY_IN_RECORDS = ("source", "name", "protocol", "scenario", "roc")
 
 
 def evaluate_model(
@@ -25,26 +25,26 @@ def evaluate_model(
     seed: int,
     device: str,
 ) -> dict[str, Any]:
-    """Verify a protocol's pairs with a public network or a trained system.
+    """Verify the pairs of a protocol with a public network or a trained system.
 
     Args:
-        model: a public network's name, or the directory of a trained system.
-        protocol_name: a name that `read_protocol` knows.
-        secret_path: the system's secret; None for the file beside it.
+        model: name of a public network, or directory of a trained system.
+        protocol_name: a name that `read_protocol` accepts.
+        secret_path: file of the system's secret; None for the default file in its directory.
         flips: add the embedding of the mirrored face.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
-        seed: of the masks' and the bootstrap's draws.
+        seed: seeds the masker and the bootstrap.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        Who was tested on what, and the figures of `ppfr.evaluation.evaluate` but for the ROC.
+        Names of model, masker and protocol, and the figures of `ppfr.evaluation.evaluate` without the ROC curve.
 
     Raises:
-        InvalidInputError: a model or protocol that is none.
-        MissingAssetError: data or weights are not there.
-        CheckpointError: the system's files are damaged or mixed up.
-        DeviceError: the device is not there.
+        InvalidInputError: unknown model or protocol.
+        MissingAssetError: data or weights are not available.
+        CheckpointError: files of the system are damaged or do not belong together.
+        DeviceError: the device is not available.
     """
     where = choose_device(device)
     system = read_recogniser(model, secret_path=secret_path, weights=weights)
@@ -61,5 +61,5 @@ def evaluate_model(
         "masker": system.masker.name,
         "protocol": protocol.name,
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
-        **{name: value for name, value in as_json(figures).items() if name not in _FOR_THE_REPORT},
+        **{name: value for name, value in as_json(figures).items() if name not in _ONLY_IN_RECORDS},
     }

@@ -1,4 +1,4 @@
-"""What `ppfr align` and `ppfr mask` do."""
+"""Workflows of `ppfr align` and `ppfr mask`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ YUNET = Asset(
 
 
 def find_yunet(weights: Path | None) -> Path:
-    """The detector's file in the weights directory.
+    """Find the file of the face detector in the weights directory.
 
     Raises:
-        MissingWeightsError: it is not there.
-        ChecksumError: a file of that name holds other bytes.
+        MissingWeightsError: the file does not exist.
+        ChecksumError: the file has another checksum.
     """
-    remedy = f"`ppfr models fetch --weights DIR` gets it; or set {WEIGHTS_VARIABLE} to a directory that holds it."
+    remedy = f"Download it with `ppfr models fetch --weights DIR`, or set {WEIGHTS_VARIABLE} to the directory with it."
     try:
         root = weights_root(weights)
     except MissingAssetError as error:
@@ -44,14 +44,14 @@ def align_photos(source: Path, out_dir: Path, *, takes_largest: bool, weights: P
 
     Raises:
         ImageReadError: the photo cannot be read.
-        AlignmentError: no face, or several and `takes_largest` is false.
-        ProblemsError: some photos of a folder; the others were written.
+        AlignmentError: no face, or several and `takes_largest` is False.
+        ProblemsError: some photos of a folder cannot be aligned; all are listed, and the others are written.
     """
     if source.is_dir():
         aligner = Aligner(find_yunet(weights), largest=takes_largest)
         written = align_folder(source, out_dir, aligner)
         return {"directory": str(out_dir), "crops": len(written)}
-    photo_HWC = read_image(source)  # before the detector is looked for: a wrong path is the likelier mistake
+    photo_HWC = read_image(source)  # before the detector is searched: a wrong path is the more likely mistake
     crop = Aligner(find_yunet(weights), largest=takes_largest).align(photo_HWC)
     path = out_dir / f"{source.stem}.png"
     write_crop(crop, path)
@@ -61,12 +61,12 @@ def align_photos(source: Path, out_dir: Path, *, takes_largest: bool, weights: P
 def mask_photo(
     photo: Path, out_dir: Path, *, method: str, secret_path: Path | None, takes_largest: bool, weights: Path | None
 ) -> dict[str, Any]:
-    """Mask one face and write what leaves the device, and a picture of it.
+    """Mask one face, and write the masked image and a picture of it.
 
     Raises:
-        InvalidInputError: unknown method, or a secret file that holds none.
+        InvalidInputError: unknown method, or an invalid secret file.
         ImageReadError: the photo cannot be read.
-        AlignmentError: no face, or several and `takes_largest` is false.
+        AlignmentError: no face, or several and `takes_largest` is False.
     """
     is_keyed = needs_secret(method)
     image_HWC = read_image(photo)

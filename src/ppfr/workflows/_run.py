@@ -1,4 +1,4 @@
-"""What `ppfr run`, `demo` and `report` do: build an experiment, run it, tell what came out."""
+"""Workflows of `ppfr run`, `demo` and `report`: build an experiment, run it, and return a summary."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ppfr.report import SECTIONS as REPORT_SECTIONS
 from ppfr.report import write_report
 
 ALL_SECTIONS = (*REPORT_SECTIONS, *SECTIONS)
-"""Those of every record, and those that papers add."""
+"""General sections, and sections that belong to one paper."""
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
 _TRACES = ("run.json", RECORD_FILE, "recogniser")
 
 
 def list_experiments() -> dict[str, str]:
-    """Name of each experiment -> its first line."""
+    """The first line of the documentation of each experiment, by name."""
     return {name: (experiment.__doc__ or "").strip().splitlines()[0] for name, experiment in EXPERIMENTS.items()}
 
 
@@ -38,24 +38,25 @@ def run_named_experiment(
     Args:
         name: a key of `EXPERIMENTS`.
         preset: one of `PRESETS`.
-        seed: root of every draw.
-        options: where and on what it runs.
+        seed: seeds every random draw.
+        options: directory, devices and resuming.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
 
     Returns:
-        What `run_experiment` returns.
+        The result of `run_experiment`.
 
     Raises:
         InvalidInputError: unknown experiment or preset.
-        CheckpointError: `options.run_dir` holds a run and `resumes` is false, or a run of another configuration.
-        MissingAssetError: data or weights are not there.
-        DeviceError: the device is not there.
+        CheckpointError: `options.run_dir` holds an earlier run and `resumes` is False, or the run has another
+            configuration.
+        MissingAssetError: data or weights are not available.
+        DeviceError: the device is not available.
     """
     if name not in EXPERIMENTS:
-        raise InvalidInputError(f"no experiment is named {name!r}; there are {', '.join(EXPERIMENTS)}")
+        raise InvalidInputError(f"Experiment must be one of {', '.join(EXPERIMENTS)}, got {name!r}.")
     if preset not in PRESETS:
-        raise InvalidInputError(f"no preset is named {preset!r}; there are {', '.join(PRESETS)}")
+        raise InvalidInputError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
     choose_device(options.device)
     refuse_earlier_run(options)
     context = ExperimentContext(
@@ -70,25 +71,25 @@ def run_named_experiment(
 
 
 def refuse_earlier_run(options: RunOptions) -> None:
-    """Keep a run from being mixed with an earlier one.
+    """Refuse to write into the directory of an earlier run.
 
     Raises:
-        CheckpointError: there is one and `resumes` is false.
+        CheckpointError: the directory holds an earlier run and `resumes` is False.
     """
     folder = options.directory
     if not options.resumes and any((folder / name).exists() for name in _TRACES):
         raise CheckpointError(
-            f"{folder} holds an earlier run; add --resume to go on with it, or choose another directory with --out"
+            f"{folder} holds an earlier run. Continue it with --resume, or choose another directory with --out."
         )
 
 
 def run_experiment(experiment: Experiment, options: RunOptions) -> dict[str, Any]:
-    """Run an experiment, write its report, and tell what came out.
+    """Run an experiment, write its report, and return a summary.
 
     Returns:
-        "is_sound" (every stage is done and every control held), "status", "failed_stages" and "failed_controls" (what
-        went wrong, or empty), "accuracy" (system on protocol -> figure with n and interval; of 1:N the rank-1 rate),
-        "wall_s", and the paths "record" and "report".
+        "is_sound" (every stage is complete and every control passed), "status", "failed_stages", "failed_controls",
+        "accuracy" (by system and protocol, with n and interval; for 1:N the rank-1 rate), "wall_s", and the paths
+        "record" and "report".
     """
     record, out_dir = run(experiment, options=options), options.directory
     page = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE, sections=ALL_SECTIONS)
@@ -106,7 +107,7 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> dict[str, Any
 
 
 def failed_controls(record: Record) -> list[str]:
-    """Attacks whose control was measured and did not hold, with what was expected."""
+    """Attacks whose control was measured and failed, with the expectation."""
     expected = {attack["name"]: attack["control"]["expects"] for attack in record["attacks"] if attack["control"]}
     return [
         f"{row['attack']} was expected to {expected[row['attack']]}"
@@ -116,7 +117,7 @@ def failed_controls(record: Record) -> list[str]:
 
 
 def failed_stages(record: Record) -> list[str]:
-    """Stages that ended in an error, with it."""
+    """Stages that failed, with their error."""
     return [
         f"{stage['name']}: {stage['error']['kind']}: {stage['error']['message']}"
         for stage in record["stages"]
@@ -125,7 +126,7 @@ def failed_stages(record: Record) -> list[str]:
 
 
 def accuracies(record: Record) -> dict[str, Any]:
-    """10-fold accuracy with n and interval, by "SYSTEM on PROTOCOL"; of 1:N the rank-1 rate."""
+    """10-fold accuracy with n and interval, by "SYSTEM on PROTOCOL"; for 1:N the rank-1 rate."""
     found = {
         f"{row['name']} on {row['protocol']}{', ' + row['scenario'] if row['scenario'] else ''}": row["accuracy"]
         for row in record["results"].get("verification", ())
@@ -137,7 +138,7 @@ def accuracies(record: Record) -> dict[str, Any]:
 
 
 def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
-    """Write the report of one or several records again; see `ppfr.report.write_report`."""
+    """Render the report of one or several records again; see `ppfr.report.write_report`."""
     return {
         "report": str(write_report(list(records), out_path, with_pictures=with_pictures, sections=ALL_SECTIONS)),
         "records": len(records),

@@ -73,7 +73,7 @@ def train_system(
     """
     out_dir = options.run_dir
     if out_dir is None:
-        raise InvalidInputError("run_dir=None; a system needs a directory to be saved in")
+        raise InvalidInputError("`run_dir` must be a directory to save the system in, got None.")
     # Check all input before a secret is created.
     choose_device(options.device)
     strategy = _strategy(request, weights)
@@ -114,7 +114,7 @@ def train_system(
 def _check_out_dir(out_dir: Path, *, resumes: bool) -> None:
     if not resumes and any((out_dir / name).exists() for name in (NETWORK_FILE, "training/checkpoints")):
         raise CheckpointError(
-            f"{out_dir} holds an earlier run; resume it with --resume, or choose another directory with --out"
+            f"{out_dir} holds an earlier run. Continue it with --resume, or choose another directory with --out."
         )
 
 

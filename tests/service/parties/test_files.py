@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -216,6 +217,7 @@ def test_environment_variables_override_configuration_files(tmp_path, monkeypatc
 
 
 def test_certificates_are_created_once_and_names_are_checked(tmp_path):
+    x509 = pytest.importorskip("cryptography.x509")
     made_and_kept = make_certificates(tmp_path, clients=["desk"])
     assert len(made_and_kept["made"]) == 4 and not made_and_kept["kept"]
     before = (tmp_path / "party-0.crt").read_bytes()
@@ -225,6 +227,12 @@ def test_certificates_are_created_once_and_names_are_checked(tmp_path):
     for name in ("party-0", "ca", "Desk", "a b", "", "x" * 64, "über"):
         with pytest.raises(InvalidInputError, match=re.escape(repr(name))):
             make_certificates(tmp_path, clients=[name])
+    for name, is_server in (("party-0", True), ("desk", False)):
+        certificate = x509.load_pem_x509_certificate((tmp_path / f"{name}.crt").read_bytes())
+        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert (x509.oid.ExtendedKeyUsageOID.SERVER_AUTH in uses) == is_server
+        validity = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+        assert 824 <= validity.days <= 825
     (tmp_path / "ca.key").unlink()
     with pytest.raises(InvalidInputError, match=r"ca\.key is missing"):
         make_certificates(tmp_path, clients=[])
