@@ -11,7 +11,7 @@ PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
 PPFR_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
 export PPFR_DATA PPFR_WEIGHTS
 
-.PHONY: setup demo test test-all lint type arch pages docs bench minimum check clean
+.PHONY: setup demo test test-all lint type arch api pages docs bench minimum check clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,9 @@ type: $(VENV)/.dev  ## mypy
 
 arch: $(VENV)/.dev  ## import-linter: imports point downwards only
 	$(BIN)/lint-imports
+
+api: $(VENV)/.dev  ## write the snapshot of all public names after an intended change
+	$(BIN)/python tests/support/public_names.py
 
 # Every committed record has a page; it is rendered again if the record or the report's code is newer.
 RECORDS := $(shell grep -l '"schema_version"' results/*/*.json)

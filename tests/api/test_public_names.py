@@ -1,0 +1,53 @@
+"""The public API: a change of an exported name shows in `public_names.json`, and every exported name exists."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from support.public_names import SNAPSHOT, exported_names, public_modules, snapshot
+
+
+def test_exported_names_equal_the_snapshot() -> None:
+    expected = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    found = snapshot()
+    changes = []
+    for module in sorted(expected.keys() | found.keys()):
+        before, now = set(expected.get(module, ())), set(found.get(module, ()))
+        changes += [f"- {module}.{name}" for name in sorted(before - now)]
+        changes += [f"+ {module}.{name}" for name in sorted(now - before)]
+    assert not changes, "\n".join(
+        ["The public API changed. If that is intended, run `make api` and add a line to CHANGELOG.md:", *changes]
+    )
+
+
+@pytest.mark.parametrize("module", public_modules())
+def test_every_exported_name_exists(module: str) -> None:
+    loaded = importlib.import_module(module)
+    names = exported_names(public_modules()[module].read_text(encoding="utf-8"))
+    assert [name for name in names if not hasattr(loaded, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("__all__ = ['charts', 'missing']\nfrom a import _b as charts", ["charts", "missing"]),
+        ("from a import Name as Name\nfrom a import other, _c as _c\nimport sys", ["Name"]),
+        ("class A: ...\ndef f(): ...\nX: int = 1\nY = 2\n_z = 3\ndef _g(): ...", ["A", "X", "Y", "f"]),
+        ("if True:\n    from a import Name as Name", []),
+    ],
+)
+def test_exports_are_read_from_source(source: str, names: list[str]) -> None:
+    assert exported_names(source) == names
+
+
+@pytest.mark.parametrize("package", ["assets", "cli", "core", "metrics", "report"])  # `ppfr`: tests/facade
+def test_packages_without_tensors_import_no_torch(package: str) -> None:
+    code = f"import sys, ppfr.{package}; print(sorted({{'torch', 'lightning'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
