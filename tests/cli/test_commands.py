@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer.main
 
-from ppfr.cli import _choices, app, run
-from ppfr.core import InvalidInputError
+from ppfr.cli import app, run
+from ppfr.core import InvalidInputError, ProblemsError
 from ppfr.experiments.ppfr_fd import ANALYSIS_PRESETS
 from ppfr.systems import HEADS, NETWORKS
-from ppfr.training._plan import PRECISIONS
+from ppfr.training import Plan
 
-CHOICES = [
-    (_choices.Network, NETWORKS),
-    (_choices.Head, HEADS),
-    (_choices.Precision, PRECISIONS),
-    (_choices.AnalysisPreset, ANALYSIS_PRESETS),
-]
 OPTIONS = Path(__file__).with_name("options.json")
 
 
@@ -69,9 +64,30 @@ def test_help_contains_an_example(name: str, capsys: pytest.CaptureFixture[str])
     assert text.count(name) > 1, "an example command line"
 
 
-@pytest.mark.parametrize(("choices", "registry"), CHOICES)
-def test_choices_of_options_equal_the_registries(choices: Any, registry: Collection[str]) -> None:
-    assert set(get_args(choices)) == set(registry)
+def choices(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The values that a rejected one is told to be one of."""
+    assert run([command, option, "nonsense"]) == 2
+    return set(re.findall(r"'([^']+)'", capsys.readouterr().err.partition("is not one of")[2]))
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "registry"),
+    [
+        ("train", "--network", NETWORKS),
+        ("train", "--head", HEADS),
+        ("analyse-channels", "--preset", ANALYSIS_PRESETS),
+    ],
+)
+def test_choices_of_an_option_equal_the_registry(
+    command: str, option: str, registry: Collection[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert choices(command, option, capsys) == set(registry)
+
+
+def test_precisions_are_those_of_the_training_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ProblemsError) as rejected:
+        Plan(epochs=1, batch_size=1, precision="nonsense")
+    assert choices("train", "--precision", capsys) == set(str(rejected.value).partition("allowed: ")[2].split(", "))
 
 
 def test_every_command_has_a_json_option() -> None:

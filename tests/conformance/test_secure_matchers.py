@@ -15,18 +15,14 @@ import pytest
 from ppfr.core import InvalidInputError, RangeError, SecureMatcher, ShapeError
 from ppfr.secure import CkksMatcher, Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
 from ppfr.service import PartyServer, PartySettings, SecureGalleryClient, write_trial
+from support.embeddings import unit_rows
 
 DIM, THRESHOLD = 16, 0.8
 SUBJECTS = ("ada", "bea", "ada", "cyd", "dot", "eve", "bea")
 SPU_PYTHON = os.environ.get("PPFR_SPU_PYTHON")
 
 
-def unit(num: int, *, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((num, DIM))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-REFERENCES = unit(len(SUBJECTS), seed=0)
+REFERENCES = unit_rows(len(SUBJECTS), DIM)
 Opened = contextlib.AbstractContextManager[SecureMatcher]
 
 
@@ -96,7 +92,7 @@ def matcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def probes() -> np.ndarray:
     """Close to the first three references, then far from all."""
-    near = REFERENCES[:3] + 0.05 * unit(3, seed=1)
+    near = REFERENCES[:3] + 0.05 * unit_rows(3, DIM, seed=1)
     return np.concatenate([near / np.linalg.norm(near, axis=1, keepdims=True), -REFERENCES[3:4]])
 
 

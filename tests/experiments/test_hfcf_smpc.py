@@ -10,8 +10,7 @@ import pytest
 from ppfr.cli import run as ppfr
 from ppfr.core import RunOptions, check_record
 from ppfr.evaluation import OracleAttacks
-from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
-from ppfr.experiments.hfcf._smpc import QUERY_BUDGETS
+from ppfr.experiments import EXPERIMENTS, ExperimentContext
 from support.experiments import measure_of
 from support.records import rows
 
@@ -41,10 +40,6 @@ def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
         assert words in page
     assert ppfr(["report", str(out), "--out", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text("utf-8") == page
-
-
-def test_every_preset_has_a_budget() -> None:
-    assert tuple(QUERY_BUDGETS) == PRESETS
 
 
 @pytest.mark.real_data

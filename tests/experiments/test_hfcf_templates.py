@@ -11,8 +11,8 @@ import pytest
 from ppfr.cli import run as ppfr
 from ppfr.core import RunOptions, check_record
 from ppfr.evaluation import Identification, TemplateInversion, Verification
-from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
-from ppfr.experiments.hfcf._templates import TEMPLATE_BUDGETS, simulated_keys
+from ppfr.experiments import EXPERIMENTS, ExperimentContext
+from ppfr.experiments.hfcf._templates import simulated_keys
 from ppfr.templates import IdentityMapping
 from support.experiments import measure_of
 
@@ -35,10 +35,6 @@ def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
     page = tmp_path / "again.html"
     assert ppfr(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
     assert page.read_text("utf-8") == (tmp_path / "run" / "report.html").read_text("utf-8")
-
-
-def test_every_preset_has_a_budget() -> None:
-    assert tuple(TEMPLATE_BUDGETS) == PRESETS
 
 
 def test_simulated_keys_are_valid_and_depend_on_the_seed() -> None:

@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.data import ArrayImageSet
 from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Sensitivities
-from ppfr.masking import _noise as noise_module
 from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits, laplace_of
 from reference import hybrid_frequency_colour as slow
 
@@ -134,7 +133,7 @@ def test_the_measured_privacy_loss_stays_under_eps(eps: float, monkeypatch: pyte
     def too_little(self: ImageNoise, row: int, out_N: Tensor) -> Tensor:
         return sound(self, row, out_N).mul_(0.5)
 
-    monkeypatch.setattr(noise_module.ImageNoise, "laplace_row", too_little)
+    monkeypatch.setattr(ImageNoise, "laplace_row", too_little)
     assert worst_loss(*noisy_ends(eps)) > eps, "a sampler of half the scale must be caught"
 
 

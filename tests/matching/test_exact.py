@@ -7,11 +7,7 @@ from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.matching import ExactMatcher
-
-
-def unit_rows(num, dim, seed):
-    rows = np.random.default_rng(seed).standard_normal((num, dim))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+from support.embeddings import unit_rows
 
 
 @settings(deadline=None, max_examples=30)
@@ -23,7 +19,8 @@ def unit_rows(num, dim, seed):
     seed=st.integers(0, 999),
 )
 def test_float32_search_matches_cosine_similarity_in_double_precision(num, dim, k, block_size, seed):
-    rows, probes = unit_rows(num, dim, seed).astype(np.float32), unit_rows(3, dim, seed + 1).astype(np.float32)
+    rows = unit_rows(num, dim, seed=seed).astype(np.float32)
+    probes = unit_rows(3, dim, seed=seed + 1).astype(np.float32)
     matcher = ExactMatcher(rows, num_threads=2, block_size=block_size)
     a, b = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (probes, rows))
     exact = a @ b.T
@@ -36,7 +33,7 @@ def test_float32_search_matches_cosine_similarity_in_double_precision(num, dim, 
 
 
 def test_int8_scores_match_the_quantised_rows():
-    rows, probes = unit_rows(500, 96, 0), unit_rows(20, 96, 1)
+    rows, probes = unit_rows(500, 96, seed=0), unit_rows(20, 96, seed=1)
     matcher = ExactMatcher(rows, values="int8")
     quantised = np.rint(rows * (127 / np.abs(rows).max(axis=1, keepdims=True)))
     exact = probes @ (quantised / np.linalg.norm(quantised, axis=1, keepdims=True)).T
@@ -48,13 +45,13 @@ def test_int8_scores_match_the_quantised_rows():
 
 
 def test_equal_scores_are_sorted_by_index():
-    rows = np.repeat(unit_rows(3, 8, 0), 4, axis=0)
+    rows = np.repeat(unit_rows(3, 8, seed=0), 4, axis=0)
     found = ExactMatcher(rows, block_size=5).top_k(rows[:1], k=6)
     assert list(found.reference_Nk[0][:4]) == [0, 1, 2, 3]
 
 
 def test_invalid_input_is_rejected():
-    rows = unit_rows(4, 8, 0)
+    rows = unit_rows(4, 8, seed=0)
     with pytest.raises(InvalidInputError, match="the gallery is empty"):
         ExactMatcher(rows[:0])
     with pytest.raises(ShapeError, match=r"\(8,\); must be \(M, D\)"):

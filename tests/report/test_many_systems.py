@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ppfr.assets import write_record
-from ppfr.experiments.adamixup._sections import SECTIONS as ADAMIXUP
-from ppfr.report import SECTIONS, Charts, Drawing, Finding, RecordView, Table, _charts, write_report
+from ppfr.experiments.adamixup import SECTIONS as ADAMIXUP
+from ppfr.report import SECTIONS, Charts, Drawing, Finding, RecordView, Table, charts, write_report
 from ppfr.report._number_labels import place_numbers
 from ppfr.report.sections.image_recovery import ImageRecovery
 from ppfr.report.sections.re_identification import ReIdentification
@@ -117,7 +117,7 @@ def test_published_results_are_labelled_everywhere(mixing_page: str) -> None:
 
 
 def test_legend_keys_of_all_systems_differ(mixing_record: Json) -> None:
-    signs = [(_charts.key(s, is_line=False), _charts.key(s, is_line=True)) for s in range(14)]
+    signs = [(charts.key(s, is_line=False), charts.key(s, is_line=True)) for s in range(14)]
     assert len({mark for mark, _ in signs}) == len({stroke for _, stroke in signs}) == 14
     for drawing in trade_offs(mixing_record):
         for number in range(1, 14):

@@ -17,7 +17,7 @@ import pytest
 from ppfr.assets import write_record
 from ppfr.core import InvalidInputError, MissingAssetError
 from ppfr.evaluation._picture_files import write_index, write_strip
-from ppfr.report import MISSING, SECTIONS, Block, Entry, Figure, Prose, RecordView, Section, _charts, write_report
+from ppfr.report import MISSING, SECTIONS, Block, Entry, Figure, Prose, RecordView, Section, charts, write_report
 
 Json = dict[str, Any]
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "rect", "circle", "path", "polygon"}
@@ -127,11 +127,11 @@ def test_charts_use_colours_of_the_page_and_ignore_matplotlib_settings(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, page = page_of(run_folder)
-    charts = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
-    assert len([chart for chart in charts if 'class="chart"' in chart]) >= 3
+    drawn = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
+    assert len([chart for chart in drawn if 'class="chart"' in chart]) >= 3
     css = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert css is not None
-    for chart in charts:
+    for chart in drawn:
         assert not re.search(r"#[0-9a-f]{3}|rgb\(|\bid=", chart), "a colour that does not follow the theme, or an id"
         for name in re.findall(r"var\((--\w+)\)", chart):
             assert f"{name}:" in css[1]
@@ -141,7 +141,7 @@ def test_charts_use_colours_of_the_page_and_ignore_matplotlib_settings(
     for name, value in (("lines.linewidth", 9.0), ("font.size", 30.0), ("svg.fonttype", "path"), ("axes.grid", False)):
         monkeypatch.setitem(matplotlib.rcParams, name, value)
     before = dict(matplotlib.rcParams)
-    _charts.key.cache_clear()
+    charts.key.cache_clear()
     assert page_of(run_folder)[0] == text
     assert dict(matplotlib.rcParams) == before
 
@@ -171,10 +171,10 @@ class ChartReader:
 
 def test_trade_off_chart_draws_points_and_intervals_at_their_values() -> None:
     dots = [
-        _charts.Dot(x=0.4, x_low=0.1, x_high=0.7, y=0.93, y_low=0.912, y_high=0.955, series=0, label="A"),
-        _charts.Dot(x=0.0, x_low=0.0, x_high=0.05, y=1.0, y_low=1.0, y_high=1.0, series=5, label="$B & 'C' \"D\"$"),
+        charts.Dot(x=0.4, x_low=0.1, x_high=0.7, y=0.93, y_low=0.912, y_high=0.955, series=0, label="A"),
+        charts.Dot(x=0.0, x_low=0.0, x_high=0.05, y=1.0, y_low=1.0, y_high=1.0, series=5, label="$B & 'C' \"D\"$"),
     ]
-    chart = ChartReader(_charts.trade_off_chart(dots, x_label="x", title="t", description="d", chance=0.01))
+    chart = ChartReader(charts.trade_off_chart(dots, x_label="x", title="t", description="d", chance=0.01))
     assert [html.unescape(title) for title, _ in chart.series] == [dot.label for dot in dots for _ in range(3)]
     for dot, drawn in zip(dots, (chart.series[:3], chart.series[3:]), strict=True):
         (across, up, mark) = (path for _, path in drawn)
@@ -190,8 +190,8 @@ def test_trade_off_chart_draws_points_and_intervals_at_their_values() -> None:
 
 def test_roc_chart_draws_its_curve_at_its_values() -> None:
     far, tar = [0.0005, 0.003, 0.08, 1.0], [0.62, 0.7, 0.95, 1.0]
-    lines = [_charts.Line(x=far, y=tar, series=1, label="A"), _charts.Line(x=[], y=[], series=2, label="none seen")]
-    svg = _charts.roc_chart(lines, low=0.0005, title="t", description="d")
+    lines = [charts.Line(x=far, y=tar, series=1, label="A"), charts.Line(x=[], y=[], series=2, label="none seen")]
+    svg = charts.roc_chart(lines, low=0.0005, title="t", description="d")
     Page(svg)  # an empty curve leaves the chart well-formed
     chart = ChartReader(svg)
     ((_, path),) = chart.series

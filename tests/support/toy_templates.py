@@ -25,9 +25,9 @@ from ppfr.evaluation import (
     Unlinkability,
     Verification,
 )
-from ppfr.experiments.hfcf._templates import simulated_keys
 from ppfr.matching import ExactMatcher
 from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTemplates
+from support.embeddings import seeded_keys
 from support.toy_experiment import Projection, pairs, people
 
 DIM = Projection.dim
@@ -50,7 +50,7 @@ def mapped(
     name: str = "mapping", *, overlap: int = 0, scale: float | None = 1.0, draw_keys: Any = None, selection: Any = None
 ) -> System:
     scheme = IdentityMapping(dim=DIM, num_terms=3, overlap=overlap, scale=scale)
-    drawn = draw_keys or (lambda num, rng: simulated_keys(scheme, num, rng))
+    drawn = draw_keys or (lambda num, rng: _toy_keys(scheme, num, rng))
     return System(
         name=name,
         label=name.capitalize(),
@@ -59,6 +59,10 @@ def mapped(
         templates=TemplateProtection(scheme=scheme, draw_keys=drawn, selection=selection),
         baseline="plain",
     )
+
+
+def _toy_keys(scheme: IdentityMapping, num: int, rng: np.random.Generator) -> list[SubjectKey]:
+    return scheme.key_of_packed(seeded_keys(num, 3, rng))
 
 
 def constant() -> System:
@@ -76,7 +80,7 @@ class Dying:
         if self.times:
             self.times -= 1
             raise KeyboardInterrupt
-        return simulated_keys(IdentityMapping(dim=DIM, num_terms=3, scale=1.0), num, rng)
+        return _toy_keys(IdentityMapping(dim=DIM, num_terms=3, scale=1.0), num, rng)
 
 
 def plan(system: System, *, knows_keys: bool = True) -> TemplateAttackPlan:

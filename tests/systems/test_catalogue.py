@@ -14,7 +14,8 @@ from ppfr import masking
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec
 from ppfr.data import write_crop
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems import MASKERS, _catalogue, make_masker, read_images, read_protocol
+from ppfr.systems import MASKERS, make_masker, needs_secret, read_images, read_protocol
+from ppfr.systems._catalogue import _discover, read_or_create_secret
 
 
 def test_catalogue_has_every_exported_masker() -> None:
@@ -46,7 +47,7 @@ class Newcomer(ImageMasker):
 
 def test_new_masker_is_discovered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "Newcomer", Newcomer, raising=False)
-    assert _catalogue._discover()["newcomer"] is Newcomer
+    assert _discover()["newcomer"] is Newcomer
 
 
 @pytest.mark.parametrize("name", sorted(MASKERS))
@@ -60,10 +61,10 @@ def test_make_masker_restores_a_masker_from_its_public_config(name: str) -> None
 
 
 def test_needs_secret_depends_on_masker_and_config() -> None:
-    assert _catalogue.needs_secret("ppfr-fd")
-    assert not _catalogue.needs_secret("ppfr-fd", {"permutation": "per_image"})
-    assert not _catalogue.needs_secret("unprotected")
-    for call in (lambda: make_masker("blur", secret=None), lambda: _catalogue.needs_secret("blur")):
+    assert needs_secret("ppfr-fd")
+    assert not needs_secret("ppfr-fd", {"permutation": "per_image"})
+    assert not needs_secret("unprotected")
+    for call in (lambda: make_masker("blur", secret=None), lambda: needs_secret("blur")):
         with pytest.raises(InvalidInputError, match=r"'blur'; available: .*ppfr-fd"):
             call()
     with pytest.raises(InvalidInputError, match="ppfr-fd does not accept these arguments"):
@@ -72,14 +73,14 @@ def test_needs_secret_depends_on_masker_and_config() -> None:
 
 def test_secret_is_created_once_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "secret.key"
-    secret, was_drawn = _catalogue.read_or_create_secret(path)
+    secret, was_drawn = read_or_create_secret(path)
     assert was_drawn and len(secret) == 32 and path.read_bytes() == secret
     assert path.stat().st_mode & 0o777 == 0o600
-    assert _catalogue.read_or_create_secret(path) == (secret, False)
-    assert _catalogue.read_or_create_secret(tmp_path / "other.key")[0] != secret
+    assert read_or_create_secret(path) == (secret, False)
+    assert read_or_create_secret(tmp_path / "other.key")[0] != secret
     path.write_bytes(bytes(33))
     with pytest.raises(InvalidInputError, match="33 bytes, but a secret has 32"):
-        _catalogue.read_or_create_secret(path)
+        read_or_create_secret(path)
 
 
 def test_synthetic_names() -> None:

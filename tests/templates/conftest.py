@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-
-def unit_rows(num: int, dim: int, *, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((num, dim))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+from support.embeddings import unit_rows
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +13,7 @@ def people():
     """(num, dim) unit embeddings, and further captures of the same people at the given cosine similarity."""
 
     def make(num: int, dim: int, *, cosine: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        first, noise = unit_rows(num, dim, seed=seed), unit_rows(num, dim, seed=seed + 1)
+        first, noise = (unit_rows(num, dim, seed=s).astype(np.float32) for s in (seed, seed + 1))
         second = cosine * first + np.sqrt(1 - cosine**2) * noise
         return first, (second / np.linalg.norm(second, axis=1, keepdims=True)).astype(np.float32)
 

@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from toy_training import SIZE, ToyBackbone, ToyImages, ToyMasker, run_fit, weights
 
 from ppfr.core import CheckpointError, InvalidInputError, ProblemsError, RangeError, ShapeError
 from ppfr.masking import MixUp
@@ -22,6 +21,7 @@ from ppfr.training import (
     RecogniserTask,
     StrategySettings,
 )
+from support.toy_training import SIZE, ToyBackbone, ToyImages, ToyMasker, run_fit, weights
 
 MASKED = (5, SIZE, SIZE)
 # At ten times this learning rate, plain REINFORCE converges to its first draws.

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from toy_training import SIZE, ToyBackbone, ToyImages, run_fit, weights
 
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, ShapeError
 from ppfr.models import ArcFace, CosFace, ModelCard
 from ppfr.training import Batch, ChannelAnalysisTask, OptimizerSettings, Plan
+from support.toy_training import SIZE, ToyBackbone, ToyImages, run_fit, weights
 
 SHAPE = (3, SIZE, SIZE)
 ADAM = OptimizerSettings(optimizer="adam", lr=1e-2, weight_decay=0.0)

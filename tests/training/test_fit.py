@@ -8,11 +8,11 @@ import signal
 
 import pytest
 import torch
-from toy_training import ToyGan, ToyImages, ToyTask, run_fit, weights
 
 from ppfr.core import CheckpointError, DatasetError, DeviceError, InvalidInputError, RangeError, ShapeError
 from ppfr.training import Plan
 from reference import training_loop
+from support.toy_training import ToyGan, ToyImages, ToyTask, run_fit, weights
 
 PLAN = Plan(epochs=3, batch_size=8, warmup_steps=2, clip_norm=1.0, checkpoint_every_steps=5, channels_last=False)
 

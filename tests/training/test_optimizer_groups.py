@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_training import ToyGan, ToyTask, run_fit, weights
 
 from ppfr.core import InvalidInputError, ProblemsError
 from ppfr.training import OptimizerGroup, ParameterGroup, Plan, TrainingTask
+from support.toy_training import ToyGan, ToyTask, run_fit, weights
 
 PLAN = Plan(epochs=1, batch_size=8)
 

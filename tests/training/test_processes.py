@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_training import SIZE, KeyedTask, ToyBackbone, ToyImages, ToyMasker, ToyTask, build_keyed, run_fit, weights
 
 from ppfr.core import CheckpointError, InvalidInputError, RangeError
 from ppfr.masking import MixUp
 from ppfr.models import ArcFace, StrategyNetwork
 from ppfr.training import AdaptiveMixingTask, MarginTask, OptimizerSettings, Plan, StrategySettings
 from ppfr.training._batches import BatchSource
+from support.toy_training import (
+    SIZE,
+    KeyedTask,
+    ToyBackbone,
+    ToyImages,
+    ToyMasker,
+    ToyTask,
+    build_keyed,
+    run_fit,
+    weights,
+)
 
 PLAN = Plan(epochs=3, batch_size=8, flip=0.0, clip_norm=1.0, checkpoint_every_steps=5)
 

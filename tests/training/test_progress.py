@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from toy_training import ToyTask, run_fit
 
 from ppfr.training import Plan
+from support.toy_training import ToyTask, run_fit
 
 PLAN = Plan(epochs=3, batch_size=8, checkpoint_every_steps=5, log_every_steps=2)
 

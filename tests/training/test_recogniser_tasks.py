@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 from torch import nn
-from toy_training import SIZE, ToyBackbone, ToyImages, ToyMasker, run_fit, weights
 
 from ppfr.core import BatchMixer, CheckpointError, InvalidInputError, MixedBatch, ShapeError
 from ppfr.models import ArcFace, ModelCard, StemAdapter, conv_stem
@@ -20,6 +19,7 @@ from ppfr.training import (
     Plan,
 )
 from ppfr.training._masked_input import feature_error, mask_images
+from support.toy_training import SIZE, ToyBackbone, ToyImages, ToyMasker, run_fit, weights
 
 MASKED = (5, SIZE, SIZE)
 CARD = ModelCard(

@@ -1,4 +1,4 @@
-"""Small tasks, networks and image sets for the training tests; imported by tests and by the processes they start."""
+"""Small tasks, networks and image sets for the training tests, and for the processes that they start."""
 
 from __future__ import annotations
 
