@@ -1,9 +1,12 @@
-"""Shared fixtures: where the real data and weights are, one thread for every test."""
+"""Shared fixtures: where the real data and weights are; one thread and no network for every test."""
 
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,3 +31,18 @@ def data_root() -> Path:
 def weights_root() -> Path:
     """Directory with the pretrained networks."""
     return _directory_from("PPFR_WEIGHTS")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Tests may connect to this machine only; a test that needs the network would fail without it."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not address[0].startswith(("127.", "::1", "localhost")):
+            raise AssertionError(f"a test connects to {address[0]}; tests use no network")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        yield
