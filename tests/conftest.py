@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import socket
@@ -53,4 +54,14 @@ def _no_network() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_synthetic_face_is_drawn_once() -> Iterator[None]:
+    """Many tests read the same synthetic faces. A face is a pure function of its seeds and takes 20 ms to draw."""
+    from ppfr.synthetic import _faces
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_faces, "render_face", functools.lru_cache(maxsize=8192)(_faces.render_face))
         yield
