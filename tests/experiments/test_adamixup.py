@@ -236,7 +236,7 @@ def test_paper_preset_lists_all_missing_files(table: str, tmp_path: Path) -> Non
     with pytest.raises(MissingAssetError) as found:
         build(paper)
     assert found.value.name == ", ".join(files)
-    assert "CASIA-WebFace package into faces_webface_112x112/" in str(found.value)
+    assert "package of CASIA-WebFace into faces_webface_112x112/" in str(found.value)
     for name in ("train.rec", "agedb_30.bin"):
         (data / "faces_webface_112x112" / name).write_bytes(b"")
     with pytest.raises(MissingAssetError) as found:
