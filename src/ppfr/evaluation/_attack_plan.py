@@ -126,7 +126,7 @@ def plan_problems(
     for plan in plans:
         system = systems.get(plan.system)
         if plan.role not in ATTACK_ROLES:
-            yield f"attack {plan.name!r}: role is {plan.role!r}; use one of {', '.join(ATTACK_ROLES)}"
+            yield f"attack {plan.name!r}: unknown role {plan.role!r}; use one of {', '.join(ATTACK_ROLES)}"
         if plan.recogniser not in recognisers:
             yield f"attack {plan.name!r}: there is no evaluation recogniser {plan.recogniser!r}"
         if system is None:

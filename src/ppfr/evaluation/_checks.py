@@ -115,7 +115,7 @@ def _system_problems(experiment: Experiment) -> Iterator[str]:
     before: set[str] = set()
     for system in experiment.systems:
         if system.role not in SYSTEM_ROLES:
-            yield f"system {system.name!r}: role is {system.role!r}; use one of {', '.join(SYSTEM_ROLES)}"
+            yield f"system {system.name!r}: unknown role {system.role!r}; use one of {', '.join(SYSTEM_ROLES)}"
         if system.masker is None and system.templates is None:
             yield f"system {system.name!r}: has neither a masker nor templates; give one"
         if system.templates is None and (system.role == "control") != (system.training is None):
