@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
-# Workers of pytest, with one thread each: more threads than cores are many times slower.
+# Workers of pytest, with one thread each: more threads than cores are many times slower. Each worker takes whole modules
+# until the other has nothing left, so that a module's fixtures are made once.
 TEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 # Tests on real faces and weights run if these directories exist; otherwise they are skipped with the reason.
 PPFR_DATA ?= $(wildcard $(abspath ../shared/data))
@@ -32,10 +34,12 @@ demo: $(VENV)/.runtime  ## environment + the whole loop on synthetic faces; prin
 	$(BIN)/ppfr demo --out runs/demo --resume
 
 test: $(VENV)/.dev  ## environment + fast tests and doctests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow" --durations=15
+	$(PYTEST) -m "not slow" --durations=15
 
-test-all: $(VENV)/.dev  ## every test and doctest, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=15 --cov=ppfr --cov-report=term:skip-covered
+# Measuring coverage nearly doubles the processor time, so the slow tests run without it.
+test-all: $(VENV)/.dev  ## every test and doctest; coverage of the fast ones
+	$(PYTEST) -m "not slow" --durations=15 --cov=ppfr --cov-report=term:skip-covered
+	$(PYTEST) -m slow --durations=15
 
 lint: $(VENV)/.dev  ## ruff: format and rules; codespell: spelling
 	$(BIN)/ruff format --check .

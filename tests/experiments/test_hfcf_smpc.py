@@ -15,6 +15,7 @@ from support.experiments import measure_of
 from support.records import rows
 
 
+@pytest.mark.slow
 def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

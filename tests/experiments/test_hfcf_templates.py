@@ -17,7 +17,7 @@ from ppfr.templates import IdentityMapping
 from support.experiments import measure_of
 
 
-@pytest.mark.parametrize("name", ["hfcf:mapping", "hfcf:one_to_n"])
+@pytest.mark.parametrize("name", [pytest.param("hfcf:mapping", marks=pytest.mark.slow), "hfcf:one_to_n"])
 def test_fast_test_preset_needs_no_data_and_writes_record_and_page(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
