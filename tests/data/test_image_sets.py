@@ -96,7 +96,7 @@ def test_fingerprints_tell_sets_apart(tiny_lfw: Path) -> None:
     assert renamed.fingerprint() != array_set(2).fingerprint()
 
 
-def test_bad_files_are_all_listed(tiny_lfw: Path, crop: Callable[..., np.ndarray]) -> None:
+def test_cached_lists_all_bad_files(tiny_lfw: Path, crop: Callable[..., np.ndarray]) -> None:
     files = read_lfw_images(tiny_lfw)
     files.paths[1].write_bytes(b"")
     write_crop(crop(1, (50, 40)), files.paths[3])
@@ -107,7 +107,7 @@ def test_bad_files_are_all_listed(tiny_lfw: Path, crop: Callable[..., np.ndarray
     text = str(caught.value)
     assert "3 problem(s)" in text
     assert "0 bytes" in text
-    assert "40 x 50 pixels, not an aligned crop of 112 x 112; run `ppfr align`" in text
+    assert "40 x 50 pixels" in text and "112 x 112" in text and "`ppfr align`" in text
     assert "truncated" in text
     with pytest.raises(ImageReadError):
         files.read([1])

@@ -250,7 +250,7 @@ WHO = {"subject_a": list("abac"), "subject_b": list("abba")}
         (
             {"scores": [0.9, float("nan"), 0.1, float("inf")]},
             RangeError,
-            "scores holds 2 of 4 values",
+            "2 of 4 values of scores",
         ),
         ({"scores": [0.9, 0.8, 0.1]}, ShapeError, "is_genuine has shape"),
         ({"scores": [[0.9, 0.8, 0.1, 0.2]]}, ShapeError, "ndim=1"),
