@@ -38,7 +38,7 @@ def three_parties(directory: Path) -> Iterator[SecureMatcher]:
             stack.enter_context(server).start()
         client = stack.enter_context(SecureGalleryClient.open(directory / "client.toml"))
         deadline = time.monotonic() + 30
-        while any(facts["trouble"] for facts in client.status()):
+        while any(status["problem"] for status in client.status()):
             assert time.monotonic() < deadline, client.status()
             time.sleep(0.05)
         client.enrol(REFERENCES, SUBJECTS)

@@ -64,6 +64,7 @@ class Ring:
         self._changed = threading.Condition()
         self._channel: TlsChannel | None = None
         self._ended: list[TlsChannel] = []
+        self._is_closed = False
 
     def arrive(self, session: str, link: Link) -> None:
         """Take over a connection that the next party dialled.
@@ -79,6 +80,9 @@ class Ring:
         with self._changed:
             for stale in self._arrived.values():
                 stale.close()
+            if self._is_closed:
+                link.close()
+                return
             self._arrived = {session: link}
             self._changed.notify_all()
 
@@ -105,6 +109,10 @@ class Ring:
             raise
         channel = TlsChannel(sender, from_next)
         with self._changed:
+            if self._is_closed:
+                channel.close()
+                channel.release()
+                raise PartyError("This party is shutting down.")
             self._channel = channel
         return channel, PairwiseKeys.agree(channel)
 
@@ -117,7 +125,9 @@ class Ring:
                 self._ended.append(channel)
 
     def close(self) -> None:
-        """End the session and close all connections."""
+        """End the session and close all connections, also those that arrive later."""
+        with self._changed:
+            self._is_closed = True
         self.leave()
         self._release()
         with self._changed:
