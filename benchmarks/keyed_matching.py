@@ -32,8 +32,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from ppfr.core import PolynomialKeys
-from ppfr.matching import ExactMatcher, KeyedGallery, KeyedMatcher, new_reference_ids
+from ppfr.core import PolynomialKeys, new_reference_ids
+from ppfr.matching import ExactMatcher, KeyedGallery, KeyedMatcher
 from ppfr.templates import IdentityMapping
 
 DIM, TOP, CHUNK = 512, 10, 100_000

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import ppfr
 from support.public_names import SNAPSHOT, exported_names, public_modules, snapshot
 
 
@@ -51,3 +54,16 @@ def test_packages_without_tensors_import_no_torch(package: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_packages_import_no_private_module_of_another_package() -> None:
+    root = Path(ppfr.__file__).parent
+    found = []
+    for path in root.glob("*/**/*.py"):
+        package = f"ppfr.{path.relative_to(root).parts[0]}."
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ppfr."):
+                is_private = any(part.startswith("_") for part in node.module.split(".")[2:])
+                if is_private and not f"{node.module}.".startswith(package):
+                    found.append(f"{path.relative_to(root)} imports {node.module}")
+    assert not found, "import the name from the package, and export it there if it is missing:\n" + "\n".join(found)

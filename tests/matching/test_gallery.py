@@ -19,8 +19,9 @@ from ppfr.core import (
     ShapeError,
     StorageError,
     UnsupportableError,
+    new_reference_ids,
 )
-from ppfr.matching import KeyedGallery, KeyedMatcher, new_reference_ids
+from ppfr.matching import KeyedGallery, KeyedMatcher
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,17 @@ from torch import Generator
 from ppfr.core import CheckpointError, InvalidInputError, RangeError, RunOptions
 from ppfr.masking import InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems import AdaptiveMixing, FixedMixing, FromScratch, load_system, save_system
-from ppfr.systems._mixing import Mixing, check_batch, exposed_by, read_mixing
+from ppfr.systems import (
+    AdaptiveMixing,
+    FixedMixing,
+    FromScratch,
+    Mixing,
+    check_mixing_batch,
+    load_system,
+    parse_mixing,
+    save_system,
+    training_set_masker,
+)
 from ppfr.training import AdaptiveMixingTask, MarginTask, Plan, StrategySettings
 from ppfr.workflows import TrainingRequest, train_system
 
@@ -72,13 +81,13 @@ def train_request(out_dir: Path, **changes: object) -> dict[str, object]:
     ],
 )
 def test_read_mixing_parses_valid_words(word: str | None, expected: Mixing | None) -> None:
-    assert read_mixing(word) == expected
+    assert parse_mixing(word) == expected
 
 
 @pytest.mark.parametrize("word", ["cutmix:2", "mixup", "mixup:", "mixup:-2", "mixup:2.5", "adamixup:3", "", "mixup:2 "])
 def test_read_mixing_rejects_unknown_words_and_lists_valid_ones(word: str) -> None:
     with pytest.raises(InvalidInputError, match=r"unknown mixing.*mixup:K, instahide:K .*adamixup:LOW-HIGH"):
-        read_mixing(word)
+        parse_mixing(word)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +101,13 @@ def test_read_mixing_rejects_unknown_words_and_lists_valid_ones(word: str) -> No
 )
 def test_read_mixing_rejects_invalid_numbers(word: str, message: str) -> None:
     with pytest.raises(RangeError, match=message):
-        read_mixing(word)
+        parse_mixing(word)
 
 
 @pytest.mark.parametrize("word", ["adamixup:3-3", "adamixup:5-2"])
 def test_read_mixing_rejects_empty_range_and_suggests_fixed_mixing(word: str) -> None:
     with pytest.raises(InvalidInputError, match=r"use mixup:\d"):
-        read_mixing(word)
+        parse_mixing(word)
 
 
 # Configurations
@@ -159,16 +168,16 @@ def test_adaptive_mixing_rejects_single_candidate() -> None:
 
 
 def test_no_mixing_exposes_no_mixed_images() -> None:
-    assert exposed_by(Unprotected(), None, {"shares": [1.0]}) is None
+    assert training_set_masker(Unprotected(), None, {"shares": [1.0]}) is None
 
 
 def test_exposed_set_uses_the_shares_of_the_training() -> None:
-    exposed = exposed_by(Unprotected(), NARROW, {"shares": [0.2, 0.8]})
+    exposed = training_set_masker(Unprotected(), NARROW, {"shares": [0.2, 0.8]})
     assert isinstance(exposed, MixedMasker)
     config = exposed.public_config()
     assert config["shares"] == pytest.approx([0.2, 0.8])
     assert [mixer["name"] for mixer in config["mixers"]] == ["mixup-2", "mixup-3"]
-    fixed = exposed_by(Unprotected(), FixedMixing(method="instahide"), {"shares": [0.2, 0.8]})
+    fixed = training_set_masker(Unprotected(), FixedMixing(method="instahide"), {"shares": [0.2, 0.8]})
     assert isinstance(fixed, MixedMasker) and fixed.public_config()["shares"] == [1.0]
     assert fixed.spec.value_range == (-1.0, 1.0)
 
@@ -244,7 +253,7 @@ def test_unknown_mixing_is_rejected_before_a_secret_is_created(tmp_path: Path) -
 @pytest.mark.parametrize(("word", "batch_size"), [("mixup:6", 5), ("adamixup:2-6", 5), ("instahide:2", 1)])
 def test_small_batch_is_rejected_before_a_secret_is_created(word, batch_size, tmp_path):
     with pytest.raises(InvalidInputError, match="larger batch_size"):
-        check_batch(read_mixing(word), batch_size)
+        check_mixing_batch(parse_mixing(word), batch_size)
     with pytest.raises(InvalidInputError, match="larger batch_size"):
         train_request(tmp_path / "run", mix=word, batch_size=batch_size)
     assert not (tmp_path / "run").exists()

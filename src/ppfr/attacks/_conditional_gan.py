@@ -156,7 +156,8 @@ class GanTask(AttackTask):
         """One face per masked image, with noise from `rng`."""
         shape = (len(masked_BKPQ), self.generator.num_noise_channels, *masked_BKPQ.shape[2:])
         noise = torch.randn(shape, generator=rng).to(masked_BKPQ.device) if shape[1] else None
-        return self.generator(masked_BKPQ, noise)
+        result: Tensor = self.generator(masked_BKPQ, noise)
+        return result
 
     def loss(self, group: str, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
         """Cross-entropy on patches for each group, and L1 for the generator."""

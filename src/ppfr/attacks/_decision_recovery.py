@@ -262,7 +262,8 @@ class _Estimate:
             length = np.clip(self._threshold / np.maximum(np.abs(expected_B1), _SMALLEST), 1, longest)
             return np.where(expected_B1 < 0, -1.0, 1.0) * length * uncertain_BK
         along_B1 = np.minimum(self._threshold / length_B1, _MAX_ALONG_MEAN)
-        return along_B1 * mean_BK + np.sqrt(1 - along_B1**2) * uncertain_BK
+        result: Floats = along_B1 * mean_BK + np.sqrt(1 - along_B1**2) * uncertain_BK
+        return result
 
     def update(self, probes_BK: Floats, is_accepted_B: NDArray[np.bool_]) -> None:
         """Take the moments of the Gaussian times the likelihood of the decisions."""
@@ -281,7 +282,8 @@ class _Estimate:
 
 
 def _dot(a_BK: Floats, b_BK: Floats) -> Floats:
-    return np.einsum("bk,bk->b", a_BK, b_BK)[:, None]
+    result: Floats = np.einsum("bk,bk->b", a_BK, b_BK)[:, None]
+    return result
 
 
 def _times(matrix_BKK: Floats, rows_BK: Floats) -> Floats:
@@ -289,4 +291,5 @@ def _times(matrix_BKK: Floats, rows_BK: Floats) -> Floats:
 
 
 def _unit(rows_BK: Floats) -> Floats:
-    return rows_BK / np.maximum(np.linalg.norm(rows_BK, axis=1, keepdims=True), _SMALLEST)
+    result: Floats = rows_BK / np.maximum(np.linalg.norm(rows_BK, axis=1, keepdims=True), _SMALLEST)
+    return result

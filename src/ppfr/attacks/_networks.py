@@ -72,7 +72,8 @@ class ResidualBlock(nn.Module):
         inner = functional.leaky_relu(self.first(functional.leaky_relu(x_BCPQ, 0.1)), 0.1)
         if self.dropout:
             inner = functional.dropout(inner, self.dropout, self.training)
-        return x_BCPQ + self.second(inner)
+        result: Tensor = x_BCPQ + self.second(inner)
+        return result
 
 
 class RecoveryUNet(nn.Module):
@@ -183,7 +184,8 @@ class RecoveryUNet(nn.Module):
             cross += (x.T @ y).double()
         damping = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
         solved = torch.linalg.solve(gram + damping * torch.eye(num_features, dtype=gram.dtype), cross)
-        return solved.T.reshape(self.linear.weight.shape).float()
+        result: Tensor = solved.T.reshape(self.linear.weight.shape).float()
+        return result
 
     def _on_entry_grid(self, x_BKPQ: Tensor) -> Tensor:
         grid = GRIDS[self.entry]
@@ -218,7 +220,8 @@ class RecoveryUNet(nn.Module):
             if level >= self.entry:
                 x = torch.cat([x, skips[level - self.entry]], dim=1)
             x = self.decoder[level](self.fuse[level](x))
-        return face_BCHW + self.head(x).float()
+        result: Tensor = face_BCHW + self.head(x).float()
+        return result
 
 
 class PatchDiscriminator(nn.Module):
@@ -255,7 +258,8 @@ class PatchDiscriminator(nn.Module):
         condition = self.reduce(self.standardise(masked_BKPQ))
         if condition.shape[2:] != face_BCHW.shape[2:]:
             condition = functional.interpolate(condition, size=face_BCHW.shape[2:], mode="bilinear")
-        return self.body(torch.cat([condition, 2.0 * face_BCHW - 1.0], dim=1)).float()
+        result: Tensor = self.body(torch.cat([condition, 2.0 * face_BCHW - 1.0], dim=1)).float()
+        return result
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -88,7 +88,8 @@ class UNetRecovery(TrainedAttack):
 
     def _act(self, trained: AttackTask, masked_BKPQ: Tensor, *, rng: torch.Generator) -> Tensor:
         assert isinstance(trained, RecoveryTask)
-        return trained.network(masked_BKPQ).clamp(0.0, 1.0)
+        result: Tensor = trained.network(masked_BKPQ).clamp(0.0, 1.0)
+        return result
 
     def _result(self, rows: Tensor) -> AttackResult:
         return AttackResult(recovered_NCHW=rows, notes=dict(self._facts))

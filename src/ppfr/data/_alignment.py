@@ -213,7 +213,8 @@ class Aligner:
                     points_52[:, 0] = side - 1 - points_52[:, 0]
                     points_52 = points_52[_MIRRORED]
                 found.append((points_52 - shift_2) / scale)
-        return np.median(np.stack(found), axis=0)
+        result: np.ndarray = np.median(np.stack(found), axis=0)
+        return result
 
     def _rows(self, seen_HWC: np.ndarray) -> np.ndarray:
         """(N, 15) detector rows: box, five points, confidence."""

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ppfr.core import ImageReadError
 
@@ -68,7 +68,7 @@ def read_image(
         raise
     except _BOMB as error:
         raise _too_large(label, "too many pixels", max_pixels) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageReadError(
             f"{label} is not a supported image (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM), or its header is"
             " damaged; convert it to PNG or JPEG"

@@ -305,4 +305,5 @@ def unit(values_NK: np.ndarray) -> np.ndarray:
 
 def cosines(a_NK: np.ndarray, b_NK: np.ndarray) -> np.ndarray:
     """(N,) cosines of unit rows, within [-1, 1]."""
-    return np.clip(np.einsum("nk,nk->n", a_NK, b_NK), -1.0, 1.0)
+    result: np.ndarray = np.clip(np.einsum("nk,nk->n", a_NK, b_NK), -1.0, 1.0)
+    return result

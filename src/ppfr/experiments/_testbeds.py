@@ -19,8 +19,7 @@ from ppfr.experiments.spine._experiments import (
     synthetic_recogniser,
 )
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
-from ppfr.systems._catalogue import synthetic_protocol
-from ppfr.systems._strategies import FromScratch, TrainingStrategy
+from ppfr.systems import FromScratch, TrainingStrategy, synthetic_protocol
 from ppfr.training import OptimizerSettings
 
 _PACKAGE_SETS = {"lfw": "lfw", "cfp_fp": "cfp-fp", "agedb_30": "agedb-30", "calfw": "calfw"}

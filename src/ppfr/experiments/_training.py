@@ -9,9 +9,7 @@ from typing import Any, final
 from ppfr.core import ImageMasker, ImageSet, Provenance, RunOptions, choose_device
 from ppfr.evaluation import TrainedSystem, provenance_of
 from ppfr.models import NetworkEmbedder, for_inference
-from ppfr.systems._mixing import exposed_by
-from ppfr.systems._strategies import TrainingStrategy
-from ppfr.systems._system import save_system
+from ppfr.systems import TrainingStrategy, save_system, training_set_masker
 
 
 @final
@@ -57,5 +55,5 @@ class StrategyTraining:
         return TrainedSystem(
             embedder=NetworkEmbedder(network),
             fits=[record.as_dict()],
-            exposed=exposed_by(masker, self._strategy.mixing, record.outcome),
+            exposed=training_set_masker(masker, self._strategy.mixing, record.outcome),
         )

@@ -41,15 +41,15 @@ class _Apply(torch.autograd.Function):
         ctx.linear = inputs[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, apply_linear(_Transposed(ctx.linear), grad)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _: None, tangent: Tensor) -> Tensor:
         return apply_linear(ctx.linear, tangent)
 
 
 def apply_linear(linear: LinearMap, x: Tensor) -> Tensor:
     """`linear.forward(x)`, with `linear.adjoint` as its backward."""
-    result: Tensor = _Apply.apply(linear, x)  # type: ignore[no-untyped-call]
+    result: Tensor = _Apply.apply(linear, x)
     return result

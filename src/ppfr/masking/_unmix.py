@@ -67,7 +67,8 @@ def unmix(masked_BMPQ: Tensor, masker: PpfrFd) -> Tensor:
 def _scales_even(covariance_BMM: Tensor) -> Tensor:
     """The null vector of the mixed channels' covariance, up to one factor for each image."""
     null_BM = torch.linalg.eigh(covariance_BMM).eigenvectors[..., 0].abs()
-    return null_BM * (2.0 / null_BM.square().mean(-1, keepdim=True)).sqrt()
+    result: Tensor = null_BM * (2.0 / null_BM.square().mean(-1, keepdim=True)).sqrt()
+    return result
 
 
 def _scales_odd(covariance_BMM: Tensor) -> Tensor:

@@ -2,5 +2,4 @@
 
 from ppfr.matching._exact import ExactMatcher as ExactMatcher
 from ppfr.matching._gallery import KeyedGallery as KeyedGallery
-from ppfr.matching._gallery import new_reference_ids as new_reference_ids
 from ppfr.matching._keyed import KeyedMatcher as KeyedMatcher

@@ -92,7 +92,8 @@ class Backbone(nn.Module, ABC):
         features = features_BCPQ
         for name in names[names.index(tap) + 1 :]:
             features = self.parts[name](features)
-        return self.head(features)
+        result: Tensor = self.head(features)
+        return result
 
     def forward_taps(self, x_BKPQ: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """The embedding (B, D), and the feature map after each part named in `taps`.
@@ -112,7 +113,8 @@ class Backbone(nn.Module, ABC):
 
     def _enter(self, x_BKPQ: Tensor) -> Tensor:
         check_shape(x_BKPQ, self.in_shape, "the input of the network")
-        return self.entry(x_BKPQ)
+        result: Tensor = self.entry(x_BKPQ)
+        return result
 
     def _check_taps(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.parts]

@@ -153,7 +153,8 @@ class IRUnit(nn.Module):
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Feature map -> feature map."""
-        return self.shortcut(x_BCPQ) + self.residual(x_BCPQ)
+        result: Tensor = self.shortcut(x_BCPQ) + self.residual(x_BCPQ)
+        return result
 
 
 class SqueezeExcitation(nn.Module):
@@ -172,7 +173,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Same shape."""
-        return x_BCPQ * self.gate(x_BCPQ)
+        result: Tensor = x_BCPQ * self.gate(x_BCPQ)
+        return result
 
 
 def _parts(

@@ -178,7 +178,8 @@ class ConvUnit(nn.Module):
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Feature map -> feature map."""
-        return self.act(self.norm(self.conv(x_BCPQ)))
+        result: Tensor = self.act(self.norm(self.conv(x_BCPQ)))
+        return result
 
 
 class Bottleneck(nn.Module):
@@ -194,7 +195,8 @@ class Bottleneck(nn.Module):
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Feature map -> feature map."""
         out = self.project(self.depthwise(self.expand(x_BCPQ)))
-        return x_BCPQ + out if self.is_residual else out
+        result: Tensor = x_BCPQ + out if self.is_residual else out
+        return result
 
 
 class EmbeddingHead(nn.Module):
@@ -211,7 +213,8 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """(B, C, P, Q) -> (B, D)."""
-        return self.norm(self.linear(self.depthwise(self.expand(x_BCPQ)).flatten(1)))
+        result: Tensor = self.norm(self.linear(self.depthwise(self.expand(x_BCPQ)).flatten(1)))
+        return result
 
 
 def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[str, nn.Module], tuple[int, int]]:

@@ -23,7 +23,8 @@ class PReLU(nn.PReLU):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, P, Q) -> same shape: x where positive, otherwise the slope of its channel times x."""
         if torch.is_grad_enabled() and input.device.type == "cpu" and input.ndim == 4:
-            return _PReLU.apply(input, self.weight.to(input.dtype))
+            result: Tensor = _PReLU.apply(input, self.weight.to(input.dtype))
+            return result
         return functional.prelu(input, self.weight)
 
 

@@ -47,7 +47,8 @@ class ConvStem(nn.Module):
         """
         check_shape(x_BKPQ, self.in_shape, "the input of the stem")
         features = _fit_grid(self.reduction(self.norm(x_BKPQ)), self.out_shape[1:])
-        return self.project(self.blocks(features))
+        result: Tensor = self.project(self.blocks(features))
+        return result
 
     def config(self) -> dict[str, Any]:
         """JSON-ready arguments of `conv_stem`, without the seed."""
@@ -77,7 +78,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x_BCPQ: Tensor) -> Tensor:
         """Same shape."""
-        return x_BCPQ + self.body(x_BCPQ)
+        result: Tensor = x_BCPQ + self.body(x_BCPQ)
+        return result
 
 
 def conv_stem(

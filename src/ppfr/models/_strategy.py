@@ -113,7 +113,7 @@ class StrategyNetwork(nn.Module):
             RangeError: a log-probability is not finite, so no choice can be drawn.
         """
         with self._keeping_statistics():
-            found_A = self(x_BKPQ)
+            found_A: Tensor = self(x_BKPQ)
         if not bool(torch.isfinite(found_A).all()):
             raise RangeError(
                 "the log-probabilities of the strategy network are not finite: the masked batch has such values, or "

@@ -1,6 +1,7 @@
 """Secure matching: decisions on embeddings that no single server can read in the clear."""
 
 from ppfr.secure._answers import Answer as Answer
+from ppfr.secure._answers import Kind as Kind
 from ppfr.secure._answers import Query as Query
 from ppfr.secure._answers import open_answers as open_answers
 from ppfr.secure._answers import share_query as share_query
@@ -8,11 +9,14 @@ from ppfr.secure._backends import LinkTraffic as LinkTraffic
 from ppfr.secure._backends import Mpyc as Mpyc
 from ppfr.secure._backends import ProcessMatcher as ProcessMatcher
 from ppfr.secure._backends import Spu as Spu
+from ppfr.secure._certificates import CertificateAuthority as CertificateAuthority
 from ppfr.secure._changes import Change as Change
 from ppfr.secure._changes import Enrolment as Enrolment
 from ppfr.secure._changes import Removal as Removal
 from ppfr.secure._changes import State as State
 from ppfr.secure._changes import settle as settle
+from ppfr.secure._channel import NUM_PARTIES as NUM_PARTIES
+from ppfr.secure._channel import Buffer as Buffer
 from ppfr.secure._channel import Channel as Channel
 from ppfr.secure._channel import InMemoryChannel as InMemoryChannel
 from ppfr.secure._fixed_point import FixedPoint as FixedPoint
@@ -21,14 +25,19 @@ from ppfr.secure._homomorphic import CkksMatcher as CkksMatcher
 from ppfr.secure._homomorphic import CkksServer as CkksServer
 from ppfr.secure._keystream import PairwiseKeys as PairwiseKeys
 from ppfr.secure._party import Party as Party
-from ppfr.secure._party import Traffic as Traffic
 from ppfr.secure._products import NumbaProducts as NumbaProducts
 from ppfr.secure._products import RingProducts as RingProducts
 from ppfr.secure._products import TorchProducts as TorchProducts
+from ppfr.secure._rounds import Traffic as Traffic
 from ppfr.secure._share_store import ShareStore as ShareStore
+from ppfr.secure._sharing import SeededRows as SeededRows
 from ppfr.secure._sharing import SharedRows as SharedRows
 from ppfr.secure._sharing import SharedThreshold as SharedThreshold
 from ppfr.secure._sharing import reconstruct_rows as reconstruct_rows
+from ppfr.secure._sharing import seeded_rows as seeded_rows
 from ppfr.secure._sharing import share_rows as share_rows
 from ppfr.secure._sharing import share_threshold as share_threshold
+from ppfr.secure._subjects import SubjectIndex as SubjectIndex
+from ppfr.secure._subjects import any_per_claim as any_per_claim
+from ppfr.secure._subjects import pairs_of as pairs_of
 from ppfr.secure._three_parties import ThreePartyMatcher as ThreePartyMatcher

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppfr.core import RangeError, derive_seed
-from ppfr.data._image_sets import StoredImageSet
+from ppfr.data import StoredImageSet
 from ppfr.synthetic._capture import draw_capture
 from ppfr.synthetic._identity import Person, draw_person
 from ppfr.synthetic._render import render_capture

@@ -63,7 +63,7 @@ def _eyeball(
     eyes = person.eyes
     gaze_x, gaze_y = capture.expression.gaze
     shading = clip(0.45 + 0.2 * (down - upper), 0.3, 1.0) * (1.0 - 0.22 * span * span)
-    ball = np.array(_SCLERA, dtype=np.float32)[:, None, None] * shading
+    ball: np.ndarray = np.array(_SCLERA, dtype=np.float32)[:, None, None] * shading
     dx, dy = out - np.float32(side * gaze_x), down - np.float32(gaze_y - 0.5)
     radius = np.sqrt(dx * dx + dy * dy) * np.float32(1.0 / eyes.iris_radius)
     ring = clip(0.55 + 0.75 * radius, 0.0, 1.15) * (1.0 - 0.75 * clip((radius - 0.78) * 4.0, 0.0, 1.0))

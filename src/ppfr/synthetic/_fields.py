@@ -12,7 +12,8 @@ Field = np.ndarray  # (H, W) float32
 def clip(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """`np.clip` without its dispatch, which dominates the cost on small windows."""
     result: np.ndarray = np.maximum(values, np.float32(low))
-    return np.minimum(result, np.float32(high), out=result)
+    np.minimum(result, np.float32(high), out=result)
+    return result
 
 
 def bump(x: Field, y: Field, *, centre: tuple[float, float], radius: tuple[float, float]) -> Field:
@@ -27,7 +28,8 @@ def cover(distance: Field, density: float) -> Field:
     coverage: Field = distance * np.float32(-density)
     coverage += np.float32(0.5)
     np.maximum(coverage, np.float32(0.0), out=coverage)
-    return np.minimum(coverage, np.float32(1.0), out=coverage)
+    np.minimum(coverage, np.float32(1.0), out=coverage)
+    return coverage
 
 
 def blend(picture: np.ndarray, alpha: Field, colour: Colour | np.ndarray) -> None:

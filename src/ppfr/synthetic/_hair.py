@@ -126,7 +126,8 @@ def _front(person: Person, hair: Hair, capture: Capture, *, view: View, strands:
         line += clip(spread - 5.0, 0.0, 60.0) ** 1.45 * np.float32(0.14 + 0.004 * fringe)
     elif hair.style is HairStyle.TIED:
         line -= 1.5
-    return y - line - (0.4 if hair.style is HairStyle.TIED else 0.8) * strands
+    result: np.ndarray = y - line - (0.4 if hair.style is HairStyle.TIED else 0.8) * strands
+    return result
 
 
 def beard_coverage(person: Person, capture: Capture, view: View, grain: Field) -> Field | None:

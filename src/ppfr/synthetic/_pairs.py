@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppfr.core import RangeError, derive_seed
-from ppfr.data._image_sets import StoredImageSet
-from ppfr.data._pairs import PairProtocol
+from ppfr.data import PairProtocol, StoredImageSet
 
 
 def synthetic_pairs(images: StoredImageSet, *, num_pairs: int, num_folds: int, seed: int) -> PairProtocol:

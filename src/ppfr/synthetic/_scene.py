@@ -34,7 +34,8 @@ def background(capture: Capture, size: int) -> np.ndarray:
         cv2.rectangle(large, *corners, tuple(float(v) for v in colour), -1)
     large = cv2.GaussianBlur(large, (0, 0), float(rng.uniform(0.4, 1.2)) * side / 28.0)
     large = cv2.resize(large, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.maximum(np.stack(cv2.split(large)), 0.004)
+    result: np.ndarray = np.maximum(np.stack(cv2.split(large)), 0.004)
+    return result
 
 
 def paint_body(image: np.ndarray, person: Person, capture: Capture, view: View, brightness: np.ndarray) -> None:

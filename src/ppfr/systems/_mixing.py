@@ -68,7 +68,7 @@ class AdaptiveMixing:
 Mixing = FixedMixing | AdaptiveMixing
 
 
-def read_mixing(word: str | None) -> Mixing | None:
+def parse_mixing(word: str | None) -> Mixing | None:
     """Parse a mixing configuration.
 
     Args:
@@ -78,9 +78,9 @@ def read_mixing(word: str | None) -> Mixing | None:
         InvalidInputError: anything else.
 
     Examples:
-        >>> read_mixing("mixup:3")
+        >>> parse_mixing("mixup:3")
         FixedMixing(method='mixup', num_images=3, max_weight=None)
-        >>> read_mixing("adamixup:2-5").candidates
+        >>> parse_mixing("adamixup:2-5").candidates
         (2, 3, 4, 5)
     """
     if word is None:
@@ -102,7 +102,7 @@ def read_mixing(word: str | None) -> Mixing | None:
     return found
 
 
-def check_batch(mixing: Mixing | None, num_images: int) -> None:
+def check_mixing_batch(mixing: Mixing | None, num_images: int) -> None:
     """Check that a batch has enough images to mix.
 
     Args:
@@ -141,7 +141,7 @@ def with_adaptive_mixing(
     return AdaptiveMixingTask(task, mixing.mixers(), strategy, settings=mixing.settings)
 
 
-def exposed_by(masker: ImageMasker, mixing: Mixing | None, outcome: Mapping[str, Any]) -> ImageMasker | None:
+def training_set_masker(masker: ImageMasker, mixing: Mixing | None, outcome: Mapping[str, Any]) -> ImageMasker | None:
     """The masker and mixers of the training set; adaptive mixing uses the shares of choices of the training."""
     if mixing is None:
         return None

@@ -34,7 +34,7 @@ from ppfr.models import (
     load_pretrained,
 )
 from ppfr.systems._catalogue import make_masker
-from ppfr.systems._mixing import Mixing, check_batch, fixed_mixer, with_adaptive_mixing
+from ppfr.systems._mixing import Mixing, check_mixing_batch, fixed_mixer, with_adaptive_mixing
 from ppfr.systems._system import MaskedSystem
 from ppfr.training import (
     AdaptiveMixingTask,
@@ -114,7 +114,7 @@ class TrainingStrategy(ABC):
         Returns:
             The system and the record of the run.
         """
-        check_batch(self.mixing, self.plan.batch_size // max(1, options.num_devices))
+        check_mixing_batch(self.mixing, self.plan.batch_size // max(1, options.num_devices))
         num_classes = len(set(images.subject_ids))
         task, network = self.build(masker, num_classes=num_classes, seed=seed)
         rebuild = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.strategies.ddp import DDPStrategy
 
 from ppfr.core import DeviceError, InvalidInputError, choose_device
 from ppfr.training._plan import Plan

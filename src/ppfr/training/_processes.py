@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-import torch.multiprocessing
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 import ppfr.core
 from ppfr.core import InvalidInputError, PpfrError
@@ -62,7 +61,7 @@ def fit_in_processes(
             facts = json.loads(launch(_run_rank, sent, parcel))
         path = find_checkpoints(job.checkpoints)[-1]
         load_learned_state(task, load_checkpoint(path)[0], path=path)
-    except torch.multiprocessing.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         raise _own_error(str(error)) from error
     finally:
         task.eval().to(home)

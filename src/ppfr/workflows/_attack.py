@@ -22,12 +22,20 @@ from ppfr.evaluation import (
     Verification,
     provenance_of,
 )
-from ppfr.experiments._attack_plans import IMAGE_ATTACKS, attack_matrix
-from ppfr.experiments.spine._experiments import REAL_BUDGETS
+from ppfr.experiments import IMAGE_ATTACKS, attack_matrix
+from ppfr.experiments.spine import REAL_BUDGETS
 from ppfr.masking import Unprotected
 from ppfr.models import Lpips, NetworkEmbedder, for_inference
-from ppfr.systems._catalogue import make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
-from ppfr.systems._system import SECRET_FILE, MaskedSystem, read_recogniser
+from ppfr.systems import (
+    SECRET_FILE,
+    MaskedSystem,
+    make_masker,
+    needs_secret,
+    read_images,
+    read_or_create_secret,
+    read_protocol,
+    read_recogniser,
+)
 from ppfr.workflows._run import RECORD_FILE, refuse_earlier_run, run_experiment
 
 

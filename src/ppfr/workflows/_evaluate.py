@@ -8,8 +8,7 @@ from typing import Any
 from ppfr.core import as_json, choose_device
 from ppfr.evaluation import EvaluationSettings, evaluate
 from ppfr.models import NetworkEmbedder, for_inference
-from ppfr.systems._catalogue import read_protocol
-from ppfr.systems._system import read_recogniser
+from ppfr.systems import read_protocol, read_recogniser
 
 _ONLY_IN_RECORDS = ("source", "name", "protocol", "scenario", "roc")
 

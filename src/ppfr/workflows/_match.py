@@ -26,10 +26,9 @@ from ppfr.core import (
 from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
 from ppfr.models import NetworkEmbedder, for_inference
-from ppfr.secure import ThreePartyMatcher
-from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
+from ppfr.secure import SubjectIndex, ThreePartyMatcher, any_per_claim, pairs_of
 from ppfr.service import SecureGalleryClient
-from ppfr.systems._system import read_recogniser
+from ppfr.systems import read_recogniser
 from ppfr.workflows._photos import find_yunet
 
 AnswerKind = Literal["best", "any", "set"]

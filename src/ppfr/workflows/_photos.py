@@ -9,8 +9,7 @@ from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
 from ppfr.core import MissingAssetError, MissingWeightsError, fresh_generator
 from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
 from ppfr.masking import visualise, write_masked
-from ppfr.systems._catalogue import make_masker, needs_secret, read_or_create_secret
-from ppfr.systems._system import SECRET_FILE
+from ppfr.systems import SECRET_FILE, make_masker, needs_secret, read_or_create_secret
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo"
 _YUNET_PATH = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"

@@ -17,11 +17,10 @@ import ppfr
 from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
 from ppfr.core import InvalidInputError, PpfrError, ProblemsError
 from ppfr.data import fetch_lfw, read_lfw_images, write_crop
-from ppfr.experiments.spine._experiments import RECOGNISER, TEACHER
+from ppfr.experiments.spine import RECOGNISER, TEACHER
 from ppfr.models import PRETRAINED, Backbone, Lpips, ModelCard, export_onnx, load_model, load_pretrained, read_card
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems._catalogue import PROTOCOLS, read_images, read_protocol
-from ppfr.systems._system import NETWORK_FILE
+from ppfr.systems import NETWORK_FILE, PROTOCOLS, read_images, read_protocol
 from ppfr.workflows._photos import YUNET, find_yunet
 
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "opencv-python-headless", "safetensors")

@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppfr.core import CheckpointError, InvalidInputError, RunOptions, choose_device
-from ppfr.systems._catalogue import make_masker, needs_secret, read_images, read_or_create_secret
-from ppfr.systems._mixing import check_batch, read_mixing
-from ppfr.systems._strategies import Distillation, FineTuning, FromScratch, TrainingStrategy
-from ppfr.systems._system import NETWORK_FILE, SECRET_FILE, save_system
+from ppfr.systems import (
+    NETWORK_FILE,
+    SECRET_FILE,
+    Distillation,
+    FineTuning,
+    FromScratch,
+    TrainingStrategy,
+    check_mixing_batch,
+    make_masker,
+    needs_secret,
+    parse_mixing,
+    read_images,
+    read_or_create_secret,
+    save_system,
+)
 from ppfr.training import Plan
 
 
@@ -25,7 +36,7 @@ class TrainingRequest:
         teacher: pretrained network, for "distill" and "finetune".
         network: a key of `NETWORKS`, for "scratch" and "distill".
         head: a key of `HEADS`, for "scratch".
-        mix: a mixing that `read_mixing` accepts, or None.
+        mix: a mixing that `parse_mixing` accepts, or None.
         epochs: number of times that every image is used.
         batch_size: images per step, over all devices together.
         precision: "32-true", "bf16-mixed" or "16-mixed".
@@ -77,7 +88,7 @@ def train_system(
     # Check all input before a secret is created.
     choose_device(options.device)
     strategy = _strategy(request, weights)
-    check_batch(strategy.mixing, request.batch_size // max(1, options.num_devices))
+    check_mixing_batch(strategy.mixing, request.batch_size // max(1, options.num_devices))
     is_keyed = needs_secret(request.method)
     _check_out_dir(out_dir, resumes=options.resumes)
     images = read_images(request.images, data=data)
@@ -127,7 +138,7 @@ def _strategy(request: TrainingRequest, weights: Path | None) -> TrainingStrateg
         clip_norm=5.0,
         checkpoint_every_steps=100,
     )
-    mixing = read_mixing(request.mix)
+    mixing = parse_mixing(request.mix)
     if request.strategy == "scratch":
         return FromScratch(plan=plan, network=request.network, head=request.head, mixing=mixing)
     if request.strategy == "distill":

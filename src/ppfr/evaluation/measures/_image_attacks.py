@@ -305,7 +305,7 @@ class ImageAttacks(Measure):
         folder = session.workspace.pictures
         write_strip(protocol.images.read(list(chosen.seen[:num])), folder / "original.png")
         seen = picture_of_masked(output.first_NKPQ[:num], output.value_range)
-        write_strip(seen, folder / f"{'mixed' if plan.granted.sees == 'mixed_images' else 'seen'}--{plan.system}.png")
+        write_strip(seen, folder / f"{'mixed' if plan.granted.sees is MixedImages else 'seen'}--{plan.system}.png")
         if output.recovered_NCHW is not None:
             write_strip(rgb_bytes(output.recovered_NCHW[:num]), folder / f"recovered--{plan.name}.png")
 

@@ -163,7 +163,8 @@ def _measured_order(one: _Standing, other: _Standing) -> int:
     """1 if the first is higher beyond the intervals, −1 if it is lower, 0 if they are not distinguished."""
     for row, baseline, sign in ((one, other, 1), (other, one, -1)):
         if row.gap is not None and row.system["baseline"] == baseline.system["name"]:
-            return sign * ((row.gap["low"] > 0) - (row.gap["high"] < 0))
+            result: int = sign * ((row.gap["low"] > 0) - (row.gap["high"] < 0))
+            return result
     return (one.low > other.high) - (other.low > one.high)
 
 

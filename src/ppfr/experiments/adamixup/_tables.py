@@ -25,8 +25,7 @@ from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.adamixup._rows import ADAPTIVE, BASELINE, FIXED, OTHERS, PAPER, SUPERVISION, TABLE1, Row
 from ppfr.experiments.spine._experiments import TEACHER
 from ppfr.masking import Constant, Eigenfaces, FrequencyChannels, Peep, PpfrFd, Unprotected
-from ppfr.systems._mixing import AdaptiveMixing, FixedMixing, Mixing
-from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.systems import AdaptiveMixing, FineTuning, FixedMixing, FromScratch, Mixing, TrainingStrategy
 from ppfr.training import OptimizerSettings, StrategySettings
 
 _PAPER_DATA = "faces_webface_112x112"

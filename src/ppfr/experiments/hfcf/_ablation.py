@@ -25,7 +25,7 @@ from ppfr.experiments._testbeds import Testbed, fast_testbed, lfw_testbed, packa
 from ppfr.experiments._training import StrategyTraining
 from ppfr.experiments.spine._experiments import TEACHER
 from ppfr.masking import Constant, Dctdp, Hfcf, NoisyFrontEnd, PpfrFd, Sensitivities, Unprotected
-from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.systems import FineTuning, FromScratch, TrainingStrategy
 from ppfr.training import OptimizerSettings
 
 _PAPER_DATA = "faces_emore"

@@ -39,7 +39,7 @@ from ppfr.experiments.hfcf._secure_decisions import secure_decisions
 from ppfr.experiments.hfcf._templates import FARS, RECOGNISER, keyed_system, plain_system, public_recogniser
 from ppfr.secure import FixedPoint
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
+from ppfr.systems import SYNTHETIC_SEED, synthetic_protocol
 from ppfr.templates import IdentityMapping
 
 _OVERLAP, _SCALE = 4, 1.0  # the most accurate of the settings in `hfcf:mapping`

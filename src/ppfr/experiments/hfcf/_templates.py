@@ -45,8 +45,7 @@ from ppfr.experiments._context import ExperimentContext, budget_of
 from ppfr.matching import ExactMatcher, KeyedGallery, KeyedMatcher
 from ppfr.models import NetworkEmbedder, for_inference, load_pretrained
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
-from ppfr.systems._strategies import NETWORKS
+from ppfr.systems import NETWORKS, SYNTHETIC_SEED, synthetic_protocol
 from ppfr.templates import ConstantTemplates, IdentityMapping, UnprotectedTemplates, select_key
 
 RECOGNISER, OTHER = "mobilefacenet-y1", "mobilefacenet-casia"

@@ -20,8 +20,7 @@ from ppfr.data import StoredImageSet, float_images
 from ppfr.masking import FrequencyChannels
 from ppfr.metrics import mean_with_interval
 from ppfr.models import Backbone
-from ppfr.systems._catalogue import read_images
-from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.systems import FineTuning, FromScratch, TrainingStrategy, read_images
 from ppfr.training import (
     Batch,
     ChannelAnalysisTask,

@@ -29,8 +29,7 @@ from ppfr.experiments._training import StrategyTraining
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from ppfr.models import Backbone, Lpips, ModelCard, load_pretrained
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems._catalogue import SYNTHETIC_SEED, synthetic_protocol
-from ppfr.systems._strategies import FineTuning, FromScratch, TrainingStrategy
+from ppfr.systems import SYNTHETIC_SEED, FineTuning, FromScratch, TrainingStrategy, synthetic_protocol
 from ppfr.training import OptimizerSettings
 
 TEACHER, RECOGNISER = "mobilefacenet-y1", "mobilefacenet-casia"

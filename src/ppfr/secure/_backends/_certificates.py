@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppfr.secure._certificates import certified, new_authority, pem_of
+from ppfr.secure._certificates import CertificateAuthority
 
 _DAYS = 7
 
@@ -18,10 +18,10 @@ def write_certificates(directory: Path, names: list[str]) -> None:
     Raises:
         MissingExtraError: `cryptography` is not installed.
     """
-    authority = new_authority("ppfr session", days=_DAYS)
-    (directory / "authority.crt").write_bytes(pem_of(authority[0]))
+    authority = CertificateAuthority.create("ppfr session", days=_DAYS)
+    (directory / "authority.crt").write_bytes(authority.certificate_pem)
     for number, name in enumerate(names):
-        certificate, key = certified(authority, name, is_party=True, days=_DAYS)
+        certificate, key = authority.issue(name, is_party=True, days=_DAYS)
         descriptor = os.open(directory / f"{number}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(key)

@@ -13,7 +13,7 @@ from typing import final
 
 from ppfr.assets import write_atomically
 from ppfr.core import CorruptTemplateError, InvalidInputError
-from ppfr.secure._answers import Kind
+from ppfr.secure import Kind
 
 
 def answer_bits(kind: Kind, num_probes: int, num_references: int) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ppfr.assets import write_atomically
 from ppfr.core import InvalidInputError
-from ppfr.secure._certificates import certified, modules, new_authority, pem_of, pem_of_key
-from ppfr.secure._channel import NUM_PARTIES
+from ppfr.secure import NUM_PARTIES, CertificateAuthority
 from ppfr.service._parties._links import party_name
 
 _VALID_DAYS = 825
@@ -50,35 +48,33 @@ def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _V
         if certificate.is_file() and key.is_file():
             result["kept"].append(certificate)
             continue
-        certificate_pem, key_pem = certified(authority, name, is_party=is_party, days=days)
+        certificate_pem, key_pem = authority.issue(name, is_party=is_party, days=days)
         _write(key, key_pem)
         _write(certificate, certificate_pem)
         result["made"].append(certificate)
     return result
 
 
-def _authority(directory: Path, days: int) -> tuple[Any, Any]:
-    """Certificate and key of the authority; created if the directory has none."""
-    x509, _, serialization = modules()
-    certificate_path, key_path = directory / "ca.crt", directory / "ca.key"
-    if certificate_path.is_file() != key_path.is_file():
-        missing = key_path if certificate_path.is_file() else certificate_path
+def _authority(directory: Path, days: int) -> CertificateAuthority:
+    """The authority of the directory; created if there is none."""
+    certificate, key = directory / "ca.crt", directory / "ca.key"
+    if certificate.is_file() != key.is_file():
+        missing = key if certificate.is_file() else certificate
         raise InvalidInputError(
             f"{missing} is missing, but the other file of the authority exists. Restore it, or use an empty directory."
         )
-    if certificate_path.is_file():
+    if certificate.is_file():
         try:
-            key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-            return x509.load_pem_x509_certificate(certificate_path.read_bytes()), key
-        except (ValueError, TypeError) as error:
+            return CertificateAuthority.from_pem(certificate.read_bytes(), key.read_bytes())
+        except InvalidInputError as error:
             raise InvalidInputError(
-                f"{certificate_path} and {key_path} are not a certificate and a private key in PEM. Restore them, or "
-                "use an empty directory."
+                f"{certificate} and {key} are not a certificate and a private key in PEM. Restore them, or use an "
+                "empty directory."
             ) from error
-    certificate, key = new_authority("ppfr parties", days=days)
-    _write(certificate_path, pem_of(certificate))
-    _write(key_path, pem_of_key(key))
-    return certificate, key
+    authority = CertificateAuthority.create("ppfr parties", days=days)
+    _write(certificate, authority.certificate_pem)
+    _write(key, authority.key_pem)
+    return authority
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -17,12 +17,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, PartyError, ShapeError
-from ppfr.secure._answers import Answer, Kind, open_answers
-from ppfr.secure._changes import State
-from ppfr.secure._channel import NUM_PARTIES, Buffer
-from ppfr.secure._fixed_point import FixedPoint
-from ppfr.secure._sharing import seeded_rows, share_threshold
-from ppfr.secure._subjects import any_per_claim, pairs_of
+from ppfr.secure import (
+    NUM_PARTIES,
+    Answer,
+    Buffer,
+    FixedPoint,
+    Kind,
+    State,
+    any_per_claim,
+    open_answers,
+    pairs_of,
+    seeded_rows,
+    share_threshold,
+)
 from ppfr.service._parties._exchange import Exchange
 from ppfr.service._parties._messages import Message, array_of, buffer_of, rows_to_buffers
 from ppfr.service._parties._node import StaleGalleryError

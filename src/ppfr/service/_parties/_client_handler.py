@@ -10,8 +10,7 @@ from typing import Any, cast, final, get_args
 import numpy as np
 
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
-from ppfr.secure._answers import Kind
-from ppfr.secure._changes import Change, Enrolment, Removal
+from ppfr.secure import Change, Enrolment, Kind, Removal
 from ppfr.service._parties._budgets import QueryBudgets, answer_bits
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import (

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import ppfr.core
 from ppfr.core import InvalidInputError, PartyError, PpfrError
-from ppfr.secure._channel import NUM_PARTIES
+from ppfr.secure import NUM_PARTIES
 from ppfr.service._parties._handshake import Parameters, start_handshake
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message

@@ -12,7 +12,7 @@ import time
 from typing import Any, Literal, get_args
 
 from ppfr.core import InvalidInputError, PartyError
-from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure import FixedPoint
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ppfr.core import InvalidInputError, PartyError
-from ppfr.secure._channel import Buffer
+from ppfr.secure import Buffer
 from ppfr.service._parties._messages import LENGTH, MAX_HEAD_BYTES, MalformedError, Message, parsed_head
 
 _MAX_RECEIVE_BYTES = 1 << 20

@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError
-from ppfr.secure._channel import Buffer
-from ppfr.secure._fixed_point import FixedPoint
-from ppfr.secure._sharing import SeededRows, SharedRows, SharedThreshold
+from ppfr.secure import Buffer, FixedPoint, SeededRows, SharedRows, SharedThreshold
 
 LENGTH = struct.Struct("<I")
 MAX_HEAD_BYTES = 1 << 16

@@ -14,13 +14,22 @@ from typing import Any, final
 import numpy as np
 
 from ppfr.core import InvalidInputError, PartyError, PpfrError
-from ppfr.secure._answers import Kind, Query
-from ppfr.secure._changes import Change, Enrolment, Removal, State
-from ppfr.secure._keystream import PairwiseKeys
-from ppfr.secure._party import Party
-from ppfr.secure._products import NumbaProducts, RingProducts, TorchProducts
-from ppfr.secure._share_store import ShareStore
-from ppfr.secure._sharing import SharedRows, SharedThreshold
+from ppfr.secure import (
+    Change,
+    Enrolment,
+    Kind,
+    NumbaProducts,
+    PairwiseKeys,
+    Party,
+    Query,
+    Removal,
+    RingProducts,
+    SharedRows,
+    SharedThreshold,
+    ShareStore,
+    State,
+    TorchProducts,
+)
 from ppfr.service._parties._messages import Message, buffer_of
 from ppfr.service._parties._ring import Ring, TlsChannel
 from ppfr.service._parties._settings import PartySettings

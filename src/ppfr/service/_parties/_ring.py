@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import final
 
 from ppfr.core import PartyError
-from ppfr.secure._channel import NUM_PARTIES, Buffer
-from ppfr.secure._keystream import PairwiseKeys
+from ppfr.secure import NUM_PARTIES, Buffer, PairwiseKeys
 from ppfr.service._parties._links import Link, Sender
 
 

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from ppfr.core import PartyError, PpfrError
-from ppfr.secure._changes import State, settle
-from ppfr.secure._channel import NUM_PARTIES
+from ppfr.secure import NUM_PARTIES, State, settle
 from ppfr.service._parties._links import Link, Sender
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
 from ppfr.service._parties._node import PartyNode

@@ -12,10 +12,7 @@ from typing import final
 import numpy as np
 
 from ppfr.core import InvalidInputError, PartyError, PpfrError, StorageError
-from ppfr.secure._channel import NUM_PARTIES
-from ppfr.secure._fixed_point import FixedPoint
-from ppfr.secure._share_store import ShareStore
-from ppfr.secure._three_parties import ThreePartyMatcher
+from ppfr.secure import NUM_PARTIES, FixedPoint, ShareStore, ThreePartyMatcher
 from ppfr.service._parties._budgets import QueryBudgets
 from ppfr.service._parties._client_handler import ClientHandler
 from ppfr.service._parties._follower import Follower

@@ -24,8 +24,7 @@ from pydantic_settings import (
 )
 
 from ppfr.core import InvalidInputError, ProblemsError
-from ppfr.secure._channel import NUM_PARTIES
-from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure import NUM_PARTIES, FixedPoint
 from ppfr.service._parties._handshake import Parameters
 from ppfr.service._parties._links import TlsCredentials
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, PartyError
-from ppfr.secure._channel import NUM_PARTIES
-from ppfr.secure._subjects import SubjectIndex
+from ppfr.secure import NUM_PARTIES, SubjectIndex
 from ppfr.service._parties._exchange import Exchange
 from ppfr.service._parties._messages import Message, array_of
 

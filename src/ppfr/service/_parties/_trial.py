@@ -8,8 +8,7 @@ from typing import Literal
 
 from ppfr.assets import write_atomically
 from ppfr.core import InvalidInputError
-from ppfr.secure._channel import NUM_PARTIES
-from ppfr.secure._share_store import ShareStore
+from ppfr.secure import NUM_PARTIES, ShareStore
 from ppfr.service._parties._certificates import make_certificates
 from ppfr.service._parties._links import party_name
 from ppfr.service._parties._settings import PartySettings
