@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from ppfr.core import (
     ThreatModelError,
 )
 from reference.boundary_points import template_from_boundary
+from support.documents import run_python
 
 DIM, NUM = 24, 12
 THRESHOLD = 0.4
@@ -216,10 +216,7 @@ def test_small_oracles_of_any_size_give_finite_templates(num, dim, threshold, se
 
 
 def test_code_of_the_documentation_page_runs():
-    page = Path(__file__).parents[2] / "docs" / "methods" / "score-recovery.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
-    names = {}
-    exec(compile(block, page.name, "exec"), names)
+    names = run_python("docs/methods/score-recovery.md")
     assert names["found"].templates_LNK.shape == (1, 5, 64)
 
 

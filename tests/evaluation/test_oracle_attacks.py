@@ -25,16 +25,17 @@ from ppfr.evaluation import (
     AccuracyGaps,
     DecisionsAtFar,
     FormatFigures,
+    OracleAcceptance,
     OracleAttackPlan,
     OracleAttackRow,
     OracleAttacks,
+    OracleBudget,
     OracleRule,
     QueryTraffic,
     SecureDecisions,
     TurnedDecision,
     Verification,
 )
-from ppfr.evaluation.measures._oracle_attacks import OracleAcceptance, OracleBudget
 from ppfr.metrics import Estimate
 from support.records import entry, row, rows, stage_states
 from support.toy_experiment import pairs, people, start

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ppfr.attacks import FreshSecret
 from ppfr.core import AttackResult, ImageMasker, MaskSpec, ObservedImages, Record, as_json, check_record
-from ppfr.evaluation import Comparison, EvaluationSettings, TrainedSystem, evaluate, picture_of_masked
+from ppfr.evaluation import Comparison, EvaluationSettings, TrainedSystem, Workspace, evaluate, picture_of_masked
 from ppfr.evaluation import _run as run_module
-from ppfr.evaluation._workspace import Workspace
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from support.records import entry, row, rows, stage_states, without_timing
 from support.toy_experiment import (

@@ -11,9 +11,8 @@ import pytest
 
 from ppfr.core import CheckpointError, OverlapError, ProblemsError, Record, RunOptions, check_record, choose_device
 from ppfr.data import OpenSetProtocol, one_reference_each
-from ppfr.evaluation import EvaluationRecogniser, Identification, KeySelection, Renewal, Session, Transfer
+from ppfr.evaluation import EvaluationRecogniser, Identification, KeySelection, Renewal, Session, Transfer, Workspace
 from ppfr.evaluation._template_study import cosines, study_of, templates_of
-from ppfr.evaluation._workspace import Workspace
 from support.records import row, rows, without_timing
 from support.toy_experiment import Projection, people, start
 from support.toy_templates import (

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from ppfr.core import InvalidInputError, MaskedImages, MissingAssetError, MixedImages, RunOptions, check_record
-from ppfr.evaluation import Experiment, Session, System, Verification
-from ppfr.evaluation._workspace import Workspace
+from ppfr.evaluation import Experiment, Session, System, Verification, Workspace
 from ppfr.evaluation.measures._image_attack_run import seen_through, training_masker
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.adamixup._tables import BUDGETS

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import pickle
-import re
 import stat
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from ppfr.core import (
     WrongKeyError,
 )
 from ppfr.secure import CkksKey, CkksMatcher, CkksServer
+from support.documents import run_python
 
 DIM = 8
 needs_tenseal = functools.partial(pytest.importorskip, "tenseal", reason="needs the extra 'he': pip install 'ppfr[he]'")
@@ -298,6 +297,4 @@ def test_without_tenseal_the_error_names_the_extra(monkeypatch):
 
 def test_the_example_of_the_documentation_runs():
     needs_tenseal()
-    page = Path(__file__).parents[2] / "docs" / "methods" / "homomorphic-matching.md"
-    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    exec(compile(block, str(page), "exec"), {})
+    run_python("docs/methods/homomorphic-matching.md")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from ppfr.core import (
 from ppfr.secure import Mpyc, ProcessMatcher, Spu, ThreePartyMatcher
 from ppfr.secure._backends._worker import packed, unpacked
 from reference import secure_matching
+from support.documents import run_python
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -191,9 +191,7 @@ def test_messages_round_trip_and_pickles_are_rejected():
 
 def test_the_example_of_the_documentation_runs(capsys):
     pytest.importorskip("mpyc", reason="needs the extra 'mpyc': pip install 'ppfr[mpyc]'")
-    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-backends.md"
-    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    exec(compile(block, str(page), "exec"), {})
+    run_python("docs/methods/secure-backends.md")
     assert "bytes_sent" in capsys.readouterr().out
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from ppfr.secure import (
     share_threshold,
 )
 from reference import secure_matching
+from support.documents import run_python
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -244,7 +243,5 @@ def test_texts_show_no_shares(made):
 
 
 def test_the_example_of_the_documentation_runs(capsys):
-    page = Path(__file__).parents[2] / "docs" / "methods" / "secure-matching.md"
-    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    exec(compile(block, str(page), "exec"), {})
+    run_python("docs/methods/secure-matching.md")
     assert "bytes_sent" in capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import random
@@ -12,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +19,7 @@ from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, StorageError, new_reference_ids
 from ppfr.secure import Enrolment, ShareStore, settle
-
-WRITER = Path(__file__).with_name("share_store_writer.py")
-spec = importlib.util.spec_from_file_location("share_store_writer", WRITER)
-writer = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(writer)
+from support import share_store_writer as writer
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ class Children:
     """Child processes of the writer, one at a time; each can be killed."""
 
     def __init__(self):
-        command = [sys.executable, str(WRITER)]
+        command = [sys.executable, writer.__file__]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.read() == ["ready"]
 

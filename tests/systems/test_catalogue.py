@@ -14,8 +14,8 @@ from ppfr import masking
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec
 from ppfr.data import write_crop
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems import MASKERS, make_masker, needs_secret, read_images, read_protocol
-from ppfr.systems._catalogue import _discover, read_or_create_secret
+from ppfr.systems import MASKERS, make_masker, needs_secret, read_images, read_or_create_secret, read_protocol
+from ppfr.systems._catalogue import _discover
 
 
 def test_catalogue_has_every_exported_masker() -> None:

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
-
-PAGE = Path(__file__).parents[2] / "docs" / "methods" / "identity-mapping.md"
+from support.documents import run_python
 
 
 def test_examples_of_the_page_run():
-    names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(compile(block, PAGE.name, "exec"), names)
+    names = run_python("docs/methods/identity-mapping.md", num_blocks=2)
     assert len(names["record"]) == 128 + 4 * 170

@@ -10,8 +10,6 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
@@ -22,8 +20,8 @@ from ppfr.cli import app
 from ppfr.core import AttackEntry, RecordEntries, SystemEntry, kind_of
 from ppfr.evaluation import Measure
 from ppfr.metrics import Estimate
+from support.documents import ROOT, code_blocks, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGES = sorted(path.name for path in (ROOT / "src" / "ppfr").iterdir() if (path / "__init__.py").exists())
 
@@ -39,15 +37,9 @@ def test_python_of_a_page_runs(page: str, num_examples: int) -> None:
 
 @pytest.mark.parametrize("page", ["mixup.md"])
 def test_python_of_a_method_page_runs(page: str) -> None:
-    (block,) = code_blocks(ROOT / "docs" / "methods" / page, "python")
-    names: dict[str, Any] = {}
-    exec(compile(block, page, "exec"), names)
+    names = run_python(f"docs/methods/{page}")
     assert names["mixed"].values_BKPQ.shape == (8, 36, 28, 28)
     assert names["mixed"].labels_Bk.shape == names["mixed"].weights_Bk.shape == (8, 3)
-
-
-def code_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
@@ -75,9 +67,7 @@ def test_command_lines_in_the_documentation_can_be_parsed() -> None:
 
 
 def test_example_protection_of_the_page_works() -> None:
-    (block,) = code_blocks(ROOT / "docs" / "how-to" / "add-a-protection.md", "python")
-    names: dict[str, Any] = {}
-    exec(compile(block.replace("from __future__", "#"), "add-a-protection.md", "exec"), names)
+    names = run_python("docs/how-to/add-a-protection.md")
     masker = names["Coarse"]()
     masked = masker.mask(rand(2, 3, 112, 112, generator=Generator().manual_seed(1)), rng=Generator())
     assert tuple(masked.shape[1:]) == masker.spec.out_shape

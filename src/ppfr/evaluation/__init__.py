@@ -19,6 +19,7 @@ from ppfr.evaluation._measure import Measure as Measure
 from ppfr.evaluation._measure import Stage as Stage
 from ppfr.evaluation._run import run as run
 from ppfr.evaluation._session import Session as Session
+from ppfr.evaluation._workspace import Workspace as Workspace
 from ppfr.evaluation.measures._attack_run import AttackRunRow as AttackRunRow
 from ppfr.evaluation.measures._attack_run import AttackTrainingRow as AttackTrainingRow
 from ppfr.evaluation.measures._comparison import AccuracyGapRow as AccuracyGapRow
@@ -35,9 +36,11 @@ from ppfr.evaluation.measures._image_outcome import ReIdentificationRow as ReIde
 from ppfr.evaluation.measures._image_targets import Targets as Targets
 from ppfr.evaluation.measures._inversion_outcome import InversionRule as InversionRule
 from ppfr.evaluation.measures._inversion_outcome import TemplateInversionRow as TemplateInversionRow
+from ppfr.evaluation.measures._oracle_attacks import OracleAcceptance as OracleAcceptance
 from ppfr.evaluation.measures._oracle_attacks import OracleAttackPlan as OracleAttackPlan
 from ppfr.evaluation.measures._oracle_attacks import OracleAttackRow as OracleAttackRow
 from ppfr.evaluation.measures._oracle_attacks import OracleAttacks as OracleAttacks
+from ppfr.evaluation.measures._oracle_attacks import OracleBudget as OracleBudget
 from ppfr.evaluation.measures._oracle_attacks import OracleRule as OracleRule
 from ppfr.evaluation.measures._oracle_attacks import Reveal as Reveal
 from ppfr.evaluation.measures._recogniser_threshold import RecogniserThresholdRow as RecogniserThresholdRow

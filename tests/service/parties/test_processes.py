@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.secure import FixedPoint
 from ppfr.templates import IdentityMapping
+from support.documents import run_python
 
 POINT = FixedPoint(dim=16, values="int16")
 
@@ -201,9 +200,7 @@ def test_templates_are_matched_under_keys_of_the_client(make_trio):
 
 
 def test_example_of_the_how_to_page_runs(make_trio, tmp_path, monkeypatch):
-    page = Path(__file__).parents[3] / "docs" / "how-to" / "match-by-three-parties.md"
-    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (tmp_path / "trial").symlink_to(tmp_path)  # where the commands on the page write it
     make_trio(dim=128).wait()
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, str(page), "exec"), {})
+    run_python("docs/how-to/match-by-three-parties.md")
