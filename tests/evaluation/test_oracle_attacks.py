@@ -189,7 +189,7 @@ def test_only_the_stages_of_the_measures_run(finished: Record) -> None:
     [
         ({"plans": [oracle_plan(system="else")]}, "there is no system 'else'"),
         ({"plans": [oracle_plan(), oracle_plan()]}, "2 attacks are named"),
-        ({"plans": [oracle_plan(role="boss")]}, "role is 'boss'"),
+        ({"plans": [oracle_plan(role="boss")]}, "role 'boss'"),
         ({"plans": [oracle_plan(num_targets=1)]}, "1 target subjects"),
         ({"plans": [oracle_plan(query_budgets=(9, 3))]}, r"\[9, 3\] are not ascending"),
         ({"plans": [oracle_plan(granted=templates_threat(knows_keys=False))]}, "sees Templates"),
