@@ -35,6 +35,18 @@ def test_every_exported_name_exists(module: str) -> None:
     assert [name for name in names if not hasattr(loaded, name)] == []
 
 
+@pytest.mark.parametrize("package", ["ppfr.workflows", "ppfr.experiments", "ppfr.experiments.adamixup"])
+def test_packages_that_import_on_first_use_state_their_names_once(package: str) -> None:
+    """The names for type checkers equal those at run time, and an unknown one is an AttributeError."""
+    code = f"import {package} as package; print([name for name in package.__dir__() if not name.startswith('_')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    names = exported_names(public_modules()[package].read_text(encoding="utf-8"))
+    at_run_time = set(ast.literal_eval(done.stdout)) - {"TYPE_CHECKING", "exports_on_use"}
+    assert at_run_time == set(names)
+    with pytest.raises(AttributeError, match="nonsense"):
+        importlib.import_module(package).nonsense  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("source", "names"),
     [
@@ -42,6 +54,7 @@ def test_every_exported_name_exists(module: str) -> None:
         ("from a import Name as Name\nfrom a import other, _c as _c\nimport sys", ["Name"]),
         ("class A: ...\ndef f(): ...\nX: int = 1\nY = 2\n_z = 3\ndef _g(): ...", ["A", "X", "Y", "f"]),
         ("if True:\n    from a import Name as Name", []),
+        ("if TYPE_CHECKING:\n    from a import Name as Name\n    from b import other", ["Name"]),
     ],
 )
 def test_exports_are_read_from_source(source: str, names: list[str]) -> None:

@@ -1,7 +1,8 @@
 """The public names of ppfr, read from its source files without importing them.
 
 A package or module is public if no part of its dotted name starts with an underscore. It exports the names in its
-`__all__`, its redundant imports (`from x import Name as Name`) and what it defines itself under a public name.
+`__all__`, its redundant imports (`from x import Name as Name`), also those under `if TYPE_CHECKING` of a package that
+imports on first use, and what it defines itself under a public name.
 
 Run as a program, it writes `tests/api/public_names.json`: `make api`.
 """
@@ -45,6 +46,8 @@ def snapshot() -> dict[str, list[str]]:
 def _exports(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body):
+                yield from _exports(ast.Module(body=body, type_ignores=[]))
             case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
                 yield from ast.literal_eval(value)
             case ast.ImportFrom(names=names):

@@ -15,7 +15,7 @@ from rich.markup import escape
 import ppfr
 from ppfr.cli._completion import DEVICES, offering
 from ppfr.cli._display import rows_of
-from ppfr.core import PpfrError
+from ppfr.core import PpfrError, limit_spinning
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -79,7 +79,8 @@ def note(text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `ppfr`: run a command and exit with its code."""
+    """Entry point of `ppfr`: run a command and exit with its code. Sets how threads wait; see `limit_spinning`."""
+    limit_spinning()  # before a command loads torch
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -30,6 +30,7 @@ from ppfr.core._errors import UnsupportableError as UnsupportableError
 from ppfr.core._errors import WrongKeyError as WrongKeyError
 from ppfr.core._json import Json as Json
 from ppfr.core._json import as_json as as_json
+from ppfr.core._lazy import exports_on_use as exports_on_use
 from ppfr.core._observations import Embeddings as Embeddings
 from ppfr.core._observations import MaskedImages as MaskedImages
 from ppfr.core._observations import MixedImages as MixedImages
@@ -99,6 +100,8 @@ from ppfr.core._templates import TemplateAttack as TemplateAttack
 from ppfr.core._templates import TemplateMapping as TemplateMapping
 from ppfr.core._templates import TemplateScheme as TemplateScheme
 from ppfr.core._templates import TopMatches as TopMatches
+from ppfr.core._threads import limit_spinning as limit_spinning
+from ppfr.core._threads import spinning_in_words as spinning_in_words
 from ppfr.core._types import AttackResult as AttackResult
 from ppfr.core._types import MaskSpec as MaskSpec
 from ppfr.core._types import MixedBatch as MixedBatch

@@ -13,7 +13,6 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import svds
 
 from ppfr.core import ImageSet, InvalidInputError, RangeError, ShapeError, derive_seed
 from ppfr.data import float_images
@@ -247,6 +246,8 @@ def _flat_pixels(
 
 def _leading(centred_NF: np.ndarray, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The first right singular vectors (K, F) and singular values (K,), descending, with fixed signs."""
+    from scipy.sparse.linalg import svds
+
     start = np.random.default_rng(derive_seed(seed, "eigenfaces", "start")).standard_normal(min(centred_NF.shape))
     _, singular_K, components_KF = svds(centred_NF, k=num, v0=start, solver="arpack", return_singular_vectors="vh")
     order = np.argsort(-singular_K, kind="stable")

@@ -11,7 +11,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-LANES = 64
+from ppfr.secure._rounds import LANES
+
 _ROWS_IN_CACHE = 8
 
 

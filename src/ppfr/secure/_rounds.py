@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ppfr.core import PartyError
 from ppfr.secure._channel import NUM_PARTIES, Buffer, Channel
-from ppfr.secure._kernels import LANES
 from ppfr.secure._keystream import ZeroShares
 
 Words = NDArray[Any]
+LANES = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

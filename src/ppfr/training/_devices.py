@@ -8,14 +8,15 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
 
 from ppfr.core import DeviceError, InvalidInputError, choose_device
 from ppfr.training._plan import Plan
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 def make_fabric(*, device: str, num_devices: int, plan: Plan) -> Fabric:
@@ -25,6 +26,9 @@ def make_fabric(*, device: str, num_devices: int, plan: Plan) -> Fabric:
         DeviceError: the devices are not available, or do not support the precision of the plan.
         InvalidInputError: the device name is unknown, or settings contradict each other.
     """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
     chosen = choose_device(device)
     if num_devices < 1 or plan.batch_size % num_devices:
         raise InvalidInputError(

@@ -6,9 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from lightning.fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from ppfr.core import CheckpointError, DatasetError, ImageSet, InvalidInputError, RunOptions, as_json
 from ppfr.training._batches import describe_images
@@ -19,6 +17,9 @@ from ppfr.training._plan import Plan
 from ppfr.training._processes import fit_in_processes
 from ppfr.training._record import FitRecord
 from ppfr.training._task import TrainingTask
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _DEFAULT_OPTIONS = RunOptions()
 

@@ -12,10 +12,9 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ppfr.core import CheckpointError, ImageSet, InvalidInputError, RunOptions, as_json, derive_seed
@@ -34,6 +33,9 @@ from ppfr.training._progress import LossLog, ProgressReport
 from ppfr.training._ranks import average_buffers, average_gradients
 from ppfr.training._record import FitRecord
 from ppfr.training._task import Batch, OptimizerGroup, TrainingTask, check_optimizer_groups
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _READ_LOSSES_EVERY = {"cuda": 20}
 

@@ -7,10 +7,9 @@ import json
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -21,6 +20,9 @@ from ppfr.training._devices import ignored_fabric_warnings
 from ppfr.training._loop import Job, load_learned_state, run_loop
 from ppfr.training._record import FitRecord
 from ppfr.training._task import TrainingTask
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 class _Parcel:

@@ -7,10 +7,13 @@ during the run nor several optimizer groups, so the loop averages by itself, in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _BUCKET_ELEMENTS = 16 * 2**20
 

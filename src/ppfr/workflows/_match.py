@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import (
@@ -25,10 +24,8 @@ from ppfr.core import (
 )
 from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
-from ppfr.models import NetworkEmbedder, for_inference
 from ppfr.secure import SubjectIndex, ThreePartyMatcher, any_per_claim, pairs_of
 from ppfr.service import SecureGalleryClient
-from ppfr.systems import read_recogniser
 from ppfr.workflows._photos import find_yunet
 
 AnswerKind = Literal["best", "any", "set"]
@@ -93,6 +90,11 @@ class FaceReader:
         return crops
 
     def _embedded(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        import torch
+
+        from ppfr.models import NetworkEmbedder, for_inference
+        from ppfr.systems import read_recogniser
+
         where = choose_device(self.device)
         system = read_recogniser(str(self.model), secret_path=self.secret_path, weights=self.weights)
         embedder = NetworkEmbedder(for_inference(system.network).to(where))

@@ -8,8 +8,6 @@ from typing import Any
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
 from ppfr.core import MissingAssetError, MissingWeightsError, fresh_generator
 from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
-from ppfr.masking import visualise, write_masked
-from ppfr.systems import SECRET_FILE, make_masker, needs_secret, read_or_create_secret
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo"
 _YUNET_PATH = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"
@@ -67,6 +65,9 @@ def mask_photo(
         ImageReadError: the photo cannot be read.
         AlignmentError: no face, or several and `takes_largest` is False.
     """
+    from ppfr.masking import visualise, write_masked
+    from ppfr.systems import SECRET_FILE, make_masker, needs_secret, read_or_create_secret
+
     is_keyed = needs_secret(method)
     image_HWC = read_image(photo)
     if image_HWC.shape != CROP_SHAPE:

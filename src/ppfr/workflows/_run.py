@@ -1,19 +1,15 @@
-"""Workflows of `ppfr run`, `demo` and `report`: build an experiment, run it, and return a summary."""
+"""Workflows of `ppfr run` and `ppfr demo`: build an experiment, run it, and return a summary."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ppfr.core import CheckpointError, InvalidInputError, Record, RunOptions, choose_device
 from ppfr.evaluation import Experiment, run
-from ppfr.experiments import EXPERIMENTS, PRESETS, SECTIONS, ExperimentContext
-from ppfr.report import SECTIONS as REPORT_SECTIONS
+from ppfr.experiments import EXPERIMENTS, PRESETS, ExperimentContext
 from ppfr.report import write_report
-
-ALL_SECTIONS = (*REPORT_SECTIONS, *SECTIONS)
-"""General sections, and sections that belong to one paper."""
+from ppfr.workflows._report import ALL_SECTIONS
 
 RECORD_FILE, REPORT_FILE = "record.json", "report.html"
 _TRACES = ("run.json", RECORD_FILE, "recogniser")
@@ -135,11 +131,3 @@ def accuracies(record: Record) -> dict[str, Any]:
     for row in record["results"].get("identification", ()):
         found[f"{row['system']}, rank-1, {row['scenario']}, {row['values']}"] = row["rank"]["1"]
     return found
-
-
-def write_reports(records: Sequence[Path], out_path: Path, *, with_pictures: bool) -> dict[str, Any]:
-    """Render the report of one or several records again; see `ppfr.report.write_report`."""
-    return {
-        "report": str(write_report(list(records), out_path, with_pictures=with_pictures, sections=ALL_SECTIONS)),
-        "records": len(records),
-    }

@@ -15,7 +15,7 @@ import torch
 
 import ppfr
 from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
-from ppfr.core import InvalidInputError, PpfrError, ProblemsError
+from ppfr.core import InvalidInputError, PpfrError, ProblemsError, spinning_in_words
 from ppfr.data import fetch_lfw, read_lfw_images, write_crop
 from ppfr.experiments.spine import RECOGNISER, TEACHER
 from ppfr.models import PRETRAINED, Backbone, Lpips, ModelCard, export_onnx, load_model, load_pretrained, read_card
@@ -188,6 +188,7 @@ def examine_machine(*, data: Path | None, weights: Path | None) -> dict[str, Any
         "packages": packages,
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "thread_waiting": spinning_in_words(),
         "memory_gib": round(gib, 1),
         "cuda_devices": cuda or "none",
         "extras": extras,

@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
-from scipy import stats
-
 from ppfr.experiments.adamixup._scores import TOTAL_SCORE, ScoredSystem, scored_systems
 from ppfr.report import (
     Block,
@@ -128,6 +126,8 @@ def _by_total(view: RecordView, scored: Sequence[ScoredSystem]) -> list[_Standin
 def _agreement(title: str, rows: Sequence[_Standing], in_words: Callable[[float], str], rule: str) -> Agreement | None:
     if len(rows) < _MIN_ROWS:
         return None
+    from scipy import stats
+
     ordered = [_higher_first(*pair) for pair in itertools.combinations(rows, 2)]
     pairs = [pair for pair in ordered if pair is not None]
     distinguished = [(pair, sign) for pair in pairs if (sign := _measured_order(*pair)) != 0]
