@@ -31,6 +31,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ppfr.core import Keystream
 from ppfr.secure import (
     FixedPoint,
     InMemoryChannel,
@@ -45,7 +46,7 @@ from ppfr.secure import (
     share_rows,
     share_threshold,
 )
-from ppfr.secure._keystream import Keystream, ZeroShares
+from ppfr.secure._keystream import ZeroShares
 from ppfr.secure._rounds import Rounds
 
 DIM, THRESHOLD = 512, 0.3

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppfr.core import ImageMasker, InvalidInputError, choose_device, fresh_generator
+from ppfr.core import ImageMasker, InvalidInputError, choose_device
 from ppfr.data import CROP_SHAPE, Aligner, PairProtocol, float_images, read_image
 from ppfr.evaluation import EvaluationSettings, VerificationRow
 from ppfr.evaluation import evaluate as evaluate_masked
@@ -70,7 +70,8 @@ def mask(
         AlignmentError: no face, or several.
         MissingWeightsError: the photo must be aligned, and the face detector is not available.
 
-    Privacy: as stated in the documentation of the method. Anyone with the secret can undo the steps that depend on it.
+    Privacy: as stated in the documentation of the method. Noise comes from the operating system. Anyone with the secret
+    can undo the steps that depend on it.
 
     >>> from ppfr.synthetic import SyntheticFaces
     >>> masked = mask(SyntheticFaces(1, 1, seed=1).read([0])[0], method="ppfr-fd")
@@ -90,9 +91,8 @@ def mask(
         secret = secrets.token_bytes(SECRET_BYTES)
     masker = make_masker(method, secret=secret if needs_secret else None)
     image_1CHW = float_images(image_HWC[None])
-    rng = fresh_generator()
     with torch.no_grad():
-        masked_1KPQ = masker.mask(image_1CHW, rng=rng)
+        masked_1KPQ = masker.mask(image_1CHW)
     return MaskedFace(values_KPQ=masked_1KPQ[0], masker=masker, secret=secret if needs_secret else None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,35 @@ def test_it_is_stochastic_as_the_spec_says_and_only_by_rng(masker: ImageMasker, 
         twins = masker.mask(image[:1].expand(2, -1, -1, -1), rng=rng(1))
         is_shared = request.node.callspec.params["masker"] in SHARES_ITS_DRAW
         assert torch.equal(twins[0], twins[1]) == is_shared, "every image of a batch needs its own draw"
+
+
+def test_without_rng_it_draws_from_the_operating_system(masker: ImageMasker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 256 bits of a key count, and nothing that `torch.manual_seed` or NumPy's seed can fix."""
+    image, draw, asked, key = faces(masker), os.urandom, [], bytearray(32)
+
+    def urandom(num: int) -> bytes:
+        asked.append(num)
+        return bytes(key[:num])
+
+    def masked() -> Tensor:
+        return masker.mask(image).detach()
+
+    before, before_numpy = torch.random.get_rng_state(), repr(np.random.get_state())
+    low, high = masker.spec.value_range
+    first = masked()
+    assert first.isfinite().all() and low <= float(first.min()) and float(first.max()) <= high
+    assert torch.equal(first, masked()) != masker.spec.is_stochastic
+    monkeypatch.setattr(os, "urandom", urandom)
+    known = masked()
+    assert torch.equal(known, masked()), "it draws from somewhere else"
+    assert bool(asked) == masker.spec.is_stochastic and set(asked) <= {32}
+    for byte in (0, 15, 31):
+        key[byte] ^= 1
+        assert torch.equal(known, masked()) != masker.spec.is_stochastic
+        key[byte] ^= 1
+    monkeypatch.setattr(os, "urandom", draw)
+    assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
+    assert before_numpy == repr(np.random.get_state()), "NumPy's global generator was used"
 
 
 def test_the_image_is_not_changed_and_not_shared(masker: ImageMasker) -> None:

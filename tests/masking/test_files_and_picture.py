@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ppfr.core import ImageReadError, RangeError, ShapeError, StorageError
-from ppfr.masking import Constant, PpfrFd, Unprotected, read_masked, visualise, write_masked
+from ppfr.masking import Constant, Peep, PpfrFd, Unprotected, read_masked, visualise, write_masked
 
 SECRET = bytes(range(32))
 
@@ -24,7 +24,7 @@ def masked(num: int = 2) -> torch.Tensor:
 
 def test_a_file_holds_half_precision_values_and_the_public_description(tmp_path: Path) -> None:
     masker, values, path = PpfrFd(secret=SECRET), masked(), tmp_path / "new" / "faces.safetensors"
-    write_masked(path, values, masker)
+    write_masked(path, values, masker, is_seeded=False)
     read = read_masked(path)
     assert torch.equal(read.values_BKPQ, values.half().float())
     assert (read.method, dict(read.config)) == ("ppfr-fd", dict(masker.public_config()))
@@ -40,11 +40,27 @@ def test_the_format_stays_readable(tmp_path: Path) -> None:
     path = tmp_path / "v1.safetensors"
     metadata = {"schema": "ppfr-masked/1", "method": "constant", "config": '{"out_shape": [1, 2, 2]}'}
     save_file({"masked": torch.ones(1, 1, 2, 2, dtype=torch.float16)}, path, metadata=metadata)
-    assert read_masked(path).config == {"out_shape": [1, 2, 2]}
-    write_masked(path, torch.ones(1, 1, 2, 2), Constant(out_shape=(1, 2, 2)))
+    with pytest.warns(UserWarning, match="unrecorded origin"):
+        read = read_masked(path)
+    assert (read.config, read.noise, read.privacy) == ({"out_shape": [1, 2, 2]}, "unrecorded", None)
+    write_masked(path, torch.ones(1, 1, 2, 2), Constant(out_shape=(1, 2, 2)), is_seeded=False)
     with safe_open(path, framework="pt") as opened:
-        assert sorted(opened.metadata()) == sorted(metadata)
+        assert sorted(opened.metadata()) == sorted({**metadata, "noise": "none"})
         assert json.loads(opened.metadata()["config"])["out_shape"] == [1, 2, 2]
+
+
+def test_a_file_records_where_its_noise_came_from(tmp_path: Path) -> None:
+    masker, path = Peep(num_components=3), tmp_path / "x.safetensors"
+    image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    write_masked(path, masker.mask(image), masker, is_seeded=False)
+    read = read_masked(path)
+    assert read.noise == "system" and read.privacy == masker.guarantee()["in_words"]
+    write_masked(path, masker.mask(image, rng=torch.Generator().manual_seed(1)), masker, is_seeded=True)
+    with pytest.warns(UserWarning, match="found and removed"):
+        read = read_masked(path)
+    assert read.noise == "seeded" and "void: seeded noise" in str(read.privacy)
+    write_masked(path, masked(), PpfrFd(secret=SECRET), is_seeded=True)
+    assert read_masked(path).noise == "none"
 
 
 def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
@@ -54,7 +70,7 @@ def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
     path.write_bytes(b"\x05garbage")
     with pytest.raises(ImageReadError, match="damaged"):
         read_masked(path)
-    write_masked(path, masked(), PpfrFd(secret=SECRET))
+    write_masked(path, masked(), PpfrFd(secret=SECRET), is_seeded=False)
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ImageReadError, match="damaged"):
         read_masked(path)
@@ -65,6 +81,7 @@ def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
         ({"masked": half}, {"schema": "ppfr-masked/1", "method": "x"}, "damaged"),
         ({"masked": half}, {"schema": "ppfr-masked/1", "method": "x", "config": "{"}, "damaged"),
         ({"other": half}, {"schema": "ppfr-masked/1", "method": "x", "config": "{}"}, "damaged"),
+        ({"masked": half}, {"schema": "ppfr-masked/1", "method": "x", "config": "{}", "noise": "x"}, "kind of noise"),
         ({"masked": half.float()}, {"schema": "ppfr-masked/1", "method": "x", "config": "{}"}, "float16"),
     ):
         save_file(tensors, path, metadata=metadata)
@@ -75,12 +92,12 @@ def test_read_masked_rejects_other_files(tmp_path: Path) -> None:
 def test_write_masked_rejects_other_shapes_and_values_beyond_float16(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(ShapeError, match="masker that made it"):
-        write_masked(path, masked(), Unprotected())
+        write_masked(path, masked(), Unprotected(), is_seeded=False)
     with pytest.raises(RangeError, match="65504"):
-        write_masked(path, torch.full((1, 3, 112, 112), 1e6), Unprotected())
+        write_masked(path, torch.full((1, 3, 112, 112), 1e6), Unprotected(), is_seeded=False)
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(StorageError):
-        write_masked(tmp_path / "file" / "x.safetensors", masked(), PpfrFd(secret=SECRET))
+        write_masked(tmp_path / "file" / "x.safetensors", masked(), PpfrFd(secret=SECRET), is_seeded=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

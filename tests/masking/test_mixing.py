@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -163,3 +165,35 @@ def test_mixed_masker_rejects_invalid_shares(shares):
 def test_constant_stays_constant():
     masker = MixedMasker(Constant(), [MixUp()])
     assert torch.allclose(masker.mask(faces(), rng=rng()), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("mixer", [MixUp(), MixUp(num_images=3), InstaHide(num_images=4)])
+def test_without_rng_mixtures_come_from_the_operating_system(
+    mixer: MixUp | InstaHide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, labels = torch.rand(64, 3, 4, 4, generator=rng(1)), torch.arange(64)
+    before = torch.random.get_rng_state()
+    first, other = mixer.mix(faces, labels), mixer.mix(faces, labels)
+    assert not torch.equal(first.values_BKPQ, other.values_BKPQ)
+    assert not torch.equal(first.partners_Bk, other.partners_Bk)
+    assert torch.equal(first.partners_Bk.sort(0).values, torch.arange(64)[:, None].expand(-1, mixer.num_images))
+    assert float(first.weights_Bk.max()) <= mixer.public_config()["max_weight"]
+    monkeypatch.setattr(os, "urandom", bytes)
+    assert torch.equal(mixer.mix(faces, labels).values_BKPQ, mixer.mix(faces, labels).values_BKPQ)
+    assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
+
+
+def test_weights_of_the_operating_system_have_the_law_of_seeded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    for num_images, cap in ((2, 0.55), (3, 0.5)):
+        pair = [draw_weights(6000, num_images, max_weight=cap, rng=given)[:, 0] for given in (None, rng(1))]
+        assert stats.ks_2samp(*pair).pvalue > 1e-3
+
+
+def test_mixers_of_a_mixed_masker_are_chosen_with_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = iter(range(1 << 20))
+    monkeypatch.setattr(os, "urandom", lambda num: next(keys).to_bytes(num, "big"))
+    masker = MixedMasker(Unprotected(in_shape=(3, 4, 4)), [MixUp(), InstaHide()], shares=[1.0, 3.0])
+    mixed = masker.mask(torch.full((4000, 3, 4, 4), 0.5))
+    is_signed = (mixed < 0).flatten(1).any(1).float().mean()
+    assert abs(float(is_signed) - 0.75) < 5 * (0.75 * 0.25 / 4000) ** 0.5

@@ -192,8 +192,9 @@ def test_the_built_in_name_is_known_without_fitting_and_is_that_of_the_fit() -> 
 def test_a_masked_file_holds_the_picture_and_can_be_looked_at(tmp_path: Path) -> None:
     masker, path = peep(), tmp_path / "masked.safetensors"
     masked = masker.mask(as_images(REFERENCE[:2]), rng=rng())
-    write_masked(path, masked, masker)
-    read = read_masked(path)
+    write_masked(path, masked, masker, is_seeded=True)
+    with pytest.warns(UserWarning, match="seeded noise"):
+        read = read_masked(path)
     assert (read.method, dict(read.config)) == ("peep", dict(masker.public_config()))
     torch.testing.assert_close(read.values_BKPQ, masked, rtol=0, atol=1e-3)
     picture = visualise(masked[0], layout="grid", side_px=SIZE)

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from ppfr.attacks._fresh_secret import FreshSecret
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import ImageMasker, MaskSpec, draws_from
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -115,9 +115,9 @@ class AlignedDeployments(ImageMasker):
         """Specification of the simulated masker."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask with one of the simulated secrets, chosen by `rng`, and align; see `ImageMasker.mask`."""
-        chosen = int(torch.randint(len(self._deployments), (1,), generator=rng))
+        chosen = draws_from(rng).below(len(self._deployments))
         deployment, matrix = self._deployments[chosen]
         return apply_matrix(matrix, deployment.mask(image_BCHW, rng=rng))
 

@@ -63,15 +63,15 @@ class FreshSecret(ImageMasker):
         """The masker's specification, but without a secret and stochastic."""
         return dataclasses.replace(self._method.spec, is_keyed=False, is_stochastic=True)
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask with a secret drawn from `rng`; see `ImageMasker.mask`."""
         if not self._per_image:
             return self.draw(rng=rng).mask(image_BCHW, rng=rng)
         rows = [self.draw(rng=rng).mask(one_1CHW, rng=rng) for one_1CHW in image_BCHW.split(1)]
         return torch.cat(rows) if rows else self._method.mask(image_BCHW, rng=rng)
 
-    def draw(self, *, rng: Generator) -> ImageMasker:
-        """One simulated deployment: the method with one secret drawn from `rng`."""
+    def draw(self, *, rng: Generator | None = None) -> ImageMasker:
+        """One simulated deployment: the method with one secret; `rng` as in `ImageMasker.with_new_secret`."""
         return self._method.with_new_secret(rng=rng)
 
     def public_config(self) -> Mapping[str, Any]:
@@ -111,7 +111,7 @@ class FrozenMasker(ImageMasker):
         """The masker's specification, but not trainable."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """The output of the deployed masker; see `ImageMasker.mask`."""
         masked: Tensor = self._network.to(image_BCHW.device).mask(image_BCHW, rng=rng)
         return masked.detach()
@@ -145,7 +145,7 @@ class MagnitudeMasker(ImageMasker):
         """The masker's specification, without negative values."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """See `ImageMasker.mask`."""
         return self._masker.mask(image_BCHW, rng=rng).abs()
 

@@ -1,6 +1,10 @@
 """Value types, contracts, errors, seeds and device choice. No torch import at run time, no I/O."""
 
 from ppfr.core._devices import choose_device as choose_device
+from ppfr.core._draws import Draws as Draws
+from ppfr.core._draws import draws_from as draws_from
+from ppfr.core._draws import protective_stream as protective_stream
+from ppfr.core._draws import protective_streams as protective_streams
 from ppfr.core._durations import duration as duration
 from ppfr.core._errors import AlignmentError as AlignmentError
 from ppfr.core._errors import CheckpointError as CheckpointError
@@ -31,6 +35,7 @@ from ppfr.core._errors import WrongKeyError as WrongKeyError
 from ppfr.core._json import Json as Json
 from ppfr.core._json import as_json as as_json
 from ppfr.core._lazy import exports_on_use as exports_on_use
+from ppfr.core._keystream import Keystream as Keystream
 from ppfr.core._observations import Embeddings as Embeddings
 from ppfr.core._observations import MaskedImages as MaskedImages
 from ppfr.core._observations import MixedImages as MixedImages
@@ -91,7 +96,6 @@ from ppfr.core._rows import unit_rows as unit_rows
 from ppfr.core._run_options import RunOptions as RunOptions
 from ppfr.core._secure_matching import SecureMatcher as SecureMatcher
 from ppfr.core._seeding import derive_seed as derive_seed
-from ppfr.core._seeding import fresh_generator as fresh_generator
 from ppfr.core._templates import Matcher as Matcher
 from ppfr.core._templates import Matches as Matches
 from ppfr.core._templates import ProtectedTemplate as ProtectedTemplate

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class ImageMasker(ABC):
     """Client side: turns an aligned face into the masked image that leaves the device.
 
-    A masker is configured by its constructor's keyword arguments, keeps no state between calls, and takes all
-    randomness from `rng`. Concrete classes are final; behaviour changes by wrapping.
+    A masker is configured by its constructor's keyword arguments and keeps no state between calls. Its randomness comes
+    from the operating system unless an experiment passes `rng`. Concrete classes are final; behaviour changes by
+    wrapping.
     """
 
     @property
@@ -34,12 +35,14 @@ class ImageMasker(ABC):
         """Shape and range of the output, and the kinds of randomness and secrets in it."""
 
     @abstractmethod
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch.
 
         Args:
             image_BCHW: RGB in [0, 1], float32, `spec.in_shape` after the batch axis; not modified.
-            rng: CPU generator, drawn from anew for every image of the batch. Unused if not `spec.is_stochastic`.
+            rng: None for randomness of the operating system, which protects. A CPU generator makes an experiment
+                repeatable; its draws protect nobody, because a generator of PyTorch keeps 32 bits of its seed. Drawn
+                from anew for every image of the batch. Unused if not `spec.is_stochastic`.
 
         Returns:
             (B, K, P, Q) float32 on the image's device, K, P, Q = `spec.out_shape`.
@@ -61,10 +64,13 @@ class ImageMasker(ABC):
         """
         return {}
 
-    def guarantee(self) -> Mapping[str, Any] | None:
+    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any] | None:
         """What is proven about the masked image, JSON-ready and with an entry "in_words"; None if nothing is.
 
         Call it after training: learned parameters may change the guarantee.
+
+        Args:
+            is_seeded: whether `mask` was given a generator. No guarantee follows from seeded noise.
         """
         return None
 
@@ -75,8 +81,8 @@ class ImageMasker(ABC):
         """
         return self
 
-    def with_new_secret(self, *, rng: Generator) -> Self:
-        """The same method and parameters with another secret, drawn from `rng`.
+    def with_new_secret(self, *, rng: Generator | None = None) -> Self:
+        """The same method and parameters with another secret, drawn from `rng` or, if it is None, the operating system.
 
         An adversary who does not know the deployment's secret simulates the deployment in this way. A deployment draws
         its secret from the operating system (see each masker's `secret` argument).
@@ -105,13 +111,13 @@ class BatchMixer(ABC):
         """The range of mixed values if masked values lie in [low, high]."""
 
     @abstractmethod
-    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator | None = None) -> MixedBatch:
         """Mix within the batch, with k labels and k weights per row.
 
         Args:
             masked_BKPQ: masked images; not modified.
             labels_B: their classes, int64.
-            rng: CPU generator.
+            rng: None for randomness of the operating system; a CPU generator for a repeatable experiment.
 
         Raises:
             ShapeError: another number of labels than images, or a batch smaller than k.

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
@@ -24,13 +19,3 @@ def derive_seed(seed: int, *labels: str | int) -> int:
     """
     text = repr((int(seed), tuple(labels))).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
-
-
-def fresh_generator() -> torch.Generator:
-    """A CPU generator seeded by the operating system, for masks that leave a device.
-
-    Experiments use seeds that are derived by `derive_seed` instead, so that they can be repeated.
-    """
-    import torch
-
-    return torch.Generator().manual_seed(int.from_bytes(secrets.token_bytes(7), "little"))

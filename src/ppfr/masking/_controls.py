@@ -45,7 +45,7 @@ class Unprotected(ImageMasker):
         """Same shape in and out, values in [0, 1]."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """A copy of the image; see `ImageMasker.mask`."""
         return check_image(image_BCHW, self._spec).clone()
 
@@ -93,7 +93,7 @@ class Constant(ImageMasker):
         """Any shape out, every value 0.5."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """0.5 everywhere; see `ImageMasker.mask`."""
         image_BCHW = check_image(image_BCHW, self._spec)
         return image_BCHW.new_full((image_BCHW.shape[0], *self._spec.out_shape), 0.5)

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 from ppfr.core import ImageMasker, MaskSpec
 from ppfr.masking._checks import check_image
-from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
+from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
 from ppfr.masking._front_end import FrontEndName, check_choice
+from ppfr.masking._grid_noise import SystemNoise
 from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
@@ -128,23 +129,25 @@ class Dctdp(ImageMasker, nn.Module):
             bytes_per_face=2 * math.prod(out_shape),
         )
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. With settings="published" all images of the batch share one draw."""
         image_BCHW = check_image(image_BCHW, self.spec)
         values_BKPQ = self.front_end.coefficients(image_BCHW)
         if not self.budget.has_noise:
             return values_BKPQ
-        noise = ImageNoise(len(image_BCHW), rng=rng, is_shared=self.settings == "published")
-        return self.budget.add_noise(values_BKPQ, noise)
+        num, is_shared = len(image_BCHW), self.settings == "published"
+        if rng is None:
+            return self.budget.add_noise(values_BKPQ, SystemNoise(num, is_shared=is_shared))
+        return self.budget.add_noise(values_BKPQ, ImageNoise(num, rng=rng, is_shared=is_shared))
 
-    def privacy(self) -> PrivacyStatement:
-        """The privacy guarantee under the current budget."""
-        void = _PUBLISHED_IS_VOID if self.settings == "published" else ()
+    def privacy(self, *, is_seeded: bool = False) -> PrivacyStatement:
+        """The privacy guarantee under the current budget; none if `mask` was given a generator (`is_seeded`)."""
+        void = seeded_is_void(is_seeded) + (_PUBLISHED_IS_VOID if self.settings == "published" else ())
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
 
-    def guarantee(self) -> Mapping[str, Any]:
+    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
         """`privacy()` for a record."""
-        return self.privacy().as_dict()
+        return self.privacy(is_seeded=is_seeded).as_dict()
 
     def frozen(self) -> Self:
         """The deployed form: the same budget, with its parameters fixed."""

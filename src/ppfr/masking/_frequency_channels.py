@@ -97,7 +97,7 @@ class FrequencyChannels(ImageMasker):
         """Divisor of the coefficients: 128 * block."""
         return 128.0 * self._front_end.block
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """The channels of a batch; see `ImageMasker.mask`."""
         image_BCHW = check_image(image_BCHW, self._spec)
         batch = image_BCHW.shape[0]

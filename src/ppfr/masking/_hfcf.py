@@ -12,8 +12,9 @@ from torch import Generator, Tensor, nn
 
 from ppfr.core import ImageMasker, MaskSpec
 from ppfr.masking._checks import check_image
-from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
+from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
 from ppfr.masking._front_end import FrontEndName
+from ppfr.masking._grid_noise import SystemNoise
 from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
 from ppfr.masking._local_binary_patterns import ColourChannels, ColourName
 from ppfr.masking._noise import ImageNoise
@@ -132,12 +133,13 @@ class Hfcf(ImageMasker, nn.Module):
             bytes_per_face=2 * math.prod(out_shape),
         )
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. No gradient passes through the colour channels."""
         spec = self.spec
         image_BCHW = check_image(image_BCHW, spec)
         num = self.front_end.out_shape[0]
-        noise = ImageNoise(len(image_BCHW) if spec.is_stochastic else 0, rng=rng)
+        num_drawn = len(image_BCHW) if spec.is_stochastic else 0
+        noise = SystemNoise(num_drawn) if rng is None else ImageNoise(num_drawn, rng=rng)
         if torch.is_grad_enabled() and (image_BCHW.requires_grad or spec.is_trainable):
             noisy_BKPQ = self.budget.add_noise(self.front_end.coefficients(image_BCHW), noise)
             colour_BKPQ = noisy_BKPQ.new_empty(len(image_BCHW), self.colour.num_channels, *spec.out_shape[1:])
@@ -148,13 +150,14 @@ class Hfcf(ImageMasker, nn.Module):
         self.colour.write(image_BCHW, out_BKPQ[:, num:], noise)
         return out_BKPQ
 
-    def privacy(self) -> PrivacyStatement:
-        """The privacy guarantee under the current budget."""
-        return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, colour=self.colour)
+    def privacy(self, *, is_seeded: bool = False) -> PrivacyStatement:
+        """The privacy guarantee under the current budget; none if `mask` was given a generator (`is_seeded`)."""
+        eps, void = self.budget.accounted_eps(), seeded_is_void(is_seeded)
+        return state_privacy(self.name, eps, self.front_end, colour=self.colour, reasons_void=void)
 
-    def guarantee(self) -> Mapping[str, Any]:
+    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
         """`privacy()` for a record."""
-        return self.privacy().as_dict()
+        return self.privacy(is_seeded=is_seeded).as_dict()
 
     def frozen(self) -> Self:
         """The deployed form: the same budget, with its parameters fixed."""

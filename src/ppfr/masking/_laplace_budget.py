@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.masking._front_end import check_choice
+from ppfr.masking._grid_noise import STEPS_PER_SCALE, Grid, SentValue, SystemNoise
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import (
     SCALE,
@@ -106,6 +107,7 @@ class LaplaceBudget(nn.Module):
         self.learns = bool(learns)
         self._ranges_on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         self._constants_on: dict[torch.device, tuple[Any, Tensor, Tensor | None]] = {}
+        self._grids_on: dict[torch.device, tuple[Any, Grid]] = {}
         _check_sha256("sensitivities", self.sensitivities_sha256, sensitivities_sha256)
         _check_sha256("learned values", self.learned_sha256() if learned_sha256 else None, learned_sha256)
 
@@ -178,8 +180,11 @@ class LaplaceBudget(nn.Module):
         # nothing.
         return (self._ranges(device)[2] * inverse_N).clamp(max=_LARGEST_SCALE)
 
-    def add_noise(self, values_BKPQ: Tensor, noise: ImageNoise) -> Tensor:
+    def add_noise(self, values_BKPQ: Tensor, noise: ImageNoise | SystemNoise) -> Tensor:
         """Clip values to their ranges, add noise, and clamp to +-LARGEST_OUTPUT, which is post-processing.
+
+        Under `SystemNoise` the clipped values are rounded to a grid of 256 steps per noise scale, and the noise is a
+        whole number of steps. Seeded noise is added in floating point.
 
         Args:
             values_BKPQ: coefficients; overwritten if they require no gradient.
@@ -187,11 +192,13 @@ class LaplaceBudget(nn.Module):
         """
         if self.rho is None or len(values_BKPQ) == 0:
             return values_BKPQ
+        if isinstance(noise, SystemNoise):
+            return self._on_grid(values_BKPQ.flatten(1), noise).view(values_BKPQ.shape)
         values_BN, device = values_BKPQ.flatten(1), values_BKPQ.device
         if torch.is_grad_enabled() and (values_BN.requires_grad or self.rho.requires_grad):
             return self._noisy(values_BN, noise.laplace(values_BN.shape[1], device)).view(values_BKPQ.shape)
         low_N, high_N, _ = self._ranges(device)
-        scale_N, shift_N = self._constants(device)
+        _, scale_N, shift_N = self._constants_with_version(device)
         is_by_row = device.type == "cpu" and not noise.is_shared
         # On a CPU, small pieces stay in cache, and their draws reuse one buffer.
         piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
@@ -211,6 +218,51 @@ class LaplaceBudget(nn.Module):
                 part_BN.add_(shift_N)
             part_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
         return values_BKPQ
+
+    def _on_grid(self, values_BN: Tensor, noise: SystemNoise) -> Tensor:
+        """`add_noise` on the grid; the same values with and without gradient."""
+        device, (_, _, shift_N) = values_BN.device, self._constants_with_version(values_BN.device)
+        needs_gradient = torch.is_grad_enabled() and (
+            values_BN.requires_grad or (self.rho is not None and self.rho.requires_grad)
+        )
+        grid = self._grid(device)
+        sent_BN = values_BN.detach().clone() if needs_gradient else values_BN
+        is_by_row = device.type == "cpu" and not noise.is_shared and not needs_gradient
+        piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
+        buffer_BN = values_BN.new_empty(piece, values_BN.shape[1]) if is_by_row else None
+        drawn_BN = values_BN
+        with torch.no_grad():
+            for start in range(0, len(values_BN), piece):
+                part_BN = sent_BN[start : start + piece]
+                if buffer_BN is None:
+                    drawn_BN = noise.steps(values_BN.shape[1], device)
+                else:
+                    drawn_BN = buffer_BN[: len(part_BN)]
+                    for row in range(len(part_BN)):
+                        noise.steps_row(start + row, drawn_BN[row])
+                grid.send(part_BN, drawn_BN)
+                if shift_N is not None:
+                    part_BN.add_(shift_N)
+                part_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+        if not needs_gradient:
+            return values_BN
+        continuous_BN = self._noisy(values_BN, drawn_BN / STEPS_PER_SCALE)
+        sent: Tensor = SentValue.apply(continuous_BN, sent_BN)
+        return sent
+
+    def _grid(self, device: torch.device) -> Grid:
+        """The grid on a device, cached until rho changes."""
+        version, scale_N, _ = self._constants_with_version(device)
+        if device not in self._grids_on or self._grids_on[device][0] != version:
+            with torch.inference_mode(False), torch.no_grad():
+                low_N, _, range_N = self._ranges(device)
+                if self._reference is None:
+                    grid = Grid.without_ranges(scale_N, largest=1.0)
+                else:
+                    eps_N = torch.from_numpy(self.accounted_eps()).flatten()
+                    grid = Grid.of_ranges(low_N, range_N, scale_N, eps_N)
+                self._grids_on[device] = (version, grid)
+        return self._grids_on[device][1]
 
     def _noisy(self, values_BN: Tensor, noise_BN: Tensor) -> Tensor:
         """`add_noise` with gradient."""
@@ -235,14 +287,14 @@ class LaplaceBudget(nn.Module):
                     self._ranges_on[device] = (low, high, high - low)
         return self._ranges_on[device]
 
-    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Scale and shift on a device, cached until rho or loc change."""
+    def _constants_with_version(self, device: torch.device) -> tuple[Any, Tensor, Tensor | None]:
+        """The version of rho and loc, and scale and shift on a device, cached until rho or loc change."""
         version = tuple((part.data_ptr(), part._version) for part in (self.rho, self.loc) if part is not None)
         if device not in self._constants_on or self._constants_on[device][0] != version:
             with torch.inference_mode(False), torch.no_grad():
                 shift = None if self.loc is None else torch.mul(self.loc.to(device), _UNIT)
                 self._constants_on[device] = (version, self.scale(device), shift)
-        return self._constants_on[device][1:]
+        return self._constants_on[device]
 
     def learned(self) -> dict[str, np.ndarray]:
         """The learned parameters by name, float32; empty without noise."""
@@ -291,7 +343,7 @@ class LaplaceBudget(nn.Module):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_ranges_on": {}, "_constants_on": {}}
+        return vars(self) | {"_ranges_on": {}, "_constants_on": {}, "_grids_on": {}}
 
 
 def _checked_eps(eps_mean: float | str) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppfr.core import RangeError
 from ppfr.masking._front_end import check_choice
+from ppfr.masking._grid_noise import SystemNoise
 from ppfr.masking._noise import ImageNoise
 
 ColourName = Literal["none", "lbp", "lbp-ycbcr", "lbp-difference", "lbp-bits"]
@@ -89,7 +90,7 @@ class ColourChannels:
         """Whether bits are flipped."""
         return self.num_planes > 0 and self.eps is not None
 
-    def write(self, image_BCHW: Tensor, out_BKPQ: Tensor, noise: ImageNoise) -> None:
+    def write(self, image_BCHW: Tensor, out_BKPQ: Tensor, noise: ImageNoise | SystemNoise) -> None:
         """Write the channels of an image in [0, 1] to `out_BKPQ`. They have no gradient."""
         if self.num_planes == 0 or len(image_BCHW) == 0:
             return

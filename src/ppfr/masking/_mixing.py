@@ -14,12 +14,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ppfr.core import BatchMixer, ImageMasker, MaskSpec, MixedBatch, RangeError, ShapeError
+from ppfr.core import BatchMixer, Draws, ImageMasker, MaskSpec, MixedBatch, RangeError, ShapeError, draws_from
 
 _MAX_DRAWS = 1 << 22
 
 
-def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Generator) -> Tensor:
+def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Generator | None = None) -> Tensor:
     """Draw positive mixing weights, at most `max_weight` each, whose rows sum to 1.
 
     As in InstaHide, the entries of a row are drawn from |N(0, 1)| and normalised; the row is rejected and drawn again
@@ -31,7 +31,7 @@ def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Gene
         num_rows: B.
         num_images: k, 1 or more; with 1 every weight is 1.
         max_weight: cap, from 1/k to 1. At exactly 1/k all weights are equal.
-        rng: CPU generator.
+        rng: None for randomness of the operating system; a CPU generator for a repeatable experiment.
 
     Returns:
         (B, k) float32 on the CPU.
@@ -40,7 +40,7 @@ def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Gene
         RangeError: k is below 1, or no row, or almost no draw, satisfies the cap.
 
     Examples:
-        >>> weights = draw_weights(1000, 2, max_weight=0.55, rng=torch.Generator().manual_seed(1))
+        >>> weights = draw_weights(1000, 2, max_weight=0.55)
         >>> bool(weights.max() <= 0.55), bool((weights.sum(dim=1) - 1).abs().max() < 1e-6)
         (True, True)
     """
@@ -49,10 +49,10 @@ def draw_weights(num_rows: int, num_images: int, *, max_weight: float, rng: Gene
         return torch.full((num_rows, num_images), 1.0 / num_images)
     if num_images == 2:
         half_width = math.atan(min(max_weight / max(1.0 - max_weight, 1e-12), 1e12)) - math.pi / 4
-        angle_B = math.pi / 4 + half_width * (2 * torch.rand(num_rows, generator=rng, dtype=torch.float64) - 1)
+        angle_B = math.pi / 4 + half_width * (2 * draws_from(rng).uniform(num_rows) - 1)
         pair_B2 = torch.stack([angle_B.sin(), angle_B.cos()], dim=1)
         return _rounded_down(pair_B2 / pair_B2.sum(dim=1, keepdim=True), max_weight)
-    return _rounded_down(_rejection_sampled(num_rows, num_images, max_weight, rng), max_weight)
+    return _rounded_down(_rejection_sampled(num_rows, num_images, max_weight, draws_from(rng)), max_weight)
 
 
 def check_cap(num_images: int, max_weight: float) -> None:
@@ -70,7 +70,7 @@ def check_cap(num_images: int, max_weight: float) -> None:
         )
 
 
-def _rejection_sampled(num_rows: int, num_images: int, max_weight: float, rng: Generator) -> Tensor:
+def _rejection_sampled(num_rows: int, num_images: int, max_weight: float, draws: Draws) -> Tensor:
     """Draw rows in growing batches until `num_rows` of them satisfy the cap."""
     found, missing, drawn, at_once = [], num_rows, 0, max(2 * num_rows, 64)
     while missing > 0:
@@ -79,7 +79,7 @@ def _rejection_sampled(num_rows: int, num_images: int, max_weight: float, rng: G
                 f"max_weight {max_weight} for {num_images} images is met by fewer than {num_rows} of {drawn} draws: "
                 f"raise it, or use 1/{num_images} for equal weights"
             )
-        rows = torch.randn(at_once, num_images, generator=rng, dtype=torch.float64).abs_()
+        rows = draws.normal(at_once, num_images).abs_()
         rows /= rows.sum(dim=1, keepdim=True)
         kept = rows[rows.amax(dim=1) <= max_weight][:missing]
         found.append(kept)
@@ -97,13 +97,13 @@ def _rounded_down(weights_Bk: Tensor, max_weight: float) -> Tensor:
     return weights_Bk.float().clamp_max(cap)
 
 
-def draw_partners(num_rows: int, num_images: int, *, rng: Generator) -> Tensor:
+def draw_partners(num_rows: int, num_images: int, *, rng: Generator | None = None) -> Tensor:
     """(B, k) int64: column 0 is the row itself, each other column an independent permutation of the batch.
 
     A row may therefore be mixed with itself, or twice with the same other row, as in the paper's index matrix.
     """
-    own_B = torch.arange(num_rows)
-    others = [torch.randperm(num_rows, generator=rng) for _ in range(num_images - 1)]
+    own_B, draws = torch.arange(num_rows), draws_from(rng)
+    others = [draws.permutation(num_rows) for _ in range(num_images - 1)]
     return torch.stack([own_B, *others], dim=1)
 
 
@@ -140,7 +140,7 @@ class _Mixture:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_images={self._num_images}, max_weight={self._max_weight})"
 
-    def _mixed(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+    def _mixed(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator | None) -> MixedBatch:
         num = len(masked_BKPQ)
         if labels_B.shape != (num,):
             raise ShapeError(f"labels have shape {tuple(labels_B.shape)}; pass one label per image, ({num},)")
@@ -186,7 +186,7 @@ class MixUp(_Mixture, BatchMixer):
         """Name for tables and records."""
         return f"mixup-{self._num_images}"
 
-    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator | None = None) -> MixedBatch:
         """See `BatchMixer.mix`."""
         return self._mixed(masked_BKPQ, labels_B, rng=rng)
 
@@ -222,10 +222,10 @@ class InstaHide(_Mixture, BatchMixer):
         """Name for tables and records."""
         return f"instahide-{self._num_images}"
 
-    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator) -> MixedBatch:
+    def mix(self, masked_BKPQ: Tensor, labels_B: Tensor, *, rng: Generator | None = None) -> MixedBatch:
         """See `BatchMixer.mix`."""
         mixed = self._mixed(masked_BKPQ, labels_B, rng=rng)
-        flips = torch.randint(0, 2, mixed.values_BKPQ.shape, generator=rng, dtype=torch.int8)
+        flips = draws_from(rng).bits(*mixed.values_BKPQ.shape)
         signs = flips.to(masked_BKPQ.device).mul_(2).sub_(1)
         return dataclasses.replace(mixed, values_BKPQ=mixed.values_BKPQ * signs)
 
@@ -280,7 +280,7 @@ class MixedMasker(ImageMasker):
         """The spec of the masker, marked as stochastic, with the range after mixing."""
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask, then mix within the batch; a batch smaller than k is repeated first."""
         masked_BKPQ = self._masker.mask(image_BCHW, rng=rng)
         num = len(masked_BKPQ)
@@ -289,7 +289,7 @@ class MixedMasker(ImageMasker):
         most = max(mixer.num_images for mixer in self._mixers)
         pool = masked_BKPQ.repeat(math.ceil(most / num), 1, 1, 1) if num < most else masked_BKPQ
         labels = torch.zeros(len(pool), dtype=torch.int64)
-        chosen_B = torch.multinomial(torch.tensor(self._shares), num, replacement=True, generator=rng)
+        chosen_B = draws_from(rng).choices(self._shares, num)
         mixed_BKPQ = torch.empty_like(masked_BKPQ)
         for number, mixer in enumerate(self._mixers):
             rows = (chosen_B == number).nonzero()[:, 0].to(pool.device)
@@ -297,7 +297,7 @@ class MixedMasker(ImageMasker):
                 mixed_BKPQ[rows] = mixer.mix(pool, labels, rng=rng).values_BKPQ[rows]
         return mixed_BKPQ
 
-    def with_new_secret(self, *, rng: Generator) -> Self:
+    def with_new_secret(self, *, rng: Generator | None = None) -> Self:
         """The same mixers on the masker with a new secret; see `ImageMasker.with_new_secret`."""
         return type(self)(self._masker.with_new_secret(rng=rng), self._mixers, shares=self._shares)
 

@@ -1,4 +1,6 @@
-"""Fast Laplace noise and random bit flips, with one stream of random bits per image.
+"""Fast Laplace noise and random bit flips from a seed, for experiments: one stream of random bits per image.
+
+Masks that protect somebody use `SystemNoise` instead.
 
 Shape suffixes: B images, N values of an image.
 """
@@ -27,7 +29,7 @@ class ImageNoise:
     """One stream of random bits per image of a batch, seeded by four words per image that are drawn from `rng` at once.
 
     On a CPU the bits come from NumPy's SFC64, on another device from the generator of that device. The same `rng`
-    therefore gives different noise on different devices. Neither generator is cryptographic.
+    therefore gives different noise on different devices. Neither generator is cryptographic, and `rng` has 32 bits.
 
     Args:
         num: B.
@@ -98,19 +100,20 @@ def laplace_from_bits(bits_N: np.ndarray, out_N: np.ndarray) -> None:
         bits_N: uint32, uniform.
         out_N: float32, written.
     """
-    _compiled(_laplace_from_bits)(bits_N, out_N)
+    compiled(_laplace_from_bits)(bits_N, out_N)
 
 
 @functools.cache
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop over arrays with Numba, which caches the machine code on disk where it can."""
     import numba
 
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
-        compiled = numba.njit(cache=True, **options)(function)
+        made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no writable cache directory
-        compiled = numba.njit(**options)(function)
-    return compiled  # type: ignore[no-any-return]
+        made = numba.njit(**options)(function)
+    return made
 
 
 def _laplace_from_bits(bits_N: np.ndarray, out_N: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, ShapeError
 from ppfr.frequency import luma
 from ppfr.masking._checks import check_image
+from ppfr.masking._dp_accountant import ARITHMETIC, SEEDED_IS_VOID
 from ppfr.masking._eigenfaces import (
     BUILT_IN_PEOPLE,
     Eigenfaces,
@@ -24,6 +25,7 @@ from ppfr.masking._eigenfaces import (
     built_in_origin,
 )
 from ppfr.masking._front_end import check_choice
+from ppfr.masking._grid_noise import Grid, SentValue, SystemNoise
 
 _NUM_COMPONENTS = 128
 _BUILT_IN_SIDES = range(32, 1025, 2)
@@ -60,8 +62,9 @@ class Peep(ImageMasker):
         meaningful guarantee. Several pictures of one person compose further. A picture at such an eps is noisy, but not
         private in the formal sense. An eps of 3 for the whole picture corresponds to eps=3/K here; such a picture
         cannot be recognised.
-        The proof is about real numbers. It holds only approximately for floating-point noise from a generator that is
-        not cryptographic, without the snapping of Mironov (CCS 2012).
+        The proof holds for the numbers as computed, with delta 0, if `rng` is None: coefficients and noise are whole
+        steps of a grid (`docs/methods/peep.md`). It assumes that AES-256 in counter mode cannot be told from random
+        bits. Nothing is proven about noise from a generator.
 
     References:
         Chamikara, Bertok, Khalil, Liu, Camtepe: "Privacy Preserving Face Recognition Utilizing Differential Privacy",
@@ -162,16 +165,33 @@ class Peep(ImageMasker):
             return self._given.sha256
         return built_in_origin(self._num_components, self._colours, self._in_shape[1]).hex()
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`."""
         image_BCHW = check_image(image_BCHW, self.spec)
         picture_BCHW = luma(image_BCHW) if self._colours == "y" else image_BCHW
         mean_F, components_KF, low_K, range_K = self._tensors_on(image_BCHW.device)
         scaled_BK = ((picture_BCHW.flatten(1) - mean_F) @ components_KF.mT - low_K) / range_K
-        noise_BK = _laplace(len(image_BCHW), self._num_components, scale=1.0 / self._eps, rng=rng)
-        noisy_BK = scaled_BK.clamp(0.0, 1.0) + noise_BK.to(image_BCHW.device)
+        if rng is None:
+            noisy_BK = self._on_grid(scaled_BK)
+        else:
+            noise_BK = _laplace(len(image_BCHW), self._num_components, scale=1.0 / self._eps, rng=rng)
+            noisy_BK = scaled_BK.clamp(0.0, 1.0) + noise_BK.to(image_BCHW.device)
         rebuilt_BF = mean_F + (low_K + noisy_BK * range_K) @ components_KF
         return rebuilt_BF.clamp(0.0, 1.0).view(picture_BCHW.shape)
+
+    def _on_grid(self, scaled_BK: Tensor) -> Tensor:
+        """Clipped values on a grid of 256 steps per noise scale, plus whole steps drawn from the operating system."""
+        device = scaled_BK.device
+        drawn_BK = SystemNoise(len(scaled_BK)).steps(self._num_components, device)
+        eps_1 = torch.tensor([self._eps], dtype=torch.float64)
+        low_1, range_1, scale_1 = (torch.full((1,), value, device=device) for value in (0.0, 1.0, 1.0 / self._eps))
+        grid = Grid.of_ranges(low_1, range_1, scale_1, eps_1)
+        with torch.no_grad():
+            sent_BK = grid.send(scaled_BK.detach().clone(), drawn_BK)
+        if not (torch.is_grad_enabled() and scaled_BK.requires_grad):
+            return sent_BK
+        sent: Tensor = SentValue.apply(scaled_BK.clamp(0.0, 1.0) + drawn_BK * grid.step_N, sent_BK)
+        return sent
 
     def _tensors_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, components, low and range on a device, cached per device."""
@@ -186,17 +206,27 @@ class Peep(ImageMasker):
                 )
         return self._cache[device]
 
-    def guarantee(self) -> Mapping[str, Any]:
+    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
         """The guarantee of one coefficient, and of all of them by basic composition."""
         eps_image = self._num_components * self._eps
+        if is_seeded:
+            return {
+                "eps_coefficient": "inf",
+                "num_coefficients": self._num_components,
+                "eps_image": "inf",
+                "delta": 1.0,
+                "in_words": f"peep: no guarantee. {SEEDED_IS_VOID}",
+            }
         return {
             "eps_coefficient": self._eps,
             "num_coefficients": self._num_components,
             "eps_image": eps_image,
+            "delta": 0.0,
             "in_words": (
                 f"peep: local differential privacy at eps {self._eps:g} of each eigenface coefficient on its own. The "
                 f"picture shows {self._num_components} coefficients, whose eps compose to {eps_image:g}"
-                + (": no meaningful guarantee." if eps_image >= 10 else ".")
+                + (": no meaningful guarantee. " if eps_image >= 10 else ". ")
+                + ARITHMETIC
             ),
         }
 

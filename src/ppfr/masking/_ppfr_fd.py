@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, Self, final
 import torch
 from torch import Generator, Tensor
 
-from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, UnsupportableError
+from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, UnsupportableError, draws_from
 from ppfr.frequency import lowest_channels
 from ppfr.masking._checks import check_image
 from ppfr.masking._front_end import FrontEnd, check_choice, check_front_end
@@ -43,8 +43,8 @@ class PpfrFd(ImageMasker):
         channels: the frequency channels c = block*u + v kept of each colour plane, in place of `num_channels`; their
             order does not matter. DC, which is channel 0, is kept if it is listed. It is almost a picture of the face,
             of which self-normalisation removes only mean and scale.
-        permutation: "fixed" derives the shuffles from the secret; "per_image" draws new ones for every image from
-            `rng` and discards them: there is no secret, and the output is stochastic.
+        permutation: "fixed" derives the shuffles from the secret; "per_image" draws new ones for every image
+            and discards them: there is no secret, and the output is stochastic.
         in_shape: (3, H, W) of the aligned crop.
 
     Raises:
@@ -127,7 +127,7 @@ class PpfrFd(ImageMasker):
         """Frequency channels c = block*u + v kept of each colour plane, ascending. Public."""
         return self._front_end.channels
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. `rng` is used by permutation="per_image" only."""
         image_BCHW = check_image(image_BCHW, self._spec)
         batch = image_BCHW.shape[0]
@@ -141,19 +141,19 @@ class PpfrFd(ImageMasker):
         ]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _pairs(self, batch: int, rng: Generator) -> Tensor:
+    def _pairs(self, batch: int, rng: Generator | None) -> Tensor:
         """The two kept channels that each output channel mixes, (2, B, M)."""
         num = self._spec.out_shape[0]
         if self._shuffles is not None:
             first_BM, second_BM = torch.tensor(self._shuffles, dtype=torch.int64).expand(batch, 2, num).unbind(1)
         else:
-            keys = torch.rand(2, batch, num, generator=rng, dtype=torch.float64)
+            keys = draws_from(rng).uniform(2, batch, num)
             first_BM, second_BM = keys.argsort(dim=-1, stable=True)
         # Output j is w_P2[j], w_i = x_P1[i] + x_P1[i+1]: normalising commutes with both shuffles.
         return torch.stack([first_BM.gather(1, second_BM), first_BM.gather(1, (second_BM + 1) % num)])
 
-    def with_new_secret(self, *, rng: Generator) -> Self:
-        """The same parameters with a secret drawn from `rng`; see `ImageMasker.with_new_secret`."""
+    def with_new_secret(self, *, rng: Generator | None = None) -> Self:
+        """The same parameters with a new secret; see `ImageMasker.with_new_secret`."""
         if self._shuffles is None:
             return super().with_new_secret(rng=rng)
         return type(self)(secret=draw_secret(rng=rng), **self._arguments())
@@ -190,18 +190,16 @@ class PpfrFd(ImageMasker):
         return self
 
 
-def draw_secret(*, rng: Generator) -> bytes:
-    """The secret of a simulated deployment, drawn from a seeded generator so that an experiment can be repeated.
-
-    A real deployment uses `PpfrFd.new_secret`.
+def draw_secret(*, rng: Generator | None = None) -> bytes:
+    """The secret of a deployment, or of a simulated one.
 
     Args:
-        rng: CPU generator.
+        rng: None for the operating system; a CPU generator for a simulated deployment that can be repeated.
 
     Returns:
         `SECRET_BYTES` bytes.
     """
-    return bytes(torch.randint(0, 256, (SECRET_BYTES,), generator=rng).tolist())
+    return draws_from(rng).secret(SECRET_BYTES)
 
 
 def _normalised(x_BMPQ: Tensor, *, dead_std: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Self, final
 
-from ppfr.core import InvalidInputError, MissingExtraError
+from ppfr.core import InvalidInputError
 
 _DAY = datetime.timedelta(days=1)
 
@@ -22,11 +22,7 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, name: str, *, days: int) -> Self:
-        """Create an authority that is valid for `days`.
-
-        Raises:
-            MissingExtraError: `cryptography` is not installed.
-        """
+        """Create an authority that is valid for `days`."""
         x509, ec, _ = _modules()
         key = ec.generate_private_key(ec.SECP256R1())
         full_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -46,7 +42,6 @@ class CertificateAuthority:
 
         Raises:
             InvalidInputError: the bytes are not a certificate and a private key in PEM.
-            MissingExtraError: `cryptography` is not installed.
         """
         x509, _, serialization = _modules()
         try:
@@ -96,12 +91,10 @@ def _key_pem(key: Any) -> bytes:
 
 def _modules() -> tuple[Any, Any, Any]:
     """Import x509, elliptic curves and serialization from `cryptography`."""
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError as error:
-        raise MissingExtraError("mpc", "certificates") from error
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     return x509, ec, serialization
 
 

@@ -13,47 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ppfr.core import MissingExtraError, RangeError
+from ppfr.core import Keystream
 from ppfr.secure._channel import Channel
 
 KEY_BYTES = 16
-# Sized to stay in the core's cache; the same zeros are encrypted repeatedly.
-_ZEROS = memoryview(bytes(1 << 18))
-
-
-class Keystream:
-    """AES-128 in counter mode over zeros, written directly into arrays.
-
-    Args:
-        key: 16 bytes.
-        number: 0..2^64 - 1, the first half of the initial counter block; each number gives another stream. The second
-            half counts 2^64 blocks.
-
-    Raises:
-        RangeError: a key of another length, or a number out of range.
-        MissingExtraError: `cryptography` is not installed.
-    """
-
-    def __init__(self, key: bytes, number: int) -> None:
-        try:
-            from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-        except ImportError as error:
-            raise MissingExtraError("mpc", "secure matching") from error
-        if len(key) != KEY_BYTES:
-            raise RangeError(f"Expected a key of {KEY_BYTES} bytes, got {len(key)}.")
-        if not 0 <= number < 2**64:
-            raise RangeError(f"The number of a keystream must be in 0..2^64 - 1, got {number}.")
-        counter = number.to_bytes(8, "big") + bytes(8)
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
-
-    def words(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return the next words of the stream, uniform over the type."""
-        out = np.empty(shape, dtype=dtype)
-        out_bytes = out.reshape(-1).view(np.uint8).data
-        for start in range(0, len(out_bytes), len(_ZEROS)):
-            part = out_bytes[start : start + len(_ZEROS)]
-            self._encryptor.update_into(_ZEROS[: len(part)], part)
-        return out
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import ID_BYTES, InvalidInputError, ShapeError, new_reference_ids
+from ppfr.core import ID_BYTES, InvalidInputError, Keystream, ShapeError, new_reference_ids
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
-from ppfr.secure._keystream import KEY_BYTES, Keystream
+from ppfr.secure._keystream import KEY_BYTES
 
 _HELD = tuple((i, (i + 1) % NUM_PARTIES) for i in range(NUM_PARTIES))
 _NUM_SEEDED = NUM_PARTIES - 1
@@ -129,7 +129,6 @@ class SeededRows:
 
         Raises:
             ShapeError, InvalidInputError: as for `SharedRows`.
-            MissingExtraError: `cryptography` is not installed.
         """
         point, num = self.fixed_point, len(self.ids_N16)
         if self.rest_ND is not None and self.rest_ND.shape != (num, point.dim):
@@ -185,7 +184,6 @@ def share_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Share
     Raises:
         ShapeError: not (N, D) with N >= 1.
         RangeError: not finite, or not of norm 1.
-        MissingExtraError: `cryptography` is not installed.
     """
     first, second, third = (part.expanded() for part in seeded_rows(embeddings_ND, fixed_point))
     return first, second, third
@@ -195,7 +193,7 @@ def seeded_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Seed
     """Split embeddings among three parties in transport form, a third of the bytes of `share_rows`.
 
     Raises:
-        ShapeError, RangeError, MissingExtraError: as for `share_rows`.
+        ShapeError, RangeError: as for `share_rows`.
     """
     words_ND = fixed_point.quantise(embeddings_ND)
     seeds = tuple(os.urandom(KEY_BYTES) for _ in range(_NUM_SEEDED))

@@ -40,7 +40,6 @@ class ThreePartyMatcher:
 
     Raises:
         ShapeError, RangeError, InvalidInputError: invalid references or subjects, or an empty gallery.
-        MissingExtraError: `cryptography` is not installed.
 
     Privacy:
         All three parties run in this process, so nothing is hidden from its operator. Computation and messages are

@@ -20,7 +20,6 @@ from ppfr.core import (
     ProblemsError,
     SecureMatcher,
     choose_device,
-    fresh_generator,
 )
 from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
 from ppfr.matching import ExactMatcher
@@ -98,12 +97,11 @@ class FaceReader:
         where = choose_device(self.device)
         system = read_recogniser(str(self.model), secret_path=self.secret_path, weights=self.weights)
         embedder = NetworkEmbedder(for_inference(system.network).to(where))
-        rng = fresh_generator()
         rows = []
         for start in range(0, len(crops), _BATCH_SIZE):
             image_BCHW = float_images(np.stack(crops[start : start + _BATCH_SIZE])).contiguous()
             with torch.no_grad():
-                rows.append(embedder.embed(system.masker.mask(image_BCHW.to(where), rng=rng)).cpu().double().numpy())
+                rows.append(embedder.embed(system.masker.mask(image_BCHW.to(where))).cpu().double().numpy())
         row_ND = np.concatenate(rows)
         return np.asarray(row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True))
 

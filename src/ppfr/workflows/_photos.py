@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
-from ppfr.core import MissingAssetError, MissingWeightsError, fresh_generator
+from ppfr.core import MissingAssetError, MissingWeightsError
 from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo"
@@ -78,10 +78,9 @@ def mask_photo(
         secret, was_drawn = read_or_create_secret(path)
     masker = make_masker(method, secret=secret)
     image_BCHW = float_images(image_HWC[None])
-    rng = fresh_generator()
-    masked = masker.mask(image_BCHW, rng=rng)
+    masked = masker.mask(image_BCHW)
     sent, picture = out_dir / f"{photo.stem}.masked.safetensors", out_dir / f"{photo.stem}.masked.png"
-    write_masked(sent, masked, masker)
+    write_masked(sent, masked, masker, is_seeded=False)
     write_crop(visualise(masked[0], layout="grid"), picture)
     return {
         "method": masker.name,

@@ -26,7 +26,7 @@ class Coarse(ImageMasker):
             in_shape=in_shape,
             out_shape=out_shape,
             value_range=(0.0, 1.0),
-            is_stochastic=False,  # True: every call draws from rng
+            is_stochastic=False,  # True: every call draws anew
             is_keyed=False,  # True: a `secret` argument, and with_new_secret
             is_trainable=False,
             is_differentiable=True,
@@ -41,7 +41,7 @@ class Coarse(ImageMasker):
     def spec(self) -> MaskSpec:
         return self._spec
 
-    def mask(self, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
+    def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         return image_BCHW.unfold(2, self._block, self._block).unfold(3, self._block, self._block).mean((-1, -2))
 
     def public_config(self) -> Mapping[str, Any]:

@@ -45,9 +45,6 @@ def secure_decisions(
         threshold the number of secure decisions that differ from those by integer scores in the clear (which should
         be 0), and each pair whose decision differs from that by the float score, with its distances from the
         threshold.
-
-    Raises:
-        MissingExtraError: `cryptography` is not installed.
     """
     first_NK, second_NK = (np.asarray(side, dtype=np.float64) for side in (probes_NK, enrolled_NK))
     first_NK, second_NK = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_NK, second_NK))

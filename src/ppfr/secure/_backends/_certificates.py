@@ -14,9 +14,6 @@ def write_certificates(directory: Path, names: list[str]) -> None:
     """Create an authority, and a key and a certificate for each name: `authority.crt`, `0.key`, `0.crt`, ...
 
     The authority's own key is discarded, so no further party can be admitted.
-
-    Raises:
-        MissingExtraError: `cryptography` is not installed.
     """
     authority = CertificateAuthority.create("ppfr session", days=_DAYS)
     (directory / "authority.crt").write_bytes(authority.certificate_pem)

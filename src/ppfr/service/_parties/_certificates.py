@@ -31,7 +31,6 @@ def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _V
     Raises:
         InvalidInputError: an invalid client name, or a damaged or incomplete authority.
         StorageError: the directory cannot be written.
-        MissingExtraError: `cryptography` is not installed.
     """
     for name in clients:
         is_plain = name.replace("-", "").replace(".", "").isalnum() and name.isascii() and name == name.lower()

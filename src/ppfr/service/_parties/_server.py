@@ -52,7 +52,6 @@ class PartyServer:
         InvalidInputError: the store is that of another party or has other parameters, or the TLS files do not belong
             together.
         StorageError: the store cannot be opened, or the address cannot be used.
-        MissingExtraError: `cryptography` is not installed.
 
     Privacy:
         As for `Party`. In addition the server sees: the time, the client (by certificate), the kind and the number of

@@ -44,7 +44,6 @@ def write_trial(
         InvalidInputError: a configuration exists already, or not three addresses.
         ProblemsError: values that are not valid in a configuration.
         StorageError: the directory cannot be written.
-        MissingExtraError: `cryptography` is not installed.
     """
     if len(addresses) != NUM_PARTIES:
         raise InvalidInputError(f"Expected three addresses, got {len(addresses)}: {', '.join(addresses)}.")
