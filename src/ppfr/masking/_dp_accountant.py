@@ -147,10 +147,10 @@ SEEDED_IS_VOID = (
 ARITHMETIC = (
     "Proven, for the numbers as computed without a generator: clipped coefficients are rounded to a grid, noise is a "
     f"whole number of steps, {STEPS_PER_SCALE} to its scale, and all that follows is a function of their sum. So there "
-    "are no gaps as in floating-point noise (Mironov, CCS 2012). One step more changes no probability by more than a "
-    f"factor of e^(1/{STEPS_PER_SCALE}), and delta is 0, since no tail is cut. Assumed: AES-256 in counter mode, under a "
-    "key of the operating system, cannot be told from random bits. Measured: the loss between neighbouring inputs, by "
-    "sampling."
+    "are no gaps, unlike in floating point (Mironov, CCS 2012). One step more changes no probability by more than a "
+    f"factor of e^(1/{STEPS_PER_SCALE}), and delta is 0, since no tail is cut. Assumed: AES-256 in counter mode, under "
+    "a key of the operating system, cannot be told from random bits. Measured: the loss between neighbouring inputs, "
+    "by sampling."
 )
 """What is proven and what is measured about noise of the operating system."""
 
