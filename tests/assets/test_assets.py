@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ppfr.assets import Asset, data_root, find_asset, sha256_of, verify_asset, weights_root, write_atomically
+from ppfr.assets import (
+    Asset,
+    check_private,
+    create_private,
+    data_root,
+    find_asset,
+    sha256_of,
+    verify_asset,
+    weights_root,
+    write_atomically,
+)
 from ppfr.core import ChecksumError, InvalidInputError, MissingAssetError, MissingWeightsError, StorageError
 
 CONTENT = b"weights of a network" * 999
@@ -108,6 +118,36 @@ def test_write_is_atomic(tmp_path: Path) -> None:
         raise RuntimeError("stop")
     assert path.read_text() == "whole"
     assert [file.name for file in path.parent.iterdir()] == ["result.json"]
+
+
+def test_write_flushes_the_file_and_then_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "sub" / "result.json"
+    flushed: list[str] = []
+    real = os.fsync
+
+    def recorded(handle: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    with write_atomically(path) as temporary:
+        temporary.write_text("whole")
+    folders = [str(folder) for folder in (path.parent.parent, tmp_path)]  # of the two new directories
+    assert flushed == [*folders, str(temporary), str(path.parent)]
+
+
+def test_private_files_are_never_replaced_and_only_for_their_owner(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "secret"
+    create_private(path, b"first")
+    with pytest.raises(InvalidInputError, match="already exists"):
+        create_private(path, b"second")
+    with pytest.raises(StorageError, match="Could not write"):
+        create_private(path / "below", b"third")
+    assert path.read_bytes() == b"first" and [file.name for file in path.parent.iterdir()] == ["secret"]
+    check_private(path, "secret")
+    path.chmod(0o640)
+    with pytest.raises(StorageError, match=f"mode 0640.*chmod 600 {path}"):
+        check_private(path, "secret")
 
 
 def test_full_disk_is_a_storage_error_and_missing_input_is_not(tmp_path: Path) -> None:

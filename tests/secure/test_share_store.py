@@ -289,6 +289,7 @@ def test_foreign_and_truncated_files_are_rejected_and_not_changed(store, tmp_pat
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE faces (x)")
     other.close()
+    path.chmod(0o600)
     foreign = [b"", b"words", bytes(5000), path.read_bytes(), whole[1:]]
     for content in [
         *foreign,
@@ -300,6 +301,16 @@ def test_foreign_and_truncated_files_are_rejected_and_not_changed(store, tmp_pat
         assert path.read_bytes() == content
     path.write_bytes(whole)
     assert read(path) == 320
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o640])
+def test_a_file_that_other_users_can_access_is_refused_with_the_remedy(store, mode):
+    store.close()
+    store.path.chmod(mode)
+    with pytest.raises(StorageError, match=rf"has mode {mode:04o}.*chmod 600 "):
+        ShareStore.open(store.path)
+    store.path.chmod(0o600)
+    assert read(store.path) == 0
 
 
 def test_a_newer_file_is_rejected_and_not_changed(store):

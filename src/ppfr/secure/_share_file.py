@@ -12,13 +12,11 @@ does not change. An empty slot contains zeros and is listed in `free` for the ne
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
-from ppfr.core import CorruptTemplateError, InvalidInputError, OutdatedTemplateError, StorageError
+from ppfr.assets import check_private, create_sqlite, limit_values, sqlite_errors
+from ppfr.core import CorruptTemplateError, OutdatedTemplateError
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
 
@@ -49,32 +47,38 @@ def create_file(path: Path, header: tuple[int, int, str, bytes]) -> None:
         InvalidInputError: the file exists.
         StorageError: the file cannot be written.
     """
-    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
-    try:
-        with translated(path):
-            _write_empty(made, header)
-        path.hardlink_to(made)  # unlike a rename, never replaces another file
-        _sync_directory(path.parent)
-    except FileExistsError as error:
-        raise InvalidInputError(f"{path} already exists. Open it, or choose another name.") from error
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        made.unlink(missing_ok=True)
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
+        )
+        connection.execute("INSERT INTO store VALUES (?, ?, ?, ?)", header)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+
+    create_sqlite(path, fill, what="share store", page_bytes=_PAGE_BYTES)
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Open the file; the first reader locks it until it is closed or its process ends."""
+    """Open the file; the first reader locks it until it is closed or its process ends.
+
+    Raises:
+        StorageError: other users than the owner can access the file.
+    """
+    check_private(path, "share store")
     uri = f"{path.resolve().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
+        limit_values(connection)
         # Locking mode first: SQLite applies it on the first access to the file.
-        for setting in ("locking_mode = EXCLUSIVE", "synchronous = FULL", "temp_store = MEMORY", "secure_delete = ON"):
+        for setting in (
+            "locking_mode = EXCLUSIVE",
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "synchronous = FULL",
+            "temp_store = MEMORY",
+            "secure_delete = ON",
+        ):
             connection.execute(f"PRAGMA {setting}").fetchall()
     except BaseException:
         connection.close()
@@ -104,45 +108,6 @@ def read_header(path: Path, connection: sqlite3.Connection) -> tuple[int, FixedP
     return party, point, gallery_id
 
 
-@contextlib.contextmanager
-def translated(path: Path, *, done: str = "nothing was changed") -> Iterator[None]:
-    """Translate SQLite's errors; its messages contain no values.
-
-    Raises:
-        CorruptTemplateError: the file is not an SQLite file, is truncated or damaged.
-        StorageError: the file is in use, the disk is full, or permissions are missing.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the operation
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise CorruptTemplateError(
-                f"{path} is not a share store, is truncated or is damaged ({error}). Restore the file, or enrol again."
-            ) from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StorageError(
-                f"{path} is already open in this or another process. Only one process at a time may use it."
-            ) from error
-        raise StorageError(
-            f"Cannot use {path}: {error}; {done}. Check free space and permissions of the disk, then try again."
-        ) from error
-
-
-def _write_empty(path: Path, header: tuple[int, int, str, bytes]) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
-        )
-        connection.execute("INSERT INTO store VALUES (?, ?, ?, ?)", header)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def translated(path: Path, *, done: str = "nothing was changed") -> contextlib.AbstractContextManager[None]:
+    """Translate SQLite's errors, as `ppfr.assets.sqlite_errors`."""
+    return sqlite_errors(path, what="share store", in_use="Only one process at a time may use it.", done=done)

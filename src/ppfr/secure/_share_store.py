@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, CorruptTemplateError, InvalidInputError, ProblemsError, StorageError, UnsupportableError
-from ppfr.secure._changes import Change, Enrolment, Removal, State, check_change_id
+from ppfr.secure._changes import CHANGE_ID_BYTES, Change, Enrolment, Removal, State, check_change_id
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._share_file import GALLERY_ID_BYTES, connected, create_file, read_header, translated
@@ -97,7 +97,7 @@ class ShareStore:
         Raises:
             CorruptTemplateError: not a share store, or a damaged one; the file is not changed.
             OutdatedTemplateError: a version that this release does not read.
-            StorageError: missing, not readable and writable, or already open.
+            StorageError: missing, not readable and writable, accessible to other users, or already open.
         """
         path = Path(path)
         if not path.is_file():
@@ -191,15 +191,22 @@ class ShareStore:
         with self._lock, translated(self._path):
             found = self._connection.execute("SELECT state FROM changes WHERE change_id = ?", [change_id]).fetchone()
         if found is not None and found[0] not in get_args(State):
-            raise CorruptTemplateError(f"{self._path} contains a damaged change. Restore the file, or enrol again.")
+            raise self._damaged("change")
         state: State = "unknown" if found is None else found[0]
         return state
 
     def pending(self) -> tuple[bytes, ...]:
-        """Ids of changes that are prepared but neither committed nor aborted, oldest first."""
+        """Ids of changes that are prepared but neither committed nor aborted, oldest first.
+
+        Raises:
+            CorruptTemplateError: an id is damaged.
+        """
         with self._lock, translated(self._path):
             found = self._connection.execute("SELECT change_id FROM changes WHERE state = 'prepared' ORDER BY number")
-            return tuple(change_id for (change_id,) in found)
+            ids = tuple(change_id for (change_id,) in found)
+        if not all(isinstance(one, bytes) and len(one) == CHANGE_ID_BYTES for one in ids):
+            raise self._damaged("change")
+        return ids
 
     def __len__(self) -> int:
         """M, the number of committed references."""
@@ -215,6 +222,8 @@ class ShareStore:
         with self._lock, translated(self._path):
             query = "SELECT place, reference_id FROM listed WHERE place NOT IN early ORDER BY reference_id"
             listed = self._connection.execute(query).fetchall()
+            if not all(_is_listed(*row) for row in listed):
+                raise self._damaged("list of references")
             ids_M16 = np.frombuffer(b"".join(found for _, found in listed), dtype=np.uint8).reshape(-1, ID_BYTES)
             place_M = np.array([place for place, _ in listed], dtype=np.int64)
             words_MW, subjects = self._read(place_M, [found for _, found in listed])
@@ -261,6 +270,8 @@ class ShareStore:
         """Places and ids of committed references without another pending change."""
         free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
+        if not all(row is None or isinstance(row[0], int) for row in found):
+            raise self._damaged("list of references")
         self._refuse([row is None for row in found], "it is not enrolled, or another change to it is prepared")
         return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
 
@@ -313,10 +324,12 @@ class ShareStore:
         filled = "SELECT place, content FROM slots WHERE place NOT IN early AND place NOT IN free ORDER BY place"
         scan = self._connection.execute(filled)
         for to, (place, content) in zip(np.argsort(place_M).tolist(), scan, strict=False):
+            if not isinstance(content, bytes) or len(content) < _SLOT.size:
+                raise self._damaged("row")
             crc, length, subject = _SLOT.unpack_from(content)
             words = memoryview(content)[_SLOT.size :]
             if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject[:length], words) != crc:
-                raise CorruptTemplateError(f"{self._path} contains a damaged row. Restore the file, or enrol again.")
+                raise self._damaged("row")
             target[to * row_bytes : (to + 1) * row_bytes] = words
             subjects[to] = subject[:length].decode()
             num_read += 1
@@ -326,6 +339,9 @@ class ShareStore:
             bytes_M.view(dtype).reshape(num, 2 * self._fixed_point.dim).astype(self._fixed_point.dtype, copy=False)
         )
         return words_MW, subjects
+
+    def _damaged(self, part: str) -> CorruptTemplateError:
+        return CorruptTemplateError(f"{self._path} contains a damaged {part}. Restore the file, or enrol again.")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -346,6 +362,11 @@ class ShareStore:
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportableError("A share store cannot be pickled. Open its file in the other process.")
+
+
+def _is_listed(place: object, reference_id: object) -> bool:
+    """Whether a row of `listed` has the types that were written."""
+    return isinstance(place, int) and isinstance(reference_id, bytes) and len(reference_id) == ID_BYTES
 
 
 def _content(reference_id: bytes, subject: str, words: bytes) -> bytes:

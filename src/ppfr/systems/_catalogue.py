@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ppfr import masking
-from ppfr.assets import data_root, write_atomically
+from ppfr.assets import create_private, data_root
 from ppfr.core import ImageMasker, InvalidInputError
 from ppfr.data import (
     PairProtocol,
@@ -147,9 +147,7 @@ def read_or_create_secret(path: Path) -> tuple[bytes, bool]:
             )
         return secret, False
     secret = secrets.token_bytes(masking.SECRET_BYTES)
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(secret)
-        temporary.chmod(0o600)
+    create_private(path, secret)
     return secret, True
 
 

@@ -3,6 +3,7 @@
 from ppfr.templates._controls import ConstantTemplates as ConstantTemplates
 from ppfr.templates._controls import UnprotectedTemplates as UnprotectedTemplates
 from ppfr.templates._identity_mapping import IdentityMapping as IdentityMapping
+from ppfr.templates._key_encryption import KeyEncryptionKey as KeyEncryptionKey
 from ppfr.templates._key_selection import Inverter as Inverter
 from ppfr.templates._key_selection import SelectedKey as SelectedKey
 from ppfr.templates._key_selection import select_key as select_key

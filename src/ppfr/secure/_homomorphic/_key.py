@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Self, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.assets import write_atomically
+from ppfr.assets import check_private, create_private
 from ppfr.core import (
     CorruptTemplateError,
     InvalidInputError,
@@ -112,10 +112,14 @@ class CkksKey:
             CorruptTemplateError: not a key, or a damaged one.
             OutdatedTemplateError: a version that this release does not read.
             InvalidInputError: the file cannot be read.
+            StorageError: other users than its owner can access the file.
             MissingExtraError: `tenseal` is not installed.
         """
+        path = Path(path)
+        if path.is_file():
+            check_private(path, "CKKS key")
         try:
-            data = Path(path).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise InvalidInputError(f"Cannot read the CKKS key {path}: {error.strerror or error}.") from error
         message = Message.from_bytes(data, kind="key")
@@ -131,11 +135,7 @@ class CkksKey:
             InvalidInputError: the file exists.
             StorageError: the file cannot be written.
         """
-        path = Path(path)
-        if path.exists():
-            raise InvalidInputError(f"{path} already exists, and a key is never overwritten. Choose another name.")
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(self._message("key", 0, [self._serialised(has_secret=True)]).to_bytes())
+        create_private(Path(path), self._message("key", 0, [self._serialised(has_secret=True)]).to_bytes())
 
     @property
     def dim(self) -> int:

@@ -1,0 +1,34 @@
+"""Damaged galleries raise the documented errors and never return other contents than were stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ppfr.core import CorruptTemplateError, OutdatedTemplateError
+from ppfr.matching import KeyedGallery
+from support.damage import outcomes
+
+
+@pytest.mark.parametrize("values", ["float32", "int8"])
+@pytest.mark.parametrize("damaged", ["templates", "keys"])
+def test_a_damaged_gallery_is_detected_when_it_is_opened(make_enrolled, tmp_path, values, damaged):
+    shape, _, templates, keys = make_enrolled(30, 16, 3, 1)
+    paths = {"templates": tmp_path / "templates", "keys": tmp_path / "keys"}
+    gallery = KeyedGallery.create(*paths.values(), shape=shape, values=values)
+    gallery.append(templates, keys)
+    whole = paths[damaged].read_bytes()
+
+    def read(content):
+        # A new file each time: shortening a file that is mapped would end the process.
+        paths[damaged].unlink()
+        paths[damaged].write_bytes(content)
+        paths[damaged].chmod(0o600)
+        opened = KeyedGallery.open(*paths.values())
+        every = np.arange(len(opened))
+        stored = opened.keys_of(every)
+        parts = opened.ids_of(every), opened.templates_of(every), stored.coefficients_Mm, stored.exponents_Mm
+        return tuple(part.tobytes() for part in parts), len(opened), opened.shape, opened.values
+
+    found = outcomes(whole, 450, read, (CorruptTemplateError, OutdatedTemplateError), seed=3)
+    assert found["CorruptTemplateError"] > 100
