@@ -29,7 +29,6 @@ Opened = contextlib.AbstractContextManager[SecureMatcher]
 @contextlib.contextmanager
 def three_parties(directory: Path) -> Iterator[SecureMatcher]:
     """The service's client with three servers on loopback."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     host = ".".join(["127", *(str(random.SystemRandom().randint(1, 250)) for _ in range(3))])
     write_trial(directory, dim=DIM, addresses=[f"{host}:{port}" for port in (7300, 7301, 7302)], timeout_s=20.0)
     with contextlib.ExitStack() as stack:

@@ -56,7 +56,6 @@ def test_oracles_return_rounded_noisy_or_ranked_scores():
 
 @pytest.mark.parametrize("values", ["int8", "int16"])
 def test_integers_in_the_clear_decide_as_the_three_parties(values):
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references = unit_rows(9)
     probes = np.repeat(references, 30, axis=0) + 0.9 * unit_rows(270, seed=2)
     probes /= np.linalg.norm(probes, axis=1, keepdims=True)
@@ -70,7 +69,6 @@ def test_integers_in_the_clear_decide_as_the_three_parties(values):
 
 def test_parties_do_not_detect_probes_of_larger_norm(monkeypatch):
     """A client that shares a longer probe is answered, as one of norm 1 at a lower threshold; and needs no search."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references, own = unit_rows(3), unit_rows(60, seed=4)
     matcher = ThreePartyMatcher(references, values="int8")
     point = matcher.fixed_point
@@ -96,7 +94,6 @@ def test_parties_do_not_detect_probes_of_larger_norm(monkeypatch):
 
 def test_client_that_sets_the_threshold_needs_no_search():
     """A probe of length c at the threshold t is asked for as one of norm 1 at t / c, by the engine's own front door."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     references, own = unit_rows(2), unit_rows(60, seed=4)
     with ThreePartyMatcher(references, values="int16") as matcher:
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from ppfr.experiments.hfcf import secure_decisions
 from ppfr.systems import read_protocol
 
 
 def test_secure_decisions_equal_integers_and_list_those_that_differ_from_float():
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     protocol = read_protocol("synthetic:200")
     used = protocol.used()
     subjects = np.asarray(protocol.images.subject_ids)[used]

@@ -11,7 +11,6 @@ import pytest
 @pytest.fixture(scope="session")
 def three_parties():
     """Run a function of (party, channel, keys) at three parties in parallel, with fixed keys; return the results."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     from ppfr.secure import InMemoryChannel, PairwiseKeys
 
     pool = ThreadPoolExecutor(3)

@@ -21,11 +21,6 @@ from ppfr.secure._backends._worker import unpacked
 SECRET = 0x3945208F7B2144B13F36E38AC6D39F95889393692860B51A42FB81EF4DF7C5B8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _needs_the_extra():
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
-
-
 def test_the_public_key_equals_the_example_of_the_standard():
     """GB/T 32918.5, annex C: the key pair of its encryption example."""
     x, y = _dealer.times(SECRET, _dealer._BASE)

@@ -26,11 +26,6 @@ from reference import secure_matching
 from support.documents import run_python
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _needs_the_extra():
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
-
-
 def unit(num, dim, seed=0):
     rows = np.random.default_rng(seed).standard_normal((num, dim))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

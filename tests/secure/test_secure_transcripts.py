@@ -39,7 +39,6 @@ class Recorded:
 @pytest.fixture(scope="module")
 def shared():
     """One sharing of one row, and shares of the same row and of its opposite as probes."""
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     point = FixedPoint(dim=8, values="int8")
     row = np.zeros((1, 8))
     row[0, 2] = 1

@@ -111,7 +111,6 @@ class Trio:
 
 @pytest.fixture(scope="session")
 def launcher():
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
     made = Launcher()
     yield made
     made.close()

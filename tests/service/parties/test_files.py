@@ -35,11 +35,6 @@ from ppfr.service._parties._node import Gallery
 from ppfr.service._parties._settings import gallery_id_of
 
 
-@pytest.fixture(autouse=True)
-def _needs_the_extra():
-    pytest.importorskip("cryptography", reason="needs the extra 'mpc': pip install 'ppfr[mpc]'")
-
-
 def unit(num, dim=8):
     rows = np.random.default_rng(num).standard_normal((num, dim))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
