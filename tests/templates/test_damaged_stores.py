@@ -52,7 +52,7 @@ def test_a_damaged_store_is_detected_when_it_is_loaded(kind, whole, tmp_path):
 
     allowed = CorruptTemplateError, OutdatedTemplateError, ProblemsError
     found = outcomes(whole, 450, read, allowed, seed=1)
-    assert found["CorruptTemplateError"] > 200 and found["ProblemsError"] > 10
+    assert found["CorruptTemplateError"] > 100 and found["ProblemsError"] > 10
 
 
 def test_operations_on_a_damaged_store_raise_documented_errors(kind, whole, tmp_path, people):

@@ -34,8 +34,8 @@ from ppfr.core._errors import UnsupportableError as UnsupportableError
 from ppfr.core._errors import WrongKeyError as WrongKeyError
 from ppfr.core._json import Json as Json
 from ppfr.core._json import as_json as as_json
-from ppfr.core._lazy import exports_on_use as exports_on_use
 from ppfr.core._keystream import Keystream as Keystream
+from ppfr.core._lazy import exports_on_use as exports_on_use
 from ppfr.core._observations import Embeddings as Embeddings
 from ppfr.core._observations import MaskedImages as MaskedImages
 from ppfr.core._observations import MixedImages as MixedImages
