@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ppfr.data import read_image
@@ -113,3 +114,14 @@ def test_doctor_and_lists_find_available_files(ppfr: Ppfr, data_root: Path, weig
     assert sets["lfw-train"].split()[1] == "images," and int(sets["lfw-train"].split()[0]) > 5000
     networks = ppfr("models", "list", "--weights", weights_root, "--json").json["models"]
     assert all(not entry["file"].startswith("not installed") for entry in networks)
+
+
+def test_identify_says_not_found(ppfr: Ppfr, tmp_path: Path) -> None:
+    np.save(tmp_path / "gallery.npy", np.eye(3, 8))
+    np.save(tmp_path / "probes.npy", np.eye(4, 8)[2:])
+    command = ("match", "identify", tmp_path / "probes.npy", "--gallery", tmp_path / "gallery.npy", "--threshold", 0.5)
+    for answer, key, empty in (("best", "subject", None), ("set", "subjects", [])):
+        arguments = (*command, "--backend", "exact", "--answer", answer)
+        assert ppfr(*arguments, "--json").json["answers"][1] == {"name": "1", key: empty}
+        words = ppfr(*arguments).stdout
+        assert "not found" in words and "not measured" not in words

@@ -25,6 +25,7 @@ from ppfr.data import (
     without_subjects_of,
     write_crop,
 )
+from ppfr.synthetic import SyntheticFaces, synthetic_pairs
 
 
 def array_set(count: int, *, name: str = "a", first: int = 0) -> ArrayImageSet:
@@ -193,3 +194,17 @@ def test_protocols_know_their_images_and_people() -> None:
 def test_pair_protocol_rejects_inconsistent_arrays(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(ProblemsError, match=reason):
         protocol(**changes)
+
+
+def test_sample_of_pairs_has_equal_numbers_of_each_fold_and_kind() -> None:
+    whole = synthetic_pairs(SyntheticFaces(20, 3, seed=1).cached(), num_pairs=80, num_folds=4, seed=1)
+    few = whole.sample(16, seed=1)
+    assert (len(few), few.num_folds, few.name) == (16, 4, whole.name)
+    for fold in range(4):
+        assert few.is_genuine[few.fold == fold].sum() == 2 and (few.fold == fold).sum() == 4
+    assert len(few.images) == len(few.used()) < len(whole.used()), "unused images are not read"
+    assert whole.sample(16, seed=1).first.tolist() == few.first.tolist()
+    pixels = {image.tobytes() for image in whole.images.read(whole.used().tolist())}
+    assert all(image.tobytes() in pixels for image in few.images.read(range(len(few.images))))
+    with pytest.raises(InvalidInputError, match="8"):
+        whole.sample(7, seed=1)

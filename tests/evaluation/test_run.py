@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ppfr.attacks import FreshSecret
 from ppfr.core import AttackResult, ImageMasker, MaskSpec, ObservedImages, Record, as_json, check_record
-from ppfr.evaluation import Comparison, EvaluationSettings, TrainedSystem, Workspace, evaluate, picture_of_masked
+from ppfr.evaluation import Comparison, EvaluationSettings, Stage, TrainedSystem, Workspace, evaluate, picture_of_masked
 from ppfr.evaluation import _run as run_module
+from ppfr.evaluation._run import remaining_s
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from support.records import entry, row, rows, stage_states, without_timing
 from support.toy_experiment import (
@@ -283,3 +284,18 @@ def test_masked_images_are_drawn_as_picture_or_mosaic() -> None:
     assert set(np.unique(mosaic[0, :4])) == {128}  # channels without contrast are grey, none is blown up
     assert mosaic[0, 4:, 4:8].min() == 0
     assert mosaic[0, 4:, 4:8].max() == 255
+
+
+STAGES = [("train/a", 10), ("train/b", 10), ("train/c", 10), ("cost/a", 0.2), ("cost/b", 0.2)]
+
+
+def test_remaining_time_of_a_known_kind_is_independent_of_other_kinds() -> None:
+    """Two trainings of 100 s are left, whatever the short stages before them took."""
+    stages = [Stage(name=name, title="", weight=weight, after=(), measure=list) for name, weight in STAGES]
+    known = {"train/a": 100.0}
+    assert remaining_s(stages, known | {"cost/a": 1.0}) == pytest.approx(200 + 1)
+    assert remaining_s(stages, known | {"cost/a": 30.0}) == pytest.approx(200 + 30)
+    assert remaining_s(stages, known) == pytest.approx(200 + 2 * 2), "an unknown kind: as all so far"
+    assert remaining_s(stages, {"cost/a": 1.0}) == 0, "most of what is left is of an unknown kind"
+    assert remaining_s(stages, {}) == 0
+    assert remaining_s(stages, dict.fromkeys((name for name, _ in STAGES), 1.0)) == 0

@@ -26,8 +26,8 @@ def test_every_experiment_has_a_docstring_and_all_presets() -> None:
             assert all(budget.attack_preset in kind.sizes for kind in IMAGE_ATTACKS.values())
 
 
-def check(experiment: object, name: str) -> None:
-    assert experiment.name == name and experiment.preset == "fast-test"  # type: ignore[attr-defined]
+def check(experiment: object, name: str, *, preset: str = "fast-test") -> None:
+    assert experiment.name == name and experiment.preset == preset  # type: ignore[attr-defined]
     roles = {system.name: system.role for system in experiment.systems}  # type: ignore[attr-defined]
     assert roles == {"unprotected": "baseline", "ppfr-fd": "protected", "constant": "control"}
     attacked = {(plan.system, plan.role) for plan in attacks_of(experiment)}  # type: ignore[attr-defined]
@@ -47,19 +47,27 @@ def test_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("name", "pairs"), [("spine:lfw", [6000]), ("spine:cfp", [7000, 7000])])
+@pytest.mark.parametrize(
+    ("name", "preset", "pairs"),
+    [
+        ("spine:lfw", "laptop", [6000]),
+        ("spine:cfp", "laptop", [7000, 7000]),
+        ("spine:lfw", "fast-test", [300]),  # not all images are embedded
+        ("spine:cfp", "fast-test", [300, 300]),
+    ],
+)
 def test_experiments_on_real_data_build(
-    name: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path
+    name: str, preset: str, pairs: list[int], tmp_path: Path, data_root: Path, weights_root: Path
 ) -> None:
     context = ExperimentContext(
-        preset="fast-test",
+        preset=preset,
         seed=1,
         options=RunOptions(run_dir=tmp_path, device="cpu"),
         data=data_root,
         weights=weights_root,
     )
     experiment = EXPERIMENTS[name](context)
-    check(experiment, name)
+    check(experiment, name, preset=preset)
     assert [len(protocol) for protocol in measure_of(experiment, Verification).protocols] == pairs
     assert experiment.people == "real" and measure_of(experiment, ImageAttacks).lpips is not None
     trained_on = set(experiment.training_images.subject_ids)

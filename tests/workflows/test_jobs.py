@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from ppfr.core import CheckpointError, InvalidInputError, OverlapError, RunOptions
+from ppfr.systems import make_masker
 from ppfr.workflows import AttackRequest, TrainingRequest, attack_method, evaluate_model, train_system, write_reports
+from ppfr.workflows._attack import _systems
 
 TRAINING = TrainingRequest(
     images="synthetic:6x4",
@@ -95,21 +97,48 @@ def test_method_without_secret_creates_no_secret_file(plain: Path) -> None:
 
 
 def test_attack_writes_figures_record_and_report(plain: Path, tmp_path: Path) -> None:
-    request = dataclasses.replace(ATTACK, teacher=str(plain))
+    request = dataclasses.replace(ATTACK, teacher=str(plain), method="frequency", runs_controls=False)
     output = attack(tmp_path / "run", request)
-    assert output["status"] == "complete" and output["failed_controls"] == [] and output["is_sound"]
-    figures = output["outcome"]["linkage-unprotected"]
+    assert output["status"] == "complete" and output["failed_stages"] == []
+    assert list(output["outcome"]) == ["linkage-frequency"]
+    assert output["is_sound"] is None and output["controls"].startswith("none ran")
+    figures = output["outcome"]["linkage-frequency"]
     assert figures["measured"] and figures["gallery_size"] == figures["num_targets"] == 10
     assert figures["chance_rank_1"] == pytest.approx(0.1)
     assert 0 <= figures["rank_1"]["low"] <= figures["rank_1"]["value"] <= figures["rank_1"]["high"] <= 1
     assert figures["pairs"]["synthetic-pairs"]["n"] == 200, "each of 100 pairs in both orders"
     record = json.loads(Path(output["record"]).read_text(encoding="utf-8"))
     assert "--batch-size 16" in record["experiment"]["command"]
+    assert "--no-controls" in record["experiment"]["command"]
+    page = Path(output["report"]).read_text(encoding="utf-8")
+    assert "only baselines" not in page and "Its figures on leakage are lower bounds that nothing supports" in page
     both = write_reports([tmp_path / "run", Path(output["record"])], tmp_path / "both.html", with_pictures=False)
     assert both["records"] == 2 and (tmp_path / "both.html").stat().st_size > 10_000
     with pytest.raises(CheckpointError, match="--resume"):
         attack(tmp_path / "run", request)
     assert attack(tmp_path / "run", request, resumes=True)["outcome"] == output["outcome"]
+
+
+def test_attack_with_a_recogniser_at_chance_fails_its_positive_control(plain: Path, tmp_path: Path) -> None:
+    """The recogniser of the fixture is hardly trained: whatever the attack shows, it shows nothing."""
+    request = dataclasses.replace(ATTACK, teacher=str(plain), method="frequency")
+    output = attack(tmp_path / "run", request)
+    assert output["status"] == "complete" and output["failed_stages"] == []
+    assert list(output["outcome"]) == ["linkage-unprotected", "linkage-frequency", "linkage-constant"]
+    assert [text.split()[0] for text in output["failed_controls"]] == ["linkage-unprotected"]
+    assert output["is_sound"] is False and output["controls"] == "1 of 2 passed"
+    record = json.loads(Path(output["record"]).read_text(encoding="utf-8"))
+    roles = {system["name"]: system["role"] for system in record["systems"]}
+    assert roles == {"unprotected": "baseline", "frequency": "protected", "constant": "control"}
+    page = Path(output["report"]).read_text(encoding="utf-8")
+    assert "only baselines" not in page and "A control failed" in page
+
+
+@pytest.mark.parametrize(("method", "role"), [("unprotected", "baseline"), ("constant", "control")])
+def test_attack_on_a_control_system_is_planned_once(method: str, role: str) -> None:
+    systems = _systems(dataclasses.replace(ATTACK, method=method), make_masker(method, secret=None))
+    assert {system.name: system.role for system in systems} == {"unprotected": "baseline", "constant": "control"}
+    assert len(systems) == 2 and next(system for system in systems if system.name == method).role == role
 
 
 def test_unknown_attack_and_masked_teacher_are_refused(plain: Path, tmp_path: Path) -> None:

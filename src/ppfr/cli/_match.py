@@ -152,7 +152,8 @@ def identify(
         backend=backend,
         faces=_faces(model, secret, largest, weights, device),
     )
-    emit(result, as_json=json, title="identified")
+    shown = result if json else result | {"answers": [_found_in_words(found) for found in result["answers"]]}
+    emit(shown, as_json=json, title="identified")
 
 
 @match_app.command()
@@ -183,6 +184,11 @@ def status(parties: Parties, json: Json = False) -> None:
     emit(shown, as_json=json, title="parties")
     if not result["all_up"]:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _found_in_words(found: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a probe with "not found" in place of an empty value."""
+    return {key: "not found" if value is None or value == [] else value for key, value in found.items()}
 
 
 def _in_words(status: dict[str, Any]) -> dict[str, Any]:

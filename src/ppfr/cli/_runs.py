@@ -110,5 +110,6 @@ def report(
 
 def finish(result: Mapping[str, Any], *, as_json: bool, title: str) -> None:
     """Print the result of a run and exit with its code."""
-    emit(result, as_json=as_json, title=title)
-    raise typer.Exit(EXIT_OK if result["is_sound"] else EXIT_FAILED)
+    words = {} if as_json or result["is_sound"] is not None else {"is_sound": "not known: no control ran"}
+    emit({**result, **words}, as_json=as_json, title=title)
+    raise typer.Exit(EXIT_FAILED if result["is_sound"] is False else EXIT_OK)

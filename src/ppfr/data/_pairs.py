@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppfr.core import ProblemsError
+from ppfr.core import InvalidInputError, ProblemsError, derive_seed
 from ppfr.data._image_sets import StoredImageSet
 
 
@@ -81,6 +81,42 @@ class PairProtocol:
     def used_images(self) -> StoredImageSet:
         """The images that occur in a pair."""
         return self.images.subset(self.used().tolist(), name=self.name)
+
+    def sample(self, num_pairs: int, *, seed: int) -> PairProtocol:
+        """Fewer pairs, equally many genuine and impostor ones of each fold, and only the images that they use.
+
+        For quick trials. The name stays the same; the numbers of pairs and images in a record show the difference.
+
+        Args:
+            num_pairs: at most this many pairs. Each fold contributes the same number, at least one of each kind.
+            seed: seeds the choice.
+
+        Raises:
+            InvalidInputError: fewer pairs than two per fold.
+        """
+        each = num_pairs // (2 * self.num_folds)
+        if each < 1:
+            raise InvalidInputError(
+                f"Expected at least {2 * self.num_folds} for `num_pairs`, two for each of the {self.num_folds} folds, "
+                f"got {num_pairs}."
+            )
+        rng = np.random.default_rng(derive_seed(seed, "sample of pairs"))
+        strata = [
+            np.flatnonzero((self.fold == fold) & (self.is_genuine == kind))
+            for fold in range(self.num_folds)
+            for kind in (True, False)
+        ]
+        chosen = np.sort(np.concatenate([rng.permutation(rows)[:each] for rows in strata]))
+        used, numbers = np.unique(np.stack([self.first[chosen], self.second[chosen]]), return_inverse=True)
+        first, second = numbers.reshape(2, -1)
+        return PairProtocol(
+            name=self.name,
+            images=self.images.subset(used.tolist(), name=self.images.name),
+            first=first,
+            second=second,
+            is_genuine=self.is_genuine[chosen],
+            fold=self.fold[chosen],
+        )
 
     def subjects(self) -> frozenset[str]:
         """The people who occur in a pair. A training set for this protocol must contain none of them."""

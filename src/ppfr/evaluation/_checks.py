@@ -118,8 +118,12 @@ def _system_problems(experiment: Experiment) -> Iterator[str]:
             yield f"system {system.name!r}: unknown role {system.role!r}; use one of {', '.join(SYSTEM_ROLES)}"
         if system.masker is None and system.templates is None:
             yield f"system {system.name!r}: has neither a masker nor templates; give one"
-        if system.templates is None and (system.role == "control") != (system.training is None):
-            yield f"system {system.name!r}: a control must have no training, every other system must have one"
+        if system.role == "control" and system.training is not None:
+            yield f"system {system.name!r}: a control must have no training"
+        # Without training images, the experiment trains no recogniser: masked images are attacked, but not recognised.
+        is_trained = experiment.training_images is not None and system.templates is None and system.role != "control"
+        if is_trained and system.training is None:
+            yield f"system {system.name!r}: has no training, but the experiment has training images; give it a training"
         if system.baseline is not None and system.baseline not in before:
             yield (
                 f"system {system.name!r}: baseline {system.baseline!r} is not listed before it; list baselines first"

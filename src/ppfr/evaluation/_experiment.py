@@ -131,7 +131,8 @@ class System:
         role: "baseline" (unprotected), "protected", or "control" (attacked, but useless for recognition, for example
             the constant masker).
         masker: runs on the client, with the secret of the deployment; None for a system that protects only templates.
-        training: how the recogniser is trained; None for controls and for templates.
+        training: how the recogniser is trained; None for controls, for templates, and in experiments without training
+            images, which attack systems but do not measure their accuracy.
         recogniser: name of the evaluation recogniser whose embeddings are protected; "" if `training` provides one.
         templates: the template protection, or None.
         baseline: name of the system that accuracy is compared with, or None.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rich.console import Console
 
@@ -197,6 +197,37 @@ def _measure(stage: Stage, workspace: Workspace) -> None:
     workspace.write_part(stage.name, part)
 
 
+def remaining_s(stages: Sequence[Stage], taken_s: Mapping[str, float]) -> float:
+    """Estimated time of the stages that have not run, in seconds; 0 without an estimate, or if all have run.
+
+    Stages of one kind (the part of the name before "/") take similar times per weight, and stages of different kinds do
+    not: one second of embedding says little about a training. A kind that has run is therefore estimated by itself, and
+    any other by all stages so far. While most of the remaining weight is of kinds that have not run, there is no
+    estimate: it would be wrong by a large factor.
+
+    Args:
+        stages: all stages of the run.
+        taken_s: the time of each stage that has run, by its name.
+    """
+    weights: dict[str, float] = {}
+    times: dict[str, float] = {}
+    for stage in stages:
+        if stage.name in taken_s:
+            weights[_kind(stage)] = weights.get(_kind(stage), 0.0) + stage.weight
+            times[_kind(stage)] = times.get(_kind(stage), 0.0) + taken_s[stage.name]
+    left = [stage for stage in stages if stage.name not in taken_s]
+    known = sum(stage.weight for stage in left if _kind(stage) in weights)
+    if not left or 2 * known < sum(stage.weight for stage in left):
+        return 0.0
+    overall = sum(times.values()) / sum(weights.values())
+    rates = {kind: times[kind] / weights[kind] for kind in weights}
+    return sum(stage.weight * rates.get(_kind(stage), overall) for stage in left)
+
+
+def _kind(stage: Stage) -> str:
+    return stage.name.partition("/")[0]
+
+
 class _Reporter:
     """Prints one line per stage on stderr, with the estimated remaining time."""
 
@@ -217,15 +248,10 @@ class _Reporter:
         self._print(number, f"{words}{self._remaining()}")
 
     def _remaining(self) -> str:
-        """Estimate from the time per weight so far."""
-        done, wall_s, left = 0.0, 0.0, 0.0
-        for stage in self._stages:
-            part = self._workspace.part(stage.name)
-            if part is None:
-                left += stage.weight
-            else:
-                done, wall_s = done + stage.weight, wall_s + part["wall_s"]
-        return f"; about {duration(wall_s / done * left)} remaining" if done and left else ""
+        parts = {stage.name: self._workspace.part(stage.name) for stage in self._stages}
+        taken = {name: float(part["wall_s"]) for name, part in parts.items() if part is not None}
+        left_s = remaining_s(self._stages, taken)
+        return f"; about {duration(left_s)} remaining" if left_s else ""
 
     def _print(self, number: int, words: str) -> None:
         if self._is_shown:

@@ -32,6 +32,7 @@ def attack_matrix(
     teacher_card: ModelCard,
     includes_unknown_secret: bool = True,
     without_signs: Collection[str] = (),
+    kinds: Collection[str] = tuple(IMAGE_ATTACKS),
 ) -> list[ImageAttackPlan]:
     """Plan every attack on every system. Attacks on baselines and control systems are controls.
 
@@ -42,12 +43,13 @@ def attack_matrix(
         teacher_card: its card; also the name of the evaluation recogniser.
         includes_unknown_secret: also attack keyed maskers without their secret.
         without_signs: names of systems whose outputs have random signs, which attacks ignore.
+        kinds: keys of `IMAGE_ATTACKS`: the attacks to plan.
     """
     plans = []
     for system in systems:
         assert system.masker is not None  # attacks on images need one
         sees = MixedImages if system.training is not None and system.training.mixes else MaskedImages
-        for kind in IMAGE_ATTACKS.values():
+        for kind in (IMAGE_ATTACKS[name] for name in kinds):
             for knows_secret in (True, False) if system.is_keyed and includes_unknown_secret else (True,):
                 granted = masked_images_threat(knows_secret=knows_secret, sees=sees)
                 make = functools.partial(

@@ -52,6 +52,7 @@ class Budget:
         num_resamples: bootstrap resamples per interval.
         batch_size: batch size of every training.
         max_steps: maximum number of steps of every training (only in "fast-test").
+        num_pairs: pairs of each protocol of real faces that are evaluated (only in "fast-test"); None for all.
         precision: precision of every training.
     """
 
@@ -62,6 +63,7 @@ class Budget:
     num_resamples: int = 1000
     batch_size: int = 64
     max_steps: int | None = None
+    num_pairs: int | None = None
     precision: str = "32-true"
 
     def plan(self, epochs: int, **options: Any) -> Plan:
@@ -89,6 +91,7 @@ FAST_BUDGET = Budget(
     num_resamples=100,
     batch_size=16,
     max_steps=4,
+    num_pairs=300,
 )
 
 

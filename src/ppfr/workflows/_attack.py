@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppfr.assets import read_record
 from ppfr.attacks import masked_images_threat
-from ppfr.core import ImageMasker, ImageSet, InvalidInputError, MissingAssetError, Record, RunOptions, choose_device
+from ppfr.core import (
+    ImageMasker,
+    ImageSet,
+    InvalidInputError,
+    MissingAssetError,
+    Record,
+    RunOptions,
+    SystemRole,
+    choose_device,
+)
 from ppfr.data import PairProtocol
 from ppfr.evaluation import (
     EvaluationRecogniser,
@@ -54,6 +63,8 @@ class AttackRequest:
         batch_size: images per training step of the adversary.
         num_targets: number of target subjects.
         seed: seeds every random draw.
+        runs_controls: also run the attack on unprotected faces, where it must win, and on a constant, where it must
+            stay at the chance level.
     """
 
     kind: str
@@ -66,6 +77,7 @@ class AttackRequest:
     batch_size: int
     num_targets: int
     seed: int
+    runs_controls: bool = True
 
     @property
     def command(self) -> str:
@@ -74,6 +86,7 @@ class AttackRequest:
             f"ppfr attack --attack {self.kind} --method {self.method} --public {self.public} --targets {self.targets} "
             f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --epochs {self.epochs} "
             f"--batch-size {self.batch_size} --num-targets {self.num_targets} --seed {self.seed}"
+            f"{'' if self.runs_controls else ' --no-controls'}"
         )
 
 
@@ -85,10 +98,10 @@ def attack_method(
     data: Path | None,
     weights: Path | None,
 ) -> dict[str, Any]:
-    """Run one attack on one protection, with a record and a report in `options.run_dir`.
+    """Run one attack on one protection and its controls, with a record and a report in `options.run_dir`.
 
     Returns:
-        The result of `run_experiment` without "accuracy", and "outcome": the figures of each attack.
+        The result of `run_experiment` without "accuracy", and "outcome": the figures of the attack and of each control.
 
     Raises:
         InvalidInputError: a name is unknown, or the teacher was trained on masked faces.
@@ -111,9 +124,10 @@ def attack_method(
         embedder=NetworkEmbedder(for_inference(teacher.network).to(where)),
         provenance=[provenance_of(teacher.card, used_as="evaluation recogniser and teacher")],
     )
-    plans = _plans(request, masker, teacher)
+    systems = _systems(request, masker)
+    plans = _plans(request, systems, teacher)
     experiment = _experiment(
-        request, masker, plans, recogniser, protocol=protocol, public=public, lpips=_lpips(weights)
+        request, systems, plans, recogniser, protocol=protocol, public=public, lpips=_lpips(weights)
     )
     result = run_experiment(experiment, options)
     del result["accuracy"]  # the experiment trains no recogniser
@@ -164,28 +178,44 @@ def _lpips(weights: Path | None) -> Any:
         return None
 
 
-def _plans(request: AttackRequest, masker: ImageMasker, teacher: MaskedSystem) -> list[ImageAttackPlan]:
-    """The requested attack, with the compute budget of the laptop preset where the request does not set it."""
+def _systems(request: AttackRequest, masker: ImageMasker) -> list[System]:
+    """The attacked system, with an unprotected and a constant one for the controls. No recogniser is trained."""
+    roles: dict[str, SystemRole] = {"unprotected": "baseline", "constant": "control"}
+    attacked = System(
+        name=request.method, label=request.method, role=roles.get(request.method, "protected"), masker=masker
+    )
+    if not request.runs_controls:
+        return [attacked]
+    others = {
+        name: System(name=name, label=name, role=role, masker=make_masker(name, secret=None))
+        for name, role in roles.items()
+    }
+    return list(({"unprotected": others["unprotected"], request.method: attacked} | others).values())
+
+
+def _plans(request: AttackRequest, systems: Sequence[System], teacher: MaskedSystem) -> list[ImageAttackPlan]:
+    """The attack on each system, with the compute budget of the laptop preset where the request does not set it.
+
+    An attack on an unprotected or a constant system is a control by itself. With `runs_controls` False, a request to
+    attack such a system has no control either, because it has no other to be compared with.
+    """
     budget = dataclasses.replace(REAL_BUDGETS["laptop"], attack_epochs=request.epochs, batch_size=request.batch_size)
     wanted = masked_images_threat(knows_secret=request.knows_secret)
-    return [
-        dataclasses.replace(plan, role="attack")
+    keyed = {system.name for system in systems if system.is_keyed}
+    plans = [
+        plan
         for plan in attack_matrix(
-            [_system(request, masker)], budget, teacher=teacher.network, teacher_card=teacher.card
+            systems, budget, teacher=teacher.network, teacher_card=teacher.card, kinds=(request.kind,)
         )
-        if plan.name.startswith(f"{request.kind}-") and (not masker.spec.is_keyed or plan.granted == wanted)
+        if plan.system not in keyed or plan.granted == wanted
     ]
-
-
-def _system(request: AttackRequest, masker: ImageMasker) -> System:
-    # Role "control": the system is attacked, but no recogniser is trained on it.
-    return System(name=request.method, label=request.method, role="control", masker=masker)
+    return plans if request.runs_controls else [dataclasses.replace(plan, role="attack") for plan in plans]
 
 
 def _experiment(
     request: AttackRequest,
-    masker: ImageMasker,
-    plans: list[ImageAttackPlan],
+    systems: Sequence[System],
+    plans: Sequence[ImageAttackPlan],
     recogniser: EvaluationRecogniser,
     *,
     protocol: PairProtocol,
@@ -198,7 +228,7 @@ def _experiment(
         command=request.command,
         seed=request.seed,
         people="synthetic" if request.targets.startswith("synthetic") else "real",
-        systems=[_system(request, masker)],
+        systems=systems,
         measures=[
             Verification(protocols=[protocol]),
             ImageAttacks(

@@ -83,18 +83,27 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> dict[str, Any
     """Run an experiment, write its report, and return a summary.
 
     Returns:
-        "is_sound" (every stage is complete and every control passed), "status", "failed_stages", "failed_controls",
-        "accuracy" (by system and protocol, with n and interval; for 1:N the rank-1 rate), "wall_s", and the paths
-        "record" and "report".
+        "is_sound" (every stage is complete and every control passed; None if there are attacks but no control ran),
+        "controls" (how many passed), "status", "failed_stages", "failed_controls", "accuracy" (by system and protocol,
+        with n and interval; for 1:N the rank-1 rate), "wall_s", and the paths "record" and "report".
     """
     record, out_dir = run(experiment, options=options), options.directory
     page = write_report([out_dir / RECORD_FILE], out_dir / REPORT_FILE, sections=ALL_SECTIONS)
-    controls = failed_controls(record)
+    failed, num_controls = failed_controls(record), _num_controls(record)
+    is_complete = record["status"] == "complete"
+    is_unchecked = is_complete and bool(record["attacks"]) and num_controls == 0
     return {
-        "is_sound": record["status"] == "complete" and not controls,
+        "is_sound": None if is_unchecked else is_complete and not failed,
+        "controls": (
+            f"{num_controls - len(failed)} of {num_controls} passed"
+            if num_controls
+            else "none ran: nothing shows that an attack works"
+            if record["attacks"]
+            else "no attacks"
+        ),
         "status": record["status"],
         "failed_stages": failed_stages(record),
-        "failed_controls": controls,
+        "failed_controls": failed,
         "accuracy": accuracies(record),
         "wall_s": round(record["wall_s"], 1),
         "record": str(out_dir / RECORD_FILE),
@@ -110,6 +119,10 @@ def failed_controls(record: Record) -> list[str]:
         for row in record["results"].get("attack_run", ())
         if row["is_control_met"] is False
     ]
+
+
+def _num_controls(record: Record) -> int:
+    return sum(row["is_control_met"] is not None for row in record["results"].get("attack_run", ()))
 
 
 def failed_stages(record: Record) -> list[str]:

@@ -123,7 +123,8 @@ class ImageAttackRule(ControlRule):
 
     Attributes:
         min_share_of_plain: a positive control re-identifies at least this share of the subjects that plain images
-            re-identify.
+            re-identify, and more than chance. If the evaluation recogniser itself is at the chance level, the control
+            therefore fails.
         min_ssim: if it recovers faces, their mean SSIM must exceed this.
         max_pairs_accuracy: a negative control re-identifies at most at the chance level, and its 1:1 accuracy is at
             most this. Above 0.5, because in LFW the people of genuine and of impostor pairs differ, so the plain image
@@ -137,8 +138,9 @@ class ImageAttackRule(ControlRule):
     def win_in_words(self) -> str:
         """What a positive control must show."""
         return (
-            f"re-identifies at least {100 * self.min_share_of_plain:g} % of the target subjects that plain images do "
-            f"(lower end of the interval); if it recovers pictures, their mean SSIM is above {self.min_ssim:g}"
+            f"re-identifies more target subjects than chance, and at least {100 * self.min_share_of_plain:g} % of "
+            "those that plain images do (lower ends of the intervals); if it recovers pictures, their mean SSIM is "
+            f"above {self.min_ssim:g}"
         )
 
     def chance_in_words(self) -> str:
@@ -158,7 +160,10 @@ class ImageAttackRule(ControlRule):
         """Whether a control passed."""
         if role == "positive control":
             is_enough = found.rank_1.low >= self.min_share_of_plain * found.plain_rank_1.value
-            return bool(is_enough and (recovery is None or recovery.recovered.ssim.value > self.min_ssim))
+            is_above_chance = min(found.rank_1.low, found.plain_rank_1.low) > found.chance_rank_1
+            return bool(
+                is_enough and is_above_chance and (recovery is None or recovery.recovered.ssim.value > self.min_ssim)
+            )
         lows = [row.accuracy.low for row in pairs if row.accuracy is not None]
         return bool(found.rank_1.low <= found.chance_rank_1 and all(low <= self.max_pairs_accuracy for low in lows))
 

@@ -69,6 +69,8 @@ def _real(
     strategy = FineTuning(
         plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=TEACHER, weights=context.weights
     )
+    if budget.num_pairs is not None:
+        protocols = [protocol.sample(budget.num_pairs, seed=context.seed) for protocol in protocols]
     network, card = load_pretrained(RECOGNISER, weights_dir=context.weights)
     return _experiment(
         context,
