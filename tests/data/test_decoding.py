@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from ppfr.core import ImageReadError
 from ppfr.data import read_image
@@ -87,18 +87,63 @@ def test_transparency_becomes_white(colours: np.ndarray) -> None:
     assert read[0, 0].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+def stored_at(orientation: int) -> tuple[np.ndarray, Image.Image]:
+    """An upright picture, and the same as a camera stores it with this orientation."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :16] = 255  # a white upper left corner, whatever way the camera was held
     undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud}
     undo |= {5: lambda a: a.transpose(1, 0, 2), 6: np.rot90, 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2)}
     undo |= {8: lambda a: np.rot90(a, -1)}
+    return upright, Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+
+
+def with_xmp(image: Image.Image, kind: str, xmp: str) -> bytes:
+    if kind != "PNG":
+        return encoded(image, kind, xmp=xmp.encode())
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    return encoded(image, kind, pnginfo=text)
+
+
+def with_raw_profile(image: Image.Image, name: str, profile: bytes) -> bytes:
+    """A PNG as ImageMagick writes it: the profile in hexadecimal lines, in a compressed text chunk."""
+    text = PngImagePlugin.PngInfo()
+    lines = "\n".join(profile.hex()[at : at + 72] for at in range(0, len(profile.hex()), 72))
+    text.add_text(f"Raw profile type {name}", f"\n{name}\n{len(profile):8}\n{lines}\n", zip=True)
+    return encoded(image, "PNG", pnginfo=text)
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{}"/></x:xmpmeta>'
+XMP_ELEMENT = "<x:xmpmeta><tiff:Orientation>\n {}\n</tiff:Orientation></x:xmpmeta>"
+
+
+def write_orientation(image: Image.Image, kind: str, place: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[274] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
-    read = read_image(encoded(stored, kind, exif=exif))
+    if place == "exif":
+        return encoded(image, kind, exif=exif)
+    if place in ("xmp", "xmp element"):
+        return with_xmp(image, kind, (XMP if place == "xmp" else XMP_ELEMENT).format(orientation))
+    name = place.removeprefix("raw ")
+    profile = (
+        XMP.format(orientation).encode() if name == "xmp" else b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    )
+    return with_raw_profile(image, name, profile)
+
+
+PLACES = [
+    *((kind, place) for kind in ("JPEG", "PNG", "WEBP") for place in ("exif", "xmp", "xmp element")),
+    *(("PNG", f"raw {name}") for name in ("exif", "xmp", "APP1")),
+]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "place"), PLACES)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_orientation_is_applied_wherever_it_is_written(orientation: int, kind: str, place: str, mode: str) -> None:
+    """RGB images without EXIF took a path that looked at no other place."""
+    upright, stored = stored_at(orientation)
+    read = read_image(write_orientation(stored.convert(mode), kind, place, orientation))
     assert read.shape == upright.shape
     assert np.abs(read.astype(int) - upright).mean() < 3
 
@@ -135,6 +180,19 @@ def test_read_image_rejects_other_files_with_a_remedy(tmp_path: Path) -> None:
     wide = np.full((8, 8), 70_000, np.int32)
     with pytest.raises(ImageReadError, match="32-bit"):
         read_image(encoded(Image.fromarray(wide), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"PK\x03\x04", "zip archive; unpack it first"),
+        (b"\x1f\x8b", "archive; unpack it first"),
+        (b"\0\0\0\x18ftypheic", "HEIC photo.*convert it to JPEG"),
+    ],
+)
+def test_read_image_names_common_other_kinds(start: bytes, reason: str) -> None:
+    with pytest.raises(ImageReadError, match=reason):
+        read_image(start + bytes(100))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])

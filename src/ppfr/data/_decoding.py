@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ppfr.core import ImageReadError
 
@@ -22,6 +23,19 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _SIXTEEN_BIT_MAX = 65_535
+HEIC_REMEDY = "convert it to JPEG first, for example with `heif-convert` or `magick IN.heic OUT.jpg`"
+_XMP_FIELDS = frozenset({"xmp", "XML:com.adobe.xmp"})
+_RAW_PROFILES = frozenset({"raw profile type xmp", "raw profile type app1", "raw profile type exif"})
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -35,8 +49,9 @@ def read_image(
 
     Supported formats are JPEG (also CMYK, and the first picture of a multi-picture JPEG), PNG, WebP, BMP, TIFF, GIF and
     PNM. All are converted to RGB: grey is repeated, palettes are resolved, transparent pixels become white, CMYK is
-    converted without a colour profile, and 16 bits are scaled to 8. The EXIF orientation is applied, so the image is
-    upright. The size in the header is checked before pixels are decoded.
+    converted without a colour profile, and 16 bits are scaled to 8. The orientation is applied, so the image is
+    upright: from EXIF, from XMP, or from the profiles that ImageMagick writes into PNG. The size in the header is
+    checked before pixels are decoded.
 
     Args:
         source: path of a file, or its bytes.
@@ -69,6 +84,8 @@ def read_image(
     except _BOMB as error:
         raise _too_large(label, "too many pixels", max_pixels) from error
     except UnidentifiedImageError as error:
+        if (remedy := _other_kind(data)) is not None:
+            raise ImageReadError(f"{label} {remedy}") from error
         raise ImageReadError(
             f"{label} is not a supported image (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM), or its header is"
             " damaged; convert it to PNG or JPEG"
@@ -82,6 +99,17 @@ def read_image(
         raise ImageReadError(
             f"{label} is damaged or truncated ({reason}); download it again from its source, or export it again as PNG"
         ) from error
+
+
+def _other_kind(data: bytes) -> str | None:
+    """What a file that is not a supported image is, and what to do, for kinds that people often have."""
+    if data.startswith(b"PK\x03\x04"):
+        return "is a zip archive; unpack it first and give the folder"
+    if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
+        return "is a compressed archive; unpack it first and give the folder"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif"):
+        return f"is a {'AVIF' if data[8:12] == b'avif' else 'HEIC'} photo, which is not supported; {HEIC_REMEDY}"
+    return None
 
 
 def _too_large(label: str, given: str, max_pixels: int) -> ImageReadError:
@@ -115,13 +143,33 @@ def _bytes_and_label(source: str | Path | bytes, max_file_bytes: int) -> tuple[b
 
 def _to_rgb(image: Image.Image, label: str) -> np.ndarray:
     """Decode all pixels and convert them to upright 8-bit RGB."""
-    if image.mode == "RGB" and "exif" not in image.info and "transparency" not in image.info:
-        decoded: Image.Image = image  # the common case of a crop: no conversion
-    else:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        decoded = _eight_bit_rgb(upright if upright is not None else image, label)
-    return np.array(decoded, dtype=np.uint8)
+    image.load()  # first: a PNG may have its metadata after the pixels
+    method = _TRANSPOSITIONS.get(_orientation(image))
+    upright = image if method is None else image.transpose(method)
+    return np.array(_eight_bit_rgb(upright, label), dtype=np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1..8, of a decoded image: from EXIF, else from XMP, else from ImageMagick's text chunks."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation)  # EXIF, and XMP as most programs write it
+    if isinstance(orientation, int):
+        return orientation
+    for name, content in image.info.items():
+        if name in _XMP_FIELDS:
+            packet = content.encode() if isinstance(content, str) else content
+        elif str(name).lower() in _RAW_PROFILES:
+            packet = bytes.fromhex("".join(content.split("\n")[3:]))  # empty line, kind, length, hexadecimal lines
+        else:
+            continue
+        if packet.startswith(b"Exif\0\0"):
+            exif = Image.Exif()
+            exif.load(packet)
+            orientation = exif.get(ExifTags.Base.Orientation)
+            if isinstance(orientation, int):
+                return orientation
+        elif (match := _XMP_ORIENTATION.search(packet)) is not None:
+            return int(match[1])
+    return 1
 
 
 def _eight_bit_rgb(image: Image.Image, label: str) -> Image.Image:
