@@ -252,6 +252,46 @@ def test_large_turned_and_odd_photos(photos: list[Path], aligner: Aligner, tmp_p
             aligner.detect(bad)
 
 
+def turned(photo_HWC: np.ndarray, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """A photo turned counter-clockwise, and the (2, 3) matrix that does it."""
+    height, width = photo_HWC.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, 1.0)
+    cosine, sine = np.abs(matrix[0, :2])
+    size = (round(width * cosine + height * sine), round(width * sine + height * cosine))
+    matrix[:, 2] += [(size[0] - width) / 2, (size[1] - height) / 2]
+    return cv2.warpAffine(photo_HWC, matrix, size), matrix
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("angle_deg", [30, 45, 90, 180, 270])
+def test_turned_faces_are_turned_back(angle_deg: int, photos: list[Path], aligner: Aligner) -> None:
+    """YuNet finds turned faces too, but with the landmarks of an upright one: the crop was that of nobody."""
+    for photo in photos[:60:12]:
+        photo_HWC = read_image(photo)
+        face = aligner.upright(photo_HWC, aligner.detect(photo_HWC)[0])
+        assert face.roll_deg == 0.0
+        expected_52 = aligner.refined_landmarks(photo_HWC, face)
+        turned_HWC, matrix = turned(photo_HWC, angle_deg)
+        back = aligner.upright(turned_HWC, aligner.detect(turned_HWC)[0])
+        found_52 = aligner.refined_landmarks(turned_HWC, back)
+        expected_52 = expected_52 @ matrix[:, :2].T + matrix[:, 2]
+        between = float(np.linalg.norm(expected_52[0] - expected_52[1]))
+        assert landmark_error_px(found_52, expected_52, between) < 0.15
+        assert abs((back.roll_deg + angle_deg + 180) % 360 - 180) < 12.5
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("side", [320, 1280, 2560])
+def test_faces_that_fill_the_frame_are_found(side: int, photos: list[Path], aligner: Aligner) -> None:
+    for photo in photos[:60:12]:
+        photo_HWC = read_image(photo)
+        expected_52 = (aligner.refined_landmarks(photo_HWC, aligner.detect(photo_HWC)[0]) - 59) * side / 132
+        near_HWC = cv2.resize(photo_HWC[59:191, 59:191], (side, side), interpolation=cv2.INTER_CUBIC)
+        (face,) = aligner.detect(near_HWC)
+        found_52 = aligner.refined_landmarks(near_HWC, aligner.upright(near_HWC, face))
+        assert landmark_error_px(found_52, expected_52, float(np.linalg.norm(expected_52[0] - expected_52[1]))) < 0.15
+
+
 @pytest.mark.real_data
 def test_align_rejects_photos_without_exactly_one_face(
     photos: list[Path], aligner: Aligner, weights_root: Path, crop: Crop

@@ -4,13 +4,13 @@ from ppfr.data._align_folder import align_folder as align_folder
 from ppfr.data._align_folder import write_crop as write_crop
 from ppfr.data._alignment import TEMPLATE_52 as TEMPLATE_52
 from ppfr.data._alignment import Aligner as Aligner
-from ppfr.data._alignment import Face as Face
 from ppfr.data._alignment import similarity_transform as similarity_transform
 from ppfr.data._alignment import warp_to_crop as warp_to_crop
 from ppfr.data._bin import read_insightface_bin as read_insightface_bin
 from ppfr.data._cfp import read_cfp as read_cfp
 from ppfr.data._cfp import read_cfp_images as read_cfp_images
 from ppfr.data._decoding import read_image as read_image
+from ppfr.data._detection import Face as Face
 from ppfr.data._fetch_lfw import LFW_PAIRS as LFW_PAIRS
 from ppfr.data._fetch_lfw import LFW_PHOTOS as LFW_PHOTOS
 from ppfr.data._fetch_lfw import fetch_lfw as fetch_lfw
