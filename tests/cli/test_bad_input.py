@@ -192,3 +192,23 @@ def test_inconsistent_files_of_a_system_are_refused(
     damage(tmp_path)
     message = error_message(ppfr, "evaluate", "--model", tmp_path, "--protocol", "synthetic:60")
     assert all(word in message for word in expected), message
+
+
+def test_training_that_cannot_work_is_refused_before_it_begins(ppfr: Ppfr, folder: Path) -> None:
+    """Batch normalisation failed on one image, after the secret had been created and the data read."""
+    message = error_message(ppfr, "train", "--out", folder / "out", *FACES, "--batch-size", "1")
+    assert "--batch-size 1" in message and "at least 2" in message
+    one_person = ["--images", "synthetic:1x4", *FACES[2:]]
+    message = error_message(ppfr, "train", "--out", folder / "out", *one_person, "--batch-size", "2")
+    assert "1 person" in message and "at least 2" in message
+    assert not (folder / "out").exists()
+
+
+def test_archives_are_to_be_unpacked(ppfr: Ppfr, folder: Path, system: Path) -> None:
+    (folder / "faces.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+    for command in (
+        ["align", folder / "faces.zip", "--out", folder / "out"],
+        ["data", "check", folder / "faces.zip"],
+        ["evaluate", "--model", system, "--protocol", folder / "faces.zip"],
+    ):
+        assert "unpack it first" in error_message(ppfr, *command)

@@ -125,3 +125,17 @@ def test_identify_says_not_found(ppfr: Ppfr, tmp_path: Path) -> None:
         assert ppfr(*arguments, "--json").json["answers"][1] == {"name": "1", key: empty}
         words = ppfr(*arguments).stdout
         assert "not found" in words and "not measured" not in words
+
+
+def test_match_goes_on_without_unreadable_photos(ppfr: Ppfr, crop: Path, system: Path, tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    (tmp_path / "photos" / "ann" / "1.PNG").write_bytes(crop.read_bytes())
+    (tmp_path / "photos" / "bob" / "1.png").write_bytes(b"no image")
+    (tmp_path / "photos" / "ann" / "._1.png").write_bytes(b"hidden")
+    command = ["match", "identify", tmp_path / "photos", "--threshold", 0.9, "--gallery", crop, "--backend", "exact"]
+    assert "1 of 2 photos cannot be used" in ppfr(*command, "--model", system).stderr
+    printed = ppfr(*command, "--model", system, "--skip-unreadable", "--json")
+    assert printed.code == 0
+    assert printed.json["answers"] == [{"name": "ann", "subject": "face"}]
+    assert printed.json["num_skipped"] == 1 and "bob" in printed.json["skipped"][0]

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ppfr.core import DatasetError, ImageReadError, MissingAssetError, PpfrError, ProblemsError
-from ppfr.data import read_image, read_insightface_bin, read_rec, read_shards
+from ppfr.core import DatasetError, ImageReadError, InvalidInputError, MissingAssetError, PpfrError, ProblemsError
+from ppfr.data import read_image, read_insightface_bin, read_rec, read_shards, write_insightface_bin
 from ppfr.data._rec import read_record
+from ppfr.systems import read_images
 from reference import recordio
 
 Crop = Callable[..., np.ndarray]
@@ -66,6 +67,50 @@ def test_bin_of_python_2(encoded: list[bytes], tmp_path: Path) -> None:
     (tmp_path / "old.bin").write_bytes(out)
     pairs = read_insightface_bin(tmp_path / "old.bin")
     np.testing.assert_array_equal(pairs.images.read([3])[0], read_image(encoded[3]))
+
+
+def python_2_text(data: bytes) -> bytes:
+    """A byte string in a pickle of protocol 0, as Python 2 wrote it."""
+    return b"S'" + b"".join(b"\\x%02x" % byte for byte in data) + b"'\n"
+
+
+def test_bin_of_python_2_in_text(encoded: list[bytes], tmp_path: Path) -> None:
+    """Protocol 0: byte strings in text, which `pickletools` takes for ASCII."""
+    out = b"((l" + b"".join(python_2_text(image) + b"a" for image in encoded)
+    out += b"(l" + b"".join(b"I01\na" if flag else b"I00\na" for flag in FLAGS) + b"t."
+    (tmp_path / "old.bin").write_bytes(out)
+    pairs = read_insightface_bin(tmp_path / "old.bin")
+    assert pairs.is_genuine.tolist() == FLAGS
+    np.testing.assert_array_equal(pairs.images.read([3])[0], read_image(encoded[3]))
+
+
+def test_bin_of_python_2_with_scalars(encoded: list[bytes], tmp_path: Path) -> None:
+    """NumPy booleans of Python 2 hold text; a text with one zero byte counted as true."""
+    out = b"\x80\x02](" + b"".join(b"T" + len(image).to_bytes(4, "little") + image for image in encoded) + b"e]("
+    for flag in FLAGS:
+        out += b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(U\x02b1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xff"
+        out += b"J\xff\xff\xff\xffK\x00tbU\x01" + bytes([flag]) + b"tR"
+    (tmp_path / "old.bin").write_bytes(out + b"e\x86.")
+    assert read_insightface_bin(tmp_path / "old.bin").is_genuine.tolist() == FLAGS
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", "<i4", ">i4", "<i8", ">i8"])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_bin_with_integer_arrays_as_flags(dtype: str, protocol: int, encoded: list[bytes], tmp_path: Path) -> None:
+    """Each byte of an integer counted as a flag."""
+    (tmp_path / "a.bin").write_bytes(pickle.dumps((encoded, np.array(FLAGS).astype(dtype)), protocol=protocol))
+    assert read_insightface_bin(tmp_path / "a.bin").is_genuine.tolist() == FLAGS
+
+
+def test_bin_is_written_and_read_back(encoded: list[bytes], tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(pickle.dumps((encoded, FLAGS)))
+    pairs = read_insightface_bin(tmp_path / "a.bin")
+    write_insightface_bin(pairs, tmp_path / "b.bin")
+    back = read_insightface_bin(tmp_path / "b.bin")
+    assert back.is_genuine.tolist() == FLAGS
+    np.testing.assert_array_equal(back.images.read(range(24)), pairs.images.read(range(24)))
+    images, flags = pickle.loads((tmp_path / "b.bin").read_bytes())  # as InsightFace itself reads it
+    assert (len(images), flags) == (24, FLAGS)
 
 
 def test_bin_joins_who_is_provably_one_person(encoded: list[bytes], tmp_path: Path) -> None:
@@ -176,6 +221,22 @@ def test_rec_without_a_header_record_takes_every_key(encoded: list[bytes], tmp_p
     assert list(images.subject_ids) == ["plain/0", "plain/1", "plain/2"]
 
 
+def test_rec_with_more_records_than_float32_counts(encoded: list[bytes], tmp_path: Path) -> None:
+    """The header states the first class record as float32: 2^24 + 3 reads as 2^24 + 4, a class record's key."""
+    first_class = (1 << 24) + 3
+    records = [(0, recordio.image_record(b"", [float(first_class), first_class + 2.0], 0, as_array=True))]
+    for number, key in enumerate((1, 2, first_class - 2, first_class - 1)):
+        records.append((key, recordio.image_record(encoded[key % 24], [float(number // 2)], key, as_array=False)))
+    for key in (first_class, first_class + 1):
+        records.append((key, recordio.image_record(b"", [1.0, 3.0], key, as_array=True)))
+    recordio.write_rec(tmp_path / "a.rec", records)
+    images = read_rec(tmp_path / "a.rec", name="big")
+    assert list(images.subject_ids) == ["big/0", "big/0", "big/1", "big/1"]
+    recordio.write_rec(tmp_path / "a.rec", [(0, recordio.image_record(encoded[0], [2.0**24], 0, as_array=False))])
+    with pytest.raises(DatasetError, match="number them from 0"):
+        read_rec(tmp_path / "a.rec")
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.just(bytes.fromhex("0a23d7ce"))), max_size=9).map(b"".join))
 def test_records_that_hold_the_magic_word_come_back_whole(data: bytes) -> None:
@@ -196,6 +257,9 @@ def test_read_rec_rejects_damaged_files_with_a_remedy(encoded: list[bytes], tmp_
         read_rec(path)
     path.with_suffix(".idx").write_text("0\t0\none\t2\n3\n")
     with pytest.raises(ProblemsError, match=r"(?s)2 problem.*line 2.*line 3"):
+        read_rec(path)
+    path.with_suffix(".idx").write_text(index + index.splitlines()[2] + "\n")
+    with pytest.raises(ProblemsError, match="key 2 occurs in an earlier line"):
         read_rec(path)
     path.with_suffix(".idx").unlink()
     with pytest.raises(MissingAssetError, match="pass both paths"):
@@ -235,6 +299,36 @@ def test_shards_are_read_in_any_order(encoded: list[bytes], crop: Crop, tmp_path
     expected = np.stack([crop(99), read_image(encoded[1]), read_image(encoded[4]), read_image(encoded[2])])
     np.testing.assert_array_equal(images.read([2, 0, 3, 1]), expected)
     assert pickle.loads(pickle.dumps(images)).fingerprint() == images.fingerprint()
+
+
+def test_shards_with_dots_in_names_and_labels_of_other_kinds(encoded: list[bytes], tmp_path: Path) -> None:
+    """Files were grouped up to the first dot, so that names with several dots were passed over."""
+    files = {
+        "Ann.Lee.001.jpg": encoded[0],
+        "Ann.Lee.001.cls": b"Ann Lee",
+        "Ann.Lee.002.JPG": encoded[1],
+        "Ann.Lee.002.txt": b"\xef\xbb\xbfAnn Lee\r\n",
+        "7.png": encoded[2],
+        "7.json": b'{"label": 7.0}',
+        "7.mask.png": encoded[3],
+        "7.caption.txt": b"a field of sample 7",
+    }
+    images = read_shards([write_shard(tmp_path / "0.tar", files)], name="web")
+    assert list(images.subject_ids) == ["Ann Lee", "Ann Lee", "web/7"]
+    np.testing.assert_array_equal(images.read([2])[0], read_image(encoded[2]))
+
+
+@pytest.mark.parametrize("how", ["folder", "range"])
+def test_many_shards_are_one_set(how: str, encoded: list[bytes], tmp_path: Path) -> None:
+    for number in (8, 9, 10):
+        write_shard(tmp_path / f"web-{number:03}.tar", {"1.jpg": encoded[number], "1.cls": str(number % 2).encode()})
+    images = read_images(str(tmp_path if how == "folder" else tmp_path / "web-{008..010}.tar"))
+    prefix = tmp_path.name if how == "folder" else "web"
+    assert list(images.subject_ids) == [f"{prefix}/0", f"{prefix}/1", f"{prefix}/0"]
+    with pytest.raises(MissingAssetError, match="1 of 4 shards"):
+        read_images(str(tmp_path / "web-{008..011}.tar"))
+    with pytest.raises(InvalidInputError, match="range"):
+        read_images(str(tmp_path / "web-{11..08}.tar"))
 
 
 def test_read_shards_lists_all_problems(encoded: list[bytes], tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ Secret = Annotated[
 ]
 
 
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out photos of SOURCE that cannot be read or show no single face, and list them in the result; "
+        "otherwise they are an error.",
+    ),
+]
+
+
 @match_app.command()
 def enrol(
     source: Source,
@@ -69,6 +79,7 @@ def enrol(
     model: Model = None,
     secret: Secret = None,
     largest: Largest = False,
+    skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     device: Device = "auto",
     json: Json = False,
@@ -79,7 +90,7 @@ def enrol(
     """
     from ppfr.workflows import match_enrol
 
-    faces = _faces(model, secret, largest, weights, device)
+    faces = _faces(model, secret, largest, skip_unreadable, weights, device)
     emit(match_enrol(source, parties=parties, subject=subject, faces=faces), as_json=json, title="enrolled")
 
 
@@ -94,6 +105,7 @@ def verify(
     model: Model = None,
     secret: Secret = None,
     largest: Largest = False,
+    skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     device: Device = "auto",
     json: Json = False,
@@ -111,7 +123,7 @@ def verify(
         parties=parties,
         gallery=gallery,
         backend=backend,
-        faces=_faces(model, secret, largest, weights, device),
+        faces=_faces(model, secret, largest, skip_unreadable, weights, device),
     )
     emit(result, as_json=json, title="verified")
 
@@ -133,6 +145,7 @@ def identify(
     model: Model = None,
     secret: Secret = None,
     largest: Largest = False,
+    skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     device: Device = "auto",
     json: Json = False,
@@ -150,7 +163,7 @@ def identify(
         parties=parties,
         gallery=gallery,
         backend=backend,
-        faces=_faces(model, secret, largest, weights, device),
+        faces=_faces(model, secret, largest, skip_unreadable, weights, device),
     )
     shown = result if json else result | {"answers": [_found_in_words(found) for found in result["answers"]]}
     emit(shown, as_json=json, title="identified")
@@ -197,7 +210,16 @@ def _in_words(status: dict[str, Any]) -> dict[str, Any]:
     return words | ({"bits_left": "no limit"} if status.get("bits_left", 0) is None else {})
 
 
-def _faces(model: str | None, secret: Path | None, largest: bool, weights: Path | None, device: str) -> Any:
+def _faces(
+    model: str | None, secret: Path | None, largest: bool, skip_unreadable: bool, weights: Path | None, device: str
+) -> Any:
     from ppfr.workflows import FaceReader
 
-    return FaceReader(model=model, secret_path=secret, weights=weights, takes_largest=largest, device=device)
+    return FaceReader(
+        model=model,
+        secret_path=secret,
+        weights=weights,
+        takes_largest=largest,
+        skips_unreadable=skip_unreadable,
+        device=device,
+    )

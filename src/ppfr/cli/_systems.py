@@ -121,7 +121,7 @@ def evaluate(
     protocol: Annotated[
         str,
         typer.Option(
-            help="lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or an InsightFace .bin set.",
+            help="lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), a .bin set or a list of pairs (.txt).",
             autocompletion=offering(protocols),
         ),
     ] = "lfw",

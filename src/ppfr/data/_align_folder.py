@@ -14,7 +14,7 @@ from ppfr.assets import write_atomically
 from ppfr.core import AlignmentError, DatasetError, ImageReadError, InvalidInputError, MissingAssetError, ProblemsError
 from ppfr.data._alignment import Aligner
 from ppfr.data._decoding import read_image
-from ppfr.data._layout import IMAGE_SUFFIXES
+from ppfr.data._layout import IMAGE_SUFFIXES, list_photos
 
 Suffix = Literal[".jpg", ".png"]
 
@@ -51,7 +51,7 @@ def align_folder(
     together at the end; after they are fixed, the same call continues with the missing crops.
 
     Args:
-        source: folder of photos, searched with its subfolders.
+        source: folder of photos, searched with its subfolders as by `list_photos`.
         into: folder for the crops; must not be inside `source`, nor contain it.
         aligner: finds the faces.
         suffix: ".png" (without loss) or ".jpg".
@@ -110,16 +110,14 @@ def _targets(source: Path, into: Path, suffix: str) -> dict[Path, Path]:
     inner, outer = into.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
         raise InvalidInputError("crops must be written to a folder outside the photos; choose another one")
-    photos = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
+    listing = list_photos(source)
+    photos = listing.photos
     if not photos:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DatasetError(f"{source} contains no photo ({kinds}); pass a folder that contains photos")
+        raise DatasetError(
+            f"{source} contains no photo ({kinds}); pass a folder that contains photos. Files left out:"
+            f" {listing.describe_left_out()}"
+        )
     target_of = {photo: (into / photo.relative_to(source)).with_suffix(suffix) for photo in photos}
     if len(set(target_of.values())) < len(target_of):
         num_twice = len(target_of) - len(set(target_of.values()))

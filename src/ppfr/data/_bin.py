@@ -9,6 +9,9 @@ being run.
 
 from __future__ import annotations
 
+import codecs
+import io
+import pickle
 import pickletools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ppfr.assets import write_atomically
 from ppfr.core import DatasetError, MissingAssetError
 from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
 from ppfr.data._pairs import PairProtocol
@@ -43,7 +48,7 @@ class _Built:
 _ARRAY_MAKERS = frozenset({"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"})
 _BUFFER_MAKERS = frozenset({"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"})
 _SCALAR_MAKERS = frozenset({"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"})
-_DTYPES = frozenset({"b1", "u1", "i1", "i4", "i8", "?"})
+_DTYPES = frozenset({"b1", "?", *(f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8))})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING"}
@@ -51,6 +56,7 @@ _LITERALS = frozenset(
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 )
 _TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_OPCODE_OF = {opcode.code: opcode for opcode in pickletools.opcodes}
 _MARK = object()
 
 
@@ -149,23 +155,51 @@ def _recognised_call(callee: Any, arguments: Any) -> Any:
     if path in _BUFFER_MAKERS and len(arguments) == 4:  # protocol 5
         return _Built("array", arguments)
     if path in _SCALAR_MAKERS and len(arguments) == 2 and isinstance(arguments[0], _Built):
-        kind = arguments[0].kind.removeprefix("dtype ")
-        return bool(any(arguments[1])) if kind in ("b1", "?") else int.from_bytes(arguments[1], "little", signed=True)
+        return _numbers(arguments[0], _as_bytes(arguments[1]))[0].item()
     raise DatasetError(f"the pickle calls {path!r}, which is not allowed in a pair set")
 
 
 def _walk(data: bytes) -> Any:
     walker = _Walker()
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name == "STOP":
+    for name, argument in _operations(data):
+        if name == "STOP":
             return walker.stack.pop()
-        walker.step(opcode.name, argument)
+        walker.step(name, argument)
     raise DatasetError("the pickle has no STOP operation")
+
+
+def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
+    """Operations and arguments of a pickle, also with byte strings as text, which `pickletools.genops` cannot read."""
+    file = io.BytesIO(data)
+    while code := file.read(1):
+        opcode = _OPCODE_OF[code.decode("latin-1")]
+        if opcode.name == "STRING":  # a quoted line with escapes
+            line = file.readline().strip()
+            if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+                raise ValueError("a string without quotes")
+            yield opcode.name, codecs.escape_decode(line[1:-1])[0].decode("latin-1")
+        else:
+            yield opcode.name, opcode.arg.reader(file) if opcode.arg is not None else None
 
 
 def _array_content(array: _Built) -> Any:
     """The bytes in an array's state (version, shape, type, order, bytes), or in (bytes, type, shape, order)."""
     return array.state[0] if isinstance(array.state[0], bytes | bytearray) else array.state[-1]
+
+
+def _array_numbers(array: _Built) -> np.ndarray:
+    """The numbers of a flat or shaped array, from its state."""
+    position = 1 if isinstance(array.state[0], bytes | bytearray) else 2
+    return _numbers(array.state[position], _as_bytes(_array_content(array)))
+
+
+def _numbers(dtype: Any, content: bytes) -> np.ndarray:
+    """Numbers of a recognised type, whose byte order is in the state that was set on it."""
+    if not isinstance(dtype, _Built) or not dtype.kind.startswith("dtype "):
+        raise DatasetError("numbers are stored without a type")
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    kind = dtype.kind.removeprefix("dtype ")
+    return np.frombuffer(content, np.dtype(kind).newbyteorder(">" if order == ">" else "<"))
 
 
 def _as_bytes(value: Any) -> bytes:
@@ -181,7 +215,7 @@ def _as_bytes(value: Any) -> bytes:
 
 def _as_flags(value: Any) -> Iterator[bool]:
     if isinstance(value, _Built) and value.kind == "array" and isinstance(value.state, tuple):
-        value = list(_as_bytes(_array_content(value)))
+        value = _array_numbers(value).tolist()
     if not isinstance(value, list | tuple):
         raise DatasetError(f"the genuine flags are stored as {type(value).__name__}, not as a list")
     for flag in value:
@@ -261,6 +295,32 @@ def read_insightface_bin(
         is_genuine=is_genuine,
         fold=np.repeat(np.arange(NUM_FOLDS, dtype=np.int64), [len(fold) for fold in folds]),
     )
+
+
+def write_insightface_bin(protocol: PairProtocol, path: Path) -> None:
+    """Write the pairs of a protocol as an InsightFace pair set, which other programs read.
+
+    Images are written without loss, as PNG. The format has neither names nor folds: its readers take ten consecutive
+    blocks of pairs as folds. Pairs are therefore written in the order of their folds.
+
+    Args:
+        protocol: the pairs.
+        path: the file, `.bin`; it is written atomically.
+
+    Raises:
+        ImageReadError: an image cannot be read.
+        StorageError: the file cannot be written.
+    """
+    order = np.argsort(protocol.fold, kind="stable")
+    indices = np.stack([protocol.first[order], protocol.second[order]], axis=1).ravel().tolist()
+    encoded = []
+    for index in indices:
+        buffer = io.BytesIO()
+        Image.fromarray(protocol.images.read([index])[0]).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    content = pickle.dumps((encoded, protocol.is_genuine[order].tolist()), protocol=4)
+    with write_atomically(Path(path)) as temporary:
+        temporary.write_bytes(content)
 
 
 def _joined_subjects(encoded: list[bytes], is_genuine: np.ndarray, name: str) -> list[str]:

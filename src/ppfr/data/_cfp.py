@@ -16,6 +16,7 @@ from ppfr.data._image_sets import FileImageSet
 from ppfr.data._layout import find_set
 from ppfr.data._pairs import PairProtocol
 from ppfr.data._spellings import LFW_NAME_OF_CFP_NAME
+from ppfr.data._text import read_lines
 
 FOLDER = "cfp112"
 _NUM_FOLDS = 10
@@ -40,7 +41,7 @@ def read_cfp_images(root: Path) -> FileImageSet:
         DatasetError: names and folders do not match.
     """
     folder = find_set(root, FOLDER, marker="names.txt", remedy=_REMEDY)
-    names = (folder / "names.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    names = read_lines(folder / "names.txt")
     subjects = [LFW_NAME_OF_CFP_NAME.get(name.strip(), name.strip().replace(" ", "_")) for name in names]
     if len(set(subjects)) != len(subjects):
         raise DatasetError(f"names.txt of {folder} contains a person twice; download the official list again")
@@ -64,7 +65,7 @@ def read_listed_in_lfw(root: Path) -> set[str]:
         MissingAssetError: the set or the list was not found.
     """
     folder = find_set(root, FOLDER, marker="also_in_lfw.txt", remedy=_REMEDY)
-    lines = (folder / "also_in_lfw.txt").read_text(encoding="utf-8").splitlines()
+    lines = read_lines(folder / "also_in_lfw.txt")
     return {line.split("\t")[1].strip().replace(" ", "_") for line in lines if line.count("\t") == 1}
 
 
@@ -120,7 +121,7 @@ def _numbered(folder: Path, pose: str, index_of: dict[str, int], problems: list[
         problems.append(f"{shown} is missing")
         return {}
     numbered: dict[int, int | None] = {}
-    for line_number, line in enumerate((folder / shown).read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(read_lines(folder / shown), start=1):
         words = line.split()
         if len(words) != 2 or not words[0].isdigit():
             problems.append(f"{shown} line {line_number}: expected 'number path'")
@@ -137,7 +138,7 @@ def _pairs(path: Path, shown: str, sides: list[dict[int, int | None]], problems:
         problems.append(f"{shown} is missing")
         return []
     pairs = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(read_lines(path), start=1):
         words = line.strip().split(",")
         if not line.strip():
             continue

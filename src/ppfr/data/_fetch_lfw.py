@@ -15,6 +15,7 @@ from ppfr.data._align_folder import align_folder
 from ppfr.data._alignment import Aligner
 from ppfr.data._image_sets import CROP_SIZE, FileImageSet
 from ppfr.data._lfw import FOLDER, parse_lfw_pairs, read_lfw_images
+from ppfr.data._text import read_lines
 
 _CONFIDENCE = 0.5  # of YuNet; with it, YuNet finds a face in every photo of the deep-funneled release
 _MIDDLE_SHARE = 0.53  # 112 px at 0.85, the mean scale from LFW's 250 px to aligned crops
@@ -85,7 +86,7 @@ def fetch_lfw(
             source, target, aligner, suffix=".jpg", quality=90, without_face=middle_crop, on_progress=advance
         )
     images = FileImageSet(crops, [crop.parent.name for crop in crops], name="lfw", root=target)
-    parse_lfw_pairs(pair_list.read_text(encoding="utf-8"), images, name="lfw")
+    parse_lfw_pairs(read_lines(pair_list), images, name="lfw")
     with write_atomically(target / "pairs.txt") as temporary:  # marks the set as complete, so it is written last
         shutil.copyfile(pair_list, temporary)
     shutil.rmtree(scratch, ignore_errors=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
 from ppfr.data._image_sets import CROP_SIZE, FileImageSet
-from ppfr.data._layout import IMAGE_SUFFIXES, list_images
+from ppfr.data._layout import is_image, list_images
 
 
 def read_folder(
@@ -31,7 +31,7 @@ def read_folder(
     if not root.is_dir():
         raise MissingAssetError(str(root), looked_in=[str(root.parent)], remedy="Pass a folder of <subject>/<image>.")
     with os.scandir(root) as entries:
-        stray = sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES)
+        stray = sorted(entry.name for entry in entries if is_image(entry))
     problems = [f"{stray_name} is outside a subject's folder" for stray_name in stray]
     listed = list_images(root)
     paths = [path for directory in listed for path in directory]

@@ -121,3 +121,17 @@ class PairProtocol:
     def subjects(self) -> frozenset[str]:
         """The people who occur in a pair. A training set for this protocol must contain none of them."""
         return frozenset(self.used_images().subject_ids)
+
+
+def divided_into_folds(is_genuine: np.ndarray, *, num_folds: int = 10) -> np.ndarray:
+    """(N,) int64 folds of pairs without folds of their own: consecutive blocks, of genuine and of impostor pairs apart.
+
+    Every fold so has both kinds. There are fewer folds if there are fewer pairs of either kind.
+    """
+    fold = np.zeros(len(is_genuine), np.int64)
+    kinds = [np.flatnonzero(is_genuine == kind) for kind in (True, False)]
+    num_folds = max(1, min(num_folds, *(len(kind) for kind in kinds)))
+    for kind in kinds:
+        for number, rows in enumerate(np.array_split(kind, num_folds)):
+            fold[rows] = number
+    return fold

@@ -18,6 +18,7 @@ import numpy as np
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
 from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
+from ppfr.data._text import read_lines, words_of
 
 _MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", _MAGIC)
@@ -27,6 +28,7 @@ _PART_HEADER = struct.Struct("<II")
 _IMAGE_HEADER = struct.Struct("<IfQQ")
 _HEADER_BYTES = _PART_HEADER.size + _IMAGE_HEADER.size
 _CHUNK_ROWS = 1 << 16
+_MAX_EXACT = 1 << 24  # float32 represents all integers below
 
 
 class RecImageSet(EncodedImageSet):
@@ -123,13 +125,32 @@ def read_rec(
         raise DatasetError(f"{path_rec} contains records without an image header; it is not an image set")
     flag = _IMAGE_HEADER.unpack_from(first)[0]
     if keys[0] == 0 and flag == 2 and len(first) <= _IMAGE_HEADER.size + 4 * flag:
-        first_class_key = int(struct.unpack_from("<f", first, _IMAGE_HEADER.size)[0])
+        first_class_key = _first_class_key(data, offset_of, struct.unpack_from("<f", first, _IMAGE_HEADER.size)[0])
         keys = [key for key in keys if 1 <= key < first_class_key]
     if not keys:
         raise DatasetError(f"{path_rec} contains no image; its header states an empty range")
     offsets = np.array([offset_of[key] for key in keys], np.int64)
     labels = _labels(path_rec, offsets)
     return RecImageSet(path_rec, offsets, labels, name=name or path_rec.resolve().parent.name, crop_size=crop_size)
+
+
+def _first_class_key(data: mmap.mmap, offset_of: dict[int, int], stated: float) -> int:
+    """The key of the first class record. The header has it as float32, which is exact up to 2^24 only.
+
+    Among the keys that round to the number, the first whose record has labels but no image is a class record.
+    """
+    if not 0 <= stated < 2**62:
+        raise DatasetError(f"the header of the record file states {stated} as first class record; download it again")
+    if stated < _MAX_EXACT:
+        return int(stated)
+    reach = int(np.spacing(np.float32(stated)))
+    for key in range(int(stated) - reach, int(stated) + reach + 1):
+        if key in offset_of:
+            record = read_record(data, offset_of[key])
+            flag = _IMAGE_HEADER.unpack_from(record)[0] if len(record) >= _IMAGE_HEADER.size else 0
+            if len(record) <= _IMAGE_HEADER.size + 4 * flag:
+                return key
+    return int(stated)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -143,10 +164,12 @@ def _map(path: Path) -> mmap.mmap:
 def _read_index(path: Path) -> dict[int, int]:
     offset_of: dict[int, int] = {}
     problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        words = line.split("\t")
-        if len(words) != 2 or not (words[0].isdigit() and words[1].strip().isdigit()):
+    for number, line in enumerate(read_lines(path), start=1):
+        words = words_of(line)
+        if len(words) != 2 or not (words[0].isdigit() and words[1].isdigit()):
             problems.append(f"line {number}: expected 'key<TAB>offset'")
+        elif int(words[0]) in offset_of:
+            problems.append(f"line {number}: key {words[0]} occurs in an earlier line")
         else:
             offset_of[int(words[0])] = int(words[1])
     if problems:
@@ -176,4 +199,8 @@ def _labels(path: Path, offsets: np.ndarray) -> np.ndarray:
         labels[rows] = np.where(flag > 0, listed, own)
     if not np.isfinite(labels).all() or (labels < 0).any() or (labels != np.floor(labels)).any():
         raise DatasetError(f"{path} has labels that are not class numbers; it is not a training set for recognition")
+    if (labels >= _MAX_EXACT).any():
+        raise DatasetError(
+            f"{path} has class numbers of {_MAX_EXACT} or more, which float32 cannot tell apart; number them from 0"
+        )
     return labels.astype(np.int64)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ppfr.core import DatasetError, MissingAssetError, ProblemsError
+from ppfr.core import DatasetError, InvalidInputError, MissingAssetError, ProblemsError
 from ppfr.data._image_sets import CROP_SIZE, EncodedImageSet
 
 _IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
-_LABEL_KINDS = ("cls", "json")
+_LABEL_KINDS = ("cls", "json", "txt")
 _SUBJECT_FIELDS = ("subject", "subject_id", "label", "cls")
 _MAX_LABEL_BYTES = 1 << 20
+_MAX_SHARDS = 100_000
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(slots=True)
@@ -56,10 +60,12 @@ class ShardImageSet(EncodedImageSet):
 def read_shards(paths: Sequence[Path], *, name: str, crop_size: tuple[int, int] = CROP_SIZE) -> ShardImageSet:
     """Aligned crops in WebDataset tar shards.
 
-    A sample consists of the files whose paths are equal up to the first dot of the file name: an image (`.jpg`,
-    `.jpeg`, `.png`, `.webp`) and its subject. The subject is the text of a `.cls` file, or the field "subject",
-    "subject_id", "label" or "cls" of a `.json` file. Other files are ignored. A subject that is an integer becomes
-    "<name>/<number>", because numbers have no meaning across data sets. Names are not changed.
+    A sample consists of an image (`.jpg`, `.jpeg`, `.png`, `.webp`) and its subject, whose paths are equal up to the
+    last dot. The subject is the text of a `.cls` file, the field "subject", "subject_id", "label" or "cls" of a `.json`
+    file, or the text of a `.txt` file. Files with further words before the suffix ("003.mask.png" beside "003.png") are
+    other fields of a sample and are ignored, as are other files. A subject that is a whole number becomes
+    "<name>/<number>", because numbers have no meaning across data sets. Names are not changed. A person may be in
+    several shards.
 
     Args:
         paths: plain `.tar` files, in order.
@@ -115,8 +121,8 @@ def _index(number: int, path: Path, problems: list[str]) -> list[_Sample]:
                 if not member.isreg() or member.issparse():
                     continue
                 folder, _, base = member.name.rpartition("/")
-                stem, _, kind = base.partition(".")
-                if kind.lower() not in (*_IMAGE_KINDS, *_LABEL_KINDS):
+                stem, _, kind = base.rpartition(".")
+                if base.startswith(".") or kind.lower() not in (*_IMAGE_KINDS, *_LABEL_KINDS):
                     continue
                 sample = samples.setdefault(f"{folder}/{stem}", _Sample(number, f"{folder}/{stem}"))
                 if kind.lower() in sample.places:
@@ -133,27 +139,76 @@ def _index(number: int, path: Path, problems: list[str]) -> list[_Sample]:
     except tarfile.TarError as error:
         problems.append(f"{path.name} is damaged ({error})")
         return []
-    return list(samples.values())
+    return [sample for key, sample in samples.items() if not _is_field(key, sample, samples)]
+
+
+def _is_field(key: str, sample: _Sample, samples: dict[str, _Sample]) -> bool:
+    """Whether the files are further fields of another sample, or text without an image."""
+    if sample.places.keys() == {"txt"}:
+        return True
+    folder, _, stem = key.rpartition("/")
+    words = stem.split(".")
+    outer = (samples.get(f"{folder}/{'.'.join(words[:count])}") for count in range(1, len(words)))
+    has_label = any(kind in sample.places for kind in _LABEL_KINDS)
+    return any(each is not None and (not has_label or not _has_image(sample)) for each in outer)
+
+
+def _has_image(sample: _Sample) -> bool:
+    return any(kind in sample.places for kind in _IMAGE_KINDS)
+
+
+def shard_paths(text: str) -> list[Path]:
+    """The shards that a word names: a `.tar` file, a folder of them, or a brace range such as `train-{0000..0012}.tar`.
+
+    Raises:
+        InvalidInputError: a brace range is malformed.
+
+    >>> [path.name for path in shard_paths("faces-{008..010}.tar")]
+    ['faces-008.tar', 'faces-009.tar', 'faces-010.tar']
+    """
+    path = Path(text)
+    if path.is_dir():
+        return sorted(
+            each for each in path.iterdir() if each.suffix.lower() == ".tar" and not each.name.startswith(".")
+        )
+    if "{" not in text or path.exists():
+        return [path]
+    match = _BRACES.search(text)
+    if match is None or int(match[2]) < int(match[1]) or int(match[2]) - int(match[1]) >= _MAX_SHARDS:
+        raise InvalidInputError(f"{text!r} has no range such as {{0000..0012}} with at most {_MAX_SHARDS} shards")
+    width = len(match[1])
+    return [
+        each
+        for number in range(int(match[1]), int(match[2]) + 1)
+        for each in shard_paths(f"{text[: match.start()]}{number:0{width}}{text[match.end() :]}")
+    ]
 
 
 def _subject(path: Path, places: dict[str, tuple[int, int]]) -> str:
     kind = next((kind for kind in _LABEL_KINDS if kind in places), None)
     if kind is None:
-        raise DatasetError("has no subject (.cls or .json)")
+        raise DatasetError("has no subject (.cls, .json or .txt)")
     offset, size = places[kind]
     if size > _MAX_LABEL_BYTES:
         raise DatasetError(f"has a .{kind} of {size} bytes; the maximum for a subject is {_MAX_LABEL_BYTES}")
     try:
-        text = _read_at(path, offset, size).decode("utf-8")
+        text = _read_at(path, offset, size).decode("utf-8-sig")
         if kind == "json":
             content = json.loads(text)
             found = [content[key] for key in _SUBJECT_FIELDS if key in content] if isinstance(content, dict) else []
-            text = str(found[0]) if found and isinstance(found[0], str | int) else ""
+            text = _label_text(found[0]) if found else ""
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DatasetError(f"has a damaged .{kind}") from error
     if not text.strip():
         raise DatasetError(f"has a .{kind} without a subject; allowed fields: {', '.join(_SUBJECT_FIELDS)}")
     return text.strip()
+
+
+def _label_text(label: Any) -> str:
+    """A label of a JSON file as text, "" if it cannot be a subject; 7.0 is 7."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return str(label) if isinstance(label, str | int) and not isinstance(label, bool) else ""
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,8 +22,10 @@ from ppfr.data import (
     read_folder,
     read_insightface_bin,
     read_lfw,
+    read_pair_list,
     read_rec,
     read_shards,
+    shard_paths,
     training_split_for_cfp,
     training_split_for_lfw,
 )
@@ -155,7 +158,8 @@ def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
     """A verification protocol by name.
 
     Args:
-        name: lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or the path of a .bin set.
+        name: lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM (pairs), or a path: a .bin set, or a list of pairs (.txt,
+            .csv, .tsv) in the folder of its images, as `ppfr.data.read_pair_list` reads it.
         data: directory of the real data; by default the one in PPFR_DATA.
 
     Raises:
@@ -169,11 +173,20 @@ def read_protocol(name: str, *, data: Path | None = None) -> PairProtocol:
     if name == "synthetic" or name.startswith("synthetic:"):
         num_pairs = _whole_number(name.partition(":")[2] or "1000", name)
         return synthetic_protocol(num_pairs=num_pairs)
-    if name.endswith(".bin"):
+    if name.lower().endswith(".bin"):
         return read_insightface_bin(Path(name))
+    if name.lower().endswith((".txt", ".csv", ".tsv")):
+        return read_pair_list(Path(name))
+    _refuse_archive(name)
     raise InvalidInputError(
-        f"unknown protocol {name!r}; use lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM, or the path of a .bin set"
+        f"unknown protocol {name!r}; use lfw, cfp-ff, cfp-fp, synthetic, synthetic:NUM, or the path of a .bin set or of"
+        " a list of pairs (.txt)"
     )
+
+
+def _refuse_archive(name: str) -> None:
+    if name.lower().endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")):
+        raise InvalidInputError(f"{name} is an archive; unpack it first and give the folder")
 
 
 def synthetic_protocol(*, num_pairs: int) -> PairProtocol:
@@ -188,7 +201,8 @@ def read_images(name: str, *, data: Path | None = None) -> StoredImageSet | Synt
 
     Args:
         name: lfw-train (subjects of CFP and LFW that are in no LFW pair), cfp-train (LFW without the subjects of CFP),
-            synthetic:SUBJECTSxIMAGES, or a path: a folder with one folder per subject, a .rec file or a .tar shard.
+            synthetic:SUBJECTSxIMAGES, or a path: a folder with one folder per subject, a .rec file, a .tar
+            shard, a folder of shards, or shards in a brace range (train-{0000..0012}.tar).
         data: directory of the real data; by default the one in PPFR_DATA.
 
     Raises:
@@ -203,12 +217,15 @@ def read_images(name: str, *, data: Path | None = None) -> StoredImageSet | Synt
         subjects, _, images = name.removeprefix("synthetic:").partition("x")
         return SyntheticFaces(_whole_number(subjects, name), _whole_number(images, name), seed=SYNTHETIC_SEED)
     path = Path(name)
-    if path.is_dir():
+    shards = [] if path.is_dir() and any(each.is_dir() for each in path.iterdir()) else shard_paths(name)
+    if path.is_dir() and not shards:
         return read_folder(path)
-    if path.suffix == ".rec":
-        return read_rec(path, path.with_suffix(".idx"))
-    if path.suffix == ".tar":
-        return read_shards([path], name=path.stem)
+    if path.suffix.lower() == ".rec":
+        return read_rec(path)
+    if path.is_dir() or path.suffix.lower() == ".tar":
+        stem = path.resolve().name if path.is_dir() else re.sub(r"[-_.]*\{[^}]*\}", "", path.stem)
+        return read_shards(shards, name=stem or path.resolve().parent.name)
+    _refuse_archive(name)
     raise InvalidInputError(
         f"unknown images {name!r}; use lfw-train, cfp-train, synthetic:SUBJECTSxIMAGES, or the path of a folder with "
         "one folder per subject, a .rec file or a .tar shard"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from ppfr.core import (
     SecureMatcher,
     choose_device,
 )
-from ppfr.data import CROP_SHAPE, IMAGE_SUFFIXES, Aligner, float_images, read_image
+from ppfr.data import CROP_SHAPE, Aligner, float_images, list_photos, read_image
 from ppfr.matching import ExactMatcher
 from ppfr.secure import SubjectIndex, ThreePartyMatcher, any_per_claim, pairs_of
 from ppfr.service import SecureGalleryClient
@@ -30,6 +30,20 @@ from ppfr.workflows._photos import find_yunet
 AnswerKind = Literal["best", "any", "set"]
 Backend = Literal["exact", "three-party"]
 _BATCH_SIZE = 64
+
+
+class Rows(NamedTuple):
+    """Embeddings of a source.
+
+    Attributes:
+        rows_ND: (N, D) of L2 norm 1.
+        names: N names.
+        skipped: for each photo that was left out, the reason.
+    """
+
+    rows_ND: NDArray[np.float64]
+    names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,7 @@ class FaceReader:
         secret_path: file of the system's secret; None for the default file in the directory of the system.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         takes_largest: use the largest face of a photo with several.
+        skips_unreadable: leave out photos that cannot be used, and report them in `Rows.skipped`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     """
 
@@ -48,30 +63,36 @@ class FaceReader:
     secret_path: Path | None = None
     weights: Path | None = None
     takes_largest: bool = False
+    skips_unreadable: bool = False
     device: str = "auto"
 
-    def read(self, source: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    def read(self, source: Path) -> Rows:
         """Read a .npy file, a photo, or a folder of photos.
 
         Returns:
-            (N, D) rows of L2 norm 1, and N names. The name of a photo is its sub-folder, or its file name if it is in
-            none. The name of a row of a .npy file is its number.
+            Embeddings with a name each. The name of a photo is its sub-folder, or its file name if it is in none. The
+            name of a row of a .npy file is its number.
 
         Raises:
             InvalidInputError: the source does not exist, photos without a model, or an array that is not (N, D) floats.
-            ProblemsError: photos in which no single face is found; all are listed.
+            ProblemsError: photos that cannot be read or in which no single face is found; all are listed. With
+                `skips_unreadable`, only if no photo remains.
         """
         if source.suffix.lower() == ".npy":
-            return _rows_of_file(source)
+            return Rows(*_rows_of_file(source))
         photos = _photos_of(source)
         if self.model is None:
             raise InvalidInputError("Photos need a recogniser. Give --model, the same for references and probes.")
-        names = tuple(_name_of(photo, source) for photo in photos)
-        return self._embedded(self._crops(photos)), names
+        crop_of, problems = self._crops(photos)
+        if problems and not (self.skips_unreadable and crop_of):
+            raise ProblemsError(f"{len(problems)} of {len(photos)} photos cannot be used", problems)
+        names = tuple(_name_of(photo, source) for photo in crop_of)
+        return Rows(self._embedded(list(crop_of.values())), names, tuple(problems))
 
-    def _crops(self, photos: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    def _crops(self, photos: Sequence[Path]) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
         aligner: Aligner | None = None
-        crops, problems = [], []
+        crop_of: dict[Path, NDArray[np.uint8]] = {}
+        problems = []
         for photo in photos:
             try:
                 image_HWC = read_image(photo)
@@ -79,14 +100,12 @@ class FaceReader:
                     if aligner is None:
                         aligner = Aligner(find_yunet(self.weights), largest=self.takes_largest)
                     image_HWC = aligner.align(image_HWC)
-                crops.append(image_HWC)
+                crop_of[photo] = image_HWC
             except ImageReadError as error:
                 problems.append(str(error))
             except InvalidInputError as error:
                 problems.append(f"{photo}: {error}")
-        if problems:
-            raise ProblemsError(f"{len(problems)} of {len(photos)} photos cannot be used", problems)
-        return crops
+        return crop_of, problems
 
     def _embedded(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         import torch
@@ -177,17 +196,18 @@ def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces
         return SecureGalleryClient.open(parties)
     if backend not in get_args(Backend):
         raise InvalidInputError(f"--backend must be one of {', '.join(get_args(Backend))}, got {backend!r}.")
-    rows_MD, names = faces.read(Path(str(gallery)))
+    rows_MD, names, _ = dataclasses.replace(faces, skips_unreadable=False).read(Path(str(gallery)))
     return ExactGallery(rows_MD, names) if backend == "exact" else ThreePartyMatcher(rows_MD, subjects=names)
 
 
 def match_enrol(source: Path, *, parties: Path, subject: str | None, faces: FaceReader) -> dict[str, Any]:
     """Enrol photos or embeddings at three parties; raises as `SecureGalleryClient.enrol` and `FaceReader.read`."""
-    rows_ND, names = faces.read(source)
+    rows_ND, names, skipped = faces.read(source)
     subjects = names if subject is None else (subject,) * len(names)
     with SecureGalleryClient.open(parties) as client:
         client.enrol(rows_ND, subjects)
-        return {"enrolled": len(rows_ND), "subjects": len(set(subjects)), "references_now": len(client.subjects)}
+        counts = {"enrolled": len(rows_ND), "subjects": len(set(subjects)), "references_now": len(client.subjects)}
+        return counts | _skipped(skipped)
 
 
 def match_remove(subjects: Sequence[str], *, parties: Path) -> dict[str, Any]:
@@ -215,9 +235,10 @@ def match_verify(
 ) -> dict[str, Any]:
     """Compare each probe with a claimed subject; raises as `SecureGalleryClient.verify` and `FaceReader.read`."""
     with open_gallery(parties, gallery, backend, faces) as matcher:
-        rows_ND, _ = faces.read(source)
+        rows_ND, names, skipped = faces.read(source)
         accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=threshold).tolist()
-    return {"probes": len(accepted), "num_accepted": sum(accepted), "accepted": accepted}
+    found = {"probes": len(accepted), "num_accepted": sum(accepted), "accepted": accepted}
+    return found | ({"names": list(names)} if skipped else {}) | _skipped(skipped)
 
 
 def match_identify(
@@ -234,7 +255,7 @@ def match_identify(
     if answer not in get_args(AnswerKind):
         raise InvalidInputError(f"--answer must be one of {', '.join(get_args(AnswerKind))}, got {answer!r}.")
     with open_gallery(parties, gallery, backend, faces) as matcher:
-        rows_ND, names = faces.read(source)
+        rows_ND, names, skipped = faces.read(source)
         found: Sequence[Any]
         if answer == "any":
             found = matcher.match_any(rows_ND, threshold=threshold).tolist()
@@ -244,7 +265,12 @@ def match_identify(
             found = matcher.identify(rows_ND, threshold=threshold)
     key = {"any": "is_enrolled", "set": "subjects", "best": "subject"}[answer]
     answers = [{"name": name, key: one} for name, one in zip(names, found, strict=True)]
-    return {"probes": len(answers), "num_found": sum(bool(one) for one in found), "answers": answers}
+    counts = {"probes": len(answers), "num_found": sum(bool(one) for one in found), "answers": answers}
+    return counts | _skipped(skipped)
+
+
+def _skipped(skipped: Sequence[str]) -> dict[str, Any]:
+    return {"num_skipped": len(skipped), "skipped": list(skipped)} if skipped else {}
 
 
 def _rows_of_file(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -265,10 +291,13 @@ def _photos_of(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InvalidInputError(f"{source} does not exist. Give a .npy file, a photo or a folder of photos.")
-    photos = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not photos:
-        raise DatasetError(f"{source} contains no photos. Give a folder of photos, a photo, or a .npy file.")
-    return photos
+    listing = list_photos(source)
+    if not listing.photos:
+        raise DatasetError(
+            f"{source} contains no photos. Give a folder of photos, a photo, or a .npy file. Files left out:"
+            f" {listing.describe_left_out()}."
+        )
+    return list(listing.photos)
 
 
 def _name_of(photo: Path, source: Path) -> str:

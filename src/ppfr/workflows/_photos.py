@@ -7,7 +7,7 @@ from typing import Any
 
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
 from ppfr.core import MissingAssetError, MissingWeightsError
-from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, read_image, write_crop
+from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, list_photos, read_image, write_crop
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo"
 _YUNET_PATH = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"
@@ -47,7 +47,8 @@ def align_photos(source: Path, out_dir: Path, *, takes_largest: bool, weights: P
     if source.is_dir():
         aligner = Aligner(find_yunet(weights), largest=takes_largest)
         written = align_folder(source, out_dir, aligner)
-        return {"directory": str(out_dir), "crops": len(written)}
+        left_out = list_photos(source).describe_left_out()
+        return {"directory": str(out_dir), "crops": len(written), "files_left_out": left_out}
     photo_HWC = read_image(source)  # before the detector is searched: a wrong path is the more likely mistake
     crop = Aligner(find_yunet(weights), largest=takes_largest).align(photo_HWC)
     path = out_dir / f"{source.stem}.png"

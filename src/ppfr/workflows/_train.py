@@ -76,7 +76,8 @@ def train_system(
         with_tensorboard: write TensorBoard scalars.
 
     Raises:
-        InvalidInputError: a name is unknown, or `options.run_dir` is None.
+        InvalidInputError: a name is unknown, `options.run_dir` is None, a batch has one image per device, or the images
+            show fewer than two people.
         CheckpointError: `run_dir` holds an earlier run and `options.resumes` is False, or the run has another
             configuration.
         MissingAssetError: data or weights are not available.
@@ -88,10 +89,20 @@ def train_system(
     # Check all input before a secret is created.
     choose_device(options.device)
     strategy = _strategy(request, weights)
+    if (per_device := request.batch_size // max(1, options.num_devices)) == 1:
+        raise InvalidInputError(
+            f"--batch-size {request.batch_size} gives {per_device} image per device, but batch normalisation needs at "
+            "least 2. Use a larger --batch-size."
+        )
     check_mixing_batch(strategy.mixing, request.batch_size // max(1, options.num_devices))
     is_keyed = needs_secret(request.method)
     _check_out_dir(out_dir, resumes=options.resumes)
     images = read_images(request.images, data=data)
+    if (num_people := len(set(images.subject_ids))) < 2:
+        raise InvalidInputError(
+            f"--images {request.images} has {num_people} person, but a recogniser learns to tell people apart. Give "
+            "images of at least 2."
+        )
     secret, path = None, None
     if is_keyed:
         path = secret_path or out_dir / SECRET_FILE
