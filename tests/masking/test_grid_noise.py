@@ -234,8 +234,9 @@ def test_the_published_settings_draw_from_the_operating_system_too() -> None:
         clean = Dctdp(eps_mean="inf", front_end="block", stride=8, num_channels=6, in_shape=(3, 16, 16)).mask(images)
     assert not torch.equal(first, other)
     torch.testing.assert_close(first[0] - first[1], clean[0] - clean[1], rtol=0, atol=1e-5)
-    noise = (first - clean).flatten() * 1024 * 4
-    assert 0.7 < float(noise.square().mean().sqrt() / math.sqrt(2)) < 1.4
+    # Image 0 alone, since the draw is shared; the mean of 24 of |n|: below 0.2 or above 3 with odds of some 1e-9.
+    noise = (first[0] - clean[0]).abs() * 1024 * 4
+    assert 0.2 < float(noise.mean()) < 3.0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
