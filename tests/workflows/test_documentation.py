@@ -199,3 +199,10 @@ def test_the_page_on_reports_lists_every_section() -> None:
     table = text.split("## Sections\n")[1].split("\n## ")[0]
     listed = re.findall(r"^\| (.*?) \| ", table, flags=re.MULTILINE)[1:]
     assert listed == [section.title for section in (*report.SECTIONS, *experiments.SECTIONS)]
+
+
+def test_index_of_decisions_lists_every_record() -> None:
+    folder = ROOT / "docs" / "decisions"
+    records = {path.name for path in folder.glob("[0-9]*.md")}
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", index)) == records
