@@ -61,6 +61,7 @@ def test_evaluate_prints_figures_with_n_and_interval(ppfr: Ppfr, system: Path) -
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 and figure["n"] > 0
     assert 0 <= output["accuracy_std_over_folds"] <= 0.5
     assert output["masker"] == "ppfr-fd" and "roc" not in output
+    assert output["embedded"] == "image alone"
     text = ppfr("evaluate", "--model", system, "--protocol", "synthetic:60").stdout
     assert f"{100 * output['accuracy']['value']:.2f} % [" in text and "n=60" in text
 

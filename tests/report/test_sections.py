@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ppfr.report import RecordView
+from ppfr.report import Faces, RecordView, render_report
 from ppfr.report.sections.controls import Controls
 from ppfr.report.sections.image_recovery import ImageRecovery
 from ppfr.report.sections.re_identification import ReIdentification, verdict
@@ -148,3 +148,18 @@ def test_comparison_finding_follows_the_paired_interval(
     assert f"PPFR-FD {words} " in found.text and found.tone == "note"
     del gaps[-1]
     assert all(finding.title != "Is it worth it?" for finding in read.findings(made_record, VERIFIED))
+
+
+@pytest.mark.parametrize(("adds_mirrored", "words"), [(True, "image and mirror image"), (False, "image alone")])
+def test_accuracies_state_the_test_time_protocol(adds_mirrored: bool, words: str, made_record: Json) -> None:
+    made_record["experiment"]["config"]["adds_mirrored"] = adds_mirrored
+    page = render_report([made_record], grids=[Faces(rows=(), note="")])
+    assert f"Accuracy on made-lfw, {words}" in page and "Test-time protocol:" in page
+
+
+def test_accuracies_under_two_test_time_protocols_are_in_two_columns(made_record: Json) -> None:
+    other = copy.deepcopy(made_record)
+    made_record["experiment"]["config"]["adds_mirrored"] = True
+    other["experiment"]["config"]["adds_mirrored"] = False
+    page = render_report([made_record, other], grids=[Faces(rows=(), note="")] * 2)
+    assert "made-lfw, image alone" in page and "made-lfw, image and mirror image" in page

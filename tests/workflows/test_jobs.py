@@ -89,6 +89,7 @@ def test_trained_system_is_reproducible_and_can_be_evaluated(tmp_path: Path) -> 
         device="cpu",
     )
     assert figures["masker"] == "ppfr-fd" and figures["accuracy"]["n"] == 60
+    assert figures["embedded"] == "image and mirror image"
 
 
 def test_method_without_secret_creates_no_secret_file(plain: Path) -> None:

@@ -20,6 +20,14 @@ Entry = Mapping[str, Any]
 """A row of results, or a system, attack, recogniser or comparison of the record."""
 
 
+IMAGE_ALONE, WITH_MIRROR = "image alone", "image and mirror image"
+_EMBEDDED: Mapping[str, str] = {
+    IMAGE_ALONE: "Test-time protocol: one embedding per image, without its mirror image.",
+    WITH_MIRROR: "Test-time protocol: embeddings of an image and of its mirror image, masked separately, are added.",
+    "": "The record does not state whether mirror images were embedded too.",
+}
+
+
 class RecordView:
     """Look-ups in a record.
 
@@ -43,6 +51,18 @@ class RecordView:
     def row(self, kind: str, **where: Any) -> Entry | None:
         """The first of `rows`, or None."""
         return next(iter(self.rows(kind, **where)), None)
+
+    # Test-time protocol
+
+    @property
+    def embedded(self) -> str:
+        """What an embedding was computed from, "image alone" or "image and mirror image"; "" if it is not recorded."""
+        adds_mirrored = self.record["experiment"]["config"].get("adds_mirrored")
+        return {True: WITH_MIRROR, False: IMAGE_ALONE}.get(adds_mirrored, "")
+
+    def embedded_in_words(self) -> str:
+        """The same as a sentence."""
+        return _EMBEDDED[self.embedded]
 
     # Systems
 

@@ -37,7 +37,8 @@ def evaluate_model(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        Names of model, masker and protocol, and the figures of `ppfr.evaluation.evaluate` without the ROC curve.
+        Names of model, masker and protocol, what is embedded ("image alone" or "image and mirror image"), and the
+        figures of `ppfr.evaluation.evaluate` without the ROC curve.
 
     Raises:
         InvalidInputError: unknown model or protocol.
@@ -59,6 +60,7 @@ def evaluate_model(
         "model": system.card.name,
         "masker": system.masker.name,
         "protocol": protocol.name,
+        "embedded": "image and mirror image" if flips else "image alone",
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
         **{name: value for name, value in as_json(figures).items() if name not in _ONLY_IN_RECORDS},
     }

@@ -98,7 +98,7 @@ class Identification(Section):
                 for row in rows
             ],
             caption="The line below n is the paired gap to the unprotected baseline. For rank-1 lower is worse, for "
-            "FNIR higher is worse.",
+            f"FNIR higher is worse. {view.embedded_in_words()}",
         )
 
 

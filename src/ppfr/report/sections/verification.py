@@ -74,11 +74,13 @@ class Verification(Section):
         """Numbers of comparisons."""
         rows = view.rows("verification", source="system")
         tests = {(row["protocol"], row["num_genuine"] + row["num_impostor"]) for row in rows}
-        return [("Test", f"{name}: {count(num)} comparisons") for name, num in sorted(tests)]
+        how = f", {view.embedded}" if view.embedded else ""
+        return [("Test", f"{name}: {count(num)} comparisons{how}") for name, num in sorted(tests)]
 
     def columns(self, view: RecordView) -> Sequence[str]:
-        """One per protocol and scenario."""
-        return [f"Accuracy on {protocol_words(*pair)}" for pair in view.protocols()]
+        """One per protocol and scenario. The test-time protocol is part of it, as accuracies under two differ."""
+        how = f", {view.embedded}" if view.embedded else ""
+        return [f"Accuracy on {protocol_words(*pair)}{how}" for pair in view.protocols()]
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
         """Accuracy with the gap to the baseline."""
@@ -101,7 +103,8 @@ class Verification(Section):
                 columns=["Protocol", "Accuracy", "Equal error rate", *(f"TAR at FAR {far}" for far in fars)],
                 rows=list(_table(view, fars)),
                 caption="TAR at FAR x is the share of mated comparisons accepted at the threshold where a share x of "
-                "non-mated ones is accepted. An asterisk marks a rate with too few non-mated comparisons.",
+                "non-mated ones is accepted. An asterisk marks a rate with too few non-mated comparisons. "
+                f"{view.embedded_in_words()}",
             )
         thresholds = view.rows("recogniser_threshold")
         if thresholds:
