@@ -84,7 +84,7 @@ class Aligner:
             max_side_px: larger photos are scaled down to this side for detection, and to 320 pixels for faces that
                 fill the frame. The crop is cut from the original.
             any_orientation: search faces that are turned in the plane by any angle. With False, every face is taken as
-                upright, which saves 24 detections in small views (about 30 ms); turned faces then give wrong crops.
+                upright, which saves 32 detections in small views (about 40 ms); turned faces then give wrong crops.
 
         Raises:
             MissingWeightsError: the file does not exist.
