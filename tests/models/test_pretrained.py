@@ -12,12 +12,9 @@ from ppfr.models._foreign import _LAST, _names, to_own_names
 from ppfr.models._store import load_tensors
 from reference import mobilefacenet
 
-# Accuracy (%) with one crop, which the sources' weights are known to reach on the whole of LFW. On the whole of CFP,
-# mobilefacenet-y1 reaches 99.40 (FF) and 88.57 (FP). The slow tests take the first folds of all but one protocol.
+# Accuracy (%) on LFW's 6,000 pairs, one crop, as the sources' weights are known to reach.
 LFW = {"mobilefacenet-y1": 99.37, "mobilefacenet-casia": 98.27, "mobilefacenet-casia-112x96": 98.78}
-NUM_FIRST_FOLDS = 3
-LFW_FIRST_FOLDS = {"mobilefacenet-casia": 98.17, "mobilefacenet-casia-112x96": 98.56}
-CFP_Y1_FIRST_FOLDS = {"FF": 99.29, "FP": 88.33}
+CFP_Y1 = {"FF": 99.40, "FP": 88.57}
 
 
 def _noise_checkpoint(network, source, noisy):
@@ -127,31 +124,20 @@ def test_pretrained_networks_separate_faces(data_root, weights_root, name):
 
 @pytest.mark.real_data
 @pytest.mark.slow
-def test_lfw_accuracy_equals_the_known_value(data_root, weights_root):
+@pytest.mark.parametrize("name", LFW)
+def test_lfw_accuracy_equals_the_known_value(data_root, weights_root, name):
     protocol = read_lfw(data_root)
-    score_N = _scores("mobilefacenet-y1", weights_root, protocol, np.arange(len(protocol)))
+    score_N = _scores(name, weights_root, protocol, np.arange(len(protocol)))
     accuracy = ten_fold_accuracy(score_N, protocol.is_genuine, protocol.fold)
     assert accuracy.n == 6000
-    assert 100 * accuracy.mean == pytest.approx(LFW["mobilefacenet-y1"], abs=0.2)
-
-
-def _accuracy_on_first_folds(name, weights_root, protocol):
-    rows = np.flatnonzero(protocol.fold < NUM_FIRST_FOLDS)
-    score_N = _scores(name, weights_root, protocol, rows)
-    return 100 * ten_fold_accuracy(score_N, protocol.is_genuine[rows], protocol.fold[rows]).mean
+    assert 100 * accuracy.mean == pytest.approx(LFW[name], abs=0.2)
 
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LFW_FIRST_FOLDS)
-def test_lfw_accuracy_on_first_folds_equals_the_known_value(data_root, weights_root, name):
-    accuracy = _accuracy_on_first_folds(name, weights_root, read_lfw(data_root))
-    assert accuracy == pytest.approx(LFW_FIRST_FOLDS[name], abs=0.2)
-
-
-@pytest.mark.real_data
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", CFP_Y1_FIRST_FOLDS)
-def test_cfp_accuracy_on_first_folds_equals_the_known_value(data_root, weights_root, kind):
-    accuracy = _accuracy_on_first_folds("mobilefacenet-y1", weights_root, read_cfp(data_root, kind))
-    assert accuracy == pytest.approx(CFP_Y1_FIRST_FOLDS[kind], abs=0.2)
+@pytest.mark.parametrize("kind", CFP_Y1)
+def test_cfp_accuracy_equals_the_known_value(data_root, weights_root, kind):
+    protocol = read_cfp(data_root, kind)
+    score_N = _scores("mobilefacenet-y1", weights_root, protocol, np.arange(len(protocol)))
+    accuracy = ten_fold_accuracy(score_N, protocol.is_genuine, protocol.fold)
+    assert 100 * accuracy.mean == pytest.approx(CFP_Y1[kind], abs=0.2)
