@@ -13,7 +13,7 @@ SUBJECTS = np.array([0, 0, 1, 1, 2, 2])
 
 
 def test_rates_by_hand():
-    """Victim 0 is recovered, victim 1 points at victim 2, victim 2 passes one of two references."""
+    """Target 0 is recovered, target 1 resembles subject 2, target 2 is accepted against one of two references."""
     references = REFERENCES.copy()
     references[5] = np.eye(6)[5]
     recovered = np.eye(6)[[0, 2, 2]] * [[1.0], [0.1], [20.0]]
@@ -31,6 +31,23 @@ def test_unsolved_rows_count_as_failures():
     some = inversion_success(recovered, [0, 1, 2], REFERENCES, SUBJECTS, solved_N=[True, False, True], **options)
     assert every.success.value == 1 and every.success.low < 1, "one outcome alone still has an interval"
     assert some.success.value == pytest.approx(2 / 3) and some.solved == pytest.approx(2 / 3)
+
+
+def test_shares_equal_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    subjects = np.concatenate([np.repeat(np.arange(20), 3), [20, 21]])
+    references = rng.normal(size=(22, 64))[subjects] + 0.4 * rng.normal(size=(62, 64))
+    references /= np.linalg.norm(references, axis=1, keepdims=True)
+    recovered = references + 0.12 * rng.normal(size=references.shape)
+    recovered /= np.linalg.norm(recovered, axis=1, keepdims=True)
+    found = inversion_success(recovered, subjects, references, subjects, threshold=0.6, seed=0, num_resamples=50)
+    own, others = [], []
+    for face, subject in zip(recovered, subjects, strict=True):
+        accepted = references @ face >= 0.6
+        own.append(accepted[subjects == subject].mean())
+        others.append(accepted[subjects != subject].mean())
+    assert found.success.value == pytest.approx(np.mean(own)) and found.success.n == 62
+    assert found.other_subject.value == pytest.approx(np.mean(others))
 
 
 def test_average_faces_have_a_high_false_match_rate():
@@ -56,3 +73,5 @@ def test_inversion_success_rejects_invalid_input():
         inversion_success(np.zeros((2, 6)), [0, 1], REFERENCES, SUBJECTS, **options)
     with pytest.raises(RangeError, match=r"NaN.*threshold_at_far"):
         inversion_success(np.eye(6)[:2], [0, 1], REFERENCES, SUBJECTS, threshold=float("nan"), seed=0)
+    with pytest.raises(InvalidInputError, match=r"only 1 subject.*at least 2"):
+        inversion_success(np.eye(6)[:2], [0, 0], REFERENCES, SUBJECTS, **options)

@@ -1,6 +1,7 @@
 """Error rates, image similarity and intervals. NumPy in, NumPy out; every rate has its sample size and an interval."""
 
 from ppfr.metrics._bootstrap import mean_with_interval as mean_with_interval
+from ppfr.metrics._cosine import identity_cosine as identity_cosine
 from ppfr.metrics._estimate import Estimate as Estimate
 from ppfr.metrics._folds import FoldAccuracy as FoldAccuracy
 from ppfr.metrics._folds import ten_fold_accuracy as ten_fold_accuracy
@@ -20,9 +21,6 @@ from ppfr.metrics._open_set import open_set_fnir as open_set_fnir
 from ppfr.metrics._paired import paired_accuracy_gap as paired_accuracy_gap
 from ppfr.metrics._paired_searches import IdentificationGaps as IdentificationGaps
 from ppfr.metrics._paired_searches import paired_identification_gaps as paired_identification_gaps
-from ppfr.metrics._recovered import RecoveredAcceptance as RecoveredAcceptance
-from ppfr.metrics._recovered import identity_cosine as identity_cosine
-from ppfr.metrics._recovered import verification_accuracy_of_recovered as verification_accuracy_of_recovered
 from ppfr.metrics._roc import Roc as Roc
 from ppfr.metrics._roc import roc as roc
 from ppfr.metrics._roc import threshold_at_far as threshold_at_far

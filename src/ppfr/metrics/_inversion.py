@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.metrics._bootstrap import mean_with_interval
+from ppfr.metrics._cosine import normalised_rows
 from ppfr.metrics._estimate import Estimate
 from ppfr.metrics._inputs import Labels
-from ppfr.metrics._recovered import normalised_rows
 
 _BLOCK_VALUES = 4_000_000
 
