@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, final
 
 import numpy as np
@@ -199,56 +199,38 @@ class LaplaceBudget(nn.Module):
             return self._noisy(values_BN, noise.laplace(values_BN.shape[1], device)).view(values_BKPQ.shape)
         low_N, high_N, _ = self._ranges(device)
         _, scale_N, shift_N = self._constants_with_version(device)
-        is_by_row = device.type == "cpu" and not noise.is_shared
-        # On a CPU, small pieces stay in cache, and their draws reuse one buffer.
-        piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
-        noise_BN = values_BN.new_empty(piece, values_BN.shape[1]) if is_by_row else None
-        for start in range(0, len(values_BN), piece):
-            part_BN = values_BN[start : start + piece]
-            if noise_BN is None:
-                drawn_BN = noise.laplace(values_BN.shape[1], device)
-            else:
-                drawn_BN = noise_BN[: len(part_BN)]
-                for row in range(len(part_BN)):
-                    noise.laplace_row(start + row, drawn_BN[row])
+        for part_BN, drawn_BN in _with_draws(values_BN, noise):
             if self._reference is not None:
                 part_BN.clamp_(low_N, high_N)
             part_BN.addcmul_(drawn_BN, scale_N)
-            if shift_N is not None:
-                part_BN.add_(shift_N)
-            part_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+            self._finish(part_BN, shift_N)
         return values_BKPQ
 
     def _on_grid(self, values_BN: Tensor, noise: SystemNoise) -> Tensor:
         """`add_noise` on the grid; the same values with and without gradient."""
         device, (_, _, shift_N) = values_BN.device, self._constants_with_version(values_BN.device)
+        grid = self._grid(device)
         needs_gradient = torch.is_grad_enabled() and (
             values_BN.requires_grad or (self.rho is not None and self.rho.requires_grad)
         )
-        grid = self._grid(device)
-        sent_BN = values_BN.detach().clone() if needs_gradient else values_BN
-        is_by_row = device.type == "cpu" and not noise.is_shared and not needs_gradient
-        piece = max(1, _PIECE_FLOATS // values_BN.shape[1]) if is_by_row else len(values_BN)
-        buffer_BN = values_BN.new_empty(piece, values_BN.shape[1]) if is_by_row else None
-        drawn_BN = values_BN
-        with torch.no_grad():
-            for start in range(0, len(values_BN), piece):
-                part_BN = sent_BN[start : start + piece]
-                if buffer_BN is None:
-                    drawn_BN = noise.steps(values_BN.shape[1], device)
-                else:
-                    drawn_BN = buffer_BN[: len(part_BN)]
-                    for row in range(len(part_BN)):
-                        noise.steps_row(start + row, drawn_BN[row])
-                grid.send(part_BN, drawn_BN)
-                if shift_N is not None:
-                    part_BN.add_(shift_N)
-                part_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
         if not needs_gradient:
+            with torch.no_grad():
+                for part_BN, steps_BN in _with_draws(values_BN, noise):
+                    self._finish(grid.send(part_BN, steps_BN), shift_N)
             return values_BN
-        continuous_BN = self._noisy(values_BN, drawn_BN / STEPS_PER_SCALE)
+        steps_BN = noise.steps(values_BN.shape[1], device)
+        with torch.no_grad():
+            sent_BN = self._finish(grid.send(values_BN.detach().clone(), steps_BN), shift_N)
+        continuous_BN = self._noisy(values_BN, steps_BN / STEPS_PER_SCALE)
         sent: Tensor = SentValue.apply(continuous_BN, sent_BN)
         return sent
+
+    @staticmethod
+    def _finish(noisy_BN: Tensor, shift_N: Tensor | None) -> Tensor:
+        """Shift and clamp, in place."""
+        if shift_N is not None:
+            noisy_BN.add_(shift_N)
+        return noisy_BN.clamp_(-LARGEST_OUTPUT, LARGEST_OUTPUT)
 
     def _grid(self, device: torch.device) -> Grid:
         """The grid on a device, cached until rho changes."""
@@ -384,3 +366,23 @@ def _learned_values(
         if not np.isfinite(array).all():
             raise RangeError(f"learned {name} contains values that are not finite; train again")
     return {name: torch.tensor(np.asarray(array, np.float32)).flatten() for name, array in learned.items()}
+
+
+def _with_draws(values_BN: Tensor, noise: ImageNoise | SystemNoise) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batch in parts, each with its draws. On a CPU, small parts stay in cache and their draws reuse one buffer."""
+    if isinstance(noise, SystemNoise):
+        draw, draw_row = noise.steps, noise.steps_row
+    else:
+        draw, draw_row = noise.laplace, noise.laplace_row
+    num, num_values = values_BN.shape
+    if values_BN.device.type != "cpu" or noise.is_shared:
+        yield values_BN, draw(num_values, values_BN.device)
+        return
+    piece = max(1, _PIECE_FLOATS // num_values)
+    buffer_BN = values_BN.new_empty(piece, num_values)
+    for start in range(0, num, piece):
+        part_BN = values_BN[start : start + piece]
+        drawn_BN = buffer_BN[: len(part_BN)]
+        for row in range(len(part_BN)):
+            draw_row(start + row, drawn_BN[row])
+        yield part_BN, drawn_BN
