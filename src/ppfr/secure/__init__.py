@@ -12,8 +12,10 @@ from ppfr.secure._backends import Spu as Spu
 from ppfr.secure._certificates import CertificateAuthority as CertificateAuthority
 from ppfr.secure._changes import Change as Change
 from ppfr.secure._changes import Enrolment as Enrolment
+from ppfr.secure._changes import Refresh as Refresh
 from ppfr.secure._changes import Removal as Removal
 from ppfr.secure._changes import State as State
+from ppfr.secure._changes import gallery_digest as gallery_digest
 from ppfr.secure._changes import settle as settle
 from ppfr.secure._channel import NUM_PARTIES as NUM_PARTIES
 from ppfr.secure._channel import Buffer as Buffer
@@ -39,5 +41,7 @@ from ppfr.secure._sharing import share_rows as share_rows
 from ppfr.secure._sharing import share_threshold as share_threshold
 from ppfr.secure._subjects import SubjectIndex as SubjectIndex
 from ppfr.secure._subjects import any_per_claim as any_per_claim
+from ppfr.secure._subjects import normalised_subject as normalised_subject
+from ppfr.secure._subjects import normalised_subjects as normalised_subjects
 from ppfr.secure._subjects import pairs_of as pairs_of
 from ppfr.secure._three_parties import ThreePartyMatcher as ThreePartyMatcher

@@ -1,19 +1,29 @@
-"""Atomic changes to a gallery: all three parties apply them, or none does. Suffix: N rows."""
+"""Atomic changes to a gallery: all three parties apply them, or none does. Suffix: N rows.
+
+Two digests of a change: `digest` covers what one party received, its own words included; `content_digest` covers what
+all three received alike, so that the parties can compare it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import struct
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
-from ppfr.core import ID_BYTES, InvalidInputError, ShapeError
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr.core import ID_BYTES, InvalidInputError, ShapeError, UnsupportableError
 from ppfr.secure._channel import NUM_PARTIES
+from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._sharing import SharedRows
+from ppfr.secure._subjects import normalised_subjects
 
 State = Literal["unknown", "prepared", "committed", "aborted"]
 CHANGE_ID_BYTES = 16
-_MAX_SUBJECT_BYTES = 100
+_SEED_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,7 +33,7 @@ class Enrolment:
     Attributes:
         change_id: 16 random bytes, the same at all three parties; never reused.
         rows: the party's shares, N >= 1.
-        subjects: the subject of each row, 1 to 100 bytes in UTF-8. Stored in the clear: use pseudonyms.
+        subjects: the subject of each row, as `normalised_subject` returns it. Stored in the clear: use pseudonyms.
 
     Raises:
         InvalidInputError, ShapeError: invalid values; the message identifies entries by position only.
@@ -39,12 +49,11 @@ class Enrolment:
             raise InvalidInputError("The enrolment has no rows. Pass at least one.")
         if len(self.subjects) != len(self.rows):
             raise ShapeError(f"Expected one subject for each of {len(self.rows)} rows, got {len(self.subjects)}.")
-        for place, subject in enumerate(self.subjects):
-            name = subject.encode(errors="replace") if isinstance(subject, str) else b""
-            if not 0 < len(name) <= _MAX_SUBJECT_BYTES or name.decode() != subject:
-                raise InvalidInputError(
-                    f"Entry {place}: a subject must have 1 to {_MAX_SUBJECT_BYTES} bytes in UTF-8. Use a pseudonym."
-                )
+        if (normal := normalised_subjects(self.subjects)) != tuple(self.subjects):
+            place = next(n for n, (one, other) in enumerate(zip(normal, self.subjects, strict=True)) if one != other)
+            raise InvalidInputError(
+                f"Entry {place}: the subject is not in Unicode normalisation form C. Apply normalised_subject()."
+            )
         if len({row.tobytes() for row in self.rows.ids_N16}) != len(self.rows):
             raise InvalidInputError("The enrolment contains an id twice. Share the embeddings again.")
 
@@ -54,6 +63,11 @@ class Enrolment:
         digest.update(repr(self.subjects).encode())
         digest.update(self.rows.words_NW.tobytes())
         return digest.digest()
+
+    def content_digest(self) -> bytes:
+        """32 bytes over change id, parameters, ids in order and subjects: equal at all three parties."""
+        content = _content(self.rows.fixed_point, self.rows.ids_N16, self.subjects)
+        return _digest("enrolment", self.change_id, *content)
 
     def __repr__(self) -> str:
         return f"Enrolment(change_id={self.change_id.hex()}, rows={self.rows!r}, subjects=<redacted>)"
@@ -85,11 +99,69 @@ class Removal:
         """See `Enrolment.digest`."""
         return hashlib.sha256(b"".join(self.reference_ids)).digest()
 
+    def content_digest(self) -> bytes:
+        """32 bytes over change id and reference ids in order: equal at all three parties."""
+        return _digest("removal", self.change_id, b"".join(self.reference_ids))
+
     def __repr__(self) -> str:
         return f"Removal(change_id={self.change_id.hex()}, num={len(self.reference_ids)})"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Refresh:
+    """New randomness for all shares, which begins a new epoch: the same embeddings, other components.
+
+    Attributes:
+        change_id: as in `Enrolment`.
+        seed: 32 random bytes, equal at the three parties and secret to all others. Each party forgets it once the
+            change is committed or aborted.
+
+    Raises:
+        InvalidInputError: invalid values.
+
+    Privacy:
+        Shares of one epoch reveal nothing about those of another without the seed: an old copy of one party's store and
+        the present store of another party do not reveal the embeddings, unless the seed of an epoch between them was
+        recorded.
+    """
+
+    change_id: bytes
+    seed: bytes
+
+    def __post_init__(self) -> None:
+        check_change_id(self.change_id)
+        if not isinstance(self.seed, bytes) or len(self.seed) != _SEED_BYTES:
+            raise InvalidInputError(f"A seed must be {_SEED_BYTES} bytes. Draw one with secrets.token_bytes.")
+
+    def digest(self) -> bytes:
+        """See `Enrolment.digest`; equal to the digest of the content, since the parties receive the same."""
+        return self.content_digest()
+
+    def content_digest(self) -> bytes:
+        """32 bytes over change id and seed: equal at all three parties. The seed cannot be computed from it."""
+        return _digest("refresh", self.change_id, self.seed)
+
+    def __repr__(self) -> str:
+        return f"Refresh(change_id={self.change_id.hex()}, seed=<redacted>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportableError("A refresh cannot be pickled: it contains a secret. Send its fields over TLS.")
+
+
 Change = Enrolment | Removal
+
+
+def gallery_digest(fixed_point: FixedPoint, ids_N16: NDArray[np.uint8], subjects: Sequence[str], epoch: int) -> bytes:
+    """32 bytes over the public content of a gallery: parameters, ids in order, their subjects, epoch.
+
+    It is equal at the three parties if their galleries match, and a client can compute it from ids and subjects.
+
+    Raises:
+        ShapeError: ids that are not (N, 16), or another number of subjects.
+    """
+    if np.shape(ids_N16) != (len(subjects), ID_BYTES):
+        raise ShapeError(f"Expected ids of shape ({len(subjects)}, {ID_BYTES}), got {np.shape(ids_N16)}.")
+    return _digest("gallery", struct.pack("<Q", epoch), *_content(fixed_point, ids_N16, subjects))
 
 
 def check_change_id(change_id: bytes) -> None:
@@ -127,3 +199,20 @@ def settle(states: Sequence[State]) -> Literal["commit", "abort"]:
         )
     is_decided = "committed" in states or all(state == "prepared" for state in states)
     return "commit" if is_decided else "abort"
+
+
+def _content(point: FixedPoint, ids_N16: NDArray[Any], subjects: Sequence[str]) -> tuple[bytes, ...]:
+    """Parameters, ids and subjects as bytes; the lengths of the names precede the names."""
+    names = [subject.encode() for subject in subjects]
+    lengths_N = np.fromiter(map(len, names), dtype="<u4", count=len(names))
+    parameters = struct.pack("<I", point.dim) + point.values.encode()
+    return parameters, np.ascontiguousarray(ids_N16).tobytes(), lengths_N.tobytes(), b"".join(names)
+
+
+def _digest(kind: str, *parts: bytes) -> bytes:
+    """SHA-256 of the kind and the parts, each after its length, so that different parts never give the same bytes."""
+    digest = hashlib.sha256(b"ppfr change 1")
+    for part in (kind.encode(), *parts):
+        digest.update(struct.pack("<Q", len(part)))
+        digest.update(part)
+    return digest.digest()

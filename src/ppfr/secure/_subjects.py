@@ -1,10 +1,11 @@
-"""Subjects to reference indices and back: the protocols compute with indices, callers name subjects.
+"""Names of subjects, and subjects to reference indices and back: the protocols compute with indices.
 
 Suffixes: B probes, N claims, M references, P pairs of a probe and a reference.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -12,6 +13,71 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, ShapeError
+
+MAX_SUBJECT_BYTES = 100
+# Control characters, halves of surrogate pairs, line and paragraph separators; private use, which each system displays
+# in another way; and characters that this Python does not know, whose normal form may differ at the parties.
+_REFUSED = ("Cc", "Cs", "Zl", "Zp", "Co", "Cn")
+# Persian and the scripts of India need these two between letters. All other format characters are refused: they are
+# invisible, or change the direction of the text around them.
+_JOINERS = "\u200c\u200d"
+
+
+def normalised_subject(name: str) -> str:
+    r"""Bring a subject's name into the form that is stored: Unicode normalisation form C, 1 to 100 bytes in UTF-8.
+
+    The parties compare names byte by byte, so all spellings of a name must become one.
+
+    Raises:
+        InvalidInputError: another length, or a character that is refused: a control, format, private-use or unassigned
+            character, a line or paragraph separator, or half a surrogate pair. Zero-width joiners and non-joiners are
+            accepted between letters. The message states the position of the character and does not contain the name.
+
+    Example:
+        >>> len("e\u0301"), len(normalised_subject("e\u0301"))
+        (2, 1)
+    """
+    problem = None if isinstance(name, str) else "not a string"
+    if problem is None:
+        problem = _refused_character(name)
+    if problem is None:
+        name = unicodedata.normalize("NFC", name)
+        num = len(name.encode())
+        problem = None if 0 < num <= MAX_SUBJECT_BYTES else f"{num} bytes"
+    if problem is not None:
+        raise InvalidInputError(
+            f"Expected a subject of 1 to {MAX_SUBJECT_BYTES} bytes in UTF-8 without control characters, got {problem}. "
+            "Use a pseudonym."
+        )
+    return name
+
+
+def normalised_subjects(names: Sequence[str]) -> tuple[str, ...]:
+    """Apply `normalised_subject` to each name.
+
+    Raises:
+        InvalidInputError: as there; the message begins with the position of the name.
+    """
+    normalised = []
+    for place, name in enumerate(names):
+        try:
+            normalised.append(normalised_subject(name))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"Entry {place}: {error}") from None
+    return tuple(normalised)
+
+
+def _refused_character(name: str) -> str | None:
+    """The first refused character of a name, by position and code point."""
+    if name.isascii() and name.isprintable():
+        return None
+    kinds = [unicodedata.category(character) for character in name]
+    for place, (character, kind) in enumerate(zip(name, kinds, strict=True)):
+        around = kinds[max(place - 1, 0) : place] + kinds[place + 1 : place + 2]
+        is_joiner = character in _JOINERS and len(around) == 2 and all(one[0] in "LM" for one in around)
+        if kind in _REFUSED or (kind == "Cf" and not is_joiner):
+            return f"U+{ord(character):04X} at position {place}"
+    return None
 
 
 @final
