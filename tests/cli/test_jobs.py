@@ -48,7 +48,29 @@ def test_synthetic_faces_can_be_written_checked_and_read(ppfr: Ppfr, tmp_path: P
     assert written["images"] == 6
     assert len(list(tmp_path.rglob("*.png"))) == 6
     checked = ppfr("data", "check", tmp_path, "--json").json
-    assert (checked["images"], checked["people"]) == (6, 3)
+    assert (checked["images"], checked["people"], checked["files_left_out"]) == (6, 3, "none")
+    assert "files_left_out" not in ppfr("data", "check", "synthetic:3x2", "--json").json
+
+
+def test_data_check_counts_the_files_it_leaves_out(ppfr: Ppfr, crop: Path, tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "crops"
+    for path in (outside / "1.png", folder / "ann" / "1.png", folder / "ann" / "2020" / "2.png"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(crop.read_bytes())
+    (folder / "bob").symlink_to(outside, target_is_directory=True)
+    for name in ("ann/x.HEIC", "ann/y.heic", "ann/.z.heic", "more.zip", ".hidden/a.zip", "notes.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"file")
+    (outside / "link.zip").symlink_to(folder / "more.zip")
+    checked = ppfr("data", "check", folder, "--json").json
+    assert (checked["images"], checked["people"]) == (2, 2)
+    left_out = checked["files_left_out"]
+    assert left_out.startswith("6: 2 .heic (convert it to JPEG") and "`heif-convert`" in left_out
+    assert (
+        "2 .zip (unpack it first)" in left_out
+        and "1 .txt" in left_out
+        and "1 in deeper folders such as 2020/" in left_out
+    )
 
 
 def test_evaluate_prints_figures_with_n_and_interval(ppfr: Ppfr, system: Path) -> None:

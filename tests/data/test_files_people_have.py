@@ -69,6 +69,22 @@ def test_folders_without_photos_say_what_is_in_them(tmp_path: Path) -> None:
         list_photos(tmp_path / "in")
 
 
+def test_read_folder_says_what_is_in_folders_without_images(mixed_folder: Path) -> None:
+    for name, file in (("cleo", "a.heif"), ("dan", "2020/a.jpg"), ("eve", "a.zip"), ("fay", ".a.jpg")):
+        (mixed_folder / name / file).parent.mkdir(parents=True)
+        (mixed_folder / name / file).write_bytes(b"file")
+    with pytest.raises(ProblemsError) as caught:
+        read_folder(mixed_folder, check=False)
+    expected = {"cleo": "1 .heif (convert it", "dan": "2020/ (move", "eve": ".zip (unpack it first", "fay": "none"}
+    assert len(caught.value.problems) == len(expected)
+    for problem, (name, left_out) in zip(caught.value.problems, expected.items(), strict=True):
+        assert problem.startswith(f"{name}/") and left_out in problem, problem
+    with pytest.raises(DatasetError, match=r"cleo contains no image .*1: 1 \.heif \(convert it to JPEG"):
+        read_folder(mixed_folder / "cleo")
+    with pytest.raises(DatasetError, match=r"1 are directly in it.*left out: none"):
+        read_folder(mixed_folder / "dan" / "2020")
+
+
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppfr.core import DatasetError, MissingAssetError, ProblemsError
 from ppfr.data._image_sets import CROP_SIZE, FileImageSet
-from ppfr.data._layout import is_image, list_images
+from ppfr.data._layout import is_image, list_images, list_photos
 
 
 def read_folder(
@@ -26,6 +26,7 @@ def read_folder(
         DatasetError: it contains no image.
         ProblemsError: there are subjects without images, images outside a subject's folder, or images that cannot be
             read or have another size; all are listed.
+        InvalidInputError: a folder without images contains links that form a cycle.
     """
     root = Path(root)
     if not root.is_dir():
@@ -39,10 +40,13 @@ def read_folder(
         raise DatasetError(
             f"{root} contains no image in <subject>/<image>"
             + (f"; {len(stray)} are directly in it: move them to one folder per person" if stray else "; add images")
+            + f". Files left out: {list_photos(root).describe_left_out(read=[root / name for name in stray])}"
         )
     subfolders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     problems += [
-        f"{subfolder}/ contains no image" for subfolder, found in zip(subfolders, listed, strict=True) if not found
+        f"{subfolder}/ contains no image; files left out: {list_photos(root / subfolder).describe_left_out(read=[])}"
+        for subfolder, found in zip(subfolders, listed, strict=True)
+        if not found
     ]
     images = FileImageSet(
         paths, [path.parent.name for path in paths], name=name or root.resolve().name, root=root, crop_size=crop_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +35,22 @@ class FolderPhotos:
     photos: tuple[Path, ...]
     left_out: tuple[Path, ...]
 
-    def describe_left_out(self) -> str:
+    def describe_left_out(self, *, read: Iterable[Path] | None = None) -> str:
         """How many files of which kind are left out, with a remedy where there is one; "none" if there are none.
+
+        Args:
+            read: the photos that are read, if only those of one depth are; the others are left out too.
 
         >>> FolderPhotos(photos=(), left_out=(Path("a.HEIC"), Path("b.txt"), Path("c.txt"))).describe_left_out()
         '3: 1 .heic (convert it to JPEG first, for example with `heif-convert` or `magick IN.heic OUT.jpg`), 2 .txt'
         """
-        if not self.left_out:
-            return "none"
         counts = Counter(path.suffix.lower() or "without suffix" for path in self.left_out)
         kinds = [f"{count} {suffix}{_remedy(suffix)}" for suffix, count in sorted(counts.items())]
-        return f"{len(self.left_out)}: " + ", ".join(kinds)
+        unread = sorted(set(self.photos).difference(self.photos if read is None else read))
+        if unread:
+            place = unread[0].parent.name
+            kinds.append(f"{len(unread)} in deeper folders such as {place}/ (move them up to the person's folder)")
+        return f"{len(self.left_out) + len(unread)}: " + ", ".join(kinds) if kinds else "none"
 
 
 def _remedy(suffix: str) -> str:

@@ -16,7 +16,7 @@ import torch
 import ppfr
 from ppfr.assets import Asset, data_root, fetch, find_asset, weights_root
 from ppfr.core import InvalidInputError, PpfrError, ProblemsError, spinning_in_words
-from ppfr.data import fetch_lfw, read_lfw_images, write_crop
+from ppfr.data import FileImageSet, fetch_lfw, list_photos, read_lfw_images, write_crop
 from ppfr.experiments.spine import RECOGNISER, TEACHER
 from ppfr.models import PRETRAINED, Backbone, Lpips, ModelCard, export_onnx, load_model, load_pretrained, read_card
 from ppfr.synthetic import SyntheticFaces
@@ -53,10 +53,11 @@ def describe_data(data: Path | None) -> dict[str, Any]:
 
 
 def check_images(source: str, *, data: Path | None) -> dict[str, Any]:
-    """Decode every image of a data set.
+    """Decode every image of a data set, and count the files of a folder that are not part of it.
 
     Raises:
         ProblemsError: images that cannot be read; all are listed.
+        InvalidInputError: links in the folder form a cycle.
     """
     images = read_images(source, data=data)
     problems: list[str] = []
@@ -68,7 +69,10 @@ def check_images(source: str, *, data: Path | None) -> dict[str, Any]:
             problems += [text for index in indices if (text := _problem(images, index))]
     if problems:
         raise ProblemsError(f"{images.name} contains images that cannot be read", problems)
-    return {"name": images.name, "images": len(images), "people": len(set(images.subject_ids))}
+    found: dict[str, Any] = {"name": images.name, "images": len(images), "people": len(set(images.subject_ids))}
+    if isinstance(images, FileImageSet):  # a folder with one folder per subject
+        found["files_left_out"] = list_photos(Path(source)).describe_left_out(read=images.paths)
+    return found
 
 
 def _problem(images: Any, index: int) -> str:
