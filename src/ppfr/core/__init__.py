@@ -13,6 +13,7 @@ from ppfr.core._errors import CorruptTemplateError as CorruptTemplateError
 from ppfr.core._errors import DatasetError as DatasetError
 from ppfr.core._errors import DeviceError as DeviceError
 from ppfr.core._errors import ImageReadError as ImageReadError
+from ppfr.core._errors import InputCheckError as InputCheckError
 from ppfr.core._errors import InvalidInputError as InvalidInputError
 from ppfr.core._errors import MissingAssetError as MissingAssetError
 from ppfr.core._errors import MissingEnvironmentError as MissingEnvironmentError

@@ -24,6 +24,10 @@ class RangeError(InvalidInputError):
     """A value is outside the documented range, or not finite."""
 
 
+class InputCheckError(InvalidInputError):
+    """Shares that a client sent are not those of a valid input, as the parties found without reconstructing it."""
+
+
 class AlignmentError(InvalidInputError):
     """No face, or more than one face, where exactly one is required."""
 

@@ -1,6 +1,6 @@
 """The client's side of the protocol: splits a query into shares and opens the shares of its answer.
 
-Suffixes: B probes, N pairs, M references, D embedding, W words of 64 lanes.
+Suffixes: B probes, N claims, R references of a claim, M references, D embedding, W words of 64 lanes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppfr.core import InvalidInputError, ShapeError
+from ppfr.core import InvalidInputError, PartyError, ShapeError
 from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._inputs import SharedInputs, share_inputs
 from ppfr.secure._rounds import num_words, unsliced
-from ppfr.secure._sharing import SharedRows, SharedThreshold, share_rows
+from ppfr.secure._sharing import SharedThreshold
 
 Kind = Literal["verify", "any", "set", "best"]
 _LANE_BITS = 6
@@ -28,39 +29,39 @@ class Query:
 
     Attributes:
         party: 0..2, the recipient.
-        number: must be larger than that of every earlier query in the session; the masks are derived from it.
-        kind: "verify" (is probe n accepted against reference n), "any" (does a probe have a match), "set" (which
-            references match), "best" (the best match, if any).
+        kind: "verify" (is probe n accepted against any reference of claim n), "any" (does a probe have a match), "set"
+            (which references match), "best" (the best match, if any).
         probes: the party's shares of the probes.
         threshold: an integer that the parties may know, or the party's share of a hidden one.
-        references_N: (N,) int64 for "verify", else None; public.
+        references_NR: (N, R) int64 for "verify", else None; the references of each claim, of which one may be repeated;
+            public.
 
     Raises:
         InvalidInputError: the parts are inconsistent.
-        ShapeError: another number of references than of probes.
+        ShapeError: another number of claims than of probes, or claims without references.
     """
 
     party: int
-    number: int
     kind: Kind
-    probes: SharedRows
+    probes: SharedInputs
     threshold: int | SharedThreshold
-    references_N: NDArray[np.int64] | None = None
+    references_NR: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise InvalidInputError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}.")
-        if (self.kind == "verify") != (self.references_N is not None):
-            raise InvalidInputError("`references_N` is required for kind 'verify' and not allowed for other kinds.")
-        if self.references_N is not None and self.references_N.shape != (len(self.probes),):
-            raise ShapeError(f"Expected references of shape ({len(self.probes)},), got {self.references_N.shape}.")
+        if (self.kind == "verify") != (self.references_NR is not None):
+            raise InvalidInputError("`references_NR` is required for kind 'verify' and not allowed for other kinds.")
+        shape = () if self.references_NR is None else self.references_NR.shape
+        if self.references_NR is not None and (len(shape) != 2 or shape[0] != len(self.probes) or shape[1] == 0):
+            raise ShapeError(f"Expected references of shape ({len(self.probes)}, R), got {shape}.")
         if isinstance(self.threshold, SharedThreshold) and self.threshold.party != self.party:
             raise InvalidInputError(
                 f"The threshold is the share of party {self.threshold.party}; pass party {self.party} its own share."
             )
 
     def __repr__(self) -> str:
-        return f"Query(party={self.party}, number={self.number}, kind={self.kind!r}, num={len(self.probes)})"
+        return f"Query(party={self.party}, kind={self.kind!r}, num={len(self.probes)})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,21 +70,19 @@ class Answer:
 
     Attributes:
         party: 0..2.
-        number: as in the query.
         kind: as in the query.
         num_values: N for "verify", else M.
-        words: uint64, the party's component of the packed bits: (B, W) for "verify" (B = 1) and "set", (B, 1) for
-            "any", (1 + J, B, 1) for "best".
+        words: uint64, the party's component of the packed bits, then its copy of the next party's: (2, 1, W) for
+            "verify", (2, B, W) for "set", (2, B, 1) for "any", (2, 1 + J, B, 1) for "best".
     """
 
     party: int
-    number: int
     kind: Kind
     num_values: int
     words: NDArray[np.uint64]
 
     def __repr__(self) -> str:
-        return f"Answer(party={self.party}, number={self.number}, kind={self.kind!r}, words=<redacted>)"
+        return f"Answer(party={self.party}, kind={self.kind!r}, words=<redacted>)"
 
 
 def share_query(
@@ -92,8 +91,7 @@ def share_query(
     *,
     fixed_point: FixedPoint,
     threshold: float | Sequence[SharedThreshold],
-    number: int,
-    references_N: ArrayLike | None = None,
+    references_NR: ArrayLike | None = None,
 ) -> tuple[Query, Query, Query]:
     """Split a query among three parties.
 
@@ -102,8 +100,7 @@ def share_query(
         probes_BD: (B, D) of L2 norm 1.
         fixed_point: that of the gallery.
         threshold: in [-1, 1] and visible to the parties, or the three shares of a hidden one.
-        number: as in `Query`.
-        references_N: only for "verify": the index of each probe's reference.
+        references_NR: only for "verify": the indices of the references of each claim.
 
     Raises:
         ShapeError, RangeError, InvalidInputError: as for `share_rows`, `FixedPoint.integer_threshold` and `Query`.
@@ -114,10 +111,10 @@ def share_query(
         thresholds = threshold
         if len(thresholds) != NUM_PARTIES:
             raise InvalidInputError(f"Expected three shares of a threshold, got {len(thresholds)}.")
-    references = None if references_N is None else np.asarray(references_N, dtype=np.int64)
-    parts = share_rows(probes_BD, fixed_point)
+    references = None if references_NR is None else np.asarray(references_NR, dtype=np.int64)
+    parts = share_inputs(probes_BD, fixed_point)
     first, second, third = (
-        Query(party=i, number=number, kind=kind, probes=parts[i], threshold=thresholds[i], references_N=references)
+        Query(party=i, kind=kind, probes=parts[i], threshold=thresholds[i], references_NR=references)
         for i in range(NUM_PARTIES)
     )
     return first, second, third
@@ -131,14 +128,22 @@ def open_answers(answers: Sequence[Answer]) -> NDArray[Any]:
 
     Raises:
         InvalidInputError: not exactly one answer from each party, or answers to different queries.
+        PartyError: the two holders of a component returned different ones.
     """
-    if sorted(answer.party for answer in answers) != list(range(NUM_PARTIES)):
+    answers = sorted(answers, key=lambda answer: answer.party)
+    if [answer.party for answer in answers] != list(range(NUM_PARTIES)):
         raise InvalidInputError("Expected one answer from each of all three parties.")
     first = answers[0]
-    variants = {(answer.number, answer.kind, answer.num_values, answer.words.shape) for answer in answers}
+    variants = {(answer.kind, answer.num_values, answer.words.shape) for answer in answers}
     if len(variants) != 1:
         raise InvalidInputError("The answers belong to different queries. Send the query again.")
-    words = first.words ^ answers[1].words ^ answers[2].words
+    for answer, other in zip(answers, [*answers[1:], first], strict=True):
+        if not np.array_equal(answer.words[1], other.words[0]):
+            raise PartyError(
+                f"Parties {answer.party} and {other.party} returned different copies of one part of the answer: one of "
+                "them deviates from the protocol, or the query was mixed up. The answer was discarded."
+            )
+    words = first.words[0] ^ answers[1].words[0] ^ answers[2].words[0]
     if first.kind == "any":
         return np.asarray(words[:, 0] & np.uint64(1)).astype(bool)
     if first.kind == "best":

@@ -71,6 +71,16 @@ def not_negative(rounds: Rounds, x: Words, y: Words) -> Words:
     return rounds.inverted(sign)
 
 
+def any_probe(rounds: Rounds, bits: Words) -> Words:
+    """(2, 1, B, W) -> (2, 1, 1, W): the disjunction of all probes, lane by lane."""
+    none = rounds.inverted(bits)
+    while none.shape[2] > 1:
+        half = none.shape[2] // 2
+        both = rounds.conjunction(none[:, :, :half], none[:, :, half : 2 * half])
+        none = np.concatenate([both, none[:, :, 2 * half :]], axis=2)
+    return rounds.inverted(none)
+
+
 def all_lanes(rounds: Rounds, bits: Words) -> Words:
     """(2, 1, B, W) -> (2, 1, B, 1): lane 0 holds the conjunction of all lanes of the probe."""
     while bits.shape[-1] > 1:

@@ -59,6 +59,11 @@ class FixedPoint:
         return np.dtype(np.uint16 if self.ring_bits == 16 else np.uint32)
 
     @property
+    def wide_dtype(self) -> np.dtype[Any]:
+        """Type of a word of a client's input, in the ring of twice the width; see `SharedInputs`."""
+        return np.dtype(np.uint32 if self.ring_bits == 16 else np.uint64)
+
+    @property
     def scale(self) -> int:
         """s: a coordinate v becomes the integer nearest to s v; a score is scaled by s^2."""
         return (1 << (self.ring_bits // 2 - 1)) - 1 - math.ceil(math.sqrt(self.dim) / 2)
@@ -76,6 +81,22 @@ class FixedPoint:
     def typical_error(self) -> float:
         """Root mean square error of a score if rounding errors are independent and uniform: 1/(sqrt(6) s)."""
         return 1 / (math.sqrt(6) * self.scale)
+
+    @property
+    def squared_norm_bounds(self) -> tuple[int, int]:
+        """Bounds on the squared norm of a rounded unit row: (2 s - B)^2 and B^2, since it is within B - s of s."""
+        largest = (1 << (self.ring_bits // 2 - 1)) - 1
+        return (2 * self.scale - largest) ** 2, largest**2
+
+    @property
+    def slack_weights(self) -> tuple[int, ...]:
+        """P weights whose subset sums are exactly the integers from 0 to W, the distance of `squared_norm_bounds`.
+
+        They are the powers of two whose sum does not exceed W, and the rest.
+        """
+        low, high = self.squared_norm_bounds
+        num_powers = (high - low + 1).bit_length() - 1
+        return (*(1 << i for i in range(num_powers)), high - low - ((1 << num_powers) - 1))
 
     def quantise(self, embeddings_ND: ArrayLike, what: str = "embeddings") -> NDArray[Any]:
         """Convert (N, D) rows of L2 norm 1 to (N, D) ring elements, in two's complement.

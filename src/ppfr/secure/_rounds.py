@@ -48,20 +48,43 @@ class Rounds:
     def __init__(self, party: int, channel: Channel, masks: ZeroShares) -> None:
         self._party = party
         self._channel = channel
-        self._masks = masks
+        self._attached, self._attachment = b"", b""
+        self.masks = masks
         self.traffic = Traffic()
 
-    def send_statement(self, statement: bytes) -> None:
-        """Send the previous party a hash of the query; the receiver compares it in `check_statement`."""
-        self._send(statement)
+    def send(self, data: Buffer) -> None:
+        """Send a message to the previous party."""
+        self._channel.send(data)
+        self.traffic = dataclasses.replace(self.traffic, bytes_sent=self.traffic.bytes_sent + len(data))
 
-    def check_statement(self, statement: bytes) -> None:
-        """Receive the next party's statement and compare it with this party's own.
+    def receive(self, num_bytes: int) -> Buffer:
+        """Receive a message from the next party; raises as `Channel.receive`."""
+        data = self._channel.receive(num_bytes)
+        self.traffic = dataclasses.replace(self.traffic, bytes_received=self.traffic.bytes_received + len(data))
+        return data
+
+    def exchange(self, data: Buffer) -> Buffer:
+        """Send a message and receive one of the same size: a round."""
+        self.send(data)
+        received = self.receive(len(data))
+        self._count_round()
+        return received
+
+    def attach(self, data: bytes) -> None:
+        """Send data along with the next round in which all parties send; `attachment` returns the next party's."""
+        self._attached = data
+
+    def attachment(self) -> bytes:
+        """What the next party attached to the latest round that carried an attachment."""
+        return self._attachment
+
+    def check_statement(self, statement: bytes, received: bytes) -> None:
+        """Compare the next party's statement, a hash of the request, with this party's own.
 
         Raises:
             PartyError: they differ; the error names the party.
         """
-        if self._receive(len(statement)) != statement:
+        if received != statement:
             other = (self._party + 1) % NUM_PARTIES
             raise PartyError(
                 f"Party {other} has another query, gallery, threshold or version than party {self._party}. "
@@ -71,7 +94,7 @@ class Rounds:
 
     def reshare(self, additive_BN: Words) -> Words:
         """A party's additive shares of N sums -> (2, B, N) replicated shares; sends one masked ring element per sum."""
-        own_BN = self._masks.of_sum(additive_BN.shape, additive_BN.dtype)
+        own_BN = self.masks.of_sum(additive_BN.shape, additive_BN.dtype)
         own_BN += additive_BN
         return self._replicated(own_BN)
 
@@ -84,12 +107,12 @@ class Rounds:
         own_BN, next_BN = shared_2BN
         zero = np.zeros(_planes_shape(own_BN), dtype=np.uint64)
         if self._party == 0:
-            mask = self._masks.next.words(zero.shape, np.uint64)
+            mask = self.masks.next.words(zero.shape, np.uint64)
             rest = sliced(own_BN + next_BN) ^ mask
-            self._send(_bytes_of(rest))
+            self.send(as_bytes(rest))
             first, second = (rest, mask), (zero, zero)
         elif self._party == 1:
-            first, second = (self._masks.own.words(zero.shape, np.uint64), zero), (zero, sliced(next_BN))
+            first, second = (self.masks.own.words(zero.shape, np.uint64), zero), (zero, sliced(next_BN))
         else:
             second = (sliced(own_BN), zero)
             first = (zero, self._received(zero.shape, np.uint64))
@@ -100,7 +123,7 @@ class Rounds:
         """Planes left[:, left_G] AND right[:, right_G] -> (2, G, ...); sends one bit per gate."""
         from ppfr.secure._kernels import and_gates
 
-        own = self._masks.of_xor((len(left_G), *left.shape[2:]))
+        own = self.masks.of_xor((len(left_G), *left.shape[2:]))
         and_gates(_flat(left), left_G, _flat(right), right_G, own.reshape(len(left_G), -1))
         return self._replicated(own)
 
@@ -129,24 +152,20 @@ class Rounds:
         return difference
 
     def _replicated(self, own: Words) -> Words:
-        self._send(_bytes_of(own))
+        self.send(as_bytes(own))
+        attached, self._attached = self._attached, b""
+        if attached:
+            self.send(attached)
         shared = np.empty((2, *own.shape), dtype=own.dtype)
         shared[0], shared[1] = own, self._received(own.shape, own.dtype)
+        if attached:
+            self._attachment = bytes(self.receive(len(attached)))
         self._count_round()
         return shared
 
-    def _send(self, data: Buffer) -> None:
-        self._channel.send(data)
-        self.traffic = dataclasses.replace(self.traffic, bytes_sent=self.traffic.bytes_sent + len(data))
-
-    def _receive(self, num_bytes: int) -> Buffer:
-        data = self._channel.receive(num_bytes)
-        self.traffic = dataclasses.replace(self.traffic, bytes_received=self.traffic.bytes_received + len(data))
-        return data
-
     def _received(self, shape: tuple[int, ...], dtype: Any) -> Words:
         num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.frombuffer(self._receive(num_bytes), dtype=dtype).reshape(shape)
+        return np.frombuffer(self.receive(num_bytes), dtype=dtype).reshape(shape)
 
     def _count_round(self) -> None:
         self.traffic = dataclasses.replace(self.traffic, num_rounds=self.traffic.num_rounds + 1)
@@ -155,7 +174,7 @@ class Rounds:
 _ONES = np.uint64(2**64 - 1)
 
 
-def _bytes_of(words: Words) -> memoryview:
+def as_bytes(words: Words) -> memoryview:
     """An array as a message, without a copy; the sender must not change it afterwards."""
     return np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
 

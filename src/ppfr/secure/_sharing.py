@@ -20,8 +20,8 @@ from ppfr.secure._channel import NUM_PARTIES
 from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._keystream import KEY_BYTES
 
-_HELD = tuple((i, (i + 1) % NUM_PARTIES) for i in range(NUM_PARTIES))
-_NUM_SEEDED = NUM_PARTIES - 1
+HELD_COMPONENTS = tuple((i, (i + 1) % NUM_PARTIES) for i in range(NUM_PARTIES))
+"""The components that each party holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ class SharedRows:
     words_NW: NDArray[Any]
 
     def __post_init__(self) -> None:
-        _check_party(self.party)
+        check_party(self.party)
         num, width = len(self.words_NW), 2 * self.fixed_point.dim
         if self.words_NW.shape != (num, width) or self.ids_N16.shape != (num, ID_BYTES):
             raise ShapeError(
@@ -92,62 +92,6 @@ class SharedRows:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SeededRows:
-    """One party's shares in transport form: components 0 and 1 are replaced by the seeds that generate them.
-
-    Attributes:
-        party: 0..2, the recipient.
-        fixed_point: as in `SharedRows`.
-        ids_N16: as in `SharedRows`.
-        seeds: 16 bytes for each seeded component of the party, in its order: two for party 0, one for the others.
-        rest_ND: (N, D) ring elements of component 2, the embeddings minus components 0 and 1; None for party 0.
-
-    Raises:
-        ShapeError, InvalidInputError: inconsistent parts.
-
-    Privacy:
-        As for `SharedRows`: seeds are random, and component 2 is uniform for a party that lacks one of them.
-    """
-
-    party: int
-    fixed_point: FixedPoint
-    ids_N16: NDArray[np.uint8]
-    seeds: tuple[bytes, ...]
-    rest_ND: NDArray[Any] | None
-
-    def __post_init__(self) -> None:
-        _check_party(self.party)
-        held = _HELD[self.party]
-        if (self.rest_ND is not None) != (_NUM_SEEDED in held):
-            raise InvalidInputError(f"Component {_NUM_SEEDED} must be given for parties 1 and 2, and only for them.")
-        num_seeds = sum(k < _NUM_SEEDED for k in held)
-        if [len(seed) for seed in self.seeds] != [KEY_BYTES] * num_seeds:
-            raise InvalidInputError(f"Expected {num_seeds} seeds of {KEY_BYTES} bytes for party {self.party}.")
-
-    def expanded(self) -> SharedRows:
-        """Generate the party's shares from the seeds.
-
-        Raises:
-            ShapeError, InvalidInputError: as for `SharedRows`.
-        """
-        point, num = self.fixed_point, len(self.ids_N16)
-        if self.rest_ND is not None and self.rest_ND.shape != (num, point.dim):
-            raise ShapeError(f"Expected component 2 of shape ({num}, {point.dim}), got {self.rest_ND.shape}.")
-        words_NW = np.empty((num, 2 * point.dim), dtype=point.dtype)
-        seeds = iter(self.seeds)
-        for place, component in enumerate(_HELD[self.party]):
-            columns = words_NW[:, place * point.dim : (place + 1) * point.dim]
-            if component < _NUM_SEEDED:
-                columns[:] = Keystream(next(seeds), 0).words((num, point.dim), point.dtype)
-            else:
-                columns[:] = self.rest_ND
-        return SharedRows(party=self.party, fixed_point=point, ids_N16=self.ids_N16, words_NW=words_NW)
-
-    def __repr__(self) -> str:
-        return f"SeededRows(party={self.party}, num={len(self.ids_N16)}, {self.fixed_point}, contents=<redacted>)"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SharedThreshold:
     """One party's share of a threshold that is hidden from all parties.
 
@@ -164,7 +108,7 @@ class SharedThreshold:
     words_2: NDArray[Any]
 
     def __post_init__(self) -> None:
-        _check_party(self.party)
+        check_party(self.party)
         if self.words_2.shape != (2,) or self.words_2.dtype != self.fixed_point.dtype:
             raise ShapeError(
                 f"Expected two {self.fixed_point.dtype} words, got {self.words_2.shape} of {self.words_2.dtype}."
@@ -185,29 +129,17 @@ def share_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Share
         ShapeError: not (N, D) with N >= 1.
         RangeError: not finite, or not of norm 1.
     """
-    first, second, third = (part.expanded() for part in seeded_rows(embeddings_ND, fixed_point))
-    return first, second, third
-
-
-def seeded_rows(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[SeededRows, SeededRows, SeededRows]:
-    """Split embeddings among three parties in transport form, a third of the bytes of `share_rows`.
-
-    Raises:
-        ShapeError, RangeError: as for `share_rows`.
-    """
     words_ND = fixed_point.quantise(embeddings_ND)
-    seeds = tuple(os.urandom(KEY_BYTES) for _ in range(_NUM_SEEDED))
-    rest_ND = words_ND - sum(Keystream(seed, 0).words(words_ND.shape, words_ND.dtype) for seed in seeds)
     ids_N16 = new_reference_ids(len(words_ND))
+    components = _split(words_ND)
     first, second, third = (
-        SeededRows(
+        SharedRows(
             party=i,
             fixed_point=fixed_point,
             ids_N16=ids_N16,
-            seeds=tuple(seeds[k] for k in held if k < _NUM_SEEDED),
-            rest_ND=rest_ND if _NUM_SEEDED in held else None,
+            words_NW=np.concatenate([components[k] for k in held], axis=1),
         )
-        for i, held in enumerate(_HELD)
+        for i, held in enumerate(HELD_COMPONENTS)
     )
     return first, second, third
 
@@ -228,9 +160,9 @@ def share_threshold(
             party=i,
             fixed_point=fixed_point,
             sharing=sharing,
-            words_2=np.concatenate([components[i], components[(i + 1) % NUM_PARTIES]]),
+            words_2=np.concatenate([components[k] for k in held]),
         )
-        for i in range(NUM_PARTIES)
+        for i, held in enumerate(HELD_COMPONENTS)
     )
     return first, second, third
 
@@ -252,7 +184,8 @@ def reconstruct_rows(one: SharedRows, other: SharedRows) -> NDArray[np.int64]:
     return one.fixed_point.signed(total_ND)
 
 
-def _check_party(party: int) -> None:
+def check_party(party: int) -> None:
+    """Raise InvalidInputError unless the party is 0, 1 or 2."""
     if party not in range(NUM_PARTIES):
         raise InvalidInputError(f"party must be 0, 1 or 2, got {party}.")
 

@@ -147,6 +147,14 @@ def pairs_of(references: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], ND
     return claim_P, np.array([m for of_claim in references for m in of_claim], dtype=np.int64)
 
 
+def padded_references(references: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """(N, R): the references of each claim; a claim with fewer than R repeats its first one."""
+    width = max((len(of_claim) for of_claim in references), default=0)
+    return np.array(
+        [[*of_claim, *[of_claim[0]] * (width - len(of_claim))] for of_claim in references], dtype=np.int64
+    ).reshape(len(references), width)
+
+
 def any_per_claim(accepted_P: NDArray[Any], claim_P: NDArray[np.int64], num_claims: int) -> NDArray[np.bool_]:
     """(N,): whether any pair of the claim was accepted."""
     return np.bincount(claim_P[accepted_P], minlength=num_claims) > 0

@@ -5,6 +5,7 @@ Suffixes: B probes, N claims, P pairs of a probe and a reference, M references, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, final
@@ -16,12 +17,13 @@ from ppfr.core import InvalidInputError, ShapeError
 from ppfr.secure._answers import Answer, Kind, Query, open_answers, share_query
 from ppfr.secure._channel import NUM_PARTIES, InMemoryChannel
 from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._input_check import CHALLENGE_BYTES
 from ppfr.secure._keystream import PairwiseKeys
 from ppfr.secure._party import Party
 from ppfr.secure._products import RingProducts
 from ppfr.secure._rounds import Traffic
 from ppfr.secure._sharing import SharedThreshold, share_rows
-from ppfr.secure._subjects import SubjectIndex, any_per_claim, pairs_of
+from ppfr.secure._subjects import SubjectIndex, padded_references
 
 
 @final
@@ -92,10 +94,9 @@ class ThreePartyMatcher:
     def verify(
         self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float | Sequence[SharedThreshold]
     ) -> NDArray[np.bool_]:
-        """See `SecureMatcher.verify`; the parties compute only the claimed pairs."""
-        claim_P, reference_P = pairs_of(self._subjects.references_of(probes_ND, subjects))
-        accepted_P = self._run_query("verify", np.asarray(probes_ND)[claim_P], threshold, reference_P)
-        return any_per_claim(accepted_P, claim_P, len(subjects))
+        """See `SecureMatcher.verify`; one bit per claim is opened."""
+        references = padded_references(self._subjects.references_of(probes_ND, subjects))
+        return self._run_query("verify", probes_ND, threshold, references)
 
     def match_any(self, probes_BD: ArrayLike, *, threshold: float | Sequence[SharedThreshold]) -> NDArray[np.bool_]:
         """See `SecureMatcher.match_any`; one bit per probe is opened."""
@@ -136,28 +137,30 @@ class ThreePartyMatcher:
         kind: Kind,
         probes_BD: ArrayLike,
         threshold: float | Sequence[SharedThreshold],
-        references_N: ArrayLike | None = None,
+        references_NR: ArrayLike | None = None,
     ) -> NDArray[Any]:
         queries = share_query(
             kind,
             probes_BD,
             fixed_point=self.fixed_point,
             threshold=threshold,
-            number=self._number,
-            references_N=references_N,
+            references_NR=references_NR,
         )
-        self._number += 1
+        number, self._number = self._number, self._number + 1
+        challenge = os.urandom(CHALLENGE_BYTES)
         failures: list[BaseException] = []
-        jobs = [self._pool.submit(self._run, index, query, failures) for index, query in enumerate(queries)]
+        jobs = [self._pool.submit(self._run, index, query, number, challenge, failures) for index, query in enumerate(queries)]
         answers = [job.result() for job in jobs]
         if failures:
             self._connect()
             raise failures[0]  # the others are consequences
         return open_answers([answer for answer in answers if answer is not None])
 
-    def _run(self, index: int, query: Query, failures: list[BaseException]) -> Answer | None:
+    def _run(
+        self, index: int, query: Query, number: int, challenge: bytes, failures: list[BaseException]
+    ) -> Answer | None:
         try:
-            return self._parties[index].answer(query)
+            return self._parties[index].answer(query, number=number, challenge=challenge)
         except BaseException as error:
             failures.append(error)
             self._channels[index].close()
