@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -24,6 +25,8 @@ from ppfr.secure import (
 )
 from reference import secure_matching
 from support.documents import run_python
+
+CHALLENGE = bytes(32)
 
 
 def unit(num, dim, seed=0):
@@ -96,8 +99,11 @@ def test_traffic_follows_from_sizes_alone(kind):
             getattr(matcher, method)(probe, threshold=0.5, **claims)
             seen.append(matcher.traffic)
     assert seen[0] == seen[1]
-    if kind == "set":  # statement, 130 sums of 2 bytes, 39 gates of 3 words; party 0 also 16 planes of 3 words
-        assert [t.bytes_sent for t in seen[0]] == [32 + 260 + 39 * 24 + 16 * 24 * (i == 0) for i in range(3)]
+    if kind == "set":
+        # statement, hash of a component, 130 sums of 2 bytes, 39 gates of 3 words, 6 random sums, their hash; party 0
+        # also 16 planes of 3 words and 16 upper parts
+        every = 32 + 32 + 260 + 39 * 24 + 6 * 4 + 32
+        assert [t.bytes_sent for t in seen[0]] == [every + (16 * 24 + 16 * 4) * (i == 0) for i in range(3)]
         assert {t.num_rounds for t in seen[0]} == {7}
 
 
@@ -130,14 +136,14 @@ def made():
     """(parameters, galleries, queries) of a small example."""
     point = FixedPoint(dim=8, values="int8")
     galleries = share_rows(unit(4, 8), point)
-    queries = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2, number=0)
+    queries = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.2)
     return point, galleries, queries
 
 
 def answers_of(three_parties, galleries, queries, *, timeout_s=5.0):
     def work(party, channel, keys):
         try:
-            return Party(galleries[party], keys, channel).answer(queries[party])
+            return Party(galleries[party], keys, channel).answer(queries[party], number=0, challenge=CHALLENGE)
         except Exception as error:
             channel.close()
             return error
@@ -149,7 +155,7 @@ def test_parties_with_different_inputs_name_each_other(three_parties, made):
     """Shares of different sharings, another threshold, another gallery: detected before any decision."""
     point, galleries, queries = made
     other_rows = share_rows(unit(4, 8), point)
-    other_threshold = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3, number=0)
+    other_threshold = share_query("set", unit(1, 8, seed=1), fixed_point=point, threshold=0.3)
     for shares, given_ in (
         ((galleries[0], other_rows[1], galleries[2]), queries),
         (galleries, (queries[0], queries[1], other_threshold[2])),
@@ -167,12 +173,12 @@ def test_a_silent_or_malfunctioning_party_is_reported_by_name(three_parties, mad
         if party == 1:
             return channel.send(data) if data else None
         try:
-            return Party(galleries[party], keys, channel).answer(queries[party])
+            return Party(galleries[party], keys, channel).answer(queries[party], number=0, challenge=CHALLENGE)
         except PartyError as error:
             channel.close()
             return error
 
-    for data, problem in ((b"", "Party 1 sent nothing"), (b"?" * 32, "Party 1 has another")):
+    for data, problem in ((b"", "Party 1 sent nothing"), (b"?" * 64, "Party 1 has another")):
         results = three_parties(functools.partial(work, data=data), channels=InMemoryChannel.ring(timeout_s=0.3))
         assert problem in str(results[0])
     channels = InMemoryChannel.ring(timeout_s=0.3)
@@ -187,17 +193,20 @@ def test_a_party_rejects_queries_that_do_not_fit_its_gallery(three_parties, made
     def check(queries, match, gallery=None, error=InvalidInputError):
         def work(party, channel, keys):
             with pytest.raises(error, match=match):
-                Party((gallery or galleries)[party], keys, channel).answer(queries[party])
+                Party((gallery or galleries)[party], keys, channel).answer(
+                    queries[party], number=0, challenge=CHALLENGE
+                )
 
         three_parties(work)
 
     check(queries[1:] + queries[:1], "its own")
-    check(share_query("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0, number=0), "gallery uses")
-    pair = functools.partial(share_query, "verify", unit(1, 8), fixed_point=point, threshold=0, number=0)
-    check(pair(references_N=[4]), r"0\.\.3", error=RangeError)
-    check(pair(references_N=[-1]), r"0\.\.3", error=RangeError)
-    with pytest.raises(ShapeError, match=r"Expected references of shape \(1,\), got \(2,\)"):
-        pair(references_N=[0, 1])
+    check(share_query("set", unit(1, 8), fixed_point=FixedPoint(dim=8), threshold=0), "gallery uses")
+    pair = functools.partial(share_query, "verify", unit(1, 8), fixed_point=point, threshold=0)
+    check(pair(references_NR=[[4]]), r"0\.\.3", error=RangeError)
+    check(pair(references_NR=[[-1]]), r"0\.\.3", error=RangeError)
+    for references in ([0, 1], [[0], [1]], [[]]):
+        with pytest.raises(ShapeError, match=r"Expected references of shape \(1, R\), got"):
+            pair(references_NR=references)
     empty = [
         SharedRows(party=i, fixed_point=point, ids_N16=g.ids_N16[:0], words_NW=g.words_NW[:0])
         for i, g in enumerate(galleries)
@@ -211,9 +220,9 @@ def test_a_query_number_is_used_once(three_parties, made):
 
     def work(party, channel, keys):
         server = Party(galleries[party], keys, channel)
-        server.answer(queries[party])
+        server.answer(queries[party], number=5, challenge=CHALLENGE)
         with pytest.raises(InvalidInputError, match="only once"):
-            server.answer(queries[party])
+            server.answer(queries[party], number=5, challenge=CHALLENGE)
 
     three_parties(work)
 
@@ -221,13 +230,41 @@ def test_a_query_number_is_used_once(three_parties, made):
 def test_opening_requires_answers_of_all_parties_to_one_query(three_parties, made):
     point, galleries, queries = made
     answers = answers_of(three_parties, galleries, queries)
-    later = answers_of(
-        three_parties, galleries, share_query("set", unit(1, 8), fixed_point=point, threshold=0.2, number=1)
-    )
+    later = answers_of(three_parties, galleries, share_query("any", unit(1, 8), fixed_point=point, threshold=0.2))
     with pytest.raises(InvalidInputError, match="all three"):
         open_answers(answers[:2])
     with pytest.raises(InvalidInputError, match="different queries"):
         open_answers([*answers[:2], later[2]])
+
+
+@pytest.mark.parametrize("party", range(3))
+@pytest.mark.parametrize("kind", ["verify", "any", "set", "best"])
+def test_a_party_that_flips_what_it_returns_is_noticed(three_parties, made, kind, party):
+    point, galleries, _ = made
+    claims = [[0]] if kind == "verify" else None
+    queries = share_query(kind, unit(1, 8), fixed_point=point, threshold=0.2, references_NR=claims)
+    answers = answers_of(three_parties, galleries, queries)
+    open_answers(answers)
+    for component in range(2):
+        flipped = answers[party].words.copy()
+        flipped[component] ^= np.uint64(1)
+        deviating = [*answers]
+        deviating[party] = dataclasses.replace(answers[party], words=flipped)
+        with pytest.raises(PartyError, match="different copies"):
+            open_answers(deviating)
+
+
+def test_verify_opens_one_bit_for_all_references_of_a_subject(three_parties, made):
+    """A subject with three references is accepted by any of them; the answer has one bit per claim."""
+    point, galleries, _ = made
+    rows = unit(4, 8)
+    claims = [[0, 1, 2], [3, 3, 3]]
+    for wanted, probes in (([True, True], rows[[2, 3]]), ([False, False], rows[[3, 0]])):
+        queries = share_query("verify", probes, fixed_point=point, threshold=0.95, references_NR=claims)
+        answers = answers_of(three_parties, galleries, queries)
+        assert open_answers(answers).tolist() == wanted
+        opened = answers[0].words[0] ^ answers[1].words[0] ^ answers[2].words[0]
+        assert [int(word) for word in opened.flat] == [0b11 * wanted[0]]  # two lanes of one word
 
 
 def test_texts_show_no_shares(made):

@@ -13,10 +13,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ppfr.secure import FixedPoint, InMemoryChannel, Party, SharedRows, open_answers, share_query, share_rows
+from ppfr.secure import (
+    FixedPoint,
+    InMemoryChannel,
+    Party,
+    SharedRows,
+    open_answers,
+    share_inputs,
+    share_query,
+    share_rows,
+)
 
 KINDS = ["verify", "any", "set", "best"]
-STATEMENT = 1
+# Messages in the order in which their masks are drawn, without the statement and the hash of the random sums. Party 2
+# receives two more from party 0: the upper parts of the coordinates, and the bits of a summand.
+RESHARED = {0: 1, 1: 1, 2: 2}
+MASKED = {party: [1, 0, 2] if party < 2 else [0, 2, 1, 3, 4] for party in range(3)}
+HASH = {0: 4, 1: 4, 2: 6}
 
 
 class Recorded:
@@ -42,7 +55,7 @@ def shared():
     point = FixedPoint(dim=8, values="int8")
     row = np.zeros((1, 8))
     row[0, 2] = 1
-    (sharing, same, opposite) = (share_rows(rows, point) for rows in (row, row, -row))
+    sharing, same, opposite = share_rows(row, point), share_inputs(row, point), share_inputs(-row, point)
     return point, sharing, (same, opposite)
 
 
@@ -64,17 +77,28 @@ def transcripts(three_parties, shared, kind, which, *, num, number=3):
         np.eye(8)[:1].repeat(times, axis=0),
         fixed_point=point,
         threshold=0.25,
-        number=number,
-        references_N=np.zeros(num, np.int64) if kind == "verify" else None,
+        references_NR=np.zeros((num, 1), np.int64) if kind == "verify" else None,
     )
     channels = [Recorded(channel) for channel in InMemoryChannel.ring(timeout_s=600)]
 
     def work(party, channel, keys):
-        part = SharedRows.concatenate([probes[which][party]] * times)
-        return Party(galleries[party], keys, channel).answer(dataclasses.replace(queries[party], probes=part))
+        one = probes[which][party]
+        part = dataclasses.replace(
+            one,
+            ids_N16=np.repeat(one.ids_N16, times, axis=0),
+            words_2NX=np.repeat(one.words_2NX, times, axis=1),
+        )
+        query = dataclasses.replace(queries[party], probes=part)
+        return Party(galleries[party], keys, channel).answer(query, number=number, challenge=bytes(32))
 
     answers = three_parties(work, channels=channels)
-    return [channel.received[STATEMENT:] for channel in channels], answers
+    return [in_order_of_masks(channel.received, party) for party, channel in enumerate(channels)], answers
+
+
+def in_order_of_masks(received, party):
+    masked = [message for place, message in enumerate(received) if place not in (0, HASH[party])]
+    first = MASKED[party]
+    return [*(masked[place] for place in first), *masked[len(first) :]]
 
 
 def smallest_p(received):
@@ -119,7 +143,7 @@ class Shifted:
     def words(self, shape, dtype):
         words = self.stream.words(shape, dtype)
         if self.drawn == self.at:
-            words = words + shift_of(shape, dtype) if dtype == np.uint16 else words ^ shift_of(shape, dtype)
+            words = words ^ shift_of(shape, dtype) if dtype == np.uint64 else words + shift_of(shape, dtype)
         self.drawn += 1
         return words
 
@@ -149,9 +173,10 @@ def shifted_messages(three_parties, shared, monkeypatch, kind, sender):
         with monkeypatch.context() as patch:
             patch.setattr(_party, "ZeroShares", masks)
             after, _ = transcripts(three_parties, shared, kind, 0, num=5)
-        dtype = np.uint16 if at == 0 else np.uint64
+        reshared = RESHARED[receiver]
+        dtype = np.uint16 if at == reshared else np.uint32 if at < reshared else np.uint64
         one, other = (np.frombuffer(r[receiver][at], dtype) for r in (before, after))
-        difference = (one - other) if at == 0 else (one ^ other)
+        difference = (one ^ other) if dtype == np.uint64 else (one - other)
         held.append(
             np.array_equal(difference, shift_of(difference.shape, dtype))
             and before[receiver][:at] == after[receiver][:at]
@@ -186,17 +211,17 @@ def test_bits_shared_without_a_mask_do_not_shift(three_parties, shared, monkeypa
     masked = Rounds.to_summands
 
     def unmasked(self, shared_2BN):
-        masks, self._masks = self._masks, SimpleNamespace(own=Zeros(), next=Zeros())
+        masks, self.masks = self.masks, SimpleNamespace(own=Zeros(), next=Zeros())
         try:
             return masked(self, shared_2BN)
         finally:
-            self._masks = masks
+            self.masks = masks
 
     monkeypatch.setattr(Rounds, "to_summands", unmasked)
     _, answers = transcripts(three_parties, shared, "set", 0, num=70)
     assert open_answers(answers).all()
     held = shifted_messages(three_parties, shared, monkeypatch, "any", 0)
-    assert held[0] and not held[1]
+    assert all(held[:3]) and not held[3]
 
 
 def test_one_partys_answer_is_uniform(three_parties, shared):
@@ -206,5 +231,5 @@ def test_one_partys_answer_is_uniform(three_parties, shared):
     for which in range(2):
         _, answers = transcripts(three_parties, shared, "set", which, num=64 * 256)
         for answer in answers:
-            counts = np.bincount(answer.words.reshape(-1).view(np.uint8), minlength=256)
+            counts = np.bincount(answer.words[0].reshape(-1).view(np.uint8), minlength=256)
             assert chi2.sf((np.square(counts - counts.mean()) / counts.mean()).sum(), 255) > 1e-6

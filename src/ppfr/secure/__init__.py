@@ -31,6 +31,7 @@ from ppfr.secure._inputs import SharedInputs as SharedInputs
 from ppfr.secure._inputs import seeded_inputs as seeded_inputs
 from ppfr.secure._inputs import share_inputs as share_inputs
 from ppfr.secure._keystream import PairwiseKeys as PairwiseKeys
+from ppfr.secure._keystream import agree_on_seed as agree_on_seed
 from ppfr.secure._party import Party as Party
 from ppfr.secure._party import check_inputs as check_inputs
 from ppfr.secure._products import NumbaProducts as NumbaProducts

@@ -3,10 +3,10 @@
 A client can share any words, and give two parties different copies of a component. The check accepts inputs if
 
 1. the two parties that hold a component have the same copy of it: each sends a hash to the other holder;
-2. every coordinate y is small. With e half the width of the ring and z = y + 2^(e-1), t is the sum of the upper parts of
-   two summands of z, shifted right by e bits: party 0 knows z_0 + z_1, and parties 1 and 2 know z_2. If 0 <= z < 2^e, then
-   t is 0 or -1 modulo 2^(K-e), where K is the width of the words. In turn, if t is 0 or -1, then -2^e <= z < 2^(e+1). So
-   the equation is 2^e t (t + 1) = 0, modulo 2^K;
+2. every coordinate y is small. With K the width of the words, e a quarter of it and z = y + 2^(e-1), t is the sum of
+   the upper parts, from bit e, of two summands of z: party 0 knows z_0 + z_1, and parties 1 and 2 know z_2. If
+   0 <= z < 2^e, then t is 0 or -1 modulo 2^(K-e). In turn, if t is 0 or -1, then -2^e <= z < 2^(e+1). So the equation
+   is 2^e t (t + 1) = 0, modulo 2^K;
 3. every bit is a bit: the column c is 0 or -1, thus c (c + 1) = 0;
 4. the squared norm is within `FixedPoint.squared_norm_bounds`, a range of which the bits can express every value and no
    other: <y, y> - low + sum of w c = 0. It does not overflow, since the coordinates are small.
@@ -16,8 +16,9 @@ words that no client can know, summed, and tested for zero: the parties re-share
 what it knows of them with a hash of what it lacks.
 
 Soundness. Multiplied by one random word, equations that do not all hold modulo 2^(K-c) add up to zero with probability
-2^-(c+1) at most. What follows from the equations needs only that sums of squares do not overflow: 2^(K-c) exceeds
-2.25 D 2^(2 e). Bad inputs pass with probability `_ERROR_BITS` at most, taken to as many random words as that needs.
+2^-(c+1) at most. All that follows from the equations, and the lower halves of the words, needs them only modulo a
+2^(K-c) that exceeds the largest sum of squares, 2.25 D 2^(2 e). So many random words are taken that bad inputs pass
+with probability 2^-64 at most.
 
 Suffixes: D embedding, P bits, X = D + P columns, N inputs, L random words for each equation.
 """
@@ -65,7 +66,7 @@ class InputCheck:
         self._sums_2L = np.zeros((2, _num_sums(self._point)), dtype=self._point.wide_dtype)
 
     def open(self, statement: bytes) -> None:
-        """Send the previous party a statement and the hash of the own component; party 0 also shares its upper parts."""
+        """Send the previous party a statement and a hash of the own component; party 0 also shares its upper parts."""
         self._rounds.send(statement + _hash(b"copy", self._inputs.words_2NX[0]))
         words_2ND = self._inputs.words_2NX[:, :, : self._point.dim]
         half = self._point.ring_bits // 2
@@ -110,12 +111,12 @@ class InputCheck:
         return bytes(as_bytes(total_L))
 
     def hash_of_lacking(self, sums_of_next: Buffer) -> bytes:
-        """Take the next party's shares of the sums; return a hash for the previous party, which lacks these shares."""
+        """Take the next party's shares of the sums; return a hash of them for the previous party, which lacks them."""
         self._sums_2L[1] = np.frombuffer(sums_of_next, dtype=self._point.wide_dtype)
         return _hash(b"sums", -self._sums_2L[1])
 
     def compare_sums(self, hash_of_lacking: Buffer) -> None:
-        """Compare the next party's hash with that of the sums of the two shares here: they are equal if all add to 0."""
+        """Compare the next party's hash with that of the two shares here, which are equal if the sums are 0."""
         self._sums_are_zero = bytes(hash_of_lacking) == _hash(b"sums", self._sums_2L[0] + self._sums_2L[1])
 
     def conclude(self) -> None:

@@ -34,8 +34,8 @@ class SharedInputs:
         party: 0..2, the recipient.
         fixed_point: conversion to integers; public.
         ids_N16: (N, 16) uint8, as in `SharedRows`.
-        words_2NX: (2, N, X) words of `fixed_point.wide_dtype`: component `party`, then component `party` + 1. The first D
-            columns are the embedding, in two's complement. The others are 0 or -1: minus the bits by which
+        words_2NX: (2, N, X) words of `fixed_point.wide_dtype`: component `party`, then component `party` + 1. The first
+            D columns are the embedding, in two's complement. The others are 0 or -1: minus the bits by which
             `fixed_point.slack_weights` add up to the squared norm less its lower bound.
 
     Raises:
@@ -148,9 +148,7 @@ def share_inputs(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[Sha
     return first, second, third
 
 
-def seeded_inputs(
-    embeddings_ND: ArrayLike, fixed_point: FixedPoint
-) -> tuple[SeededInputs, SeededInputs, SeededInputs]:
+def seeded_inputs(embeddings_ND: ArrayLike, fixed_point: FixedPoint) -> tuple[SeededInputs, SeededInputs, SeededInputs]:
     """Split embeddings among three parties in transport form, a third of the bytes of `share_inputs`.
 
     Raises:

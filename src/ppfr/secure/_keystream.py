@@ -7,6 +7,7 @@ for party i - 1 contains the keystream of key i + 1, which party i - 1 cannot co
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ppfr.core import Keystream
-from ppfr.secure._channel import Channel
+from ppfr.secure._channel import NUM_PARTIES, Channel
 
 KEY_BYTES = 16
+SEED_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -43,6 +45,25 @@ class PairwiseKeys:
 
     def __reduce__(self) -> Any:
         raise TypeError("Keys cannot be pickled. Agree on new keys in each session.")
+
+
+def agree_on_seed(party: int, channel: Channel) -> bytes:
+    """32 bytes that all three parties know and that none of them chose: a hash of one contribution of each.
+
+    Args:
+        party: 0..2.
+        channel: to the other two parties, in a session in which nothing else is sent meanwhile.
+
+    Raises:
+        PartyError: as for `Channel.receive`.
+    """
+    own = os.urandom(SEED_BYTES)
+    channel.send(own)
+    of_next = bytes(channel.receive(SEED_BYTES))
+    channel.send(of_next)
+    of_previous = bytes(channel.receive(SEED_BYTES))
+    by_party = {party: own, (party + 1) % NUM_PARTIES: of_next, (party + 2) % NUM_PARTIES: of_previous}
+    return hashlib.sha256(b"ppfr seed" + b"".join(by_party[i] for i in range(NUM_PARTIES))).digest()
 
 
 class ZeroShares:

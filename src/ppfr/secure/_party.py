@@ -136,9 +136,7 @@ class Party:
         return f"Party({self._gallery!r})"
 
 
-def check_inputs(
-    inputs: SharedInputs, keys: PairwiseKeys, channel: Channel, *, number: int, challenge: bytes
-) -> None:
+def check_inputs(inputs: SharedInputs, keys: PairwiseKeys, channel: Channel, *, number: int, challenge: bytes) -> None:
     """Check the inputs of an enrolment together with the other two parties; nothing is computed with them.
 
     Args:

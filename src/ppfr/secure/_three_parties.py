@@ -149,7 +149,10 @@ class ThreePartyMatcher:
         number, self._number = self._number, self._number + 1
         challenge = os.urandom(CHALLENGE_BYTES)
         failures: list[BaseException] = []
-        jobs = [self._pool.submit(self._run, index, query, number, challenge, failures) for index, query in enumerate(queries)]
+        jobs = [
+            self._pool.submit(self._run, index, query, number, challenge, failures)
+            for index, query in enumerate(queries)
+        ]
         answers = [job.result() for job in jobs]
         if failures:
             self._connect()

@@ -1,6 +1,6 @@
 """Client of the three parties: splits embeddings into shares and opens the answers.
 
-Suffixes: B probes, N pairs or new references, M references, P pairs of a probe and a reference, D embedding.
+Suffixes: B probes, N claims or new references, R references of a claim, M references, D embedding.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from ppfr.secure import (
     FixedPoint,
     Kind,
     State,
-    any_per_claim,
+    normalised_subjects,
     open_answers,
-    pairs_of,
-    seeded_rows,
-    share_threshold,
+    padded_references,
+    seeded_inputs,
 )
 from ppfr.service._parties._exchange import Exchange
-from ppfr.service._parties._messages import Message, array_of, buffer_of, rows_to_buffers
+from ppfr.service._parties._messages import Message, array_of, buffer_of, inputs_to_buffers
 from ppfr.service._parties._node import StaleGalleryError
 from ppfr.service._parties._settings import ClientSettings
 from ppfr.service._parties._snapshot import GallerySnapshot
@@ -58,8 +57,8 @@ class SecureGalleryClient:
 
     Privacy:
         No party sees embeddings, scores or decisions. Every party sees: the time, the client, the kind and the number
-        of probes of each query; the claimed references of `verify`; the threshold, unless `hides_threshold` is set;
-        the subjects that are enrolled, so use pseudonyms. The client learns its decisions, and all subjects.
+        of probes of each query; the claimed references of `verify`; the threshold, unless it is a hidden one; the
+        subjects that are enrolled, so use pseudonyms. The client learns its decisions, and all subjects.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -103,7 +102,7 @@ class SecureGalleryClient:
 
         Args:
             embeddings_ND: (N, D) of L2 norm 1.
-            subjects: N pseudonyms of 1 to 100 bytes.
+            subjects: N pseudonyms; see `normalised_subject`.
 
         Returns:
             The ids of the references, 16 bytes each.
@@ -115,21 +114,22 @@ class SecureGalleryClient:
         """
         array_ND = np.asarray(embeddings_ND)
         point = self.fixed_point
+        names = normalised_subjects(subjects)
         if array_ND.ndim != 2 or len(array_ND) != len(subjects):
             raise ShapeError(
                 f"Expected embeddings of shape (N, D) and N subjects, got {array_ND.shape} and {len(subjects)}."
             )
         point.quantise(array_ND)  # checks everything before the first request is sent
         limit_bytes = min(self._exchange.terms().max_request_bytes, _BATCH_BYTES)
-        num_per_request = max(1, limit_bytes // (point.dim * point.dtype.itemsize + 256))
+        num_per_request = max(1, limit_bytes // (_bytes_per_input(point) + 256))
         ids: list[bytes] = []
         for start in range(0, len(array_ND), num_per_request):
             part = slice(start, start + num_per_request)
-            shares = seeded_rows(array_ND[part], point)
-            names = json.dumps(list(subjects[part])).encode()
+            shares = seeded_inputs(array_ND[part], point)
+            listed = json.dumps(names[part]).encode()
             num = len(shares[0].ids_N16)
             try:
-                self._change("enrol", [[*rows_to_buffers(share), names] for share in shares], {"num": num})
+                self._change("enrol", [[*inputs_to_buffers(share), listed] for share in shares], {"num": num})
             except PartyError as error:
                 if start:
                     raise PartyError(
@@ -149,10 +149,24 @@ class SecureGalleryClient:
         if not subjects:
             raise InvalidInputError("No subject was given. Name at least one.")
         snapshot = self._current()
-        chosen = sorted({index for of_subject in snapshot.index.indices_of(subjects) for index in of_subject})
+        chosen = sorted(
+            {index for of_subject in snapshot.index.indices_of(normalised_subjects(subjects)) for index in of_subject}
+        )
         ids = snapshot.ids_M16[chosen].tobytes()
         self._change("remove", [[ids]] * NUM_PARTIES, {})
         return len(chosen)
+
+    def refresh(self) -> None:
+        """Have the parties draw new randomness for all shares: the same references, a new epoch.
+
+        Afterwards a share file of an earlier epoch, such as a stolen backup, is of no use together with another party's
+        present file. Needs the permission "maintain".
+
+        Raises:
+            InvalidInputError: a missing permission.
+            PartyError: as for `enrol`.
+        """
+        self._change("refresh", [[]] * NUM_PARTIES, {})
 
     def outcome(self, change_id: str) -> Literal["made", "not made", "open"]:
         """Whether an enrolment or removal was made; `change_id` is named in the error that left it open.
@@ -166,16 +180,13 @@ class SecureGalleryClient:
             return "made"
         return "not made" if "aborted" in states or set(states) == {"unknown"} else "open"
 
-    def verify(
-        self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float, hides_threshold: bool = False
-    ) -> NDArray[np.bool_]:
+    def verify(self, probes_ND: ArrayLike, subjects: Sequence[str], *, threshold: float | str) -> NDArray[np.bool_]:
         """Decide for each probe whether it is accepted against any reference of the subject that it claims to be.
 
         Args:
             probes_ND: (N, D) of L2 norm 1.
             subjects: N claimed subjects.
-            threshold: in [-1, 1].
-            hides_threshold: share the threshold, so that no party learns it.
+            threshold: in [-1, 1], or the name of a hidden threshold that the operators of the parties share.
 
         Returns:
             (N,).
@@ -188,54 +199,36 @@ class SecureGalleryClient:
         array_ND = np.asarray(probes_ND)
         if array_ND.ndim == 2:
             self.fixed_point.quantise(array_ND, "probes")
+        claimed = normalised_subjects(subjects)
 
         def run(snapshot: GallerySnapshot) -> NDArray[np.bool_]:
-            claim_P, reference_P = pairs_of(snapshot.index.references_of(array_ND, subjects))
-            accepted = self._query(
-                "verify",
-                array_ND[claim_P],
-                snapshot,
-                threshold=threshold,
-                hides=hides_threshold,
-                references_N=reference_P,
-            )
-            return any_per_claim(accepted, claim_P, len(subjects))
+            references_NR = padded_references(snapshot.index.references_of(array_ND, claimed))
+            return self._query("verify", array_ND, snapshot, threshold=threshold, references_NR=references_NR)
 
         return self._with_current(run)
 
-    def match_any(self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False) -> NDArray[np.bool_]:
+    def match_any(self, probes_BD: ArrayLike, *, threshold: float | str) -> NDArray[np.bool_]:
         """Decide for each probe whether any reference is accepted; opens one bit per probe.
 
         Args:
             probes_BD: (B, D) of L2 norm 1.
             threshold: as in `verify`.
-            hides_threshold: as in `verify`.
 
         Returns:
             (B,). Raises as `verify`.
         """
-        return self._with_current(
-            lambda snapshot: self._query("any", probes_BD, snapshot, threshold=threshold, hides=hides_threshold)
-        )
+        return self._with_current(lambda snapshot: self._query("any", probes_BD, snapshot, threshold=threshold))
 
-    def match_all(
-        self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False
-    ) -> tuple[tuple[str, ...], ...]:
+    def match_all(self, probes_BD: ArrayLike, *, threshold: float | str) -> tuple[tuple[str, ...], ...]:
         """All accepted subjects of each probe, each once, sorted. See `match_any`."""
         return self._with_current(
-            lambda snapshot: snapshot.index.all_of(
-                self._query("set", probes_BD, snapshot, threshold=threshold, hides=hides_threshold)
-            )
+            lambda snapshot: snapshot.index.all_of(self._query("set", probes_BD, snapshot, threshold=threshold))
         )
 
-    def identify(
-        self, probes_BD: ArrayLike, *, threshold: float, hides_threshold: bool = False
-    ) -> tuple[str | None, ...]:
+    def identify(self, probes_BD: ArrayLike, *, threshold: float | str) -> tuple[str | None, ...]:
         """The accepted subject with the highest score of each probe, or None. See `match_any`."""
         return self._with_current(
-            lambda snapshot: snapshot.index.best_of(
-                self._query("best", probes_BD, snapshot, threshold=threshold, hides=hides_threshold)
-            )
+            lambda snapshot: snapshot.index.best_of(self._query("best", probes_BD, snapshot, threshold=threshold))
         )
 
     def status(self) -> list[dict[str, Any]]:
@@ -277,17 +270,16 @@ class SecureGalleryClient:
         probes_BD: ArrayLike,
         snapshot: GallerySnapshot,
         *,
-        threshold: float,
-        hides: bool,
-        references_N: NDArray[np.int64] | None = None,
+        threshold: float | str,
+        references_NR: NDArray[np.int64] | None = None,
     ) -> NDArray[Any]:
         """Send a query, split into as many requests as the limits of the parties need."""
         array_BD = np.asarray(probes_BD)
         terms = self._exchange.terms()
         if array_BD.ndim != 2:
             raise ShapeError(f"Expected probes of shape (B, {self.dim}), got {array_BD.shape}.")
-        num_references = 1 if kind == "verify" else max(1, len(snapshot.ids_M16))
-        row_bytes = terms.parameters.fixed_point.dim * terms.parameters.fixed_point.dtype.itemsize + 64
+        num_references = max(1, len(snapshot.ids_M16) if references_NR is None else references_NR.shape[1])
+        row_bytes = _bytes_per_input(terms.parameters.fixed_point) + 8 * num_references * (kind == "verify") + 64
         num_per_request = max(
             1, min(terms.max_comparisons // num_references, (terms.max_request_bytes - _HEAD_BYTES) // row_bytes)
         )
@@ -298,8 +290,7 @@ class SecureGalleryClient:
                     array_BD[start : start + num_per_request],
                     snapshot,
                     threshold=threshold,
-                    hides=hides,
-                    references_N=None if references_N is None else references_N[start : start + num_per_request],
+                    references_NR=None if references_NR is None else references_NR[start : start + num_per_request],
                 )
                 for start in range(0, max(1, len(array_BD)), num_per_request)
             ]
@@ -311,32 +302,24 @@ class SecureGalleryClient:
         probes_BD: NDArray[Any],
         snapshot: GallerySnapshot,
         *,
-        threshold: float,
-        hides: bool,
-        references_N: NDArray[np.int64] | None,
+        threshold: float | str,
+        references_NR: NDArray[np.int64] | None,
     ) -> NDArray[Any]:
         point = self.fixed_point
-        shares = seeded_rows(probes_BD, point)
+        shares = seeded_inputs(probes_BD, point)
         fields: dict[str, Any] = {
             "type": "query",
             "id": secrets.token_hex(16),
             "kind": kind,
             "num": len(probes_BD),
             "gallery": snapshot.digest,
+            "threshold": {"name": threshold} if isinstance(threshold, str) else point.integer_threshold(threshold),
         }
-        references = b"" if references_N is None else buffer_of(references_N.astype(np.int64))
-        hidden: list[list[Buffer]] = [[] for _ in range(NUM_PARTIES)]
-        if hides:
-            parts = share_threshold(threshold, point)
-            fields["threshold"] = parts[0].sharing.hex()
-            hidden = [[buffer_of(part.words_2)] for part in parts]
-        else:
-            fields["threshold"] = point.integer_threshold(threshold)
+        if references_NR is not None:
+            fields["num_references"] = references_NR.shape[1]
+        references = b"" if references_NR is None else buffer_of(references_NR.astype(np.int64))
         replies = self._exchange.all_of(
-            [
-                Message(fields=fields, buffers=[*rows_to_buffers(share), references, *more])
-                for share, more in zip(shares, hidden, strict=True)
-            ]
+            [Message(fields=fields, buffers=[*inputs_to_buffers(share), references]) for share in shares]
         )
         return open_answers([_answer_of(party, kind, reply) for party, reply in enumerate(replies)])
 
@@ -376,11 +359,14 @@ class SecureGalleryClient:
             time.sleep(_POLL_S)
 
 
+def _bytes_per_input(point: FixedPoint) -> int:
+    return (point.dim + len(point.slack_weights)) * point.wide_dtype.itemsize
+
+
 def _answer_of(party: int, kind: Kind, reply: Message) -> Answer:
     shape = tuple(int(size) for size in reply.fields["shape"])
     return Answer(
         party=party,
-        number=reply.integer("number"),
         kind=kind,
         num_values=reply.integer("num_values"),
         words=array_of(reply.buffer(0), shape, np.dtype(np.uint64)),

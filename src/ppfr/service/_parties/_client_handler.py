@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any, cast, final, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
-from ppfr.secure import Change, Enrolment, Kind, Removal
+from ppfr.secure import Enrolment, Kind, Query, Removal
 from ppfr.service._parties._budgets import QueryBudgets, answer_bits
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import (
@@ -18,15 +19,20 @@ from ppfr.service._parties._messages import (
     Message,
     array_of,
     buffer_of,
-    rows_from,
+    inputs_from,
     threshold_from,
 )
-from ppfr.service._parties._node import STALE_GALLERY, PartyNode, Request, StaleGalleryError, UnnumberedQuery
+from ppfr.service._parties._node import STALE_GALLERY, PartyNode, RefreshOrder, Request, StaleGalleryError
 from ppfr.service._parties._request_queue import RequestQueue
 from ppfr.service._parties._settings import PartySettings, Permission
 
 _log = logging.getLogger("ppfr.party")
-_PERMISSION_FOR: dict[str, Permission] = {"query": "query", "enrol": "enrol", "remove": "enrol"}
+_PERMISSION_FOR: dict[str, Permission] = {
+    "query": "query",
+    "enrol": "enrol",
+    "remove": "enrol",
+    "refresh": "maintain",
+}
 
 
 @final
@@ -87,19 +93,22 @@ class ClientHandler:
         """Submit a request to the queue and wait for its reply."""
         request_id, is_change = message.id("id"), kind != "query"
         try:
-            operation = self._query(message, client) if kind == "query" else self._change(message, kind, request_id)
-            request = Request(request_id=request_id, client=client, operation=operation)
+            request = (
+                self._query(message, client, request_id)
+                if kind == "query"
+                else self._change(message, kind, client, request_id)
+            )
             self._node.add(request)
         except (PpfrError, MalformedError) as error:
             self._queue.refused(request_id, str(error), is_change=is_change)
             raise
         try:
-            self._queue.ready(request_id, is_change=is_change)
-        except PartyError as error:  # a change stays prepared; the next session settles it
+            self._queue.ready(request)
+        except PartyError as error:
             self._node.cancel(request_id, error, aborts=False)
         return request.reply.result()
 
-    def _query(self, message: Message, client: str) -> UnnumberedQuery:
+    def _query(self, message: Message, client: str, request_id: bytes) -> Request:
         kind = message.text("kind")
         if kind not in get_args(Kind):
             raise MalformedError("Unknown kind of query.")
@@ -112,29 +121,31 @@ class ClientHandler:
             raise InvalidInputError("The query has no probes. Give at least one.")
         if num_references == 0:
             raise InvalidInputError("The gallery is empty. Enrol references first.")
-        references_N = None
-        if kind == "verify":
-            references_N = array_of(message.buffer(3), (num,), np.dtype(np.int64))
-            if not ((references_N >= 0) & (references_N < num_references)).all():
-                raise RangeError(f"Indices of references must be in 0..{num_references - 1}.")
-        elif num * num_references > self._settings.max_comparisons:
+        references_NR = None
+        width = message.integer("num_references") if kind == "verify" else num_references
+        if num * width > self._settings.max_comparisons:
             raise InvalidInputError(
-                f"{num} probes against {num_references} references exceed the limit of "
+                f"{num} probes against {width} references exceed the limit of "
                 f"{self._settings.max_comparisons} comparisons. Send fewer probes per query."
             )
-        party = self._settings.party
-        query = UnnumberedQuery(
+        if kind == "verify":
+            references_NR = array_of(message.buffer(3), (num, width), np.dtype(np.int64))
+            if not ((references_NR >= 0) & (references_NR < num_references)).all():
+                raise RangeError(f"Indices of references must be in 0..{num_references - 1}.")
+            _check_claims(references_NR, gallery.subjects)
+        party, given = self._settings.party, threshold_from(message, point)
+        query = Query(
+            party=party,
             kind=cast(Kind, kind),
-            probes=rows_from(message, party, point),
-            threshold=threshold_from(message, 4, party, point),
-            references_N=references_N,
-            digest=gallery.digest,
+            probes=inputs_from(message, party, point),
+            threshold=given,
+            references_NR=references_NR,
         )
         self._check_threshold(query, client)
         self._budgets.spend(client, answer_bits(query.kind, num, num_references))
-        return query
+        return Request(request_id=request_id, client=client, operation=query, gallery_digest=gallery.digest)
 
-    def _check_threshold(self, query: UnnumberedQuery, client: str) -> None:
+    def _check_threshold(self, query: Query, client: str) -> None:
         min_threshold = self._settings.clients[client].min_threshold
         if min_threshold is None:
             return
@@ -145,16 +156,20 @@ class ClientHandler:
         if query.threshold < self._settings.parameters.fixed_point.integer_threshold(min_threshold):
             raise RangeError(f"The threshold of client {client!r} must be at least {min_threshold:g}.")
 
-    def _change(self, message: Message, kind: str, change_id: bytes) -> Change:
-        party, point = self._settings.party, self._settings.parameters.fixed_point
+    def _change(self, message: Message, kind: str, client: str, change_id: bytes) -> Request:
+        if kind == "refresh":
+            order = RefreshOrder(change_id=change_id)
+            return Request(request_id=change_id, client=client, operation=order)
         if kind == "enrol":
-            subjects = _strings(message.buffer(3))
-            return Enrolment(change_id=change_id, rows=rows_from(message, party, point), subjects=subjects)
+            inputs = inputs_from(message, self._settings.party, self._settings.parameters.fixed_point)
+            enrolment = Enrolment(change_id=change_id, rows=inputs.rows(), subjects=_strings(message.buffer(3)))
+            return Request(request_id=change_id, client=client, operation=enrolment, inputs=inputs)
         ids = bytes(message.buffer(0))
         if len(ids) % ID_BYTES:
             raise MalformedError(f"The length of the ids is not a multiple of {ID_BYTES}.")
         reference_ids = tuple(ids[start : start + ID_BYTES] for start in range(0, len(ids), ID_BYTES))
-        return Removal(change_id=change_id, reference_ids=reference_ids)
+        removal = Removal(change_id=change_id, reference_ids=reference_ids)
+        return Request(request_id=change_id, client=client, operation=removal)
 
     def _status(self, client: str) -> Message:
         return Message(
@@ -169,14 +184,12 @@ class ClientHandler:
 
     def _subjects(self, *, has_contents: bool) -> Message:
         gallery = self._node.gallery()
-        subjects = json.dumps(gallery.subjects).encode()
         return Message(
             fields={
                 "gallery": gallery.digest,
-                "num": len(gallery.subjects),
-                "subjects": hashlib.sha256(subjects).hexdigest(),
+                "epoch": gallery.epoch,
             },
-            buffers=[buffer_of(gallery.rows.ids_N16), subjects] if has_contents else [],
+            buffers=[buffer_of(gallery.rows.ids_N16), json.dumps(gallery.subjects).encode()] if has_contents else [],
         )
 
 
@@ -185,6 +198,13 @@ def error_message(error: PpfrError) -> Message:
     kind = "Stale" if isinstance(error, StaleGalleryError) else type(error).__name__
     fields: dict[str, Any] = {"kind": kind, "message": str(error), "party": getattr(error, "party", None)}
     return Message(fields={"error": fields})
+
+
+def _check_claims(references_NR: NDArray[np.int64], subjects: Sequence[str]) -> None:
+    """Refuse a claim on references of several subjects: its answer, one bit, must be about one subject."""
+    names_NR = np.array(subjects, dtype=object)[references_NR]
+    if not (names_NR == names_NR[:, :1]).all():
+        raise InvalidInputError("A claim names references of several subjects. Claim one subject for each probe.")
 
 
 def _strings(buffer: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any, final
 from ppfr.core import PartyError, PpfrError
 from ppfr.service._parties._links import Link, Sender
 from ppfr.service._parties._messages import MalformedError, Message
-from ppfr.service._parties._node import PartyNode
+from ppfr.service._parties._node import PartyNode, Request
 from ppfr.service._parties._request_queue import (
     Dial,
     error_fields,
@@ -54,9 +54,17 @@ class Follower:
         for work in (self._keep_connected, self._execute_commands):
             threading.Thread(target=work, name=f"ppfr-{work.__name__}", daemon=True).start()
 
-    def ready(self, request_id: bytes, *, is_change: bool) -> None:
+    def ready(self, request: Request) -> None:
         """See `RequestQueue.ready`."""
-        self._report({"type": "ready", "id": request_id.hex(), "is_change": is_change})
+        self._report(
+            {
+                "type": "ready",
+                "id": request.request_id.hex(),
+                "is_change": request.is_change,
+                "client": request.client,
+                "digest": request.digest().hex(),
+            }
+        )
 
     def refused(self, request_id: bytes, reason: str, *, is_change: bool) -> None:
         """See `RequestQueue.refused`; without a connection to party 0 there is nothing to announce."""
@@ -171,8 +179,11 @@ class Follower:
     def _execute(self, message: Message) -> dict[str, Any]:
         """Execute a command and return the reply."""
         kind = message.text("type")
+        if kind == "prepare":
+            refusal = self._node.prepare(message.id("id"), message.integer("number"), message.challenge())
+            return {"type": "prepared", "refusal": None if refusal is None else error_fields(refusal)["reason"]}
         if kind == "run":
-            self._node.run(message.id("id"), message.integer("number"))
+            self._node.run(message.id("id"), message.integer("number"), message.challenge())
             return {"type": "done"}
         if kind == "report_changes":
             states = self._node.states(ids_from(message, "ids"))

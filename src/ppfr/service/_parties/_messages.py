@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError
-from ppfr.secure import Buffer, FixedPoint, SeededRows, SharedRows, SharedThreshold
+from ppfr.secure import CHALLENGE_BYTES, Buffer, FixedPoint, SeededInputs, SharedInputs
 
 LENGTH = struct.Struct("<I")
 MAX_HEAD_BYTES = 1 << 16
@@ -65,6 +65,16 @@ class Message:
     def id(self, name: str) -> bytes:
         """The value of a field that contains 16 bytes in hexadecimal; raises as `text`."""
         return id_from_hex(self.text(name))
+
+    def challenge(self) -> bytes:
+        """The field "challenge": 32 bytes in hexadecimal; raises as `text`."""
+        try:
+            value = bytes.fromhex(self.text("challenge"))
+        except ValueError as error:
+            raise MalformedError("The challenge is not hexadecimal.") from error
+        if len(value) != CHALLENGE_BYTES:
+            raise MalformedError(f"The challenge must have {CHALLENGE_BYTES} bytes, got {len(value)}.")
+        return value
 
     def buffer(self, index: int) -> Buffer:
         """One of the buffers; raises as `text`."""
@@ -139,14 +149,14 @@ def buffer_of(array: NDArray[Any]) -> Buffer:
     return little.reshape(-1).view(np.uint8).data
 
 
-def rows_to_buffers(rows: SeededRows) -> list[Buffer]:
+def inputs_to_buffers(inputs: SeededInputs) -> list[Buffer]:
     """Ids, seeds and component 2, one buffer each."""
-    rest = b"" if rows.rest_ND is None else buffer_of(rows.rest_ND)
-    return [buffer_of(rows.ids_N16), b"".join(rows.seeds), rest]
+    rest = b"" if inputs.rest_NX is None else buffer_of(inputs.rest_NX)
+    return [buffer_of(inputs.ids_N16), b"".join(inputs.seeds), rest]
 
 
-def rows_from(message: Message, party: int, point: FixedPoint) -> SharedRows:
-    """Read the first three buffers, as `rows_to_buffers` writes them, and expand the seeds.
+def inputs_from(message: Message, party: int, point: FixedPoint) -> SharedInputs:
+    """Read the first three buffers, as `inputs_to_buffers` writes them, and expand the seeds.
 
     Raises:
         MalformedError: the buffers do not fit each other.
@@ -155,28 +165,26 @@ def rows_from(message: Message, party: int, point: FixedPoint) -> SharedRows:
     num = message.integer("num")
     seeds = bytes(message.buffer(1))
     rest = message.buffer(2)
-    rows = SeededRows(
+    columns = point.dim + len(point.slack_weights)
+    inputs = SeededInputs(
         party=party,
         fixed_point=point,
         ids_N16=array_of(message.buffer(0), (num, ID_BYTES), np.dtype(np.uint8)),
         seeds=tuple(seeds[start : start + ID_BYTES] for start in range(0, len(seeds), ID_BYTES)),
-        rest_ND=None if party == 0 and not len(rest) else array_of(rest, (num, point.dim), point.dtype),
+        rest_NX=None if party == 0 and not len(rest) else array_of(rest, (num, columns), point.wide_dtype),
     )
-    return rows.expanded()
+    return inputs.expanded()
 
 
-def threshold_from(message: Message, index: int, party: int, point: FixedPoint) -> int | SharedThreshold:
-    """Read the threshold of a query.
-
-    The field "threshold" is a public integer, or the id of a sharing whose share is in buffer `index`.
+def threshold_from(message: Message, point: FixedPoint) -> int | str:
+    """Read the threshold of a query: a public integer, or the name of a hidden threshold.
 
     Raises:
         MalformedError: neither of them.
     """
     given = message.fields.get("threshold")
-    if isinstance(given, str):
-        words_2 = array_of(message.buffer(index), (2,), point.dtype)
-        return SharedThreshold(party=party, fixed_point=point, sharing=id_from_hex(given), words_2=words_2)
+    if isinstance(given, dict) and isinstance(name := given.get("name"), str) and len(given) == 1:
+        return name
     if isinstance(given, bool) or not isinstance(given, int) or abs(given) > point.scale**2:
         raise MalformedError("The threshold is not an integer score.")
     return given

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from ppfr.core import InvalidInputError, PartyError, PpfrError
+from ppfr.core import InputCheckError, InvalidInputError, PartyError, PpfrError
 from ppfr.secure import (
     Change,
     Enrolment,
-    Kind,
     NumbaProducts,
     PairwiseKeys,
     Party,
     Query,
+    Refresh,
     Removal,
     RingProducts,
+    SharedInputs,
     SharedRows,
-    SharedThreshold,
     ShareStore,
     State,
     TorchProducts,
+    agree_on_seed,
+    check_inputs,
+    gallery_digest,
 )
 from ppfr.service._parties._messages import Message, buffer_of
 from ppfr.service._parties._ring import Ring, TlsChannel
@@ -47,34 +51,37 @@ class Gallery:
     Attributes:
         rows: the party's shares.
         subjects: of the rows, in their order.
-        digest: hexadecimal; equal at all three parties.
+        digest: of parameters, ids, subjects and epoch, in hexadecimal; equal at all three parties.
+        epoch: how often the shares were re-randomised.
         products: computes inner products with the rows.
     """
 
     rows: SharedRows
     subjects: tuple[str, ...]
     digest: str
+    epoch: int
     products: RingProducts
 
     @classmethod
-    def of(cls, rows: SharedRows, subjects: tuple[str, ...], device: str) -> Gallery:
+    def of(cls, rows: SharedRows, subjects: tuple[str, ...], epoch: int, device: str) -> Gallery:
         """Load rows, which must be sorted by id, onto a device."""
         products: RingProducts = (
             NumbaProducts(rows.words_NW)
             if device == "compiled" or not len(rows)
             else TorchProducts(rows.words_NW, device=device)
         )
-        return cls(rows=rows, subjects=subjects, digest=rows.digest().hex(), products=products)
+        digest = gallery_digest(rows.fixed_point, rows.ids_N16, subjects, epoch).hex()
+        return cls(rows=rows, subjects=subjects, digest=digest, epoch=epoch, products=products)
 
-    def changed(self, changes: Sequence[Change], device: str) -> Gallery:
+    def changed(self, changes: Sequence[Enrolment | Removal], device: str) -> Gallery:
         """The gallery after committed changes; equal to loading the store again, but much faster."""
         gallery = self
         for _, of_one_type in itertools.groupby(changes, type):  # a row may be removed and enrolled again
             rows, subjects = gallery._after(list(of_one_type))
-            gallery = Gallery(rows=rows, subjects=subjects, digest="", products=self.products)
-        return Gallery.of(gallery.rows, gallery.subjects, device)
+            gallery = dataclasses.replace(self, rows=rows, subjects=subjects, digest="")
+        return Gallery.of(gallery.rows, gallery.subjects, self.epoch, device)
 
-    def _after(self, changes: Sequence[Change]) -> tuple[SharedRows, tuple[str, ...]]:
+    def _after(self, changes: Sequence[Enrolment | Removal]) -> tuple[SharedRows, tuple[str, ...]]:
         """Rows and subjects after enrolments only, or removals only."""
         new = [change for change in changes if isinstance(change, Enrolment)]
         rows = SharedRows.concatenate([self.rows, *(change.rows for change in new)]) if new else self.rows
@@ -88,23 +95,18 @@ class Gallery:
         return kept, tuple(names[index] for index in order_M.tolist())
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class UnnumberedQuery:
-    """A query that has no sequence number yet.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshOrder:
+    """A client's order to draw new randomness for all shares; the parties agree on the seed when they execute it."""
 
-    Attributes:
-        kind: as in `Query`.
-        probes: the party's shares of the probes.
-        threshold: as in `Query`.
-        references_N: as in `Query`.
-        digest: of the gallery that the query was made for.
-    """
+    change_id: bytes
 
-    kind: Kind
-    probes: SharedRows
-    threshold: int | SharedThreshold
-    references_N: np.ndarray[Any, Any] | None
-    digest: str
+    def content_digest(self) -> bytes:
+        """32 bytes that are equal at all three parties."""
+        return hashlib.sha256(b"refresh" + self.change_id).digest()
+
+
+Operation = Query | Enrolment | Removal | RefreshOrder
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,19 +116,44 @@ class Request:
     Attributes:
         request_id: 16 random bytes, the same at all three parties; for a change, the change id.
         client: name in the client's certificate.
-        operation: a query, or a change that the store has prepared.
+        operation: a query, or a change.
+        gallery_digest: for a query, of the gallery that it was made for, in hexadecimal.
+        inputs: for an enrolment, the shares from which its rows were taken; the parties check them.
         reply: resolved when the request has been executed or has failed.
     """
 
     request_id: bytes
     client: str
-    operation: UnnumberedQuery | Change
+    operation: Operation
+    gallery_digest: str = ""
+    inputs: SharedInputs | None = None
     reply: Future[Message] = dataclasses.field(default_factory=Future)
 
     @property
     def is_change(self) -> bool:
         """Whether the request changes the gallery."""
-        return not isinstance(self.operation, UnnumberedQuery)
+        return not isinstance(self.operation, Query)
+
+    @property
+    def kind(self) -> str:
+        """What it does, for logs."""
+        if isinstance(self.operation, Query):
+            return self.operation.kind
+        return {Enrolment: "enrol", Removal: "remove", RefreshOrder: "refresh"}[type(self.operation)]
+
+    def digest(self) -> bytes:
+        """32 bytes over the public content, which must be equal at all three parties, and the client's name."""
+        of_operation = self.operation
+        if isinstance(of_operation, Query):
+            threshold = of_operation.threshold
+            public = threshold if isinstance(threshold, int) else threshold.sharing
+            references_NR = of_operation.references_NR
+            content = repr((of_operation.kind, public, self.gallery_digest)).encode() + of_operation.probes.digest()
+            if references_NR is not None:
+                content += repr(references_NR.shape).encode() + references_NR.astype("<i8").tobytes()
+        else:
+            content = of_operation.content_digest()
+        return hashlib.sha256(repr((self.request_id, self.client, self.kind)).encode() + content).digest()
 
 
 class StaleGalleryError(InvalidInputError):
@@ -152,7 +179,7 @@ class PartyNode:
         self._lock = threading.Lock()
         self._gallery_lock = threading.Lock()
         self._gallery: Gallery | None = None
-        self._not_loaded: list[Change] = []  # changes committed since the gallery was loaded
+        self._not_loaded: list[Enrolment | Removal] = []  # changes committed since the gallery was loaded
         self._session: tuple[TlsChannel, PairwiseKeys] | None = None
         self._party: tuple[Gallery, Party] | None = None
         self._last_number = -1
@@ -166,62 +193,94 @@ class PartyNode:
         with self._gallery_lock:
             if self._gallery is None:
                 rows, subjects = self._store.load()
-                self._gallery = Gallery.of(rows, subjects, self._settings.device)
+                self._gallery = Gallery.of(rows, subjects, self._store.epoch, self._settings.device)
             elif self._not_loaded:
                 self._gallery = self._gallery.changed(self._not_loaded, self._settings.device)
             self._not_loaded = []
             return self._gallery
 
     def add(self, request: Request) -> None:
-        """Add a request to the pending ones. A change is prepared on disk first.
+        """Add a request to the pending ones.
 
         Raises:
-            PpfrError: the store refuses the change, or the id is in use.
+            InvalidInputError: the id is in use.
         """
         with self._lock:
             if request.request_id in self._pending:
                 raise InvalidInputError("A request with this id is pending already. Draw a new id.")
             self._pending[request.request_id] = request
-        if isinstance(request.operation, UnnumberedQuery):
-            return
-        try:
-            self._store.prepare(request.operation)
-        except BaseException as error:
-            self._pop(request.request_id)
-            if isinstance(error, InvalidInputError) and self._store.state(request.request_id) == "aborted":
-                raise PartyError("The change was aborted before this party received it. Repeat it.") from error
-            raise
 
-    def run(self, request_id: bytes, number: int) -> None:
-        """Execute a pending request under a sequence number and resolve its reply.
+    def prepare(self, request_id: bytes, number: int, challenge: bytes) -> PpfrError | None:
+        """Check a change together with the other parties and prepare it on disk.
+
+        Args:
+            request_id: of a pending change.
+            number: as in `run`.
+            challenge: as in `run`.
+
+        Returns:
+            Why this party refuses the change, which its client is told too; None if it is prepared.
 
         Raises:
-            PartyError, PpfrError: it failed here. The reply holds the error too, and the session has ended.
+            PpfrError: the check failed. The session has ended, and the client is told.
         """
-        request = self._pop(request_id)
+        changes: list[Change] = []
+        return self._execute(
+            request_id, lambda request: changes.append(self._checked(request, number, challenge)), (InputCheckError,)
+        ) or self._execute(request_id, lambda _: self._prepare_on_disk(changes[0]), (PpfrError,))
+
+    def run(self, request_id: bytes, number: int, challenge: bytes) -> None:
+        """Execute a pending request and resolve its reply. A change must be prepared.
+
+        Args:
+            request_id: of the request.
+            number: its sequence number in the session.
+            challenge: 32 bytes that party 0 drew after all parties had received the request.
+
+        Raises:
+            PpfrError: it failed here. The session has ended, and the client is told. If a query is refused, only the
+                client is told: the other parties refuse it too, or their parts of the answer are of no use.
+        """
+
+        def work(request: Request) -> None:
+            operation = request.operation
+            message = (
+                self._answer(request, operation, number, challenge)
+                if isinstance(operation, Query)
+                else self._commit(request_id, operation)
+            )
+            self._pop(request_id)
+            request.reply.set_result(message)
+
+        self._execute(request_id, work, (StaleGalleryError, InputCheckError))
+
+    def _execute(
+        self, request_id: bytes, work: Callable[[Request], None], refusals: tuple[type[PpfrError], ...]
+    ) -> PpfrError | None:
+        """Work on a pending request. An error is sent to its client; one that is not a refusal ends the session."""
+        with self._lock:
+            request = self._pending.get(request_id)
         start_s = time.perf_counter()
         try:
             if request is None:
                 raise PartyError(f"The request is no longer pending at party {self._settings.party}. Repeat it.")
-            message = (
-                self._answer(request.operation, number)
-                if isinstance(request.operation, UnnumberedQuery)
-                else self._commit(request_id, request.operation)
-            )
-        except StaleGalleryError as error:
-            if request is not None:
-                request.reply.set_exception(error)
-            return
+            work(request)
         except BaseException as error:
-            self._ring.leave()
-            self._session = None
+            is_refusal = isinstance(error, refusals)
+            if not is_refusal:
+                self._ring.leave()
+                self._session = None
             if request is not None:
+                self._pop(request_id)
+                if is_refusal:
+                    _log.warning("refused kind=%s client=%s: %s", request.kind, request.client, error)
                 request.reply.set_exception(error)
+            if isinstance(error, PpfrError) and is_refusal:
+                return error
             raise
-        operation = request.operation
-        kind = operation.kind if isinstance(operation, UnnumberedQuery) else type(operation).__name__.lower()
-        _log.info("executed number=%d kind=%s ms=%.1f", number, kind, 1e3 * (time.perf_counter() - start_s))
-        request.reply.set_result(message)
+        elapsed_ms = 1e3 * (time.perf_counter() - start_s)
+        _log.info("executed kind=%s client=%s ms=%.1f", request.kind, request.client, elapsed_ms)
+        return None
 
     def cancel(self, request_id: bytes, error: PpfrError, *, aborts: bool) -> bool:
         """Cancel a request, unless it is a change that is committed already; return whether it was cancelled.
@@ -287,14 +346,14 @@ class PartyNode:
         with self._lock:
             return self._pending.pop(request_id, None)
 
-    def _commit(self, change_id: bytes, change: Change | None = None) -> Message:
+    def _commit(self, change_id: bytes, change: Enrolment | Removal | RefreshOrder | None = None) -> Message:
         with self._gallery_lock:
             is_new = self._store.state(change_id) == "prepared"
             loaded, self._gallery = self._gallery, None  # if anything below fails, the gallery is loaded again
             self._store.commit(change_id)
             if not is_new:
                 self._gallery = loaded
-            elif loaded is not None and change is not None:
+            elif loaded is not None and isinstance(change, Enrolment | Removal):
                 self._not_loaded.append(change)
                 num_new = sum(len(one.rows) for one in self._not_loaded if isinstance(one, Enrolment))
                 if num_new <= len(loaded.rows):
@@ -303,33 +362,50 @@ class PartyNode:
                     self._not_loaded = []
         return Message(fields={"state": "committed"})
 
-    def _answer(self, query: UnnumberedQuery, number: int) -> Message:
+    def _checked(self, request: Request, number: int, challenge: bytes) -> Change:
+        """The change of a request: rows that the three parties found to be valid, or a seed on which they agreed."""
+        operation = request.operation
+        if isinstance(operation, RefreshOrder):
+            return Refresh(change_id=operation.change_id, seed=agree_on_seed(self._settings.party, self._channel()))
+        if isinstance(operation, Query):
+            raise InvalidInputError("A query cannot be prepared.")
+        if request.inputs is not None:
+            check_inputs(request.inputs, self._keys(number), self._channel(), number=number, challenge=challenge)
+        return operation
+
+    def _prepare_on_disk(self, change: Change) -> None:
+        try:
+            self._store.prepare(change)
+        except InvalidInputError as error:
+            if self._store.state(change.change_id) == "aborted":
+                raise PartyError("The change was aborted before this party received it. Repeat it.") from error
+            raise
+
+    def _answer(self, request: Request, query: Query, number: int, challenge: bytes) -> Message:
         gallery = self.gallery()
-        if query.digest != gallery.digest:
+        if request.gallery_digest != gallery.digest:
             raise StaleGalleryError(STALE_GALLERY)
+        keys = self._keys(number)
+        if self._party is None or self._party[0] is not gallery:
+            self._party = (gallery, Party(gallery.rows, keys, self._channel(), products=gallery.products))
+        answer = self._party[1].answer(query, number=number, challenge=challenge)
+        fields = {
+            "num_values": answer.num_values,
+            "shape": list(answer.words.shape),
+            "bytes_sent": self._party[1].traffic.bytes_sent,
+        }
+        return Message(fields=fields, buffers=[buffer_of(answer.words)])
+
+    def _keys(self, number: int) -> PairwiseKeys:
+        """The keys of the session, for a request with a number that was not used."""
         if self._session is None:
             raise PartyError(f"Party {self._settings.party} has no session. Repeat the request.")
         if number <= self._last_number:
             raise PartyError("Party 0 assigned a sequence number twice. No party computes with it.", party=0)
         self._last_number = number
-        if self._party is None or self._party[0] is not gallery:
-            channel, keys = self._session[0], self._session[1]
-            self._party = (gallery, Party(gallery.rows, keys, channel, products=gallery.products))
-        answer = self._party[1].answer(
-            Query(
-                party=self._settings.party,
-                number=number,
-                kind=query.kind,
-                probes=query.probes,
-                threshold=query.threshold,
-                references_N=query.references_N,
-            )
-        )
-        traffic = self._party[1].traffic
-        fields = {
-            "number": number,
-            "num_values": answer.num_values,
-            "shape": list(answer.words.shape),
-            "bytes_sent": traffic.bytes_sent,
-        }
-        return Message(fields=fields, buffers=[buffer_of(answer.words)])
+        return self._session[1]
+
+    def _channel(self) -> TlsChannel:
+        if self._session is None:
+            raise PartyError(f"Party {self._settings.party} has no session. Repeat the request.")
+        return self._session[0]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ppfr.core import PartyError, PpfrError
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
+from ppfr.service._parties._node import Request
 
 MAX_IDS = 500
 _MAX_HEARTBEAT_S = 5.0
@@ -26,8 +27,8 @@ Dial = Callable[[int, str], Link]
 class RequestQueue(Protocol):
     """Where a party's client handler submits requests for execution by all three parties."""
 
-    def ready(self, request_id: bytes, *, is_change: bool) -> None:
-        """Submit a request that is valid, pending at this party and, if it is a change, prepared on disk.
+    def ready(self, request: Request) -> None:
+        """Submit a request that is valid and pending at this party.
 
         Raises:
             PartyError: party 0 cannot be reached.

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any, final
 
-from ppfr.core import PartyError, PpfrError
-from ppfr.secure import NUM_PARTIES, State, settle
+from ppfr.core import InvalidInputError, PartyError, PpfrError
+from ppfr.secure import CHALLENGE_BYTES, NUM_PARTIES, State, settle
 from ppfr.service._parties._links import Link, Sender
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
-from ppfr.service._parties._node import PartyNode
+from ppfr.service._parties._node import PartyNode, Request
 from ppfr.service._parties._request_queue import (
     MAX_IDS,
     Dial,
@@ -91,11 +91,15 @@ class _Waiting:
 
     Attributes:
         is_change: whether it changes the gallery.
+        client: name in the client's certificate.
+        digest: of the request's public content, as the first party reported it.
         since_s: time of the first report, on the clock of `time.monotonic`.
         received_by: parties that have received it.
     """
 
     is_change: bool
+    client: str
+    digest: str
     since_s: float
     received_by: set[int]
 
@@ -124,9 +128,15 @@ class Sequencer:
         """Start to execute requests."""
         threading.Thread(target=self._work, name="ppfr-sequencer", daemon=True).start()
 
-    def ready(self, request_id: bytes, *, is_change: bool) -> None:
+    def ready(self, request: Request) -> None:
         """See `RequestQueue.ready`."""
-        self._ready(0, request_id, is_change=is_change)
+        self._ready(
+            0,
+            request.request_id,
+            is_change=request.is_change,
+            client=request.client,
+            digest=request.digest().hex(),
+        )
 
     def refused(self, request_id: bytes, reason: str, *, is_change: bool) -> None:
         """See `RequestQueue.refused`."""
@@ -171,22 +181,41 @@ class Sequencer:
     def _receive(self, follower: _FollowerLink, message: Message) -> None:
         kind = message.text("type")
         if kind == "ready":
-            self._ready(follower.party, message.id("id"), is_change=bool(message.fields.get("is_change")))
+            self._ready(
+                follower.party,
+                message.id("id"),
+                is_change=bool(message.fields.get("is_change")),
+                client=message.text("client"),
+                digest=message.text("digest"),
+            )
         elif kind == "refused":
             is_change = bool(message.fields.get("is_change"))
             self._refused(follower.party, message.id("id"), message.text("reason"), is_change=is_change)
         elif kind != "heartbeat":
             follower.add_reply(message)
 
-    def _ready(self, party: int, request_id: bytes, *, is_change: bool) -> None:
+    def _ready(self, party: int, request_id: bytes, *, is_change: bool, client: str, digest: str) -> None:
+        """Count a report. A request that differs between parties is refused before anything is computed with it."""
         with self._changed:
-            waiting = self._waiting.setdefault(request_id, _Waiting(is_change, time.monotonic(), set()))
-            if waiting.is_change != is_change:
-                raise PartyError(f"Party {party} received another request with the same id.", party=party)
-            waiting.received_by.add(party)
-            if len(waiting.received_by) == NUM_PARTIES:
-                self._next.append(request_id)
-                self._changed.notify_all()
+            first = _Waiting(is_change, client, digest, time.monotonic(), set())
+            waiting = self._waiting.setdefault(request_id, first)
+            if waiting.digest == digest:
+                waiting.received_by.add(party)
+                if len(waiting.received_by) == NUM_PARTIES:
+                    self._next.append(request_id)
+                    self._changed.notify_all()
+                return
+            others = sorted(waiting.received_by)
+        _log.warning(
+            "refused client=%s: other content at party %d than at %s (client=%s)", client, party, others, waiting.client
+        )
+        error = InvalidInputError(
+            f"Client {client!r} sent party {party} another request than party {others[0]} under the same id. Nothing "
+            "was executed. Check which program the client runs."
+        )
+        with self._changed:
+            self._waiting.pop(request_id, None)
+        self._cancel(request_id, error, is_change or waiting.is_change)
 
     def _refused(self, party: int, request_id: bytes, reason: str, *, is_change: bool) -> None:
         with self._changed:
@@ -287,11 +316,13 @@ class Sequencer:
 
     def _run(self, followers: list[_FollowerLink], request_id: bytes, is_change: bool) -> None:
         """Execute a request at all parties."""
-        number, self._number = self._number, self._number + 1
-        command = {"type": "run", "id": request_id.hex(), "number": number}
+        if is_change and not self._prepare(followers, request_id):
+            return
+        command = {"type": "run"} | self._head(request_id)
+        number, challenge = command["number"], bytes.fromhex(command["challenge"])
         if is_change:  # at party 0 first: its store decides
             try:
-                self._node.run(request_id, number)
+                self._node.run(request_id, number, challenge)
             except BaseException as error:
                 for follower in followers:  # the change is settled at the start of the next session
                     follower.notify({"type": "cancel", "id": request_id.hex(), "aborts": False} | error_fields(error))
@@ -299,9 +330,30 @@ class Sequencer:
         for follower in followers:
             follower.command(command)
         if not is_change:
-            self._node.run(request_id, number)
+            self._node.run(request_id, number, challenge)
         for follower in followers:
             follower.reply("done")
+
+    def _prepare(self, followers: list[_FollowerLink], request_id: bytes) -> bool:
+        """Have all parties check a change and prepare it on disk; False if one of them refuses it."""
+        command = {"type": "prepare"} | self._head(request_id)
+        for follower in followers:
+            follower.command(command)
+        refusal = self._node.prepare(request_id, command["number"], bytes.fromhex(command["challenge"]))
+        problems = [] if refusal is None else [PartyError(f"Party 0 refused the request. {refusal}", party=0)]
+        for follower in followers:
+            reason = follower.reply("prepared").fields.get("refusal")
+            if reason is not None:
+                error = PartyError(f"Party {follower.party} refused the request. {reason}", party=follower.party)
+                problems.append(error)
+        if problems:
+            self._cancel(request_id, problems[0], aborts=True)
+        return not problems
+
+    def _head(self, request_id: bytes) -> dict[str, Any]:
+        """The fields of a command to execute something: the next number, and a challenge that no client can know."""
+        number, self._number = self._number, self._number + 1
+        return {"id": request_id.hex(), "number": number, "challenge": secrets.token_hex(CHALLENGE_BYTES)}
 
     def _start_session(self, followers: list[_FollowerLink]) -> None:
         """Settle changes that an interrupted session left, compare galleries, and connect the ring.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr.core import ID_BYTES, PartyError
-from ppfr.secure import NUM_PARTIES, SubjectIndex
+from ppfr.core import ID_BYTES, InvalidInputError, PartyError
+from ppfr.secure import NUM_PARTIES, FixedPoint, SubjectIndex, gallery_digest
 from ppfr.service._parties._exchange import Exchange
-from ppfr.service._parties._messages import Message, array_of
+from ppfr.service._parties._messages import MalformedError, Message, array_of
 
 _MAX_ATTEMPTS = 5
 
@@ -33,36 +32,38 @@ class GallerySnapshot:
 
     @classmethod
     def fetch(cls, exchange: Exchange) -> GallerySnapshot:
-        """Fetch the content from the parties and check that all three have the same.
+        """Fetch the content from party 0 and check that all three parties have it.
 
         Raises:
             PartyError: they differ, or a party cannot be reached; names it.
         """
+        point = exchange.terms().parameters.fixed_point
         for _ in range(_MAX_ATTEMPTS):
             full = Message(fields={"type": "subjects", "contents": True})
             brief = Message(fields={"type": "subjects", "contents": False})
             replies = exchange.all_of([full, *[brief] * (NUM_PARTIES - 1)])
             if len({reply.text("gallery") for reply in replies}) == 1:
-                return cls._read(replies)
+                return cls._read(replies[0], point)
         raise PartyError(
             f"The parties had different galleries {_MAX_ATTEMPTS} times in a row. Repeat the request. If it fails "
             "again, see the logs of the parties."
         )
 
     @classmethod
-    def _read(cls, replies: list[Message]) -> GallerySnapshot:
-        first, text = replies[0], bytes(replies[0].buffer(1))
-        digest = hashlib.sha256(text).hexdigest()
-        for party, reply in enumerate(replies):
-            if reply.text("subjects") != digest:
-                raise PartyError(
-                    f"Party {party} has other subjects than party 0 for the same references. Restore all three stores "
-                    "from backups of one time.",
-                    party=party,
-                )
-        subjects = json.loads(text)
-        ids_M16 = array_of(first.buffer(0), (len(subjects), ID_BYTES), np.dtype(np.uint8))
-        return cls(digest=first.text("gallery"), index=SubjectIndex(subjects, len(ids_M16)), ids_M16=ids_M16)
+    def _read(cls, reply: Message, point: FixedPoint) -> GallerySnapshot:
+        """Read the content that party 0 sent, which must have the digest that all three parties stated."""
+        try:
+            subjects = json.loads(bytes(reply.buffer(1)))
+            ids_M16 = array_of(reply.buffer(0), (len(subjects), ID_BYTES), np.dtype(np.uint8))
+            digest = gallery_digest(point, ids_M16, subjects, reply.integer("epoch")).hex()
+            index = SubjectIndex(subjects, len(ids_M16))
+        except (MalformedError, InvalidInputError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise PartyError("Party 0 sent a list of references that cannot be read. Check it.", party=0) from error
+        if digest != reply.text("gallery"):
+            raise PartyError(
+                "Party 0 sent other references or subjects than the three parties have. Check party 0.", party=0
+            )
+        return cls(digest=digest, index=index, ids_M16=ids_M16)
 
     def __repr__(self) -> str:
         return f"GallerySnapshot(num_references={len(self.ids_M16)}, subjects=<redacted>)"
