@@ -316,10 +316,10 @@ def test_a_file_that_other_users_can_access_is_refused_with_the_remedy(store, mo
 def test_a_newer_file_is_rejected_and_not_changed(store):
     store.close()
     with sqlite3.connect(store.path) as other:
-        other.execute("PRAGMA user_version = 2")
+        other.execute("PRAGMA user_version = 3")
     other.close()
     content = store.path.read_bytes()
-    with pytest.raises(OutdatedTemplateError, match="has format version 2, but this release reads version 1"):
+    with pytest.raises(OutdatedTemplateError, match="has format version 3, but this release reads version 2"):
         ShareStore.open(store.path)
     assert store.path.read_bytes() == content
 

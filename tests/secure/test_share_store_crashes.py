@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, StorageError, new_reference_ids
-from ppfr.secure import Enrolment, ShareStore, settle
+from ppfr.secure import Enrolment, Refresh, Removal, SharedRows, ShareStore, reconstruct_rows, settle, share_rows
 from support import share_store_writer as writer
 
 
@@ -88,16 +88,29 @@ def settle_all(stores):
 
 def assert_each_change_is_whole_or_absent(store, numbers):
     """The loaded rows must follow from the states that the store reports."""
-    expected = {}
+    expected, num_refreshes = {}, 0
     for number in numbers:
-        if number % 4 == 2 or store.state((change := writer.enrolment(number, store.party)).change_id) != "committed":
+        change = writer.change(number, store.party)
+        if store.state(change.change_id) != "committed":
             continue
-        rows = zip(change.rows.ids_N16, change.rows.words_NW, change.subjects, strict=True)
-        held = {one.tobytes(): (words, subject) for one, words, subject in rows}
-        gone = writer.removal(number)
-        if number % 4 == 1 and store.state(gone.change_id) == "committed":
-            held = {one: row for one, row in held.items() if one not in gone.reference_ids}
-        expected |= held
+        if isinstance(change, Enrolment):
+            rows = zip(change.rows.ids_N16, change.rows.words_NW, change.subjects, strict=True)
+            expected |= {one.tobytes(): (words, subject) for one, words, subject in rows}
+        elif isinstance(change, Removal):
+            expected = {one: row for one, row in expected.items() if one not in change.reference_ids}
+        elif expected:
+            num_refreshes += 1
+            rows = SharedRows(
+                party=store.party,
+                fixed_point=writer.POINT,
+                ids_N16=np.array([list(one) for one in expected], dtype=np.uint8),
+                words_NW=np.array([words for words, _ in expected.values()]),
+            )
+            words_NW = change.applied(rows).words_NW
+            expected = {one: (words_NW[n], expected[one][1]) for n, one in enumerate(expected)}
+        else:
+            num_refreshes += 1
+    assert store.epoch == num_refreshes
     rows, subjects = store.load()
     assert [one.tobytes() for one in rows.ids_N16] == sorted(expected)
     assert list(subjects) == [expected[one][1] for one in sorted(expected)]
@@ -106,7 +119,7 @@ def assert_each_change_is_whole_or_absent(store, numbers):
 
 
 def test_after_a_kill_changes_are_atomic_and_acknowledged_ones_are_in_all_stores(children, paths):
-    """Thirty kills during enrolments, removals and withdrawals on the same files.
+    """Thirty kills during enrolments, removals, withdrawals and refreshes on the same files.
 
     Each kill is 0 to 12 ms after one of the first 15 steps; a step, which waits for the disk, takes 5 to 20 ms.
     """
@@ -132,9 +145,11 @@ def test_after_a_kill_changes_are_atomic_and_acknowledged_ones_are_in_all_stores
                 assert store.pending() == ()
                 assert {store.state(change_id) for change_id in acknowledged} <= {"committed"}
                 assert {store.state(change_id) for change_id in withdrawn} <= {"aborted"}
-            assert len({store.load()[0].digest() for store in stores}) == 1
+            assert len({(store.load()[0].digest(), store.epoch) for store in stores}) == 1
+            num_refreshes = stores[0].epoch
     assert len(acknowledged) > 20
     assert num_unsettled > 5  # kills do interrupt changes
+    assert num_refreshes > 3
 
 
 def test_a_store_is_locked_by_one_process_until_it_ends(children, paths):
@@ -187,16 +202,20 @@ def random_change():
     return [Enrolment(change_id=change_id, rows=part, subjects=("a", "b")) for part in rows]
 
 
+def random_refresh():
+    return [Refresh(change_id=secrets.token_bytes(16), seed=secrets.token_bytes(32))] * 3
+
+
 @settings(
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(schedule=st.lists(st.integers(0, 5), max_size=40))
-def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_stores, schedule):
+@given(schedule=st.lists(st.integers(0, 5), max_size=40), is_refresh=st.booleans())
+def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_stores, schedule, is_refresh):
     """The schedule lists who acts next: the coordinator (0), two settlers (1, 2), a late message to each party (3-5).
 
     An actor that is not scheduled any more has crashed. One more settler acts at the end.
     """
-    parts, acknowledged = random_change(), []
+    parts, acknowledged = random_refresh() if is_refresh else random_change(), []
     change_id = parts[0].change_id
     actors = [
         coordinating(open_stores, parts, acknowledged),
@@ -207,6 +226,7 @@ def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_
     for actor in actors:
         next(actor)
     before = [len(store) for store in open_stores]
+    epochs = [store.epoch for store in open_stores]
     for index in schedule:
         next(actors[index], None)
     was_acknowledged = list(acknowledged)
@@ -219,8 +239,49 @@ def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_
         for _ in actors[index]:
             pass
     assert {store.state(change_id) for store in open_stores} == states
-    num_new = 2 if states == {"committed"} else 0
+    num_new = 2 if states == {"committed"} and not is_refresh else 0
     assert [len(store) for store in open_stores] == [count + num_new for count in before]
+    num_refreshes = int(states == {"committed"} and is_refresh)
+    assert [store.epoch for store in open_stores] == [epoch + num_refreshes for epoch in epochs]
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(schedule=st.lists(st.integers(0, 5), max_size=50))
+def test_shares_fit_together_after_any_interleaving_of_an_enrolment_and_a_refresh(open_stores, schedule):
+    """Each store may see the two in another order only if one of them is aborted.
+
+    Actors: a coordinator of each change (0, 1), a settler of each (2, 3), a late enrolment (4) and a late refresh (5).
+    """
+    embeddings = np.eye(writer.POINT.dim)[secrets.randbelow(60) :][:2]
+    change_id, refreshes, acknowledged = secrets.token_bytes(16), random_refresh(), []
+    parts = [
+        Enrolment(change_id=change_id, rows=rows, subjects=("a", "b")) for rows in share_rows(embeddings, writer.POINT)
+    ]
+    ids = [refreshes[0].change_id, change_id]
+    actors = [
+        coordinating(open_stores, parts, acknowledged),
+        coordinating(open_stores, refreshes, acknowledged),
+        *(settling(open_stores, one) for one in ids),
+        late(open_stores[2], parts[2]),
+        late(open_stores[1], refreshes[1]),
+    ]
+    for index in schedule:
+        next(actors[index], None)
+    was_acknowledged = list(acknowledged)
+    for one in ids:
+        for _ in settling(open_stores, one):
+            pass
+        states = {store.state(one) for store in open_stores}
+        assert states in ({"committed"}, {"aborted"})
+        assert states == {"committed"} or one not in was_acknowledged
+    loaded = [store.load()[0] for store in open_stores]
+    if len(loaded[0]):
+        first = reconstruct_rows(loaded[0], loaded[1])
+        np.testing.assert_array_equal(first, reconstruct_rows(loaded[1], loaded[2]))
+        np.testing.assert_array_equal(first, reconstruct_rows(loaded[2], loaded[0]))
+        assert set(np.abs(first).sum(axis=1)) == {np.abs(writer.POINT.signed(writer.POINT.quantise(embeddings))).max()}
 
 
 @pytest.fixture
@@ -229,9 +290,10 @@ def open_stores(paths):
         yield [stack.enter_context(ShareStore.open(path)) for path in paths]
 
 
+@pytest.mark.parametrize("make", [random_change, random_refresh])
 @pytest.mark.parametrize("num_steps", range(8))
-def test_a_change_is_settled_after_a_coordinator_crash_at_each_step(open_stores, num_steps):
-    parts, acknowledged = random_change(), []
+def test_a_change_is_settled_after_a_coordinator_crash_at_each_step(open_stores, num_steps, make):
+    parts, acknowledged = make(), []
     steps = coordinating(open_stores, parts, acknowledged)
     for _ in range(num_steps + 1):
         next(steps, None)

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from ppfr.core import StorageError
-from ppfr.secure import Enrolment, FixedPoint, Removal, SharedRows, ShareStore
+from ppfr.secure import Enrolment, FixedPoint, Refresh, Removal, SharedRows, ShareStore
 
 POINT = FixedPoint(dim=64, values="int16")
 
@@ -35,16 +35,29 @@ def removal(number):
     return Removal(change_id=bytes(reversed(change.change_id)), reference_ids=ids)
 
 
+def refresh(number):
+    """The refresh with this number."""
+    rng = np.random.default_rng([number, 7])
+    return Refresh(change_id=rng.bytes(16), seed=rng.bytes(32))
+
+
+def change(number, party):
+    """The change with this number at this party: of five, one removes half of the one before, one is a refresh."""
+    if number % 5 == 1:
+        return removal(number - 1)
+    return refresh(number) if number % 5 == 2 else enrolment(number, party)
+
+
 def report(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def coordinate(stores, number):
-    """One of four enrolments is withdrawn; one of four changes removes the previous enrolment."""
+    """One of five changes is withdrawn."""
     while True:
         report("trying", number)
-        is_withdrawn = number % 4 == 3
-        parts = [removal(number - 1)] * 3 if number % 4 == 2 else [enrolment(number, party) for party in range(3)]
+        is_withdrawn = number % 5 == 3
+        parts = [change(number, party) for party in range(3)]
         for store, part in zip(stores, parts, strict=True):
             store.prepare(part)
             report("prepared", store.party, part.change_id.hex())

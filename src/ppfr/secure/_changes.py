@@ -24,6 +24,7 @@ from ppfr.secure._subjects import normalised_subjects
 State = Literal["unknown", "prepared", "committed", "aborted"]
 CHANGE_ID_BYTES = 16
 _SEED_BYTES = 32
+_REFRESHED_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,8 +131,27 @@ class Refresh:
 
     def __post_init__(self) -> None:
         check_change_id(self.change_id)
-        if not isinstance(self.seed, bytes) or len(self.seed) != _SEED_BYTES:
-            raise InvalidInputError(f"A seed must be {_SEED_BYTES} bytes. Draw one with secrets.token_bytes.")
+        if not isinstance(self.seed, bytes) or len(self.seed) != _SEED_BYTES or not any(self.seed):
+            raise InvalidInputError(f"A seed must be {_SEED_BYTES} random bytes. Draw one with secrets.token_bytes.")
+
+    def applied(self, rows: SharedRows) -> SharedRows:
+        """The party's shares of the next epoch.
+
+        A row's new randomness depends on the seed and its id alone, so neither the order nor the number of rows
+        matters: components 0 and 1 grow by SHAKE-256 of seed and id, component 2 shrinks by both.
+        """
+        point, words_NW = rows.fixed_point, rows.words_NW.copy()
+        row_bytes = 2 * point.dim * point.dtype.itemsize
+        for start in range(0, len(rows), _REFRESHED_AT_ONCE):
+            ids = [one.tobytes() for one in rows.ids_N16[start : start + _REFRESHED_AT_ONCE]]
+            drawn = b"".join(hashlib.shake_256(self.seed + one).digest(row_bytes) for one in ids)
+            drawn_N2D = np.frombuffer(drawn, dtype=point.dtype.newbyteorder("<")).reshape(-1, 2, point.dim)
+            first_ND, second_ND = drawn_N2D[:, 0], drawn_N2D[:, 1]
+            added = first_ND, second_ND, -first_ND - second_ND
+            part_NW = words_NW[start : start + len(ids)]
+            part_NW[:, : point.dim] += added[rows.party]
+            part_NW[:, point.dim :] += added[(rows.party + 1) % NUM_PARTIES]
+        return dataclasses.replace(rows, words_NW=words_NW)
 
     def digest(self) -> bytes:
         """See `Enrolment.digest`; equal to the digest of the content, since the parties receive the same."""
@@ -148,7 +168,7 @@ class Refresh:
         raise UnsupportableError("A refresh cannot be pickled: it contains a secret. Send its fields over TLS.")
 
 
-Change = Enrolment | Removal
+Change = Enrolment | Removal | Refresh
 
 
 def gallery_digest(fixed_point: FixedPoint, ids_N16: NDArray[np.uint8], subjects: Sequence[str], epoch: int) -> bytes:

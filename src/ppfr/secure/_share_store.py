@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, final, get_args
+from typing import NoReturn, final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ppfr.core import ID_BYTES, CorruptTemplateError, InvalidInputError, ProblemsError, StorageError, UnsupportableError
-from ppfr.secure._changes import CHANGE_ID_BYTES, Change, Enrolment, Removal, State, check_change_id
-from ppfr.secure._channel import NUM_PARTIES
+from ppfr.core import ID_BYTES, InvalidInputError, ProblemsError, StorageError, UnsupportableError
+from ppfr.secure._changes import CHANGE_ID_BYTES, Change, Enrolment, Refresh, Removal, State, check_change_id
 from ppfr.secure._fixed_point import FixedPoint
-from ppfr.secure._share_file import GALLERY_ID_BYTES, connected, create_file, read_header, translated
+from ppfr.secure._share_file import StoreHeader, connected, create_file, damaged, read_header, translated
+from ppfr.secure._share_slots import is_listed, read_slots, refresh_slots, slot_contents
 from ppfr.secure._sharing import SharedRows
 
-_SLOT = struct.Struct("<IB100s")  # CRC-32 of id, subject and words; length of the subject, subject; then the words
+_KINDS = {Enrolment: "enrolment", Removal: "removal", Refresh: "refresh"}
 
 
 @final
@@ -59,11 +56,9 @@ class ShareStore:
         parties together reveal the embeddings: keep them, and their backups, with different operators.
     """
 
-    def __init__(
-        self, path: Path, connection: sqlite3.Connection, party: int, point: FixedPoint, gallery: bytes
-    ) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, header: StoreHeader) -> None:
         self._path, self._connection = path, connection
-        self._party, self._fixed_point, self._gallery_id = party, point, gallery
+        self._party, self._fixed_point, self._gallery_id = header.party, header.fixed_point, header.gallery_id
         self._lock = threading.RLock()
 
     @classmethod
@@ -81,13 +76,7 @@ class ShareStore:
             StorageError: the file cannot be written.
         """
         path = Path(path)
-        if party not in range(NUM_PARTIES):
-            raise InvalidInputError(f"party must be 0, 1 or 2, got {party}.")
-        if not isinstance(gallery_id, bytes) or len(gallery_id) != GALLERY_ID_BYTES:
-            raise InvalidInputError(
-                f"A gallery id must be {GALLERY_ID_BYTES} bytes. Draw one with secrets.token_bytes."
-            )
-        create_file(path, (party, fixed_point.dim, fixed_point.values, gallery_id))
+        create_file(path, StoreHeader(party=party, fixed_point=fixed_point, gallery_id=gallery_id))
         return cls.open(path)
 
     @classmethod
@@ -105,12 +94,12 @@ class ShareStore:
         with translated(path), contextlib.ExitStack() as undo:
             connection = connected(path)
             undo.callback(connection.close)
-            party, point, gallery_id = read_header(path, connection)
+            header = read_header(path, connection)
             connection.execute(
                 "PRAGMA journal_mode = WAL"
             ).fetchall()  # copies made by SQLite's tools are in another mode
-            store = cls(path, connection, party, point, gallery_id)
-            store._erase()  # for a removal that was committed before its process ended
+            store = cls(path, connection, header)
+            store._erase()  # for a removal or refresh that was committed before its process ended
             undo.pop_all()
         return store
 
@@ -134,12 +123,19 @@ class ShareStore:
         """16 bytes, equal at the three stores of a gallery."""
         return self._gallery_id
 
+    @property
+    def epoch(self) -> int:
+        """Number of committed refreshes, equal at the three stores of a gallery."""
+        with self._lock, translated(self._path):
+            return int(self._connection.execute("SELECT epoch FROM store").fetchone()[0])
+
     def prepare(self, change: Change) -> None:
         """Store a change so that it can be committed or aborted; preparing the same change again has no effect.
 
         Raises:
             InvalidInputError: shares of another party or of other parameters; an id that was used for another change,
-                or whose change is already committed or aborted.
+                or whose change is already committed or aborted; a refresh while another change is prepared, or another
+                change while a refresh is prepared.
             ProblemsError: lists every row whose id exists already, or every reference that cannot be removed, by its
                 position.
             StorageError: the change cannot be written; nothing was written.
@@ -153,19 +149,24 @@ class ShareStore:
                 if found != ("prepared", digest):
                     raise InvalidInputError(f"The change id was used and is {found[0]}. Draw a new id.")
                 return
+            self._check_alone(change)
             number = connection.execute(
                 "INSERT INTO changes (change_id, kind, state, digest) VALUES (?, ?, 'prepared', ?)",
-                [change.change_id, "enrolment" if isinstance(change, Enrolment) else "removal", digest],
+                [change.change_id, _KINDS[type(change)], digest],
             ).lastrowid
+            if isinstance(change, Refresh):
+                connection.execute("UPDATE seed SET content = ?", [change.seed])
+                return
             placed = self._added(change) if isinstance(change, Enrolment) else self._removable(change)
             waiting = ((place, number, reference_id) for place, reference_id in placed)
             connection.executemany("INSERT INTO pending VALUES (?, ?, ?)", waiting)
 
     def commit(self, change_id: bytes) -> None:
-        """Commit a prepared change and erase the rows that it removes; committing again has no effect.
+        """Commit a prepared change and erase the rows that it removes or replaces; committing again has no effect.
 
         Raises:
             InvalidInputError: the change is unknown here, or was aborted.
+            CorruptTemplateError: a row that a refresh replaces is damaged; nothing was changed.
             StorageError: the change cannot be written. If the message says so, the change is committed and only the
                 erasure must be repeated, by `commit` or `open`.
         """
@@ -191,7 +192,7 @@ class ShareStore:
         with self._lock, translated(self._path):
             found = self._connection.execute("SELECT state FROM changes WHERE change_id = ?", [change_id]).fetchone()
         if found is not None and found[0] not in get_args(State):
-            raise self._damaged("change")
+            raise damaged(self._path, "change")
         state: State = "unknown" if found is None else found[0]
         return state
 
@@ -205,7 +206,7 @@ class ShareStore:
             found = self._connection.execute("SELECT change_id FROM changes WHERE state = 'prepared' ORDER BY number")
             ids = tuple(change_id for (change_id,) in found)
         if not all(isinstance(one, bytes) and len(one) == CHANGE_ID_BYTES for one in ids):
-            raise self._damaged("change")
+            raise damaged(self._path, "change")
         return ids
 
     def __len__(self) -> int:
@@ -222,11 +223,11 @@ class ShareStore:
         with self._lock, translated(self._path):
             query = "SELECT place, reference_id FROM listed WHERE place NOT IN early ORDER BY reference_id"
             listed = self._connection.execute(query).fetchall()
-            if not all(_is_listed(*row) for row in listed):
-                raise self._damaged("list of references")
-            ids_M16 = np.frombuffer(b"".join(found for _, found in listed), dtype=np.uint8).reshape(-1, ID_BYTES)
-            place_M = np.array([place for place, _ in listed], dtype=np.int64)
-            words_MW, subjects = self._read(place_M, [found for _, found in listed])
+            if not all(is_listed(*row) for row in listed):
+                raise damaged(self._path, "list of references")
+            filled = "SELECT * FROM slots WHERE place NOT IN early AND place NOT IN free ORDER BY place"
+            words_MW, subjects = read_slots(self._path, self._fixed_point, listed, self._connection.execute(filled))
+        ids_M16 = np.frombuffer(b"".join(found for _, found in listed), dtype=np.uint8).reshape(-1, ID_BYTES)
         rows = SharedRows(party=self._party, fixed_point=self._fixed_point, ids_N16=ids_M16, words_NW=words_MW)
         return rows, tuple(subjects)
 
@@ -247,6 +248,18 @@ class ShareStore:
         if rows.fixed_point != self._fixed_point:
             raise InvalidInputError(f"The shares use {rows.fixed_point}, but this store uses {self._fixed_point}.")
 
+    def _check_alone(self, change: Change) -> None:
+        """Refuse a refresh beside another change: the parties could commit the two in different orders."""
+        (is_refreshing,) = self._connection.execute("SELECT content != zeroblob(32) FROM seed").fetchone() or (None,)
+        if is_refreshing is None:
+            raise damaged(self._path, "seed")
+        (is_changing,) = self._connection.execute("SELECT EXISTS (SELECT * FROM pending)").fetchone()
+        if is_refreshing or (is_changing and isinstance(change, Refresh)):
+            raise InvalidInputError(
+                f"A {'refresh' if is_refreshing else 'change'} is prepared, and a refresh must be the only prepared "
+                "change. Commit or abort it, then try again."
+            )
+
     def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
         """Fill slots, empty ones first; return their places and ids."""
         rows, num = change.rows, len(change.rows)
@@ -257,8 +270,7 @@ class ShareStore:
         found = self._connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
         (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
         places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
-        little_NW = rows.words_NW.astype(rows.words_NW.dtype.newbyteorder("<"), copy=False)
-        contents = map(_content, ids, change.subjects, map(np.ndarray.tobytes, little_NW))
+        contents = iter(slot_contents(rows, change.subjects))
         fill = self._connection.executemany
         fill("UPDATE slots SET content = ?2 WHERE place = ?1", zip(places[: len(found)], contents, strict=False))
         fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
@@ -271,7 +283,7 @@ class ShareStore:
         free = "SELECT place FROM listed WHERE reference_id = ? AND place NOT IN (SELECT place FROM pending)"
         found = [self._connection.execute(free, [one]).fetchone() for one in change.reference_ids]
         if not all(row is None or isinstance(row[0], int) for row in found):
-            raise self._damaged("list of references")
+            raise damaged(self._path, "list of references")
         self._refuse([row is None for row in found], "it is not enrolled, or another change to it is prepared")
         return [(place, one) for (place,), one in zip(found, change.reference_ids, strict=True)]
 
@@ -288,18 +300,35 @@ class ShareStore:
             if state not in ("prepared", end) and (state, end) != ("unknown", "aborted"):
                 remedy = "Prepare it first" if state == "unknown" else "Use settle() with its three states"
                 raise InvalidInputError(f"The change is {state} here and cannot become {end}. {remedy}.")
-            erases = kind == ("removal" if end == "committed" else "enrolment")
+            erases = kind in ("refresh", "removal" if end == "committed" else "enrolment")
             if state == "unknown":
                 refused = "INSERT INTO changes (change_id, kind, state) VALUES (?, ?, ?)"
                 connection.execute(refused, [change_id, kind, end])
             elif state == "prepared":
-                if erases:
+                if kind == "refresh":
+                    self._end_refresh(change_id, number, end)
+                elif erases:
                     self._empty(number)
                 connection.execute("DELETE FROM pending WHERE number = ?", [number])
                 connection.execute("UPDATE changes SET state = ?, digest = NULL WHERE number = ?", [end, number])
         if erases:
             with self._lock, translated(self._path, done=f"the change is {end}, but not yet erased from the disk"):
                 self._erase()
+
+    def _end_refresh(self, change_id: bytes, number: int, end: State) -> None:
+        """Apply the held seed if the change is committed, and overwrite it with zeros."""
+        if end == "committed":
+            query = "SELECT content, digest FROM seed, changes WHERE number = ?"
+            seed, digest = self._connection.execute(query, [number]).fetchone() or (None, None)
+            try:
+                change = Refresh(change_id=change_id, seed=seed)
+            except InvalidInputError as error:
+                raise damaged(self._path, "seed") from error
+            if change.digest() != digest:
+                raise damaged(self._path, "seed")
+            refresh_slots(self._path, self._connection, self._party, self._fixed_point, change)
+            self._connection.execute("UPDATE store SET epoch = epoch + 1")
+        self._connection.execute("UPDATE seed SET content = zeroblob(32)")
 
     def _empty(self, number: int | None) -> None:
         """Overwrite the slots of a pending change with zeros."""
@@ -314,34 +343,6 @@ class ShareStore:
     def _erase(self) -> None:
         """Write the log into the file and truncate the log, which contains earlier bytes."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _read(self, place_M: NDArray[np.int64], ids: list[bytes]) -> tuple[NDArray[Any], list[str]]:
-        """Rows in the order of the given places, read in the order of the file."""
-        dtype = self._fixed_point.dtype.newbyteorder("<")
-        num, row_bytes, num_read = len(ids), 2 * self._fixed_point.dim * dtype.itemsize, 0
-        bytes_M, subjects = np.empty(num * row_bytes, dtype=np.uint8), [""] * num
-        target = bytes_M.data
-        filled = "SELECT place, content FROM slots WHERE place NOT IN early AND place NOT IN free ORDER BY place"
-        scan = self._connection.execute(filled)
-        for to, (place, content) in zip(np.argsort(place_M).tolist(), scan, strict=False):
-            if not isinstance(content, bytes) or len(content) < _SLOT.size:
-                raise self._damaged("row")
-            crc, length, subject = _SLOT.unpack_from(content)
-            words = memoryview(content)[_SLOT.size :]
-            if place != place_M[to] or len(words) != row_bytes or _crc(ids[to], subject[:length], words) != crc:
-                raise self._damaged("row")
-            target[to * row_bytes : (to + 1) * row_bytes] = words
-            subjects[to] = subject[:length].decode()
-            num_read += 1
-        if num_read != num:
-            raise CorruptTemplateError(f"{self._path} lacks rows that it lists. Restore the file, or enrol again.")
-        words_MW = (
-            bytes_M.view(dtype).reshape(num, 2 * self._fixed_point.dim).astype(self._fixed_point.dtype, copy=False)
-        )
-        return words_MW, subjects
-
-    def _damaged(self, part: str) -> CorruptTemplateError:
-        return CorruptTemplateError(f"{self._path} contains a damaged {part}. Restore the file, or enrol again.")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -362,17 +363,3 @@ class ShareStore:
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportableError("A share store cannot be pickled. Open its file in the other process.")
-
-
-def _is_listed(place: object, reference_id: object) -> bool:
-    """Whether a row of `listed` has the types that were written."""
-    return isinstance(place, int) and isinstance(reference_id, bytes) and len(reference_id) == ID_BYTES
-
-
-def _content(reference_id: bytes, subject: str, words: bytes) -> bytes:
-    name = subject.encode()
-    return _SLOT.pack(_crc(reference_id, name, words), len(name), name) + words
-
-
-def _crc(reference_id: bytes, subject: bytes, words: bytes | memoryview) -> int:
-    return zlib.crc32(words, zlib.crc32(reference_id + subject))
