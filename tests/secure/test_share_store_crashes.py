@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import InvalidInputError, StorageError, new_reference_ids
@@ -249,6 +249,10 @@ def test_all_stores_agree_for_any_interleaving_of_coordinator_and_settlers(open_
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(schedule=st.lists(st.integers(0, 5), max_size=50))
+@example(
+    schedule=[1] * 5 + [0] * 4 + [1] * 3 + [0] * 4
+)  # the refresh is committed at party 0 before the enrolment comes
+@example(schedule=[0] * 5 + [1] * 4 + [0] * 3 + [1] * 4)
 def test_shares_fit_together_after_any_interleaving_of_an_enrolment_and_a_refresh(open_stores, schedule):
     """Each store may see the two in another order only if one of them is aborted.
 
