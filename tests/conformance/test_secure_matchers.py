@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import time
@@ -71,8 +72,10 @@ MATCHERS = {
         "cryptography",
         "mpyc",
     ),
-    "ckks": made(lambda names: CkksMatcher(REFERENCES, subjects=names), "tenseal"),
-    "ckks-plain-probe": made(lambda names: CkksMatcher(REFERENCES, subjects=names, probe="plain"), "tenseal"),
+    "ckks": made(lambda names: CkksMatcher(REFERENCES, threshold=THRESHOLD, subjects=names), "tenseal"),
+    "ckks-plain-probe": made(
+        lambda names: CkksMatcher(REFERENCES, threshold=THRESHOLD, subjects=names, probe="plain"), "tenseal"
+    ),
     "service": three_parties,
 }
 SPU_MATCHERS = {f"spu-{protocol}": spu(protocol) for protocol in ("aby3", "cheetah", "semi2k")}
@@ -115,6 +118,16 @@ def test_match_any_says_whether_anybody_is_accepted(matcher, probes):
 
 def test_match_all_names_each_accepted_subject_once(matcher, probes):
     assert matcher.match_all(probes, threshold=THRESHOLD) == (("ada",), ("bea",), ("ada",), ())
+
+
+def test_a_question_with_another_threshold_is_answered_or_refused(matcher, probes):
+    if isinstance(matcher, CkksMatcher):  # it pins the threshold
+        for ask in (matcher.match_any, matcher.match_all, matcher.identify):
+            with pytest.raises(InvalidInputError, match="pinned"):
+                ask(probes, threshold=-1.0)
+        with pytest.raises(InvalidInputError, match="pinned"):
+            matcher.verify(probes[:1], ["ada"], threshold=-1.0)
+        return
     everybody = tuple(sorted(set(SUBJECTS)))
     assert matcher.match_all(probes[:2], threshold=-1.0) == (everybody, everybody)
 
@@ -125,8 +138,8 @@ def test_identify_names_the_best_accepted_subject(matcher, probes):
 
 def test_probes_are_not_changed_and_answers_are_repeatable(matcher, probes):
     before = probes.copy()
-    first = matcher.match_all(probes, threshold=0.0)
-    assert matcher.match_all(probes, threshold=0.0) == first
+    first = matcher.match_all(probes, threshold=THRESHOLD)
+    assert matcher.match_all(probes, threshold=THRESHOLD) == first
     np.testing.assert_array_equal(probes, before)
 
 
@@ -164,7 +177,7 @@ def test_texts_show_no_contents(matcher):
     assert "array" not in repr(matcher)
 
 
-@pytest.mark.parametrize("make", [ThreePartyMatcher, CkksMatcher])
+@pytest.mark.parametrize("make", [ThreePartyMatcher, functools.partial(CkksMatcher, threshold=THRESHOLD)])
 def test_subjects_default_to_row_numbers_and_must_fit_the_references(make):
     for module in ("cryptography", "tenseal"):
         pytest.importorskip(module)

@@ -68,7 +68,7 @@ def test_decisions_equal_those_of_exact_scores_outside_the_error_bound(probe, nu
     references, probes = unit(num, dim, seed), unit(num_probes, dim, seed + 1)
     probes[0] = references[0]
     scores = probes @ references.T
-    matcher = CkksMatcher(references, probe=probe)
+    matcher = CkksMatcher(references, threshold=threshold, probe=probe)
     surely, perhaps = scores >= threshold + matcher.largest_error, scores >= threshold - matcher.largest_error
     found = np.array(
         [[str(m) in names for m in range(num)] for names in matcher.match_all(probes, threshold=threshold)]
@@ -96,6 +96,90 @@ def test_score_errors_have_the_stated_deviation_and_blocks_can_be_selected(key, 
     assert server.sizes == (2048, 252)
     alone = key.decrypt_scores(server.answer(probe, [1]), [252])
     np.testing.assert_allclose(alone, references[2048:] @ probe, atol=1e-5)
+
+
+def bisected(accepts, low, high):
+    """The largest accepted number, which lies in [low, high], to the last bit; and the number of decisions it took."""
+    num_decisions = 0
+    while low < (middle := low + (high - low) / 2) < high:
+        num_decisions += 1
+        low, high = (middle, high) if accepts(middle) else (low, middle)
+    return low, num_decisions
+
+
+def test_a_score_cannot_be_bisected_by_choosing_the_threshold_of_each_question(key, server):
+    """With a threshold per question, 61 decisions or fewer equal the decrypted score, noise included."""
+    (probe,) = unit(1, seed=1)
+    scores = key.decrypt_scores(server.answer(probe, [0]), [2048])[:20]
+    for m, score in enumerate(scores):  # the attack succeeds where nothing pins the threshold
+        found, num_decisions = bisected(lambda threshold, m=m: scores[m] >= threshold, -1.0, 1.0)
+        assert found == score and num_decisions <= 61
+    matcher = CkksMatcher(unit(20), threshold=0.4, probe="plain")
+    asked = []
+
+    def accepts(ask, threshold):
+        asked.append(threshold)
+        return ask(threshold)
+
+    for ask in (
+        lambda threshold: matcher.verify(probe[None], ["0"], threshold=threshold)[0],
+        lambda threshold: matcher.match_any(probe[None], threshold=threshold)[0],
+        lambda threshold: "0" in matcher.match_all(probe[None], threshold=threshold)[0],
+        lambda threshold: matcher.identify(probe[None], threshold=threshold)[0] is not None,
+    ):
+        asked.clear()
+        with pytest.raises(InvalidInputError, match=r"pinned to 0\.4, got 0\.0.*create another CkksMatcher"):
+            bisected(functools.partial(accepts, ask), -1.0, 1.0)
+        assert asked == [0.0] and matcher.num_bytes == (0, 0)  # refused before anything is computed
+    with pytest.raises(InvalidInputError, match="pinned"):
+        matcher.match_any(probe[None], threshold=np.nextafter(0.4, 1))
+    assert matcher.match_any(unit(20)[:1], threshold=0.4).all()  # and it continues to answer
+
+
+def test_at_one_threshold_chosen_probes_still_find_its_boundary_with_the_noise():
+    """What remains, as the page states: 54 decisions along a great circle give a probe that scores the threshold."""
+    needs_tenseal()
+    references, (other,) = unit(3), unit(1, seed=5)
+    matcher = CkksMatcher(references, threshold=0.4, probe="plain")
+    across = other - (other @ references[0]) * references[0]
+    across /= np.linalg.norm(across)
+
+    def at(angle):
+        return np.cos(angle) * references[0] + np.sin(angle) * across
+
+    found, num_decisions = bisected(lambda angle: matcher.verify(at(angle)[None], ["0"], threshold=0.4)[0], 0.0, np.pi)
+    (decrypted,) = matcher._scores(at(found)[None], 0.4)
+    assert num_decisions < 60 and abs(decrypted[0] - 0.4) < 2e-8  # rounding of a plain probe to the scale's grid
+    assert abs(at(found) @ references[0] - 0.4) < matcher.largest_error
+
+
+@pytest.mark.parametrize("probe", ["encrypted", "plain"])
+def test_a_server_that_shifts_its_answers_and_sees_decisions_reads_a_score(probe, monkeypatch):
+    """What remains, as the page states: without a key it adds a constant to a score, which moves the threshold."""
+    from ppfr.secure._homomorphic._messages import Message
+
+    needs_tenseal()
+    prime = 2**60 - 2**14 + 1  # the first prime of the modulus; public
+    num_before = 1 if probe == "encrypted" else 0  # three polynomials, of which `words_of` finds the last two
+    references, (embedding,) = unit(3), unit(1, seed=1)
+    matcher = CkksMatcher(references, threshold=0.4, probe=probe)
+    sent = matcher._key.encrypt_probe(embedding) if probe == "encrypted" else embedding
+    honest = Message.from_bytes(matcher._server.answer(sent), kind="scores")
+
+    def answer_plus(constant):
+        part = bytearray(honest.parts[0])
+        start = part.index(words_of(part)[0].tobytes()) - num_before * 8 * 4096
+        words = np.frombuffer(part, dtype="<u8", count=4096, offset=start).astype(object)
+        part[start : start + 8 * 4096] = ((words + round(constant * 2**56)) % prime).astype("<u8").tobytes()
+        return Message(kind="scores", dim=DIM, num=1, key_id=honest.key_id, parts=[bytes(part)]).to_bytes()
+
+    def accepts(score):
+        monkeypatch.setattr(CkksServer, "answer", lambda *_: answer_plus(0.4 - score))
+        return matcher.verify(embedding[None], ["0"], threshold=0.4)[0]
+
+    found, num_decisions = bisected(accepts, -1.0, 1.0)
+    assert num_decisions <= 61
+    assert abs(found - matcher._key.decrypt_scores(honest.to_bytes(), [3])[0]) < 1e-15  # its noise is 1e-6
 
 
 def test_a_probe_with_one_nonzero_coordinate_is_scored(key, server):
@@ -247,13 +331,15 @@ def test_bad_input_is_rejected(key, server):
         (lambda: key.encrypt_references(np.full((3, DIM), np.inf)), RangeError, "not finite"),
         (lambda: key.encrypt_references(unit(3, 9)), ShapeError, "references have shape"),
         (lambda: key.decrypt_scores(server.answer(unit(1)[0]), [4]), InvalidInputError, "of 1 blocks, got 2"),
-        (lambda: CkksMatcher(unit(0)), InvalidInputError, "gallery is empty"),
-        (lambda: CkksMatcher(unit(1)[0]), ShapeError, r"shape \(M, D\)"),
-        (lambda: CkksMatcher(unit(1), probe="hidden"), InvalidInputError, "'encrypted' or 'plain', got 'hidden'"),
+        (lambda: CkksMatcher(unit(0), threshold=0.4), InvalidInputError, "gallery is empty"),
+        (lambda: CkksMatcher(unit(1)[0], threshold=0.4), ShapeError, r"shape \(M, D\)"),
+        (lambda: CkksMatcher(unit(1), threshold=0.4, probe="hidden"), InvalidInputError, "'plain', got 'hidden'"),
+        (lambda: CkksMatcher(unit(1), threshold=1.1), RangeError, r"in \[-1, 1\], got 1.1"),
+        (lambda: CkksMatcher(unit(1), threshold=float("nan")), RangeError, r"in \[-1, 1\], got nan"),
     ):
         with pytest.raises(error, match=message):
             action()
-    matcher = CkksMatcher(unit(3))
+    matcher = CkksMatcher(unit(3), threshold=0.4)
     for threshold in (1.1, float("nan")):
         with pytest.raises(RangeError, match=r"in \[-1, 1\]"):
             matcher.match_any(unit(1), threshold=threshold)
@@ -271,7 +357,7 @@ def test_the_modulus_is_the_maximum_for_128_bits_of_security():
 def test_messages_have_the_documented_sizes():
     needs_tenseal()
     for probe, sent, received in (("encrypted", 65_680 * DIM, 98_450), ("plain", 8 * DIM, 65_680)):
-        matcher = CkksMatcher(unit(3), probe=probe)
+        matcher = CkksMatcher(unit(3), threshold=0.5, probe=probe)
         matcher.match_any(unit(1), threshold=0.5)
         assert abs(matcher.num_bytes[0] - sent) < 100 and abs(matcher.num_bytes[1] - received) < 100
 
@@ -290,7 +376,7 @@ def test_texts_show_no_contents_and_secrets_cannot_be_pickled(key, server):
 
 def test_without_tenseal_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tenseal", None)
-    for action in (lambda: CkksKey.create(DIM), lambda: CkksMatcher(unit(2))):
+    for action in (lambda: CkksKey.create(DIM), lambda: CkksMatcher(unit(2), threshold=0.4)):
         with pytest.raises(MissingExtraError, match=r"homomorphic matching needs the extra 'he'"):
             action()
 

@@ -49,7 +49,7 @@ class SecureMatcher(Protocol):
         Args:
             probes_ND: (N, D) of L2 norm 1.
             subjects: N claimed subjects.
-            threshold: in [-1, 1].
+            threshold: in [-1, 1]; a matcher may accept one value only.
 
         Returns:
             (N,): whether any reference of the claimed subject is accepted.
@@ -57,7 +57,8 @@ class SecureMatcher(Protocol):
         Raises:
             ShapeError: not (N, D) with N >= 1, or another number of subjects.
             RangeError: probes that are not finite or not of norm 1; a threshold outside [-1, 1].
-            InvalidInputError: a claimed subject is not enrolled; the message does not name it.
+            InvalidInputError: a claimed subject is not enrolled (the message does not name it), or the matcher has
+                one threshold and it is another.
         """
         ...
 

@@ -74,7 +74,8 @@ class CkksKey:
     Privacy:
         The key reveals references, probes and scores. Do not disclose decrypted scores to the server or to anyone who
         sees ciphertexts: they contain CKKS noise, from which the key can be computed (Li and Micciancio, Eurocrypt
-        2021). Disclose decisions only, as `CkksMatcher` does.
+        2021). Disclose decisions only, at one threshold of the key holder's, as `CkksMatcher` does, and limit their
+        number: at thresholds or on answers that others choose, about 60 decisions equal a score.
     """
 
     def __init__(self, dim: int, key_id: bytes, context: Any) -> None:
