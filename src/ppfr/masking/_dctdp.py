@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, final
 
 import numpy as np
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import MaskSpec
 from ppfr.masking._checks import check_image
 from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
 from ppfr.masking._front_end import FrontEndName, check_choice
 from ppfr.masking._grid_noise import SystemNoise
-from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
+from ppfr.masking._laplace_budget import LaplaceBudget, Shares
+from ppfr.masking._laplace_masker import LaplaceMasker
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
 
 _EPS_MEAN = {"corrected": 0.5, "published": 4.0}
-_ROUNDING = 1e-4
 _PUBLISHED_IS_VOID = (
     "Sensitivity is set to 1, but coefficients range over [-1024, 1016] and are not clipped.",
     "All images of a call share one draw, so the differences between them contain no noise.",
@@ -27,7 +26,7 @@ _PUBLISHED_IS_VOID = (
 
 
 @final
-class Dctdp(ImageMasker, nn.Module):
+class Dctdp(LaplaceMasker):
     """All frequency channels of Y, Cb and Cr except DC leave the device, with Laplace noise on each value.
 
     The coefficients are divided by 1024, so that those of a face lie in [-1, 1]. One total privacy budget is divided
@@ -116,18 +115,7 @@ class Dctdp(ImageMasker, nn.Module):
     @property
     def spec(self) -> MaskSpec:
         """K channels on the grid. Noise is unbounded except for a clamp to the range of float16."""
-        has_noise, out_shape = self.budget.has_noise, self.front_end.out_shape
-        bound = LARGEST_OUTPUT if has_noise else 1.0 + _ROUNDING
-        return MaskSpec(
-            in_shape=self.front_end.in_shape,
-            out_shape=out_shape,
-            value_range=(-bound, bound),
-            is_stochastic=has_noise,
-            is_keyed=False,
-            is_trainable=self.budget.learns and has_noise,
-            is_differentiable=True,
-            bytes_per_face=2 * math.prod(out_shape),
-        )
+        return self._spec()
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. With settings="published" all images of the batch share one draw."""
@@ -145,22 +133,6 @@ class Dctdp(ImageMasker, nn.Module):
         void = seeded_is_void(is_seeded) + (_PUBLISHED_IS_VOID if self.settings == "published" else ())
         return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
 
-    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
-        """`privacy()` for a record."""
-        return self.privacy(is_seeded=is_seeded).as_dict()
-
-    def frozen(self) -> Self:
-        """The deployed form: the same budget, with its parameters fixed."""
-        return type(self)(**{**self._arguments(), **self.budget.deployed()})
-
-    def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments, with checksums in place of the arrays that `public_arrays` returns."""
-        return {**self._arguments(), "in_shape": list(self.front_end.in_shape)}
-
-    def public_arrays(self) -> Mapping[str, np.ndarray]:
-        """The sensitivities and the learned parameters."""
-        return self.budget.arrays()
-
     def _arguments(self) -> dict[str, Any]:
         return {
             "settings": self.settings,
@@ -170,6 +142,3 @@ class Dctdp(ImageMasker, nn.Module):
             **self.budget.config(),
             "in_shape": self.front_end.in_shape,
         }
-
-    def __repr__(self) -> str:
-        return f"Dctdp({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import MaskSpec
 from ppfr.masking._checks import check_image
 from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
 from ppfr.masking._front_end import FrontEndName
 from ppfr.masking._grid_noise import SystemNoise
-from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget, Shares
+from ppfr.masking._laplace_budget import LaplaceBudget, Shares
+from ppfr.masking._laplace_masker import LaplaceMasker
 from ppfr.masking._local_binary_patterns import ColourChannels, ColourName
 from ppfr.masking._noise import ImageNoise
 from ppfr.masking._sensitivities import NoisyFrontEnd, Sensitivities
 
-_ROUNDING = 1e-4
-
 
 @final
-class Hfcf(ImageMasker, nn.Module):
+class Hfcf(LaplaceMasker):
     """One noisy channel per frequency without DC, and local binary patterns of the colours, leave the device.
 
     For each frequency at each place of the grid, the coefficient of Y, Cb or Cr with the largest magnitude is kept with
@@ -119,19 +117,7 @@ class Hfcf(ImageMasker, nn.Module):
     @property
     def spec(self) -> MaskSpec:
         """Frequency channels, then colour channels in [0, 1]. Noisy values are clamped to the range of float16."""
-        has_noise, (num, rows, columns) = self.budget.has_noise, self.front_end.out_shape
-        out_shape = (num + self.colour.num_channels, rows, columns)
-        bound = LARGEST_OUTPUT if has_noise else 1.0 + _ROUNDING
-        return MaskSpec(
-            in_shape=self.front_end.in_shape,
-            out_shape=out_shape,
-            value_range=(-bound, bound),
-            is_stochastic=has_noise or self.colour.is_stochastic,
-            is_keyed=False,
-            is_trainable=self.budget.learns and has_noise,
-            is_differentiable=True,
-            bytes_per_face=2 * math.prod(out_shape),
-        )
+        return self._spec(num_more=self.colour.num_channels, is_stochastic=self.colour.is_stochastic)
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask a batch; see `ImageMasker.mask`. No gradient passes through the colour channels."""
@@ -155,22 +141,6 @@ class Hfcf(ImageMasker, nn.Module):
         eps, void = self.budget.accounted_eps(), seeded_is_void(is_seeded)
         return state_privacy(self.name, eps, self.front_end, colour=self.colour, reasons_void=void)
 
-    def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
-        """`privacy()` for a record."""
-        return self.privacy(is_seeded=is_seeded).as_dict()
-
-    def frozen(self) -> Self:
-        """The deployed form: the same budget, with its parameters fixed."""
-        return type(self)(**{**self._arguments(), **self.budget.deployed()})
-
-    def public_config(self) -> Mapping[str, Any]:
-        """Constructor arguments, with checksums in place of the arrays that `public_arrays` returns."""
-        return {**self._arguments(), "in_shape": list(self.front_end.in_shape)}
-
-    def public_arrays(self) -> Mapping[str, np.ndarray]:
-        """The sensitivities and the learned parameters."""
-        return self.budget.arrays()
-
     def _arguments(self) -> dict[str, Any]:
         return {
             "front_end": self.front_end.front_end,
@@ -182,6 +152,3 @@ class Hfcf(ImageMasker, nn.Module):
             **self.budget.config(),
             "in_shape": self.front_end.in_shape,
         }
-
-    def __repr__(self) -> str:
-        return f"Hfcf({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"

@@ -191,6 +191,25 @@ def num_strides(grid: tuple[int, int], *, max_halvings: int) -> int:
     return halvings
 
 
+def halve(grid: tuple[int, int], times: int) -> tuple[int, int]:
+    """The grid after that many layers of stride 2, which round up."""
+    for _ in range(times):
+        grid = (-(-grid[0] // 2), -(-grid[1] // 2))
+    return grid
+
+
+def initialise(module: nn.Module) -> None:
+    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their defaults."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            # Use the fan-in: the fan-out of a depthwise weight counts every channel and would make it nearly zero.
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
+        elif isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 @contextlib.contextmanager
 def weights_drawn_from(seed: int) -> Iterator[None]:
     """Within the block, modules draw their initial weights from `seed`.

@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
-from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, num_strides, weights_drawn_from
+from ppfr.models._backbone import (
+    Backbone,
+    PixelScaling,
+    Shape3,
+    check_in_shape,
+    halve,
+    initialise,
+    num_strides,
+    weights_drawn_from,
+)
 from ppfr.models._prelu import PReLU
 
 _SE_REDUCTION = 16
@@ -72,7 +81,7 @@ class IResNet(Backbone):
                 nn.BatchNorm1d(dim, affine=False),
             )
             for module in (*parts.values(), head):
-                _initialise(module)
+                initialise(module)
         super().__init__(
             in_shape=shape,
             dim=dim,
@@ -195,16 +204,4 @@ def _parts(
         others = (IRUnit(width, width, stride=1, has_se=has_se) for _ in range(num - 1))
         parts[f"stage{number}"] = nn.Sequential(first, *others)
         before = width
-    for _ in range(halvings):
-        grid = (-(-grid[0] // 2), -(-grid[1] // 2))
-    return parts, grid
-
-
-def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their defaults."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, a=0.25)
-        elif isinstance(layer, nn.Linear):
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    return parts, halve(grid, halvings)

@@ -13,7 +13,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppfr.core import InvalidInputError
-from ppfr.models._backbone import Backbone, PixelScaling, Shape3, check_in_shape, num_strides, weights_drawn_from
+from ppfr.models._backbone import (
+    Backbone,
+    PixelScaling,
+    Shape3,
+    check_in_shape,
+    halve,
+    initialise,
+    num_strides,
+    weights_drawn_from,
+)
 from ppfr.models._prelu import PReLU
 
 
@@ -121,7 +130,7 @@ class MobileFaceNet(Backbone):
             parts, last_grid = _parts(shape[0], grid, form)
             head = EmbeddingHead(form.stages[-1].out, form.width_last, last_grid, dim, form)
             for module in (*parts.values(), head):
-                _initialise(module)
+                initialise(module)
         entry: list[nn.Module] = [PixelScaling(form.divisor)] if is_image else []
         if columns:
             entry.append(ColumnCut(*columns))
@@ -241,18 +250,4 @@ def _parts(channels: int, grid: tuple[int, int], form: _Variant) -> tuple[dict[s
             )
         )
         before = stage.out
-    for _ in range(halvings):
-        grid = (-(-grid[0] // 2), -(-grid[1] // 2))
-    return parts, grid
-
-
-def _initialise(module: nn.Module) -> None:
-    """He-normal convolutions, Xavier-normal fully connected layers; PReLU and BatchNorm keep their defaults."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            # Use the fan-in: the fan-out of a depthwise weight counts every channel and would make it nearly zero.
-            nn.init.kaiming_normal_(layer.weight, a=0.25)
-        elif isinstance(layer, nn.Linear):
-            nn.init.xavier_normal_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    return parts, halve(grid, halvings)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr.core import InvalidInputError, ShapeError
-from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, weights_drawn_from
+from ppfr.models._backbone import Backbone, Shape3, check_in_shape, check_shape, initialise, weights_drawn_from
 from ppfr.models._prelu import PReLU
 
 _UNSHUFFLE_MAX_CHANNELS = 256  # with more, the 3x3 convolution after the unshuffle costs more than strided ones
@@ -128,9 +128,7 @@ def conv_stem(
         )
     with weights_drawn_from(seed):
         stem = ConvStem(shape_in, shape_out, width=width, depth=depth, reduce=reduce, norm_input=norm_input)
-        for layer in stem.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.25, mode="fan_in")
+        initialise(stem)
     return stem
 
 
