@@ -14,13 +14,12 @@ import torch
 from scipy import stats
 
 from ppfr.core import Keystream
-from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Peep, Sensitivities
+from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, Peep, Sensitivities
 from ppfr.masking._grid_noise import STEPS_PER_SCALE, Grid, SystemNoise, draw_steps, draw_table
 from ppfr.masking._noise import ImageNoise, laplace_from_bits
+from support.noisy_masking import CPU, FEW, UNIT
+from support.privacy_loss import worst_loss
 
-CPU = torch.device("cpu")
-FEW = NoisyFrontEnd(front_end="block", stride=8, num_channels=1, fuses=True, in_shape=(3, 8, 8))  # 1 x 1 x 1
-UNIT = Sensitivities(low=np.zeros((1, 1, 1)), high=np.ones((1, 1, 1)), front_end=FEW.facts())
 LAST = 22 * STEPS_PER_SCALE
 
 
@@ -177,16 +176,6 @@ def test_a_clipped_range_has_at_most_256_eps_levels() -> None:
 
 
 # Privacy loss, measured
-
-
-def worst_loss(first: np.ndarray, second: np.ndarray, *, num_bins: int = 24, confidence: float = 0.999) -> float:
-    """Largest log ratio of bin probabilities that the samples prove, Clopper-Pearson, corrected for all bins."""
-    edges = np.quantile(np.concatenate([first, second]), np.linspace(0, 1, num_bins + 1)[1:-1])
-    counts = [np.bincount(np.searchsorted(edges, sample), minlength=num_bins) for sample in (first, second)]
-    alpha = (1 - confidence) / (4 * num_bins)
-    low = [stats.beta.ppf(alpha, c, len(first) - c + 1) for c in counts]
-    high = [stats.beta.ppf(1 - alpha, c + 1, len(first) - c) for c in counts]
-    return float(max(np.max(np.log(np.nan_to_num(low[a], nan=1e-300) / high[b])) for a, b in ((0, 1), (1, 0))))
 
 
 @pytest.mark.parametrize("eps", [0.5, 2.0])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Generator, Tensor
 
 from ppfr.core import ImageMasker, InvalidInputError, RangeError, ShapeError
 from ppfr.frequency import bdct_upsampled, block_dct, rgb_to_ycbcr
@@ -29,6 +28,7 @@ from ppfr.masking import (
 from ppfr.masking._local_binary_patterns import MAX_BITS_PER_PLACE, pattern_bits, plane_levels
 from ppfr.masking._noise import ImageNoise
 from reference import hybrid_frequency_colour as slow
+from support.noisy_masking import as_images, rng
 
 SHAPE = (3, 32, 32)
 NAMES = {
@@ -40,19 +40,11 @@ NAMES = {
 }
 
 
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
 def pixels(num: int, *, seed: int = 1, size: int = 32) -> np.ndarray:
     """Smooth, so that colours are alike from place to place and patterns have ties."""
     draw = np.random.default_rng(seed).integers(0, 256, (num, size // 4, size // 4, 3)).astype(float)
     wide = draw.repeat(4, 1).repeat(4, 2)
     return np.asarray((wide + np.roll(wide, 1, 1) + np.roll(wide, 1, 2)) / 3, np.uint8)
-
-
-def as_images(pixels_NHWC: np.ndarray) -> Tensor:
-    return torch.tensor(pixels_NHWC).permute(0, 3, 1, 2).float() / 255
 
 
 FACES = pixels(6)

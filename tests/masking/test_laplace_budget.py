@@ -1,163 +1,20 @@
-"""The Laplace budget: its noise against its law, its privacy loss measured, its shares, its ranges, its gradients."""
+"""The Laplace budget: its shares, its noise, its gradients, and rejected arguments."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from torch import Generator, Tensor
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
-from ppfr.data import ArrayImageSet
-from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Sensitivities
-from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits, laplace_of
-from reference import hybrid_frequency_colour as slow
-
-CPU = torch.device("cpu")
-TINY = NoisyFrontEnd(front_end="block", stride=8, num_channels=10, in_shape=(3, 16, 16))  # 30 x 2 x 2
-FEW = NoisyFrontEnd(front_end="block", stride=8, num_channels=1, fuses=True, in_shape=(3, 8, 8))  # 1 x 1 x 1
-
-
-def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def pixels(num: int, *, seed: int = 1, size: int = 16) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (num, size, size, 3), np.uint8)
-
-
-def as_images(pixels_NHWC: np.ndarray) -> Tensor:
-    return torch.tensor(pixels_NHWC).permute(0, 3, 1, 2).float() / 255
-
-
-REFERENCE = pixels(40)
-RANGES = Sensitivities.measure(REFERENCE, TINY)
-UNIT = Sensitivities(low=np.zeros((1, 1, 1)), high=np.ones((1, 1, 1)), front_end=FEW.facts())
-
-
-def budget(eps_mean: float = 1.0, **given_: object) -> LaplaceBudget:
-    return LaplaceBudget(TINY, eps_mean=eps_mean, sensitivities=RANGES, **given_)  # type: ignore[arg-type]
-
-
-# The sampler
-
-
-def test_the_sampler_is_inversion_word_by_word() -> None:
-    words = np.concatenate([np.random.default_rng(1).integers(0, 2**32, 5000, np.uint32), [0, 1, 2**32 - 1, 2**31]])
-    out = np.empty(len(words), np.float32)
-    laplace_from_bits(words.astype(np.uint32), out)
-    wanted = np.array([slow.laplace(int(word)) for word in words])
-    np.testing.assert_allclose(out, wanted, rtol=1e-6, atol=1e-6)
-    assert np.abs(out).max() == pytest.approx(LARGEST_DRAW)
-
-
-def test_draws_have_laplace_s_law_and_tails_and_no_infinities() -> None:
-    draw = ImageNoise(4, rng=rng(1)).laplace(250_000, CPU).double().numpy().ravel()
-    assert np.isfinite(draw).all()
-    assert stats.kstest(draw, stats.laplace().cdf).pvalue > 0.01
-    assert stats.kstest(draw, stats.laplace(scale=1.01).cdf).pvalue < 1e-3, "the test can tell"
-    for at in (8.0, 10.0):
-        expected = 1e6 * math.exp(-at)
-        assert abs((np.abs(draw) > at).sum() - expected) < 4 * math.sqrt(expected)
-
-
-def test_draws_of_other_devices_have_the_same_distribution() -> None:
-    draw = laplace_of(rng(4), (4, 50_000)).double().numpy().ravel()
-    assert stats.kstest(draw, stats.laplace().cdf).pvalue > 0.01
-    assert np.isfinite(draw).all()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_masks_have_the_same_law_and_gradients() -> None:
-    for kind in (Hfcf, Dctdp):
-        given_ = {"front_end": "block", "stride": 8, "num_channels": 10, "in_shape": (3, 16, 16)}
-        ranges = Sensitivities.measure(REFERENCE, kind(eps_mean="inf", **given_).front_end)  # type: ignore[arg-type]
-        masker = kind(sensitivities=ranges, eps_mean=1.0, **given_)  # type: ignore[arg-type]
-        images = as_images(REFERENCE[:1]).expand(4000, -1, -1, -1)
-        num = masker.front_end.out_shape[0]
-        here, there = (masker.mask(images.to(place), rng=rng(1))[:, :num].detach().cpu() for place in ("cpu", "cuda"))
-        assert stats.ks_2samp(here[:, 3, 1, 1], there[:, 3, 1, 1]).pvalue > 1e-3
-        loss = masker.mask(images[:8].to("cuda"), rng=rng(1)).square().sum()
-        (gradient,) = torch.autograd.grad(loss, [masker.budget.rho])  # type: ignore[list-item]
-        assert gradient.isfinite().all() and gradient.abs().max() > 0
-
-
-def test_images_have_draws_of_their_own_and_a_shared_stream_has_one() -> None:
-    own = ImageNoise(3, rng=rng(1)).laplace(100_000, CPU).numpy()
-    assert np.abs(np.corrcoef(own) - np.eye(3)).max() < 5 / math.sqrt(100_000)
-    neighbours = np.corrcoef(own[0, :-1], own[0, 1:])[0, 1]
-    assert abs(neighbours) < 5 / math.sqrt(100_000)
-    assert ImageNoise(3, rng=rng(1), is_shared=True).laplace(7, CPU).shape == (1, 7)
-    flips = ImageNoise(2, rng=rng(2)).flips(200_000, CPU, probability=0.25).float().mean(1)
-    assert (flips - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 200_000)
-
-
-# Privacy loss, measured
-
-
-def worst_loss(first: np.ndarray, second: np.ndarray, *, num_bins: int = 24, confidence: float = 0.999) -> float:
-    """Largest log ratio of bin probabilities that the samples prove, Clopper-Pearson, corrected for all bins."""
-    edges = np.quantile(np.concatenate([first, second]), np.linspace(0, 1, num_bins + 1)[1:-1])
-    counts = [np.bincount(np.searchsorted(edges, sample), minlength=num_bins) for sample in (first, second)]
-    alpha = (1 - confidence) / (4 * num_bins)
-    low = [stats.beta.ppf(alpha, c, len(first) - c + 1) for c in counts]
-    high = [stats.beta.ppf(1 - alpha, c + 1, len(first) - c) for c in counts]
-    ratios = [np.log(np.nan_to_num(low[a], nan=1e-300) / high[b]) for a, b in ((0, 1), (1, 0))]
-    return float(np.max(ratios))
-
-
-def noisy_ends(eps: float, *, num: int = 50_000, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The one coefficient of many images at either end of its range: the farthest neighbours that there are."""
-    mechanism = LaplaceBudget(FEW, eps_mean=eps, sensitivities=UNIT, learns=False)
-    found = []
-    for value, label in ((0.0, seed), (1.0, seed + 1000)):
-        values = torch.full((num, 1, 1, 1), value)
-        found.append(mechanism.add_noise(values, ImageNoise(num, rng=rng(label))).numpy().ravel().copy())
-    return found[0], found[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("eps", [0.5, 2.0])
-def test_the_measured_privacy_loss_stays_under_eps(eps: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0.65 * eps < worst_loss(*noisy_ends(eps)) <= eps
-    sound = ImageNoise.laplace_row
-
-    def too_little(self: ImageNoise, row: int, out_N: Tensor) -> Tensor:
-        return sound(self, row, out_N).mul_(0.5)
-
-    monkeypatch.setattr(ImageNoise, "laplace_row", too_little)
-    assert worst_loss(*noisy_ends(eps)) > eps, "a sampler of half the scale must be caught"
-
-
-def test_the_measured_loss_of_whole_masked_images_stays_under_eps() -> None:
-    """Two faces that are the ends of a coefficient's range, through the masker."""
-    eps, num = 1.0, 40_000
-    masker = Dctdp(
-        eps_mean=eps,
-        front_end="block",
-        stride=8,
-        num_channels=10,
-        in_shape=(3, 16, 16),
-        sensitivities=Sensitivities.measure(REFERENCE[:2], TINY),
-        learns=False,
-    )
-    both = as_images(REFERENCE[:2])
-    samples = [masker.mask(both[i : i + 1].expand(num, -1, -1, -1), rng=rng(i))[:, 3, 1, 0].numpy() for i in (0, 1)]
-    assert 0.75 * eps < worst_loss(*samples) <= eps
-    gap = abs(float(np.mean(samples[0]) - np.mean(samples[1])))
-    reach = float(masker.budget.sensitivities.range_KPQ[3, 1, 0])  # type: ignore[union-attr]
-    assert gap == pytest.approx(reach, abs=5 * 2 * reach / eps / math.sqrt(num)), "they are its ends"
-
-
-# The budget
+from ppfr.masking import Dctdp, LaplaceBudget
+from ppfr.masking._noise import ImageNoise
+from support.noisy_masking import CPU, RANGES, TINY, budget, rng
 
 
 @settings(deadline=None, max_examples=20)
@@ -272,81 +129,6 @@ def test_no_noise_is_no_noise_and_reads_no_ranges() -> None:
     assert not LaplaceBudget(TINY, eps_mean="inf").has_noise
 
 
-# Sensitivities
-
-
-def test_ranges_are_the_extremes_of_the_reference() -> None:
-    found = TINY.coefficients(as_images(REFERENCE)).numpy()
-    np.testing.assert_array_equal(RANGES.low, found.min(0))
-    np.testing.assert_array_equal(RANGES.high, found.max(0))
-    images = ArrayImageSet(REFERENCE, [str(i) for i in range(40)], name="reference", signatures=None)
-    assert Sensitivities.measure(images, TINY).sha256 == RANGES.sha256
-
-
-def test_what_lies_outside_is_clipped_so_that_the_guarantee_holds_for_any_face() -> None:
-    huge = budget(1e9, learns=False)  # noise of a billionth
-    wild = 100 * (torch.rand(4, *TINY.out_shape, generator=rng(1)) - 0.5)
-    wanted = wild.clamp(torch.tensor(RANGES.low), torch.tensor(RANGES.high))
-    assert (wanted != wild).any()
-    torch.testing.assert_close(huge.add_noise(wild.clone(), ImageNoise(4, rng=rng())), wanted, rtol=0, atol=1e-4)
-    with_gradient = budget(1e9).add_noise(wild.clone(), ImageNoise(4, rng=rng()))
-    torch.testing.assert_close(with_gradient.detach(), wanted, rtol=0, atol=1e-4)
-
-
-def test_a_coefficient_in_which_all_faces_agree_says_nothing_and_has_no_noise() -> None:
-    flat = np.full((3, 16, 16, 3), 77, np.uint8)
-    made = LaplaceBudget(TINY, eps_mean=1.0, sensitivities=Sensitivities.measure(flat, TINY))
-    masked = made.add_noise(TINY.coefficients(as_images(REFERENCE)), ImageNoise(40, rng=rng()))
-    assert (masked == masked[:1]).all()
-
-
-def test_sensitivities_of_another_front_end_or_data_set_are_rejected() -> None:
-    other_front_end = NoisyFrontEnd(front_end="block", stride=8, num_channels=10, fuses=True, in_shape=(3, 16, 16))
-    names = {
-        RANGES.sha256,
-        Sensitivities.measure(REFERENCE[:39], TINY).sha256,
-        Sensitivities.measure(REFERENCE[::-1], TINY).sha256,
-        Sensitivities.measure(REFERENCE, other_front_end).sha256,
-    }
-    assert len(names) == 4
-    another_set = Sensitivities.measure(pixels(40, seed=2), TINY)
-    with pytest.raises(InvalidInputError, match="Those of another data set have other ranges"):
-        LaplaceBudget(TINY, eps_mean=1.0, sensitivities=another_set, sensitivities_sha256=RANGES.sha256)
-    with pytest.raises(InvalidInputError, match=r"another front end \(fuses=False, expected True"):
-        LaplaceBudget(other_front_end, eps_mean=1.0, sensitivities=RANGES)
-    again = Sensitivities.from_arrays(RANGES.arrays())
-    assert again.sha256 == RANGES.sha256 and (again.low == RANGES.low).all() and again.front_end == RANGES.front_end
-    for twin in (pickle.loads(pickle.dumps(RANGES)), copy.deepcopy(RANGES)):
-        assert twin.sha256 == RANGES.sha256
-    with pytest.raises(ValueError, match="read-only"):
-        RANGES.low[0, 0, 0] = 1.0
-
-
-def test_built_in_ranges_are_named_before_they_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = []
-
-    def measure(front_end: NoisyFrontEnd) -> Sensitivities:
-        measured.append(front_end)
-        return Sensitivities.measure(pixels(3, size=32), front_end)
-
-    monkeypatch.setattr("ppfr.masking._laplace_budget.built_in_sensitivities", measure)
-    masker = Hfcf(front_end="block", stride=8, num_channels=3, in_shape=(3, 32, 32))
-    config = masker.public_config()
-    assert len(config["sensitivities_sha256"]) == 64 and masker.spec.out_shape == (5, 4, 4) and not measured
-    masker.mask(torch.rand(2, 3, 32, 32), rng=rng())
-    masker.mask(torch.rand(2, 3, 32, 32), rng=rng())
-    assert len(measured) == 1
-    with pytest.raises(InvalidInputError, match="even side"):
-        Hfcf(front_end="block", stride=8, num_channels=3, in_shape=(3, 32, 48))
-
-
-def test_the_built_in_name_is_that_of_what_is_measured() -> None:
-    masker = Hfcf(front_end="block", stride=8, num_channels=3, in_shape=(3, 32, 32))
-    found = masker.budget.sensitivities
-    assert found is not None and found.sha256 == masker.public_config()["sensitivities_sha256"]
-    assert (found.range_KPQ > 0).all()
-
-
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -373,34 +155,3 @@ def test_the_built_in_name_is_that_of_what_is_measured() -> None:
 def test_constructor_rejects_invalid_arguments(change: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         LaplaceBudget(TINY, **({"eps_mean": 1.0, "sensitivities": RANGES} | change))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "error", "words"),
-    [
-        (np.zeros((1, 2)), np.ones((1, 2)), ShapeError, r"\(K, P, Q\)"),
-        (np.zeros((1, 2, 2)), np.ones((1, 2, 3)), ShapeError, "same"),
-        (np.ones((1, 2, 2)), np.zeros((1, 2, 2)), RangeError, "low <= high"),
-        (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.inf), RangeError, "finite"),
-    ],
-)
-def test_sensitivities_reject_inconsistent_arrays(
-    low: np.ndarray, high: np.ndarray, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        Sensitivities(low=low, high=high, front_end="{}")
-
-
-def test_identification_rejects_inconsistent_input() -> None:
-    with pytest.raises(ShapeError, match="no images"):
-        Sensitivities.measure(REFERENCE[:0], TINY)
-    with pytest.raises(ShapeError, match="another in_shape"):
-        Sensitivities.measure(pixels(2, size=24), TINY)
-    with pytest.raises(ShapeError, match="float64"):
-        Sensitivities.measure(REFERENCE / 255, TINY)
-    with pytest.raises(InvalidInputError, match="front_end of the sensitivities"):
-        Sensitivities.from_arrays({**RANGES.arrays(), "front_end": np.frombuffer(b"{", np.uint8)})
-    with pytest.raises(RangeError, match="'block', 'upsampled'"):
-        NoisyFrontEnd(front_end="dct")  # type: ignore[arg-type]
-    with pytest.raises(RangeError):
-        NoisyFrontEnd(num_channels=64)
