@@ -1,11 +1,13 @@
-"""Fixtures: embeddings of simulated people."""
+"""Fixtures: embeddings of simulated people, and stores of their templates and keys."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from ppfr.templates import TemplateStore
 from support.embeddings import unit_rows
+from support.record_stores import SCHEME, key_store
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +20,18 @@ def people():
         return first, (second / np.linalg.norm(second, axis=1, keepdims=True)).astype(np.float32)
 
     return make
+
+
+@pytest.fixture
+def enrolled(people):
+    """Three subjects: id -> (template, key)."""
+    found = {}
+    for name, embedding in zip(("a1", "b/../2", "ünï"), people(3, 32)[0], strict=True):
+        key = SCHEME.new_key()
+        found[name] = SCHEME.enrol(embedding, key=key), key
+    return found
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return TemplateStore(tmp_path / "a.templates", SCHEME), key_store(tmp_path / "a.keys")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from ppfr.core import CorruptTemplateError, InvalidInputError, OutdatedTemplateError, ProblemsError, StorageError
-from ppfr.templates import IdentityMapping, KeyEncryptionKey, KeyStore, TemplateStore
+from ppfr.templates import KeyEncryptionKey, TemplateStore
 from support.damage import outcomes
-
-SCHEME = IdentityMapping(dim=32)
-KEK = KeyEncryptionKey.new()
+from support.record_stores import SCHEME, key_store
 
 
 def opened(path, kind):
-    return TemplateStore(path, SCHEME) if kind == "templates" else KeyStore(path, SCHEME, key_encryption_key=KEK)
+    return TemplateStore(path, SCHEME) if kind == "templates" else key_store(path)
 
 
 @pytest.fixture(params=["templates", "keys"])
@@ -71,3 +71,27 @@ def test_operations_on_a_damaged_store_raise_documented_errors(kind, whole, tmp_
 
     allowed = CorruptTemplateError, OutdatedTemplateError, InvalidInputError, StorageError
     outcomes(whole, 60, read, allowed, seed=2)
+
+
+def test_damaged_records_are_all_listed_and_can_be_removed(stores, enrolled):
+    templates, keys = stores
+    templates.add_all({name: template for name, (template, _) in enrolled.items()})
+    keys.add_all({name: key for name, (_, key) in enrolled.items()})
+    for store in stores:
+        with sqlite3.connect(store.path) as connection:
+            connection.execute("UPDATE slots SET content = zeroblob(length(content)) WHERE place = 1")
+            connection.execute("UPDATE slots SET content = 'text' WHERE place = 3")
+        connection.close()
+        for action in (store.load, store.subject_ids):
+            with pytest.raises(ProblemsError, match="2 problem") as caught:
+                action()
+            assert all(name not in str(caught.value) for name in enrolled)
+        for name in ("a1", "ünï"):
+            with pytest.raises(CorruptTemplateError):
+                store.get(name)
+        assert store.get("b/../2")
+        store.remove("a1")
+        assert "a1" not in store
+    with pytest.raises(CorruptTemplateError, match="damaged"):
+        keys.rewrap(KeyEncryptionKey.new())
+    assert keys.get("b/../2").key_id == enrolled["b/../2"][1].key_id
