@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
-from ppfr.secure import Enrolment, Kind, Query, Removal
+from ppfr.secure import Enrolment, Kind, Query, Removal, SharedThreshold
 from ppfr.service._parties._budgets import QueryBudgets, answer_bits
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import (
@@ -138,12 +138,17 @@ class ClientHandler:
             party=party,
             kind=cast(Kind, kind),
             probes=inputs_from(message, party, point),
-            threshold=given,
+            threshold=self._threshold(given),
             references_NR=references_NR,
         )
         self._check_threshold(query, client)
         self._budgets.spend(client, answer_bits(query.kind, num, num_references))
         return Request(request_id=request_id, client=client, operation=query, gallery_digest=gallery.digest)
+
+    def _threshold(self, given: int | str) -> int | SharedThreshold:
+        if isinstance(given, str):
+            raise InvalidInputError(f"There is no hidden threshold {given!r}.")
+        return given
 
     def _check_threshold(self, query: Query, client: str) -> None:
         min_threshold = self._settings.clients[client].min_threshold

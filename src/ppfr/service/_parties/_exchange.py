@@ -19,7 +19,15 @@ from ppfr.service._parties._settings import ClientSettings
 
 _MAX_REPLY_BYTES = 1 << 31
 _GRACE_S = 2.0
-_KINDS = ("InvalidInputError", "ShapeError", "RangeError", "ProblemsError", "StorageError", "CorruptTemplateError")
+_KINDS = (
+    "InvalidInputError",
+    "InputCheckError",
+    "ShapeError",
+    "RangeError",
+    "ProblemsError",
+    "StorageError",
+    "CorruptTemplateError",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from ppfr.secure import NUM_PARTIES, FixedPoint
 from ppfr.service._parties._handshake import Parameters
 from ppfr.service._parties._links import TlsCredentials
 
-Permission = Literal["enrol", "query"]
+Permission = Literal["enrol", "query", "maintain"]
 Address = tuple[str, int]
 _MEBI = 1 << 20
 
@@ -38,7 +38,8 @@ class ClientRights:
     """What a client is allowed to do.
 
     Attributes:
-        permissions: "enrol" (enrol and remove references), "query" (verify and identify), or both.
+        permissions: "enrol" (enrol and remove references), "query" (verify and identify), "maintain" (refresh the
+            shares), or several.
         budget_bits: query budget: total bits of answers that the client may receive; None for no limit.
         min_threshold: lower thresholds and hidden thresholds are refused; None for any threshold. A client that
             chooses the threshold freely can compute scores from decisions.
@@ -163,7 +164,7 @@ class _ClientEntry(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(strict=True, extra="forbid")
 
     permissions: Annotated[
-        frozenset[Permission], Field(min_length=1, strict=False, description='a list of "enrol", "query" or both')
+        frozenset[Permission], Field(min_length=1, strict=False, description='a list of "enrol", "query", "maintain"')
     ]
     budget_bits: Annotated[int, Field(ge=0)] | None = None
     min_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None

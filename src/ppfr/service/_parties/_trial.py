@@ -78,7 +78,7 @@ def write_trial(
 def _client_table(name: str) -> list[str]:
     return [
         f'[clients."{name}"]',
-        'permissions = ["enrol", "query"]',
+        'permissions = ["enrol", "query", "maintain"]',
         "# budget_bits = 100000  # total bits of answers that it may receive",
         "# min_threshold = 0.3  # lower thresholds and hidden ones are refused",
     ]
