@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppfr.core import CorruptTemplateError, InvalidInputError, PartyError, ProblemsError
-from ppfr.secure import Enrolment, FixedPoint, Removal, ShareStore
+from ppfr.secure import Enrolment, FixedPoint, Removal, ShareStore, seeded_inputs
 from ppfr.secure import share_rows as share_rows_whole
-from ppfr.secure._sharing import seeded_rows
 from ppfr.service import ClientSettings, PartySettings, make_certificates, write_trial
 from ppfr.service._parties._budgets import QueryBudgets, answer_bits
 from ppfr.service._parties._exchange import _root_cause
@@ -26,9 +25,9 @@ from ppfr.service._parties._messages import (
     Message,
     array_of,
     buffer_of,
+    inputs_from,
+    inputs_to_buffers,
     parsed_head,
-    rows_from,
-    rows_to_buffers,
     threshold_from,
 )
 from ppfr.service._parties._node import Gallery
@@ -43,41 +42,41 @@ def unit(num, dim=8):
 @pytest.mark.parametrize("values", ["int8", "int16"])
 def test_shares_are_sent_as_seeds_and_add_up(values):
     point, rows = FixedPoint(dim=8, values=values), unit(5)
-    seeded = seeded_rows(rows, point)
+    seeded = seeded_inputs(rows, point)
     sizes = []
     held = []
     for party, share in enumerate(seeded):
-        sent = Message(fields={"num": 5}, buffers=rows_to_buffers(share))
+        sent = Message(fields={"num": 5}, buffers=inputs_to_buffers(share))
         sizes.append(sum(memoryview(buffer).nbytes for buffer in sent.buffers))
-        held.append(rows_from(sent, party, point))
+        held.append(inputs_from(sent, party, point))
         assert "redacted" in repr(share)
-    total = sum(part.words_NW[:, :8] for part in held)
+    total = sum(part.words_2NX[0, :, :8] for part in held)
     np.testing.assert_array_equal(total.astype(point.dtype), point.quantise(rows))
     for party in range(3):  # the second component equals the first component of the next party
-        np.testing.assert_array_equal(held[party].words_NW[:, 8:], held[(party + 1) % 3].words_NW[:, :8])
-    whole = sum(part.words_NW.nbytes for part in share_rows_whole(rows, point))
-    rows_bytes = 5 * 8 * point.dtype.itemsize
-    assert sizes == [5 * 16 + 32, 5 * 16 + 16 + rows_bytes, 5 * 16 + 16 + rows_bytes] and 3 * 2 * rows_bytes == whole
+        np.testing.assert_array_equal(held[party].words_2NX[1], held[(party + 1) % 3].words_2NX[0])
+    component_bytes = 5 * (8 + len(point.slack_weights)) * point.wide_dtype.itemsize
+    assert sizes == [5 * 16 + 32, 5 * 16 + 16 + component_bytes, 5 * 16 + 16 + component_bytes]
 
 
 def test_inconsistent_rows_are_refused():
     point = FixedPoint(dim=8)
-    buffers = rows_to_buffers(seeded_rows(unit(3), point)[1])
+    buffers = inputs_to_buffers(seeded_inputs(unit(3), point)[1])
     good = Message(fields={"num": 3}, buffers=buffers)
-    assert len(rows_from(good, 1, point)) == 3
+    assert len(inputs_from(good, 1, point)) == 3
     with pytest.raises(MalformedError):
-        rows_from(Message(fields={"num": 4}, buffers=buffers), 1, point)
+        inputs_from(Message(fields={"num": 4}, buffers=buffers), 1, point)
     with pytest.raises(MalformedError):
-        rows_from(Message(fields={"num": 3}, buffers=buffers[:2]), 1, point)
+        inputs_from(Message(fields={"num": 3}, buffers=buffers[:2]), 1, point)
     with pytest.raises(MalformedError):
-        rows_from(Message(fields={"num": -3}, buffers=buffers), 1, point)
+        inputs_from(Message(fields={"num": -3}, buffers=buffers), 1, point)
     with pytest.raises(InvalidInputError):  # the share of party 1, sent to party 0
-        rows_from(good, 0, point)
+        inputs_from(good, 0, point)
     with pytest.raises(InvalidInputError, match="seeds"):
-        rows_from(Message(fields={"num": 3}, buffers=[buffers[0], b"x" * 32, buffers[2]]), 1, point)
-    for threshold in (None, True, 1.5, point.scale**2 + 1, "zz", "00" * 8):
+        inputs_from(Message(fields={"num": 3}, buffers=[buffers[0], b"x" * 32, buffers[2]]), 1, point)
+    for threshold in (None, True, 1.5, point.scale**2 + 1, "door", {"name": 3}, {"name": "a", "more": 1}):
         with pytest.raises(MalformedError):
-            threshold_from(Message(fields={"threshold": threshold}), 4, 1, point)
+            threshold_from(Message(fields={"threshold": threshold}), point)
+    assert threshold_from(Message(fields={"threshold": {"name": "door"}}), point) == "door"
 
 
 @settings(deadline=None, max_examples=100)
@@ -138,7 +137,7 @@ def test_trial_files_are_readable_and_private(tmp_path):
     assert [one.party for one in settings_] == [0, 1, 2] and len({one.parameters for one in settings_}) == 1
     assert settings_[1].listen == ("b.example", 2) and settings_[0].addresses[0] == ("::1", 1)
     assert (
-        settings_[0].clients["desk"].permissions == {"enrol", "query"}
+        settings_[0].clients["desk"].permissions == {"enrol", "query", "maintain"}
         and settings_[0].clients["desk"].budget_bits is None
     )
     assert ClientSettings.read(tmp_path / "client.toml").addresses == settings_[0].addresses
@@ -167,7 +166,7 @@ def test_configuration_errors_are_reported_together(tmp_path):
         ("values", "'float'", "'int8' or 'int16'"),
         ("timeout_s", "'5'", "number"),
         ("max_connections", "True", "integer"),
-        ("clients.a.permissions.0", "'read'", "'enrol' or 'query'"),
+        ("clients.a.permissions.0", "'read'", "'query' or 'maintain'"),
         ("clients.b.budget_bits", "-1", "0"),
         ("clients.c.min_threshold", "2", "1"),
     ):
@@ -264,7 +263,7 @@ def test_gallery_in_memory_equals_its_store(tmp_path, device):
     """After changes, the gallery in memory equals what the store loads, row by row."""
     point, rng = FixedPoint(dim=8), np.random.default_rng(0)
     with ShareStore.create(tmp_path / "s", party=1, fixed_point=point, gallery_id=bytes(16)) as store:
-        before = gallery = Gallery.of(*store.load(), device)
+        before = gallery = Gallery.of(*store.load(), store.epoch, device)
         changes = []
         for turn in range(6):
             rows = share_rows_whole(unit(7 + turn), point)[1]
@@ -276,7 +275,7 @@ def test_gallery_in_memory_equals_its_store(tmp_path, device):
             store.prepare(change)
             store.commit(change.change_id)
             changes.append(change)
-            loaded = Gallery.of(*store.load(), device)
+            loaded = Gallery.of(*store.load(), store.epoch, device)
             gallery = gallery.changed([change], device)
             for one in (gallery, before.changed(changes, device)):
                 assert one.digest == loaded.digest and one.subjects == loaded.subjects
