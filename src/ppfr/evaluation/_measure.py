@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ppfr.core import ImageSet
 
 if TYPE_CHECKING:
+    from ppfr.data import OpenSetProtocol, PairProtocol
     from ppfr.evaluation._attack_plan import AttackPlan
     from ppfr.evaluation._experiment import Experiment
     from ppfr.evaluation._session import Session
@@ -48,6 +49,11 @@ class DataUse:
     role: Literal["training", "public", "protocol"]
     images: ImageSet
     name: str = ""
+
+    @classmethod
+    def of_protocol(cls, protocol: PairProtocol | OpenSetProtocol) -> DataUse:
+        """The images that a protocol uses, under its name."""
+        return cls(role="protocol", images=protocol.used_images(), name=protocol.name)
 
 
 class Measure(ABC):

@@ -95,7 +95,7 @@ class Identification(Measure):
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
         """The images that the protocol uses."""
-        return [DataUse(role="protocol", images=self.protocol.used_images(), name=self.protocol.name)]
+        return [DataUse.of_protocol(self.protocol)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
         """One per system without key selection. Baselines come first, since gaps are paired with their scores."""

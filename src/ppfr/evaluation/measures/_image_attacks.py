@@ -148,7 +148,7 @@ class ImageAttacks(Measure):
         """Public faces, and the images that the protocols use."""
         yield DataUse(role="public", images=self.public_images)
         for protocol in self.protocols:
-            yield DataUse(role="protocol", images=protocol.used_images(), name=protocol.name)
+            yield DataUse.of_protocol(protocol)
 
     def attacks(self) -> Sequence[AttackPlan]:
         """The plans."""

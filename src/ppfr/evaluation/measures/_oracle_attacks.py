@@ -237,7 +237,7 @@ class OracleAttacks(Measure):
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
         """The images that the protocol uses, and the adversaries' own."""
         yield DataUse(role="public", images=self.public_images)
-        yield DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)
+        yield DataUse.of_protocol(self.pairs)
 
     def attacks(self) -> Sequence[AttackPlan]:
         """The plans."""

@@ -146,7 +146,7 @@ class TemplateInversion(Measure):
         """The images that the protocol uses, and public faces of the transfer."""
         if self.transfer is not None:
             yield DataUse(role="public", images=self.transfer.public_images)
-        yield DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)
+        yield DataUse.of_protocol(self.pairs)
 
     def attacks(self) -> Sequence[AttackPlan]:
         """The plans."""

@@ -84,7 +84,7 @@ class Unlinkability(Measure):
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
         """The images that the protocol uses."""
-        return [DataUse(role="protocol", images=self.pairs.used_images(), name=self.pairs.name)]
+        return [DataUse.of_protocol(self.pairs)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
         """One per system without key selection."""

@@ -175,7 +175,7 @@ class Verification(Measure):
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
         """The images that the protocols use."""
-        return [DataUse(role="protocol", images=p.used_images(), name=p.name) for p in self.protocols]
+        return [DataUse.of_protocol(p) for p in self.protocols]
 
     def stages(self, session: Session) -> Iterable[Stage]:
         """Evaluation recognisers first, then systems in order."""
