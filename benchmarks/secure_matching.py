@@ -33,6 +33,7 @@ import numpy as np
 
 from ppfr.core import Keystream
 from ppfr.secure import (
+    CHALLENGE_BYTES,
     FixedPoint,
     InMemoryChannel,
     NumbaProducts,
@@ -41,7 +42,9 @@ from ppfr.secure import (
     SharedRows,
     TorchProducts,
     _circuits,
+    check_inputs,
     open_answers,
+    share_inputs,
     share_query,
     share_rows,
     share_threshold,
@@ -50,6 +53,7 @@ from ppfr.secure._keystream import ZeroShares
 from ppfr.secure._rounds import Rounds
 
 DIM, THRESHOLD = 512, 0.3
+CHALLENGE = bytes(CHALLENGE_BYTES)
 
 
 def people(num: int, *, seed: int) -> np.ndarray:
@@ -67,6 +71,23 @@ def timed(action: Callable[[], Any], turns: int) -> dict[str, float]:
         wall.append(time.perf_counter() - begun)
         processor.append(time.thread_time() - used)
     return {"wall_s": statistics.median(wall), "processor_s": statistics.median(processor)}
+
+
+class Counting:
+    """A channel that counts the bytes it sends."""
+
+    def __init__(self, channel: InMemoryChannel) -> None:
+        self.channel, self.bytes_sent = channel, 0
+
+    def send(self, data: Any) -> None:
+        self.bytes_sent += len(data)
+        self.channel.send(data)
+
+    def receive(self, num_bytes: int) -> Any:
+        return self.channel.receive(num_bytes)
+
+    def close(self) -> None:
+        self.channel.close()
 
 
 class Trio:
@@ -98,19 +119,18 @@ class Trio:
 
         def work(party: Party, query: Any) -> Any:
             used = time.thread_time()
-            answer = party.answer(query)
+            answer = party.answer(query, number=self.number, challenge=CHALLENGE)
             return answer, time.thread_time() - used
 
         for _ in range(turns + 1):
             threshold = share_threshold(THRESHOLD, self.point) if hides else THRESHOLD
-            references = np.arange(len(probes)) if kind == "verify" else None
+            references = np.arange(len(probes))[:, None] if kind == "verify" else None
             queries = share_query(
                 kind,
                 probes,
                 fixed_point=self.point,
                 threshold=threshold,
-                number=self.number,
-                references_N=references,
+                references_NR=references,
             )
             self.number += 1
             begun = time.perf_counter()
@@ -127,8 +147,32 @@ class Trio:
             "rounds": traffic[0].num_rounds,
             "bytes_sent_by_each_party": [t.bytes_sent for t in traffic],
             "bytes_between_parties": sum(t.bytes_sent for t in traffic),
-            "bytes_probe_to_each_party": queries[0].probes.words_NW.nbytes,
+            "bytes_probe_to_each_party": queries[0].probes.words_2NX.nbytes,
             "bytes_answer_of_each_party": answers[0].words.nbytes,
+        }
+
+    def input_check(self, num: int, turns: int) -> dict[str, Any]:
+        """The check of inputs alone, as for an enrolment: in a query, its messages go along with others."""
+        inputs = share_inputs(people(num, seed=2), self.point)
+        wall, busiest, sent = [], [], [0]
+
+        def work(party: int) -> tuple[float, int]:
+            used, traffic = time.thread_time(), Counting(self.channels[party])
+            check_inputs(inputs[party], self.keys[party], traffic, number=self.number, challenge=CHALLENGE)
+            return time.thread_time() - used, traffic.bytes_sent
+
+        for _ in range(turns + 1):
+            self.number += 1
+            begun = time.perf_counter()
+            results = list(self.pool.map(work, range(3)))
+            wall.append(time.perf_counter() - begun)
+            busiest.append(max(used for used, _ in results))
+            sent = [num_bytes for _, num_bytes in results]
+        return {
+            "inputs": num,
+            "wall_ms": round(1e3 * statistics.median(wall[1:]), 3),
+            "busiest_party_processor_ms": round(1e3 * statistics.median(busiest[1:]), 3),
+            "bytes_sent_by_each_party": sent,
         }
 
     def comparisons(self, num: int, turns: int) -> dict[str, float]:
@@ -184,6 +228,7 @@ def measure_engine(values: str, options: argparse.Namespace) -> dict[str, Any]:
         "threshold public": small.query("verify", people(1, seed=1), 5 * turns),
         "threshold hidden": small.query("verify", people(1, seed=1), 5 * turns, hides=True),
     }
+    found["input_check"] = [small.input_check(num, 5 * turns if num == 1 else turns) for num in (1, 32, 5000)]
     small.close()
     found["growing_gallery, any"] = {}
     for num in options.sizes:
