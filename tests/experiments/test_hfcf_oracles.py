@@ -7,7 +7,7 @@ import pytest
 
 from ppfr import secure
 from ppfr.attacks import DecisionRecovery
-from ppfr.core import DecisionOracle
+from ppfr.core import DecisionOracle, InputCheckError
 from ppfr.experiments.hfcf._oracles import (
     ScoreRelease,
     fixed_point_scores,
@@ -19,6 +19,7 @@ from ppfr.experiments.hfcf._oracles import (
     ring_decisions,
 )
 from ppfr.secure import FixedPoint, ThreePartyMatcher
+from ppfr.secure._input_check import InputCheck
 
 DIM = 16
 
@@ -67,8 +68,8 @@ def test_integers_in_the_clear_decide_as_the_three_parties(values):
     assert np.mean(ours == plain_decisions(references, threshold)(probes, targets)) > 0.95
 
 
-def test_parties_do_not_detect_probes_of_larger_norm(monkeypatch):
-    """A client that shares a longer probe is answered, as one of norm 1 at a lower threshold; and needs no search."""
+def test_parties_refuse_probes_of_larger_norm_which_need_no_search(monkeypatch):
+    """Without the check, a longer probe is answered as one of norm 1 at a lower threshold."""
     references, own = unit_rows(3), unit_rows(60, seed=4)
     matcher = ThreePartyMatcher(references, values="int8")
     point = matcher.fixed_point
@@ -77,6 +78,9 @@ def test_parties_do_not_detect_probes_of_larger_norm(monkeypatch):
         return np.rint(np.asarray(rows) * point.scale).astype(np.int64).astype(point.dtype)
 
     monkeypatch.setattr(secure.FixedPoint, "quantise", dishonest)  # at the client alone: parties hold shares by now
+    with pytest.raises(InputCheckError):
+        matcher.verify(4 * unit_rows(1, seed=6), ["0"], threshold=0.5)
+    monkeypatch.setattr(InputCheck, "conclude", lambda _self: None)
     in_the_clear = ring_decisions("int8")(references, 0.5)
     oracle = DecisionOracle(
         lambda probes, targets: matcher.verify(probes, [str(target) for target in targets], threshold=0.5),
