@@ -10,15 +10,15 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppfr._facade import MaskedFace, evaluate, mask
+    from ppfr._facade import Evaluation, MaskedFace, evaluate, mask
 
 __version__ = _version("ppfr")
-__all__ = ["MaskedFace", "__version__", "evaluate", "mask"]
+__all__ = ["Evaluation", "MaskedFace", "__version__", "evaluate", "mask"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions for newcomers on first use."""
-    if name in ("MaskedFace", "evaluate", "mask"):
+    if name in ("Evaluation", "MaskedFace", "evaluate", "mask"):
         from ppfr import _facade
 
         return getattr(_facade, name)

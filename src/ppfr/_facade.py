@@ -17,7 +17,15 @@ from ppfr.evaluation import EvaluationSettings, VerificationRow
 from ppfr.evaluation import evaluate as evaluate_masked
 from ppfr.masking import SECRET_BYTES
 from ppfr.models import NetworkEmbedder, for_inference
-from ppfr.systems import MaskedSystem, load_system, make_masker, read_protocol, read_recogniser
+from ppfr.systems import (
+    MaskedSystem,
+    TrainingOverlap,
+    check_training_overlap,
+    load_system,
+    make_masker,
+    read_protocol,
+    read_recogniser,
+)
 from ppfr.systems import needs_secret as method_needs_secret
 from ppfr.workflows import find_yunet
 
@@ -42,6 +50,19 @@ class MaskedFace:
     def __repr__(self) -> str:
         shape = tuple(self.values_KPQ.shape)
         return f"MaskedFace(method={self.masker.name!r}, shape={shape}, values=<redacted>, secret=<redacted>)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The figures of a recogniser on a protocol, and whether they are of people that it was trained on.
+
+    Attributes:
+        figures: accuracy, EER, AUC and TAR at FAR, each with n and a 95 % interval over subjects.
+        training_overlap: people of the protocol in the training data of the recogniser, as far as it is known.
+    """
+
+    figures: VerificationRow
+    training_overlap: TrainingOverlap
 
 
 def mask(
@@ -104,7 +125,8 @@ def evaluate(
     device: str = "auto",
     data: Path | None = None,
     weights: Path | None = None,
-) -> VerificationRow:
+    allows_training_overlap: bool = False,
+) -> Evaluation:
     """Measure how well a recogniser verifies the pairs of a protocol.
 
     Args:
@@ -114,12 +136,14 @@ def evaluate(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         data: directory of real faces; None for PPFR_DATA.
         weights: directory of public networks; None for PPFR_WEIGHTS.
+        allows_training_overlap: also evaluate on people that the recogniser was trained on.
 
     Returns:
-        Accuracy, EER, AUC and TAR at FAR, each with n and a 95 % interval over subjects.
+        The figures, and what is known of an overlap of the protocol with the training data.
 
     Raises:
         InvalidInputError: unknown system or protocol.
+        OverlapError: the system was trained on people of the protocol, and `allows_training_overlap` is False.
         MissingAssetError: data or weights are not available.
         DeviceError: the device is not available.
     """
@@ -128,10 +152,14 @@ def evaluate(
     elif isinstance(system, str):
         system = read_recogniser(system, weights=weights)
     where = choose_device(device)
-    return evaluate_masked(
+    if isinstance(protocol, str):
+        protocol = read_protocol(protocol, data=data)
+    overlap = check_training_overlap(system.trained_on, protocol.used_images(), is_allowed=allows_training_overlap)
+    figures = evaluate_masked(
         system.masker,
         NetworkEmbedder(for_inference(system.network).to(where)),
-        read_protocol(protocol, data=data) if isinstance(protocol, str) else protocol,
+        protocol,
         settings=EvaluationSettings(seed=seed),
         device=str(where),
     )
+    return Evaluation(figures=figures, training_overlap=overlap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ from ppfr.data import (
     assert_disjoint,
     canonical_subject,
     concatenate,
+    has_name,
     read_folder,
     read_image,
     read_lfw_images,
+    subject_hash,
     without_subjects_of,
     write_crop,
 )
@@ -141,6 +144,30 @@ def test_read_folder_lists_all_problems(tmp_path: Path, crop: Callable[..., np.n
 def test_canonical_subject_unifies_spellings_but_not_numbers() -> None:
     assert canonical_subject("José_Núñez-Ruiz") == canonical_subject("jose nunez ruiz")
     assert canonical_subject("webface/12") != canonical_subject("webface/1_2x")
+
+
+@pytest.mark.parametrize(
+    ("subject_id", "is_name"),
+    [
+        ("José_Núñez-Ruiz", True),
+        ("राम", True),
+        ("王伟", True),
+        ("synthetic-5/00012", True),
+        ("synthetic-5-00012", True),
+        ("webface/12", False),
+        ("0000045", False),
+        ("n000123", False),
+        ("-", False),
+    ],
+)
+def test_numbers_of_one_data_set_are_no_names(subject_id: str, is_name: bool) -> None:
+    assert has_name(subject_id) is is_name
+
+
+def test_hashes_of_subjects_are_of_the_canonical_name_and_bound_to_their_purpose() -> None:
+    assert subject_hash("José_Núñez-Ruiz") == subject_hash("JOSE NUNEZ RUIZ") != subject_hash("Jose_Nunez")
+    assert subject_hash("ann") == hashlib.sha256(b"ppfr: subject of a training set\0ann").hexdigest()
+    assert len(subject_hash("half a surrogate pair: \udc80")) == 64
 
 
 def test_assert_disjoint_counts_overlaps_without_names() -> None:

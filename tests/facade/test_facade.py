@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 import torch
 
 import ppfr
-from ppfr.core import AlignmentError, InvalidInputError, MissingWeightsError
+from ppfr.core import AlignmentError, InvalidInputError, MissingWeightsError, OverlapError
 from ppfr.masking import PpfrFd, Unprotected
 from ppfr.models import ModelCard
 from ppfr.synthetic import SyntheticFaces
-from ppfr.systems import NETWORKS, MaskedSystem, read_protocol
+from ppfr.systems import NETWORKS, MaskedSystem, TrainingOverlap, TrainingSet, read_protocol
 
 CROP = SyntheticFaces(1, 1, seed=1).read([0])[0]
 
@@ -29,7 +30,7 @@ def test_import_loads_no_package_and_no_heavy_dependency() -> None:
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = ppfr.nothing
-    assert set(dir(ppfr)) == {"MaskedFace", "__version__", "evaluate", "mask"}
+    assert set(dir(ppfr)) == {"Evaluation", "MaskedFace", "__version__", "evaluate", "mask"}
 
 
 def test_mask_equals_the_masker_with_the_returned_secret() -> None:
@@ -71,7 +72,7 @@ def test_photo_without_face_is_refused(weights_root: Path) -> None:
         ppfr.mask(np.zeros((200, 200, 3), np.uint8), weights=weights_root)
 
 
-def test_evaluate_takes_loaded_systems_and_protocols_by_name_or_value() -> None:
+def random_system() -> MaskedSystem:
     network = NETWORKS["mobilefacenet-small"](in_shape=(3, 112, 112), seed=1).eval()
     card = ModelCard(
         name="random",
@@ -83,10 +84,26 @@ def test_evaluate_takes_loaded_systems_and_protocols_by_name_or_value() -> None:
         licence="MIT",
         source="this test",
     )
-    system = MaskedSystem(masker=Unprotected(), network=network, card=card)
-    row = ppfr.evaluate(system, "synthetic:60", device="cpu")
-    assert row == ppfr.evaluate(system, read_protocol("synthetic:60"), device="cpu")
-    assert row.num_genuine + row.num_impostor == 60 and row.accuracy is not None
+    return MaskedSystem(masker=Unprotected(), network=network, card=card)
+
+
+def test_evaluate_takes_loaded_systems_and_protocols_by_name_or_value() -> None:
+    system = random_system()
+    evaluation = ppfr.evaluate(system, "synthetic:60", device="cpu")
+    assert evaluation == ppfr.evaluate(system, read_protocol("synthetic:60"), device="cpu")
+    figures, overlap = evaluation.figures, evaluation.training_overlap
+    assert figures.num_genuine + figures.num_impostor == 60 and figures.accuracy is not None
+    assert (overlap.status, overlap.num_shared, overlap.num_people) == ("unknown", None, 37)
+    assert "training data is unknown" in overlap.unchecked[0]
+
+
+def test_evaluate_refuses_people_of_the_training_set() -> None:
+    protocol = read_protocol("synthetic:60")
+    system = dataclasses.replace(random_system(), trained_on=(TrainingSet.of(protocol.images.subset(range(18))),))
+    with pytest.raises(OverlapError, match=r"^3 of the 37 people .*allows_training_overlap=True"):
+        ppfr.evaluate(system, protocol, device="cpu")
+    evaluation = ppfr.evaluate(system, protocol, device="cpu", allows_training_overlap=True)
+    assert evaluation.training_overlap == TrainingOverlap(status="allowed", num_shared=3, num_people=37)
 
 
 def test_unknown_systems_and_protocols_are_refused() -> None:

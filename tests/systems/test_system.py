@@ -92,7 +92,7 @@ def peep(seed: int = 1) -> Peep:
 def test_masker_arrays_are_saved_in_their_own_file(tmp_path: Path) -> None:
     save_system(tmp_path, system_of(peep()))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"network.safetensors", "masker.json", "masker.safetensors"}
+    assert names == {"network.safetensors", "masker.json", "masker.safetensors", "trained-on.json"}
     loaded = load_system(tmp_path)
     assert embedding(loaded).equal(embedding(system_of(peep())))
     assert loaded.masker.public_config() == peep().public_config()

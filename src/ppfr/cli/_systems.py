@@ -25,6 +25,13 @@ Images = Annotated[
         autocompletion=offering(image_sets),
     ),
 ]
+AllowTrainingOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--allow-training-overlap",
+        help="Also test on people that the recogniser was trained on. The result states how many.",
+    ),
+]
 DrawnSecret = Annotated[
     Path | None,
     typer.Option(
@@ -66,6 +73,13 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars to OUT/training/tensorboard.")
     ] = False,
+    list_subjects: Annotated[
+        bool,
+        typer.Option(
+            help="List the people of the training set in OUT/trained-on.json, so that tests on them are refused. They "
+            "are hashes of names, which show whether a person of a given name was in the training set."
+        ),
+    ] = True,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -79,8 +93,8 @@ def train(
 
     ppfr train --images synthetic:200x10 --strategy scratch --network mobilefacenet-small --out runs/fd
 
-    Writes OUT/network.safetensors (with its model card) and OUT/masker.json. The secret is a separate file. An
-    interrupted run continues with --resume; on a CPU the result is bit-identical.
+    Writes OUT/network.safetensors (with its model card), OUT/masker.json and OUT/trained-on.json. The secret is a
+    separate file. An interrupted run continues with --resume; on a CPU the result is bit-identical.
     """
     from ppfr.core import RunOptions
     from ppfr.workflows import TrainingRequest, train_system
@@ -97,6 +111,7 @@ def train(
         batch_size=batch_size,
         precision=precision,
         seed=seed,
+        lists_subjects=list_subjects,
     )
     result = train_system(
         request,
@@ -130,6 +145,7 @@ def evaluate(
         typer.Option(help="File of the secret of the system. Default: MODEL/secret.key.", show_default=False),
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the embedding of the mirrored face.")] = False,
+    allow_training_overlap: AllowTrainingOverlap = False,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -139,11 +155,21 @@ def evaluate(
     """Verify the pairs of a protocol: 10-fold accuracy, EER and TAR at FAR, each with n and a confidence interval.
 
     ppfr evaluate --model mobilefacenet-y1 --protocol lfw --data DIR --weights DIR --json
+
+    A test on people that the system was trained on is refused. The result states what is known of such an overlap.
     """
     from ppfr.workflows import evaluate_model
 
     result = evaluate_model(
-        model, protocol, secret_path=secret, flips=flip, data=data, weights=weights, seed=seed, device=device
+        model,
+        protocol,
+        secret_path=secret,
+        flips=flip,
+        data=data,
+        weights=weights,
+        seed=seed,
+        device=device,
+        allows_training_overlap=allow_training_overlap,
     )
     emit(result, as_json=json, title=f"{model} on {protocol}")
 
@@ -187,6 +213,7 @@ def attack(
             " the chance level. Without controls, the command takes a third of the time."
         ),
     ] = True,
+    allow_training_overlap: AllowTrainingOverlap = False,
     data: Data = None,
     weights: Weights = None,
     seed: Seed = 1,
@@ -217,6 +244,7 @@ def attack(
         num_targets=num_targets,
         seed=seed,
         runs_controls=controls,
+        allows_training_overlap=allow_training_overlap,
     )
     options = RunOptions(run_dir=out, device=device, resumes=resume)
     result = attack_method(request, options=options, secret_path=secret, data=data, weights=weights)

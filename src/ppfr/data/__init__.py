@@ -44,3 +44,5 @@ from ppfr.data._splits import training_split_for_lfw as training_split_for_lfw
 from ppfr.data._splits import without_subjects_of as without_subjects_of
 from ppfr.data._subjects import assert_disjoint as assert_disjoint
 from ppfr.data._subjects import canonical_subject as canonical_subject
+from ppfr.data._subjects import has_name as has_name
+from ppfr.data._subjects import subject_hash as subject_hash

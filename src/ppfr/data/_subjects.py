@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
 
 from ppfr.core import ImageSet, OverlapError
+
+_HASH_PURPOSE = b"ppfr: subject of a training set\0"
+_SYNTHETIC = re.compile(r"synthetic_\d+_\d+")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -22,6 +27,35 @@ def canonical_subject(subject_id: str) -> str:
     decomposed = unicodedata.normalize("NFKD", subject_id)
     bare = "".join(character for character in decomposed if not unicodedata.combining(character))
     return re.sub(r"[\W_]+", "_", bare.casefold()).strip("_")
+
+
+def subject_hash(subject_id: str) -> str:
+    """SHA-256 of a purpose and the `canonical_subject`, in hexadecimal.
+
+    Privacy: names can be guessed. Anyone who has a name can compute its hash and find it in a list of hashes.
+
+    >>> subject_hash("LeBron_James") == subject_hash("lebron james")
+    True
+    """
+    return hashlib.sha256(_HASH_PURPOSE + canonical_subject(subject_id).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def has_name(subject_id: str) -> bool:
+    """Whether a subject id can identify the person in other data sets.
+
+    A name has two letters in a row. Ids such as "faces/12", "0000045" and "n000123" are numbers within one data set.
+    Ids of `ppfr.synthetic.SyntheticFaces` count as names, because they number all synthetic people. A code with two
+    letters in a row, such as "id10270", is taken for a name.
+
+    >>> has_name("Aaron_Peirsol"), has_name("synthetic-1/00002"), has_name("ms1m/12"), has_name("n000123")
+    (True, True, False, False)
+    """
+    if _SYNTHETIC.fullmatch(canonical_subject(subject_id)):
+        return True
+    own = unicodedata.normalize("NFKD", subject_id.rpartition("/")[2])
+    # Marks separate letters: vowel signs of Indic scripts, and accents.
+    letters = "".join(character for character in own if not unicodedata.category(character).startswith("M"))
+    return _TWO_LETTERS.search(letters) is not None
 
 
 def shared_subjects(one: Iterable[str], other: Iterable[str]) -> frozenset[str]:

@@ -28,3 +28,7 @@ from ppfr.systems._system import MaskedSystem as MaskedSystem
 from ppfr.systems._system import load_system as load_system
 from ppfr.systems._system import read_recogniser as read_recogniser
 from ppfr.systems._system import save_system as save_system
+from ppfr.systems._training_sets import TRAINED_ON_FILE as TRAINED_ON_FILE
+from ppfr.systems._training_sets import TrainingOverlap as TrainingOverlap
+from ppfr.systems._training_sets import TrainingSet as TrainingSet
+from ppfr.systems._training_sets import check_training_overlap as check_training_overlap

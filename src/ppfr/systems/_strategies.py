@@ -35,7 +35,8 @@ from ppfr.models import (
 )
 from ppfr.systems._catalogue import make_masker
 from ppfr.systems._mixing import Mixing, check_mixing_batch, fixed_mixer, with_adaptive_mixing
-from ppfr.systems._system import MaskedSystem
+from ppfr.systems._system import MaskedSystem, training_set_of
+from ppfr.systems._training_sets import TrainingSet
 from ppfr.training import (
     AdaptiveMixingTask,
     DistillationTask,
@@ -392,4 +393,5 @@ def _system(
         may_have_seen=seen,
     )
     deployed = masker.frozen()
-    return MaskedSystem(masker=deployed, network=network.eval(), card=card)
+    trained_on = (TrainingSet.of(images), *map(training_set_of, pretrained))
+    return MaskedSystem(masker=deployed, network=network.eval(), card=card, trained_on=trained_on)

@@ -1,4 +1,4 @@
-"""A trained masked recogniser on disk: network with model card, public masker parameters, and a separate secret."""
+"""A trained masked recogniser on disk: network with card, public masker parameters, training sets, separate secret."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ppfr.core import CheckpointError, ImageMasker, InvalidInputError, MissingWe
 from ppfr.masking import Unprotected
 from ppfr.models import PRETRAINED, Backbone, ModelCard, load_model, load_pretrained, save_model
 from ppfr.systems._catalogue import make_masker, needs_secret, read_or_create_secret
+from ppfr.systems._training_sets import TrainingSet, read_training_sets, write_training_sets
 
 NETWORK_FILE, MASKER_FILE, SECRET_FILE = "network.safetensors", "masker.json", "secret.key"
 ARRAYS_FILE = "masker.safetensors"
@@ -31,15 +32,26 @@ class MaskedSystem:
         masker: runs on the client.
         network: runs on the server; masked image -> embedding.
         card: architecture and training data of the network.
+        trained_on: the data sets that the network and its pretrained parts were trained on; empty if unknown.
     """
 
     masker: ImageMasker
     network: Backbone
     card: ModelCard
+    trained_on: tuple[TrainingSet, ...] = ()
 
 
-def save_system(directory: Path, system: MaskedSystem) -> ModelCard:
-    """Write the network, its card and the public parameters of the masker. The secret is not written.
+def save_system(directory: Path, system: MaskedSystem, *, lists_subjects: bool = True) -> ModelCard:
+    """Write the network, its card, the public parameters of the masker and the training sets, but not the secret.
+
+    Args:
+        directory: where to save the system.
+        system: what to save.
+        lists_subjects: list the people of the training sets as hashes of their names in trained-on.json, so that a
+            test on the same people can be refused.
+
+    Privacy: anyone who has trained-on.json can find out whether a person of a given name was in the training set. With
+        `lists_subjects` False, the file has only the names of the sets and numbers of people and images.
 
     Raises:
         StorageError: the directory is not writable.
@@ -53,6 +65,8 @@ def save_system(directory: Path, system: MaskedSystem) -> ModelCard:
         facts["arrays_sha256"] = sha256_of(directory / ARRAYS_FILE)
     with write_atomically(directory / MASKER_FILE) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    sets = system.trained_on if lists_subjects else [each.unlisted() for each in system.trained_on]
+    write_training_sets(directory, sets, network_sha256=card.sha256)
     return card
 
 
@@ -65,7 +79,8 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
 
     Raises:
         MissingWeightsError: the file of the network, masker or secret is missing.
-        CheckpointError: the files are damaged or do not belong together.
+        CheckpointError: the files are damaged or do not belong together. Without trained-on.json, the training data of
+            the system counts as unknown.
     """
     path = directory / MASKER_FILE
     if not path.is_file():
@@ -103,7 +118,13 @@ def load_system(directory: Path, *, secret_path: Path | None = None) -> MaskedSy
             f"{tuple(masker.spec.out_shape)}: "
             f"the files of two systems are mixed up; restore the files in {directory}"
         )
-    return MaskedSystem(masker=masker, network=network, card=card)
+    trained_on = read_training_sets(directory, network_sha256=card.sha256)
+    return MaskedSystem(masker=masker, network=network, card=card, trained_on=trained_on)
+
+
+def training_set_of(card: ModelCard) -> TrainingSet:
+    """The training data that the card of a public network states. Its people are not listed."""
+    return TrainingSet(name=f"{card.name}: {card.training_data}")
 
 
 def _read_arrays(path: Path, sha256: Any) -> Mapping[str, np.ndarray]:
@@ -136,7 +157,7 @@ def read_recogniser(model: str, *, secret_path: Path | None = None, weights: Pat
     """
     if model in PRETRAINED:
         network, card = load_pretrained(model, weights_dir=weights)
-        return MaskedSystem(masker=Unprotected(), network=network, card=card)
+        return MaskedSystem(masker=Unprotected(), network=network, card=card, trained_on=(training_set_of(card),))
     if Path(model).is_dir():
         return load_system(Path(model), secret_path=secret_path)
     raise InvalidInputError(

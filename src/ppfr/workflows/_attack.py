@@ -18,6 +18,7 @@ from ppfr.core import (
     Record,
     RunOptions,
     SystemRole,
+    as_json,
     choose_device,
 )
 from ppfr.data import PairProtocol
@@ -38,6 +39,8 @@ from ppfr.models import Lpips, NetworkEmbedder, for_inference
 from ppfr.systems import (
     SECRET_FILE,
     MaskedSystem,
+    TrainingOverlap,
+    check_training_overlap,
     make_masker,
     needs_secret,
     read_images,
@@ -65,6 +68,7 @@ class AttackRequest:
         seed: seeds every random draw.
         runs_controls: also run the attack on unprotected faces, where it must win, and on a constant, where it must
             stay at the chance level.
+        allows_training_overlap: whether the teacher may have been trained on people of the protocol.
     """
 
     kind: str
@@ -78,6 +82,7 @@ class AttackRequest:
     num_targets: int
     seed: int
     runs_controls: bool = True
+    allows_training_overlap: bool = False
 
     @property
     def command(self) -> str:
@@ -87,6 +92,7 @@ class AttackRequest:
             f"--{'' if self.knows_secret else 'no-'}knows-secret --teacher {self.teacher} --epochs {self.epochs} "
             f"--batch-size {self.batch_size} --num-targets {self.num_targets} --seed {self.seed}"
             f"{'' if self.runs_controls else ' --no-controls'}"
+            f"{' --allow-training-overlap' if self.allows_training_overlap else ''}"
         )
 
 
@@ -101,13 +107,15 @@ def attack_method(
     """Run one attack on one protection and its controls, with a record and a report in `options.run_dir`.
 
     Returns:
-        The result of `run_experiment` without "accuracy", and "outcome": the figures of the attack and of each control.
+        The result of `run_experiment` without "accuracy". "training_overlap" is the `TrainingOverlap` of the protocol
+        with the teacher's training data, and "outcome" has the figures of the attack and of each control.
 
     Raises:
         InvalidInputError: a name is unknown, or the teacher was trained on masked faces.
         CheckpointError: `options.run_dir` holds an earlier run and `resumes` is False, or the run has another
             configuration.
-        OverlapError: the public faces include target subjects.
+        OverlapError: the public faces include people of the protocol, or the teacher was trained on such and
+            `request.allows_training_overlap` is False.
     """
     if request.kind not in IMAGE_ATTACKS:
         raise InvalidInputError(f"--attack must be one of {', '.join(IMAGE_ATTACKS)}, got {request.kind!r}.")
@@ -116,6 +124,10 @@ def attack_method(
     refuse_earlier_run(options)
     teacher = _teacher(request.teacher, weights)
     protocol, public = read_protocol(request.targets, data=data), read_images(request.public, data=data)
+    overlap = check_training_overlap(
+        teacher.trained_on, protocol.used_images(), is_allowed=request.allows_training_overlap
+    )
+    teacher = _with_overlap(teacher, overlap, protocol)
     secret = read_or_create_secret(secret_path or options.directory / SECRET_FILE)[0] if is_keyed else None
     masker = make_masker(request.method, secret=secret)
     recogniser = EvaluationRecogniser(
@@ -132,7 +144,8 @@ def attack_method(
     result = run_experiment(experiment, options)
     del result["accuracy"]  # the experiment trains no recogniser
     record = read_record(options.directory / RECORD_FILE)
-    return {**result, "outcome": {entry["name"]: outcome_of(record, entry["name"]) for entry in record["attacks"]}}
+    outcome = {entry["name"]: outcome_of(record, entry["name"]) for entry in record["attacks"]}
+    return {**result, "training_overlap": as_json(overlap), "outcome": outcome}
 
 
 def outcome_of(record: Record, attack: str) -> dict[str, Any]:
@@ -168,6 +181,14 @@ def _teacher(name: str, weights: Path | None) -> MaskedSystem:
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", teacher.card.name)  # characters that records allow in names
     return dataclasses.replace(teacher, card=dataclasses.replace(teacher.card, name=name))
+
+
+def _with_overlap(teacher: MaskedSystem, overlap: TrainingOverlap, protocol: PairProtocol) -> MaskedSystem:
+    """The teacher with a card that states what is known of the overlap, as the record and the report will."""
+    if overlap.status == "none":
+        return teacher
+    seen = (*teacher.card.may_have_seen, overlap.in_words(protocol.name))
+    return dataclasses.replace(teacher, card=dataclasses.replace(teacher.card, may_have_seen=seen))
 
 
 def _lpips(weights: Path | None) -> Any:

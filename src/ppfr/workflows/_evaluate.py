@@ -8,7 +8,7 @@ from typing import Any
 from ppfr.core import as_json, choose_device
 from ppfr.evaluation import EvaluationSettings, evaluate
 from ppfr.models import NetworkEmbedder, for_inference
-from ppfr.systems import read_protocol, read_recogniser
+from ppfr.systems import check_training_overlap, read_protocol, read_recogniser
 
 _ONLY_IN_RECORDS = ("source", "name", "protocol", "scenario", "roc")
 
@@ -23,6 +23,7 @@ def evaluate_model(
     weights: Path | None,
     seed: int,
     device: str,
+    allows_training_overlap: bool = False,
 ) -> dict[str, Any]:
     """Verify the pairs of a protocol with a public network or a trained system.
 
@@ -35,13 +36,16 @@ def evaluate_model(
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         seed: seeds the masker and the bootstrap.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        allows_training_overlap: also evaluate on people that the system was trained on.
 
     Returns:
-        Names of model, masker and protocol, what is embedded ("image alone" or "image and mirror image"), and the
-        figures of `ppfr.evaluation.evaluate` without the ROC curve.
+        Names of model, masker and protocol, what is embedded ("image alone" or "image and mirror image"), the
+        `TrainingOverlap` of the protocol with the system's training data, and the figures of `ppfr.evaluation.evaluate`
+        without the ROC curve.
 
     Raises:
         InvalidInputError: unknown model or protocol.
+        OverlapError: the system was trained on people of the protocol, and `allows_training_overlap` is False.
         MissingAssetError: data or weights are not available.
         CheckpointError: files of the system are damaged or do not belong together.
         DeviceError: the device is not available.
@@ -49,6 +53,7 @@ def evaluate_model(
     where = choose_device(device)
     system = read_recogniser(model, secret_path=secret_path, weights=weights)
     protocol = read_protocol(protocol_name, data=data)
+    overlap = check_training_overlap(system.trained_on, protocol.used_images(), is_allowed=allows_training_overlap)
     figures = evaluate(
         system.masker,
         NetworkEmbedder(for_inference(system.network).to(where)),
@@ -61,6 +66,7 @@ def evaluate_model(
         "masker": system.masker.name,
         "protocol": protocol.name,
         "embedded": "image and mirror image" if flips else "image alone",
+        "training_overlap": as_json(overlap),
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
         **{name: value for name, value in as_json(figures).items() if name not in _ONLY_IN_RECORDS},
     }

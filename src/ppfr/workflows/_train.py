@@ -10,6 +10,7 @@ from ppfr.core import CheckpointError, InvalidInputError, RunOptions, choose_dev
 from ppfr.systems import (
     NETWORK_FILE,
     SECRET_FILE,
+    TRAINED_ON_FILE,
     Distillation,
     FineTuning,
     FromScratch,
@@ -41,6 +42,7 @@ class TrainingRequest:
         batch_size: images per step, over all devices together.
         precision: "32-true", "bf16-mixed" or "16-mixed".
         seed: seeds every random draw.
+        lists_subjects: list the people of the training set as hashes of their names in trained-on.json.
     """
 
     images: str
@@ -54,6 +56,7 @@ class TrainingRequest:
     precision: str
     seed: int
     mix: str | None = None
+    lists_subjects: bool = True
 
 
 def train_system(
@@ -116,13 +119,15 @@ def train_system(
         secret=secret,
         with_tensorboard=with_tensorboard,
     )
-    card = save_system(out_dir, system)
+    card = save_system(out_dir, system, lists_subjects=request.lists_subjects)
     return {
         "system": str(out_dir),
         "network": card.name,
         "sha256": card.sha256,
         "secret": str(path) if path else "none",
         "images": len(images),
+        "people": num_people,
+        "trained_on": f"{out_dir / TRAINED_ON_FILE}, {'with' if request.lists_subjects else 'without'} hashes of names",
         "steps": record.steps,
         "images_per_s": round(record.images_per_s, 1),
         "wall_s": round(record.wall_s, 1),
