@@ -12,8 +12,12 @@ import pytest
 
 from ppfr.cli import run
 from ppfr.core import OverlapError, RunOptions
-from ppfr.data import read_pair_list, write_crop, write_insightface_bin
+from ppfr.data import read_folder, read_pair_list, write_crop, write_insightface_bin
+from ppfr.experiments._training import StrategyTraining
+from ppfr.masking import Unprotected
 from ppfr.synthetic import SyntheticFaces
+from ppfr.systems import FromScratch, TrainingSet, load_system
+from ppfr.training import Plan
 from ppfr.workflows import AttackRequest, TrainingRequest, attack_method, evaluate_model, train_system
 
 TRAINED = ["José_Núñez", "Ann_Lee", "Bob_Ray", "LeBron_James", "Di_Oak", "Ed_Elm"]
@@ -134,6 +138,15 @@ def test_system_without_list_of_people_is_evaluated_as_unknown(folders: Mapping[
     silent = train(folders["trained"], tmp_path / "silent", lists_subjects=False)
     overlap = evaluate(silent, folders["trained"] / "pairs.txt")["training_overlap"]
     assert overlap["status"] == "unknown" and overlap["unchecked"] == ["trained: its people are not listed"]
+
+
+def test_systems_of_experiments_list_their_people(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    strategy = FromScratch(
+        plan=Plan(epochs=1, batch_size=12, checkpoint_every_steps=10), network="mobilefacenet-small", head="cosface"
+    )
+    images = read_folder(folders["trained"])
+    StrategyTraining(strategy).train(Unprotected(), images, seed=1, options=RunOptions(run_dir=tmp_path, device="cpu"))
+    assert load_system(tmp_path / "system").trained_on == (TrainingSet.of(images),)
 
 
 def attack(system: Path, folders: Mapping[str, Path], out_dir: Path, **changes: Any) -> dict[str, Any]:
