@@ -132,3 +132,105 @@ def serve(
         server.start()
         is_stopped.wait()
     emit({"party": settings.party, "ended": "stopped by a signal"}, as_json=json)
+
+
+@party_app.command()
+def export(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="New file.")],
+    recipient: Annotated[
+        int | None,
+        typer.Option(
+            "--for",
+            help="A party whose store is lost: export the component that it lacks. Default: an inventory, no shares.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write what another party needs to rebuild or repair its store. Stop the server first.
+
+    ppfr party export --config party-1.toml --for 0 --out from-1-for-0
+
+    An export for a party is half of this party's store: send it over an encrypted channel to that party only, and
+    delete it afterwards. An inventory lists ids, subjects and changes.
+    """
+    from ppfr.service import PartySettings, open_store
+
+    settings = PartySettings.read(config)
+    with open_store(settings) as store:
+        exported = store.exported(recipient=recipient)
+        exported.write(out)
+    if recipient is not None:
+        note(f"{out} is half of this store. Send it encrypted, to party {recipient} only, then delete it.")
+    content = {"party": settings.party, "references": len(exported.subjects), "epoch": exported.header.epoch}
+    emit(content | {"file": str(out)}, as_json=json, title="exported")
+
+
+@party_app.command()
+def rebuild(
+    config: Config,
+    source: Annotated[
+        list[Path], typer.Option("--from", help="File of `ppfr party export --for`; give those of both other parties.")
+    ],
+    json: Json = False,
+) -> None:
+    """Create the store of a party that lost it, from the exports of the two others.
+
+    ppfr party rebuild --config party-0.toml --from from-1-for-0 --from from-2-for-0
+    """
+    from ppfr.secure import StoreExport, rebuild_store
+    from ppfr.service import PartySettings
+
+    settings = PartySettings.read(config)
+    exports = [StoreExport.read(path) for path in source]
+    with rebuild_store(
+        settings.store,
+        party=settings.party,
+        fixed_point=settings.parameters.fixed_point,
+        gallery_id=settings.parameters.gallery_id,
+        exports=exports,
+    ) as store:
+        content = {"party": settings.party, "references": len(store), "epoch": store.epoch}
+    note("Delete the exports here and at the other parties.")
+    emit(content | {"store": str(settings.store)}, as_json=json, title="rebuilt")
+
+
+@party_app.command()
+def repair(
+    config: Config,
+    inventory: Annotated[
+        list[Path], typer.Option(help="File of `ppfr party export` without --for; give those of both other parties.")
+    ],
+    lost: Annotated[
+        int | None,
+        typer.Option(
+            help="A party whose store is lost and will be rebuilt; give the inventory of the remaining party only.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the numbers and change nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Keep only the references that all parties list alike, and erase the others. Stop the server first.
+
+    ppfr party repair --config party-0.toml --inventory inventory-1 --inventory inventory-2 --dry-run
+
+    Run it at each party, with inventories that all were written before the first repair or after the repair of their
+    party.
+    """
+    from ppfr.secure import StoreExport, repair_store
+    from ppfr.service import PartySettings, open_store
+
+    settings = PartySettings.read(config)
+    inventories = [StoreExport.read(path) for path in inventory]
+    with open_store(settings) as store:
+        found = repair_store(store, inventories, lost=lost, is_dry_run=dry_run)
+    content = {
+        "party": settings.party,
+        "references_kept": found.num_kept,
+        "references_erased": found.num_erased,
+        "changes_committed": found.num_committed,
+        "changes_aborted": found.num_aborted,
+    }
+    emit(content, as_json=json, title="would change" if dry_run else "repaired")

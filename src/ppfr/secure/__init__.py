@@ -38,6 +38,12 @@ from ppfr.secure._products import NumbaProducts as NumbaProducts
 from ppfr.secure._products import RingProducts as RingProducts
 from ppfr.secure._products import TorchProducts as TorchProducts
 from ppfr.secure._rounds import Traffic as Traffic
+from ppfr.secure._share_exports import ChangeRecord as ChangeRecord
+from ppfr.secure._share_exports import StoreExport as StoreExport
+from ppfr.secure._share_file import StoreHeader as StoreHeader
+from ppfr.secure._share_recovery import Repair as Repair
+from ppfr.secure._share_recovery import rebuild_store as rebuild_store
+from ppfr.secure._share_recovery import repair_store as repair_store
 from ppfr.secure._share_store import ShareStore as ShareStore
 from ppfr.secure._sharing import SharedRows as SharedRows
 from ppfr.secure._sharing import SharedThreshold as SharedThreshold

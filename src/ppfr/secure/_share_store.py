@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, final, get_args
 
@@ -17,10 +17,15 @@ import numpy as np
 from ppfr.core import ID_BYTES, InvalidInputError, ProblemsError, StorageError, UnsupportableError
 from ppfr.secure._changes import CHANGE_ID_BYTES, Change, Enrolment, Refresh, Removal, State, check_change_id
 from ppfr.secure._fixed_point import FixedPoint
+from ppfr.secure._share_exports import StoreExport, export_of
 from ppfr.secure._share_file import StoreHeader, connected, create_file, damaged, read_header, translated
 from ppfr.secure._share_slots import is_listed, read_slots, refresh_slots, slot_contents
 from ppfr.secure._sharing import SharedRows
 
+_SET_STATE = """
+INSERT INTO changes (change_id, kind, state) VALUES (?, ?, ?)
+ON CONFLICT (change_id) DO UPDATE SET state = excluded.state, digest = NULL
+"""
 _KINDS = {Enrolment: "enrolment", Removal: "removal", Refresh: "refresh"}
 
 
@@ -231,6 +236,47 @@ class ShareStore:
         rows = SharedRows(party=self._party, fixed_point=self._fixed_point, ids_N16=ids_M16, words_NW=words_MW)
         return rows, tuple(subjects)
 
+    def exported(self, *, recipient: int | None = None) -> StoreExport:
+        """Read references, subjects and changes for another party, for which the service must be stopped.
+
+        Args:
+            recipient: a party whose store is lost; the export then has the component that it lacks and this party has.
+                None for an inventory without shares.
+
+        Raises:
+            InvalidInputError: no other party, or a change is prepared here and would be missing there.
+            CorruptTemplateError: a row or a change is damaged.
+        """
+        with self._lock, translated(self._path):
+            header = StoreHeader(
+                party=self._party, fixed_point=self._fixed_point, gallery_id=self._gallery_id, epoch=self.epoch
+            )
+            return export_of(self._path, self._connection, header, recipient)
+
+    def reconcile(self, ends: Mapping[bytes, State], erased: Sequence[bytes]) -> None:
+        """End changes and erase references in one step, without the other parties; `repair_store` computes both.
+
+        Args:
+            ends: "committed" or "aborted" for each change whose state differs here.
+            erased: ids of the references to erase.
+
+        Raises:
+            CorruptTemplateError, StorageError: as for `commit`.
+        """
+        with self._transaction() as connection:
+            for change_id, end in ends.items():
+                query = "SELECT number, kind, state FROM changes WHERE change_id = ?"
+                number, kind, state = connection.execute(query, [change_id]).fetchone() or (None, "none", "unknown")
+                if state == "prepared":
+                    self._end_prepared(change_id, number, kind, end)
+                connection.execute(_SET_STATE, [change_id, kind, end])
+            mark = "INSERT INTO pending SELECT place, 0, reference_id FROM listed WHERE reference_id = ?"
+            connection.executemany(mark, ([one] for one in erased))
+            self._empty(0)
+            connection.execute("DELETE FROM pending WHERE number = 0")
+        with self._lock, translated(self._path, done="the store is repaired, but not yet erased from the disk"):
+            self._erase()
+
     def close(self) -> None:
         """Close the file; the object cannot be used afterwards."""
         with self._lock, translated(self._path):
@@ -300,20 +346,22 @@ class ShareStore:
             if state not in ("prepared", end) and (state, end) != ("unknown", "aborted"):
                 remedy = "Prepare it first" if state == "unknown" else "Use settle() with its three states"
                 raise InvalidInputError(f"The change is {state} here and cannot become {end}. {remedy}.")
-            erases = kind in ("refresh", "removal" if end == "committed" else "enrolment")
-            if state == "unknown":
-                refused = "INSERT INTO changes (change_id, kind, state) VALUES (?, ?, ?)"
-                connection.execute(refused, [change_id, kind, end])
-            elif state == "prepared":
-                if kind == "refresh":
-                    self._end_refresh(change_id, number, end)
-                elif erases:
-                    self._empty(number)
-                connection.execute("DELETE FROM pending WHERE number = ?", [number])
-                connection.execute("UPDATE changes SET state = ?, digest = NULL WHERE number = ?", [end, number])
+            erases = _erases(kind, end)
+            if state == "prepared":
+                self._end_prepared(change_id, number, kind, end)
+            if state != end:
+                connection.execute(_SET_STATE, [change_id, kind, end])
         if erases:
             with self._lock, translated(self._path, done=f"the change is {end}, but not yet erased from the disk"):
                 self._erase()
+
+    def _end_prepared(self, change_id: bytes, number: int, kind: str, end: State) -> None:
+        """Apply or undo a prepared change."""
+        if kind == "refresh":
+            self._end_refresh(change_id, number, end)
+        elif _erases(kind, end):
+            self._empty(number)
+        self._connection.execute("DELETE FROM pending WHERE number = ?", [number])
 
     def _end_refresh(self, change_id: bytes, number: int, end: State) -> None:
         """Apply the held seed if the change is committed, and overwrite it with zeros."""
@@ -330,7 +378,7 @@ class ShareStore:
             self._connection.execute("UPDATE store SET epoch = epoch + 1")
         self._connection.execute("UPDATE seed SET content = zeroblob(32)")
 
-    def _empty(self, number: int | None) -> None:
+    def _empty(self, number: int) -> None:
         """Overwrite the slots of a pending change with zeros."""
         for statement in (
             "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
@@ -363,3 +411,8 @@ class ShareStore:
 
     def __reduce__(self) -> NoReturn:
         raise UnsupportableError("A share store cannot be pickled. Open its file in the other process.")
+
+
+def _erases(kind: str, end: State) -> bool:
+    """Whether a change that ends so overwrites words or a seed."""
+    return kind in ("refresh", "removal" if end == "committed" else "enrolment")

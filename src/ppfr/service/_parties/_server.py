@@ -11,8 +11,8 @@ from typing import final
 
 import numpy as np
 
-from ppfr.core import InvalidInputError, PartyError, PpfrError, StorageError
-from ppfr.secure import NUM_PARTIES, FixedPoint, ShareStore, ThreePartyMatcher
+from ppfr.core import PartyError, PpfrError, StorageError
+from ppfr.secure import NUM_PARTIES, FixedPoint, ThreePartyMatcher
 from ppfr.service._parties._budgets import QueryBudgets
 from ppfr.service._parties._client_handler import ClientHandler
 from ppfr.service._parties._follower import Follower
@@ -32,6 +32,7 @@ from ppfr.service._parties._request_queue import Dial, RequestQueue
 from ppfr.service._parties._ring import Ring
 from ppfr.service._parties._sequencer import Sequencer
 from ppfr.service._parties._settings import PartySettings
+from ppfr.service._parties._stores import open_store
 
 _log = logging.getLogger("ppfr.party")
 _MAX_HANDSHAKE_S = 10.0
@@ -65,8 +66,7 @@ class PartyServer:
         _compile_kernels(settings.parameters.fixed_point)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
-            store = undo.enter_context(ShareStore.open(settings.store))
-            _check_store(store, settings)
+            store = undo.enter_context(open_store(settings))
             self._ring = Ring(settings.party, self._dialler("ring"), timeout_s=settings.timeout_s)
             undo.callback(self._ring.close)
             self._node = PartyNode(settings, store, self._ring)
@@ -230,24 +230,6 @@ def _compile_kernels(point: FixedPoint) -> None:
     with ThreePartyMatcher(np.eye(2), values=point.values) as matcher:
         matcher.verify(np.eye(2), matcher.subjects, threshold=0.5)
         matcher.identify(np.eye(2), threshold=0.5)
-
-
-def _check_store(store: ShareStore, settings: PartySettings) -> None:
-    configured = settings.parameters
-    if store.party != settings.party:
-        raise InvalidInputError(
-            f"{store.path} is the store of party {store.party}, the configuration is that of party {settings.party}."
-        )
-    if store.fixed_point != configured.fixed_point:
-        raise InvalidInputError(
-            f"{store.path} has {store.fixed_point}, the configuration has {configured.fixed_point}. Correct dim and "
-            "values, or create another store with `ppfr party init`."
-        )
-    if store.gallery_id != configured.gallery_id:
-        raise InvalidInputError(
-            f"{store.path} is of another gallery than the configuration. Correct `gallery`, or create another store "
-            "with `ppfr party init`."
-        )
 
 
 def _listening(address: tuple[str, int]) -> socket.socket:

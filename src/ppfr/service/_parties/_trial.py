@@ -8,10 +8,11 @@ from typing import Literal
 
 from ppfr.assets import write_atomically
 from ppfr.core import InvalidInputError
-from ppfr.secure import NUM_PARTIES, ShareStore
+from ppfr.secure import NUM_PARTIES
 from ppfr.service._parties._certificates import make_certificates
 from ppfr.service._parties._links import party_name
 from ppfr.service._parties._settings import PartySettings
+from ppfr.service._parties._stores import create_store
 
 CLIENT_FILE = "client.toml"
 
@@ -82,19 +83,6 @@ def _client_table(name: str) -> list[str]:
         "# budget_bits = 100000  # total bits of answers that it may receive",
         "# min_threshold = 0.3  # lower thresholds and hidden ones are refused",
     ]
-
-
-def create_store(settings: PartySettings) -> ShareStore:
-    """Create the empty store that a configuration names.
-
-    Raises:
-        InvalidInputError: the file exists.
-        StorageError: the file cannot be written.
-    """
-    parameters = settings.parameters
-    return ShareStore.create(
-        settings.store, party=settings.party, fixed_point=parameters.fixed_point, gallery_id=parameters.gallery_id
-    )
 
 
 def _credentials(name: str) -> list[str]:
