@@ -72,7 +72,12 @@ def limit_values(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def sqlite_errors(
-    path: Path, *, what: str, in_use: str = "Try again later.", done: str = "nothing was changed"
+    path: Path,
+    *,
+    what: str,
+    in_use: str = "Try again later.",
+    done: str = "nothing was changed",
+    remedy: str = "Restore the file, or enrol again.",
 ) -> Iterator[None]:
     """Translate SQLite's errors; its messages contain no values.
 
@@ -81,6 +86,7 @@ def sqlite_errors(
         what: the kind of file that was expected.
         in_use: what to do if the file is in use.
         done: what an error left in the file.
+        remedy: what to do if the file is damaged.
 
     Raises:
         CorruptTemplateError: the file is not an SQLite file, is truncated or damaged (or memory is exhausted, which
@@ -103,6 +109,4 @@ def sqlite_errors(
             raise StorageError(
                 f"Cannot use {path}: {error}; {done}. Check free space and permissions of the disk, then try again."
             ) from error
-        raise CorruptTemplateError(
-            f"{path} is not a {what}, is truncated or is damaged ({error}). Restore the file, or enrol again."
-        ) from error
+        raise CorruptTemplateError(f"{path} is not a {what}, is truncated or is damaged ({error}). {remedy}") from error

@@ -1,10 +1,9 @@
-"""Messages, configuration files, certificates and query budgets, without processes."""
+"""Messages, configuration files and certificates, without processes."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import math
 import re
 import stat
 
@@ -13,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppfr.core import CorruptTemplateError, InvalidInputError, PartyError, ProblemsError
+from ppfr.core import InvalidInputError, PartyError, ProblemsError
 from ppfr.secure import Enrolment, FixedPoint, Removal, ShareStore, seeded_inputs
 from ppfr.secure import share_rows as share_rows_whole
 from ppfr.service import ClientSettings, PartySettings, make_certificates, write_trial
-from ppfr.service._parties._budgets import QueryBudgets, answer_bits
 from ppfr.service._parties._exchange import _root_cause
 from ppfr.service._parties._messages import (
     LENGTH,
@@ -140,6 +138,13 @@ def test_trial_files_are_readable_and_private(tmp_path):
         settings_[0].clients["desk"].permissions == {"enrol", "query", "maintain"}
         and settings_[0].clients["desk"].budget_bits is None
     )
+    assert settings_[0].subject_budget_bits is None is settings_[0].search_budget_bits
+    commented = (tmp_path / "party-2.toml").read_text()
+    for key in ("subject_budget_bits", "search_budget_bits"):  # each line becomes valid without the sign
+        commented = commented.replace(f"# {key}", key)
+    (tmp_path / "more.toml").write_text(commented)
+    more = PartySettings.read(tmp_path / "more.toml")
+    assert more.subject_budget_bits == 100 and more.search_budget_bits == 100_000
     assert ClientSettings.read(tmp_path / "client.toml").addresses == settings_[0].addresses
     with pytest.raises(InvalidInputError, match="exists"):
         write_trial(tmp_path, dim=64)
@@ -149,7 +154,7 @@ def test_configuration_errors_are_reported_together(tmp_path):
     path = tmp_path / "party.toml"
     path.write_text(
         'party = 3\nlisten = "nowhere"\nparties = ["a:1", "b:2"]\ndim = 0\nvalues = "float"\ntimeout = 5\n'
-        'timeout_s = "5"\nmax_connections = true\n'
+        'timeout_s = "5"\nmax_connections = true\nsubject_budget_bits = -2\nsearch_budget_bits = "1"\n'
         '[clients.a]\npermissions = ["read"]\n[clients.b]\npermissions = ["query"]\nbudget_bits = -1\n'
         '[clients.c]\npermissions = ["query"]\nmin_threshold = 2\n[clients.d]\npermissions = ["query"]\nbudget = 1\n'
     )
@@ -166,6 +171,8 @@ def test_configuration_errors_are_reported_together(tmp_path):
         ("values", "'float'", "'int8' or 'int16'"),
         ("timeout_s", "'5'", "number"),
         ("max_connections", "True", "integer"),
+        ("subject_budget_bits", "-2", "0"),
+        ("search_budget_bits", "'1'", "integer"),
         ("clients.a.permissions.0", "'read'", "'query' or 'maintain'"),
         ("clients.b.budget_bits", "-1", "0"),
         ("clients.c.min_threshold", "2", "1"),
@@ -230,32 +237,6 @@ def test_certificates_are_created_once_and_names_are_checked(tmp_path):
     (tmp_path / "ca.key").unlink()
     with pytest.raises(InvalidInputError, match=r"ca\.key is missing"):
         make_certificates(tmp_path, clients=[])
-
-
-def test_answer_bits_of_each_kind():
-    assert answer_bits("verify", 5, 100) == 5 == answer_bits("any", 5, 100)
-    assert answer_bits("set", 5, 100) == 500
-    assert answer_bits("best", 1, 1) == 1 and answer_bits("best", 2, 129) == 2 * (1 + 8)
-
-
-def test_budgets_survive_a_restart_and_never_grow(tmp_path):
-    path = tmp_path / "budgets.json"
-    budgets = QueryBudgets(path, {"desk": 1000, "free": None})
-    budgets.spend("free", 10**9)
-    assert not path.exists() and budgets.left("free") is None
-    for _ in range(50):
-        budgets.spend("desk", 7)
-    assert budgets.left("desk") == 650
-    again = QueryBudgets(path, {"desk": 1000})
-    assert 650 - math.ceil(1000 / 100) <= again.left("desk") <= 650
-    with pytest.raises(InvalidInputError, match=r"651 bits.*budget_bits"):
-        again.spend("desk", 651)
-    again.spend("desk", again.left("desk"))
-    assert again.left("desk") == 0 == QueryBudgets(path, {"desk": 1000}).left("desk")
-    assert QueryBudgets(path, {"desk": 10}).left("desk") == 0  # lowered below the spent bits
-    path.write_text("[1]")
-    with pytest.raises(CorruptTemplateError, match=r"budgets\.json"):
-        QueryBudgets(path, {"desk": 1})
 
 
 @pytest.mark.parametrize("device", ["compiled", "cpu"])

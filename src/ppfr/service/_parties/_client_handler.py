@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
 from ppfr.secure import Enrolment, Kind, Query, Removal, SharedThreshold
-from ppfr.service._parties._budgets import QueryBudgets, answer_bits
+from ppfr.service._parties._budgets import QueryBudgets
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import (
     MalformedError,
@@ -43,7 +43,7 @@ class ClientHandler:
         settings: of the party.
         node: executes requests.
         queue: orders requests among the parties.
-        budgets: query budgets of the clients.
+        budgets: query budgets of clients, subjects and searches.
     """
 
     def __init__(self, settings: PartySettings, node: PartyNode, queue: RequestQueue, budgets: QueryBudgets) -> None:
@@ -142,7 +142,8 @@ class ClientHandler:
             references_NR=references_NR,
         )
         self._check_threshold(query, client)
-        self._budgets.spend(client, answer_bits(query.kind, num, num_references))
+        claimed = () if references_NR is None else [gallery.subjects[index] for index in references_NR[:, 0]]
+        self._budgets.spend(client, query.kind, num_probes=num, num_references=num_references, subjects=claimed)
         return Request(request_id=request_id, client=client, operation=query, gallery_digest=gallery.digest)
 
     def _threshold(self, given: int | str) -> int | SharedThreshold:

@@ -72,8 +72,14 @@ class PartyServer:
             self._node = PartyNode(settings, store, self._ring)
             self._queue = self._make_queue()
             undo.callback(self._queue.close)
-            limits = {name: rights.budget_bits for name, rights in settings.clients.items()}
-            budgets = QueryBudgets(settings.budget_file, limits)
+            budgets = undo.enter_context(
+                QueryBudgets(
+                    settings.budget_file,
+                    clients={name: rights.budget_bits for name, rights in settings.clients.items()},
+                    per_subject=settings.subject_budget_bits,
+                    searches=settings.search_budget_bits,
+                )
+            )
             self._client_handler = ClientHandler(settings, self._node, self._queue, budgets)
             self._node.gallery()  # a damaged store is reported now
             self._listener = undo.enter_context(_listening(settings.listen))

@@ -66,6 +66,10 @@ class PartySettings:
         max_request_bytes: maximum size of a client's request.
         max_comparisons: maximum of probes times references per query; limits the memory.
         max_connections: maximum number of simultaneous client connections, and of simultaneous handshakes.
+        subject_budget_bits: query budget of each subject: total bits of answers to `verify` about it, over all
+            clients; None for no limit.
+        search_budget_bits: query budget of searches: total bits of answers to `any`, `set` and `best`, over all
+            clients; None for no limit.
         device: "compiled" for inner products in compiled loops, otherwise a PyTorch device.
     """
 
@@ -80,12 +84,14 @@ class PartySettings:
     max_request_bytes: int = 64 * _MEBI
     max_comparisons: int = 4_000_000
     max_connections: int = 64
+    subject_budget_bits: int | None = None
+    search_budget_bits: int | None = None
     device: str = "compiled"
 
     @property
     def budget_file(self) -> Path:
         """File of the spent query budgets."""
-        return self.store.with_name(self.store.name + ".budgets.json")
+        return self.store.with_name(self.store.name + ".budgets.sqlite")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -110,6 +116,8 @@ class PartySettings:
             max_request_bytes=found.max_request_bytes,
             max_comparisons=found.max_comparisons,
             max_connections=found.max_connections,
+            subject_budget_bits=found.subject_budget_bits,
+            search_budget_bits=found.search_budget_bits,
             device=found.device,
         )
 
@@ -156,6 +164,7 @@ def _check_address(value: str) -> str:
 _HostPort = Annotated[str, AfterValidator(_check_address), Field(description='an address "HOST:PORT"')]
 _Path = Annotated[str, Field(min_length=1, description="the path of a file")]
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
+_Bits = Annotated[int, Field(ge=0, lt=1 << 62)]  # larger numbers do not fit in the file of the budgets
 
 
 class _ClientEntry(pydantic.BaseModel):
@@ -166,7 +175,7 @@ class _ClientEntry(pydantic.BaseModel):
     permissions: Annotated[
         frozenset[Permission], Field(min_length=1, strict=False, description='a list of "enrol", "query", "maintain"')
     ]
-    budget_bits: Annotated[int, Field(ge=0)] | None = None
+    budget_bits: _Bits | None = None
     min_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
@@ -218,6 +227,8 @@ class _PartyFile(_SettingsFile):
     max_request_bytes: Annotated[int, Field(ge=_MEBI)] = 64 * _MEBI
     max_comparisons: Annotated[int, Field(ge=1)] = 4_000_000
     max_connections: Annotated[int, Field(ge=8)] = 64
+    subject_budget_bits: _Bits | None = None
+    search_budget_bits: _Bits | None = None
     device: Annotated[str, Field(min_length=1)] = "compiled"
     clients: dict[str, _ClientEntry] = {}
 

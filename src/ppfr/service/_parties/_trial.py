@@ -68,6 +68,9 @@ def write_trial(
             f'values = "{values}"',
             f"timeout_s = {timeout_s:g}",
             "",
+            "# subject_budget_bits = 100  # total bits of answers to `verify` about one subject, over all clients",
+            "# search_budget_bits = 100000  # total bits of answers to searches, over all clients",
+            "",
             *_client_table(client),
         ]
         _write(path, lines)
