@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from ppfr.service import SecureGalleryClient, write_trial
+from ppfr.secure import FixedPoint
+from ppfr.service import SecureGalleryClient, write_threshold_files, write_trial
 from support.delaying_relay import Relay, put_between
 
 DIM, THRESHOLD = 512, 0.3
@@ -53,7 +54,11 @@ def parties(values: str, *, delay_s: float | None = None) -> Iterator[tuple[Secu
         directory = Path(name)
         host = ".".join(["127", *(str(random.SystemRandom().randint(1, 250)) for _ in range(3))])
         addresses = [f"{host}:{port}" for port in (7300, 7301, 7302)]
-        write_trial(directory, dim=DIM, values="int8" if values == "int8" else "int16", addresses=addresses)
+        point = FixedPoint(dim=DIM, values="int8" if values == "int8" else "int16")
+        write_trial(directory, dim=DIM, values=point.values, addresses=addresses)
+        write_threshold_files(directory, name="door", threshold=THRESHOLD, fixed_point=point)
+        for config in directory.glob("party-*.toml"):
+            config.write_text(config.read_text().replace("# thresholds", "thresholds"))
         relays = [] if delay_s is None else put_between(directory, addresses, delay_s)
         for relay in relays:
             undo.callback(relay.close)
@@ -103,9 +108,7 @@ def measure_one_to_one(values: str, turns: int, delay_s: float | None) -> dict[s
         found: dict[str, Any] = {}
         for name, ask in {
             "1:1": lambda: client.verify(rows[:1], ["person 0"], threshold=THRESHOLD),
-            "1:1, threshold hidden": lambda: client.verify(
-                rows[:1], ["person 0"], threshold=THRESHOLD, hides_threshold=True
-            ),
+            "1:1, threshold hidden": lambda: client.verify(rows[:1], ["person 0"], threshold="door"),
             "32 times 1:1 in one request": lambda: client.verify(
                 rows, [f"person {i}" for i in range(32)], threshold=THRESHOLD
             ),

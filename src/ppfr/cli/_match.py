@@ -41,7 +41,14 @@ Backend = Annotated[
         autocompletion=offering(lambda: ("three-party", "exact")),
     ),
 ]
-Threshold = Annotated[float, typer.Option(help="Cosine similarity from which a comparison is accepted, in -1..1.")]
+Threshold = Annotated[
+    str,
+    typer.Option(
+        help="Cosine similarity from which a comparison is accepted, in -1..1. With --parties also the name of a "
+        "hidden threshold.",
+        metavar="NUMBER|NAME",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

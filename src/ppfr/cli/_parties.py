@@ -13,6 +13,7 @@ import typer
 
 from ppfr.cli._app import Json, app, emit, help_if_alone, note
 from ppfr.cli._completion import offering
+from ppfr.core import InvalidInputError
 
 party_app = typer.Typer(help="Servers of secure matching: three parties, each a process on its own host.")
 party_app.callback(invoke_without_command=True)(help_if_alone)
@@ -90,6 +91,49 @@ def certify(
 
     files = make_certificates(out, clients=client or [], days=days)
     emit({name: [str(path) for path in paths] for name, paths in files.items()}, as_json=json, title="certificates")
+
+
+@party_app.command()
+def thresholds(
+    out: Directory,
+    name: Annotated[str, typer.Option(help="Name of the threshold, which queries give instead of a number.")],
+    threshold: Annotated[float, typer.Option(help="Cosine similarity from which a comparison is accepted, in -1..1.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration of any of the parties, for --dim and --values.", show_default=False),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(help="Length of the embeddings, without --config.", show_default=False)
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="int16 or int8, without --config. Default: int16.",
+            autocompletion=offering(lambda: ("int16", "int8")),
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Share a hidden threshold among three parties: one file for each.
+
+    ppfr party thresholds --out thresholds/ --name door --threshold 0.4 --dim 512
+
+    Run it on a machine of a person whom all three operators trust, and hand each operator the file of their party over
+    a secure channel. Whoever runs the command knows the threshold, and so do two operators together.
+    """
+    from ppfr.secure import FixedPoint
+    from ppfr.service import PartySettings, write_threshold_files
+
+    if (config is None) == (dim is None) or (config is not None and values is not None):
+        raise InvalidInputError("Give either --config (of any of the parties), or --dim and, for int8, --values.")
+    if config is not None:
+        point = PartySettings.read(config).parameters.fixed_point
+    else:
+        point = FixedPoint(dim=dim or 0, values=values or "int16")  # type: ignore[arg-type]  # checked there
+    written = write_threshold_files(out, name=name, threshold=threshold, fixed_point=point)
+    note("Two of the files together reveal the threshold. Delete them here once the operators have theirs.")
+    emit({"name": name, "files": [str(path) for path in written]}, as_json=json, title="hidden threshold")
 
 
 @party_app.command()

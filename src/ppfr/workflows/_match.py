@@ -227,16 +227,20 @@ def match_verify(
     source: Path,
     subject: str,
     *,
-    threshold: float,
+    threshold: float | str,
     parties: Path | None,
     gallery: Path | None,
     backend: str,
     faces: FaceReader,
 ) -> dict[str, Any]:
-    """Compare each probe with a claimed subject; raises as `SecureGalleryClient.verify` and `FaceReader.read`."""
+    """Compare each probe with a claimed subject; raises as `SecureGalleryClient.verify` and `FaceReader.read`.
+
+    `threshold` is a number, or the name of a hidden threshold of three parties.
+    """
+    chosen = _threshold(threshold, parties)
     with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, names, skipped = faces.read(source)
-        accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=threshold).tolist()
+        accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=chosen).tolist()
     found = {"probes": len(accepted), "num_accepted": sum(accepted), "accepted": accepted}
     return found | ({"names": list(names)} if skipped else {}) | _skipped(skipped)
 
@@ -245,7 +249,7 @@ def match_identify(
     source: Path,
     *,
     answer: str,
-    threshold: float,
+    threshold: float | str,
     parties: Path | None,
     gallery: Path | None,
     backend: str,
@@ -254,19 +258,32 @@ def match_identify(
     """Search each probe in the gallery; raises as `match_verify`."""
     if answer not in get_args(AnswerKind):
         raise InvalidInputError(f"--answer must be one of {', '.join(get_args(AnswerKind))}, got {answer!r}.")
+    chosen = _threshold(threshold, parties)
     with open_gallery(parties, gallery, backend, faces) as matcher:
         rows_ND, names, skipped = faces.read(source)
         found: Sequence[Any]
         if answer == "any":
-            found = matcher.match_any(rows_ND, threshold=threshold).tolist()
+            found = matcher.match_any(rows_ND, threshold=chosen).tolist()
         elif answer == "set":
-            found = [list(subjects) for subjects in matcher.match_all(rows_ND, threshold=threshold)]
+            found = [list(subjects) for subjects in matcher.match_all(rows_ND, threshold=chosen)]
         else:
-            found = matcher.identify(rows_ND, threshold=threshold)
+            found = matcher.identify(rows_ND, threshold=chosen)
     key = {"any": "is_enrolled", "set": "subjects", "best": "subject"}[answer]
     answers = [{"name": name, key: one} for name, one in zip(names, found, strict=True)]
     counts = {"probes": len(answers), "num_found": sum(bool(one) for one in found), "answers": answers}
     return counts | _skipped(skipped)
+
+
+def _threshold(given: float | str, parties: Path | None) -> Any:
+    """A number, or a name for the client of three parties; other matchers take numbers only."""
+    try:
+        return float(given)
+    except ValueError:
+        if parties is not None:
+            return given
+        raise InvalidInputError(
+            f"The threshold {given!r} is not a number. Give one in -1..1; names of hidden thresholds need --parties."
+        ) from None
 
 
 def _skipped(skipped: Sequence[str]) -> dict[str, Any]:

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from ppfr.core import PpfrError
-from ppfr.service import ClientSettings, SecureGalleryClient, make_certificates, write_trial
+from ppfr.secure import FixedPoint
+from ppfr.service import ClientSettings, SecureGalleryClient, make_certificates, write_threshold_files, write_trial
 from support.delaying_relay import put_between
 
 DIM, NUM, TIMEOUT_S = 16, 150, 3.0
+HIDDEN_THRESHOLD = 0.6  # named "door"
 
 
 def unit(num, dim=DIM, seed=0):
@@ -129,9 +131,10 @@ def trio(tmp_path_factory, launcher):
     text = (directory / "client.toml").read_text()
     for name in ("reader", "enroller"):
         (directory / f"{name}.toml").write_text(text.replace('"client.', f'"{name}.'))
+    write_threshold_files(directory, name="door", threshold=HIDDEN_THRESHOLD, fixed_point=FixedPoint(dim=DIM))
     for party in range(3):
-        with (directory / f"party-{party}.toml").open("a") as config:
-            config.write(more)
+        config = directory / f"party-{party}.toml"
+        config.write_text(config.read_text().replace("# thresholds", "thresholds") + more)
         made.start(party)
     try:
         made.wait()

@@ -11,6 +11,8 @@ from ppfr.cli import run
 from ppfr.data import write_crop
 from ppfr.masking import Unprotected
 from ppfr.models import ModelCard
+from ppfr.service import PartySettings
+from ppfr.service._parties._thresholds import read_thresholds
 from ppfr.synthetic import SyntheticFaces
 from ppfr.systems import NETWORKS, MaskedSystem, save_system
 
@@ -41,6 +43,12 @@ def test_match_by_three_parties(healthy, people, ppfr, tmp_path):
     assert output["num_found"] == 2 and [one["is_enrolled"] for one in output["answers"]] == [True, True, False]
     code, output = ppfr("match", "verify", tmp_path / "probes.npy", "--subject", "guest", "--threshold", 0.9, *parties)
     assert output == {"probes": 3, "num_accepted": 1, "accepted": [True, False, False]}
+    code, output = ppfr(
+        "match", "verify", tmp_path / "probes.npy", "--subject", "guest", "--threshold", "door", *parties
+    )
+    assert output["accepted"] == [True, False, False]
+    code, output = ppfr("match", "identify", tmp_path / "probes.npy", "--threshold", "gate", *parties)
+    assert code == 2 and "'gate'" in output["error"]["message"] and "door" in output["error"]["message"]
     assert ppfr("match", "remove", "--subject", "guest", *parties) == (0, {"removed": 2, "references_now": 150})
     code, output = ppfr("match", "status", *parties)
     assert code == 0 and output["all_up"] and [party["references"] for party in output["parties"]] == [150] * 3
@@ -90,6 +98,7 @@ def test_match_photos_in_this_process(ppfr, tmp_path):
         (["--gallery", "faces"], "--model"),
         (["--parties", "absent.toml"], "absent.toml does not exist"),
         (["--gallery", "integers.npy"], "integers.npy"),
+        (["--gallery", "g.npy", "--threshold", "door"], "'door' is not a number"),
     ],
 )
 def test_match_refuses_invalid_options(arguments, expected, ppfr, tmp_path, monkeypatch):
@@ -115,6 +124,33 @@ def test_party_files(ppfr, tmp_path):
     assert code == 2 and "a:1" in output["error"]["message"]
     code, output = ppfr("party", "trial", "--out", tmp_path / "third", "--dim", 8, "--values", "float")
     assert code == 2 and "values" in output["error"]["message"]
+
+
+def test_hidden_threshold_files(ppfr, tmp_path):
+    ppfr("party", "trial", "--out", tmp_path, "--dim", 8, "--values", "int8")
+    shared = ["party", "thresholds", "--out", tmp_path, "--threshold", 0.4]
+    code, output = ppfr(*shared, "--name", "door", "--config", tmp_path / "party-1.toml")
+    names = [f"party-{party}.door.threshold" for party in range(3)]
+    assert code == 0 and output == {"name": "door", "files": [str(tmp_path / name) for name in names]}
+    config = tmp_path / "party-2.toml"
+    config.write_text(config.read_text().replace("# thresholds", "thresholds"))
+    assert list(read_thresholds(PartySettings.read(config))) == ["door"]
+    assert ppfr(*shared, "--name", "gate", "--dim", 8)[0] == 0  # of int16
+    for arguments, expected in (
+        (["--name", "door", "--dim", 8], "party-0.door.threshold already exists"),
+        (["--name", "other"], "--config"),
+        (["--name", "other", "--config", config, "--dim", 8], "--config"),
+        (["--name", "other", "--config", config, "--values", "int8"], "--config"),
+        (["--name", "other", "--dim", 0], "dim"),
+        (["--name", "other", "--dim", 8, "--values", "float"], "'float'"),
+        (["--name", "0.4", "--dim", 8], "'0.4'"),
+    ):
+        code, output = ppfr(*shared, *arguments)
+        assert code == 2 and expected in output["error"]["message"], output
+    assert len(list(tmp_path.glob("*.threshold"))) == 6
+    config.write_text(config.read_text().replace("party-2.door", "party-0.door"))
+    code, output = ppfr("party", "serve", "--config", config)
+    assert code == 2 and "party-0.door.threshold is the file of party 0" in output["error"]["message"]
 
 
 def test_serve_refuses_inconsistent_files(ppfr, tmp_path):

@@ -71,7 +71,8 @@ def test_inconsistent_rows_are_refused():
         inputs_from(good, 0, point)
     with pytest.raises(InvalidInputError, match="seeds"):
         inputs_from(Message(fields={"num": 3}, buffers=[buffers[0], b"x" * 32, buffers[2]]), 1, point)
-    for threshold in (None, True, 1.5, point.scale**2 + 1, "door", {"name": 3}, {"name": "a", "more": 1}):
+    # A string was the id of a sharing that the client had made.
+    for threshold in (None, True, 1.5, point.scale**2 + 1, "00" * 16, {}, {"name": 1}, {"name": "door", "words": []}):
         with pytest.raises(MalformedError):
             threshold_from(Message(fields={"threshold": threshold}), point)
     assert threshold_from(Message(fields={"threshold": {"name": "door"}}), point) == "door"
@@ -138,13 +139,14 @@ def test_trial_files_are_readable_and_private(tmp_path):
         settings_[0].clients["desk"].permissions == {"enrol", "query", "maintain"}
         and settings_[0].clients["desk"].budget_bits is None
     )
-    assert settings_[0].subject_budget_bits is None is settings_[0].search_budget_bits
+    assert settings_[0].subject_budget_bits is None is settings_[0].search_budget_bits and not settings_[0].thresholds
     commented = (tmp_path / "party-2.toml").read_text()
-    for key in ("subject_budget_bits", "search_budget_bits"):  # each line becomes valid without the sign
+    for key in ("subject_budget_bits", "search_budget_bits", "thresholds"):  # each line becomes valid without the sign
         commented = commented.replace(f"# {key}", key)
     (tmp_path / "more.toml").write_text(commented)
     more = PartySettings.read(tmp_path / "more.toml")
     assert more.subject_budget_bits == 100 and more.search_budget_bits == 100_000
+    assert more.thresholds == (tmp_path / "party-2.door.threshold",)
     assert ClientSettings.read(tmp_path / "client.toml").addresses == settings_[0].addresses
     with pytest.raises(InvalidInputError, match="exists"):
         write_trial(tmp_path, dim=64)
@@ -155,6 +157,7 @@ def test_configuration_errors_are_reported_together(tmp_path):
     path.write_text(
         'party = 3\nlisten = "nowhere"\nparties = ["a:1", "b:2"]\ndim = 0\nvalues = "float"\ntimeout = 5\n'
         'timeout_s = "5"\nmax_connections = true\nsubject_budget_bits = -2\nsearch_budget_bits = "1"\n'
+        "thresholds = [3]\n"
         '[clients.a]\npermissions = ["read"]\n[clients.b]\npermissions = ["query"]\nbudget_bits = -1\n'
         '[clients.c]\npermissions = ["query"]\nmin_threshold = 2\n[clients.d]\npermissions = ["query"]\nbudget = 1\n'
     )
@@ -173,6 +176,7 @@ def test_configuration_errors_are_reported_together(tmp_path):
         ("max_connections", "True", "integer"),
         ("subject_budget_bits", "-2", "0"),
         ("search_budget_bits", "'1'", "integer"),
+        ("thresholds.0", "3", "string"),
         ("clients.a.permissions.0", "'read'", "'query' or 'maintain'"),
         ("clients.b.budget_bits", "-1", "0"),
         ("clients.c.min_threshold", "2", "1"),

@@ -9,6 +9,7 @@ import pytest
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.secure import FixedPoint
+from ppfr.service import make_certificates
 from ppfr.templates import IdentityMapping
 from support.documents import run_python
 
@@ -26,11 +27,12 @@ def near(rows, seed):
     return (rows + noise) / np.linalg.norm(rows + noise, axis=1, keepdims=True)
 
 
-def test_decisions_equal_those_of_plain_integers(healthy, people):
+@pytest.mark.parametrize("given", [0.6, "door"])
+def test_decisions_equal_those_of_plain_integers(healthy, people, given):
     probes, named = near(people[:40], 1), [f"person {i}" for i in range(150)]
     plain, threshold = scores(probes, people), 0.6
     with healthy.client() as client:
-        options = {"threshold": threshold}
+        options = {"threshold": given}
         accepted = plain >= threshold
         assert 0 < accepted.sum() < accepted.size
         claimed = [f"person {i % 45}" for i in range(40)]
@@ -161,9 +163,12 @@ def test_client_permissions_and_query_budget_are_enforced(healthy, people):
         # 40 bits: 20 decisions 1:1, then two identifications among 150 references (1 + 8 bits each).
         with pytest.raises(RangeError, match=r"'reader'.*0\.8"):
             reader.match_any(people[:1], threshold=0.79)
+        with pytest.raises(InvalidInputError, match=r"'gate'.*Known names: door.*`ppfr party thresholds`"):
+            reader.match_any(people[:1], threshold="gate")
         assert [facts["bits_left"] for facts in reader.status()] == [40] * 3
         assert reader.verify(people[:20], [f"person {i}" for i in range(20)], threshold=0.9).all()
-        assert reader.identify(people[:2], threshold=0.9) == ("person 0", "person 1")
+        # The hidden threshold is below min_threshold, but the operators chose it.
+        assert reader.identify(people[:2], threshold="door") == ("person 0", "person 1")
         with pytest.raises(InvalidInputError, match=r"3 bits.* 2 of 40 .*budget_bits"):
             reader.match_any(people[:3], threshold=0.9)
         assert reader.match_any(people[:2], threshold=0.9).all()
@@ -174,6 +179,40 @@ def test_client_permissions_and_query_budget_are_enforced(healthy, people):
         assert [facts["bits_left"] for facts in reader.status()] == [0] * 3
         with pytest.raises(InvalidInputError, match="budget_bits"):
             reader.match_any(people[:1], threshold=0.9)
+
+
+def test_one_party_enforces_budgets_of_subjects_and_searches_over_all_clients(make_trio, people):
+    trio = make_trio(dim=16)
+    trio.wait()
+    make_certificates(trio.directory, clients=["other"])
+    config = (trio.directory / "client.toml").read_text()
+    (trio.directory / "other.toml").write_text(config.replace('"client.', '"other.'))
+    for party in range(3):
+        path = trio.directory / f"party-{party}.toml"
+        text = path.read_text() + '[clients."other"]\npermissions = ["query"]\nbudget_bits = 100\n'
+        if party == 1:
+            text = text.replace("# subject_budget_bits = 100 ", "subject_budget_bits = 3 ")
+            text = text.replace("# search_budget_bits = 100000 ", "search_budget_bits = 4 ")
+        path.write_text(text)
+        trio.restart(party)
+    trio.wait()
+    with trio.client() as client, trio.client(name="other") as other:
+        client.enrol(people[:2], ["anna", "ben"])
+        assert client.verify(people[:2], ["anna", "anna"], threshold=0.9).tolist() == [True, False]
+        assert other.verify(people[:1], ["anna"], threshold=0.9).all()
+        for one in (client, other):
+            with pytest.raises(InvalidInputError, match=r" 0 of 3 .*subject_budget_bits") as raised:
+                one.verify(people[:2], ["ben", "anna"], threshold=0.9)
+            assert "anna" not in str(raised.value)
+        assert other.verify(people[1:2], ["ben"], threshold=0.9).all()
+        assert (
+            client.identify(people[:1], threshold=0.9) == ("anna",) and other.match_any(people[:2], threshold=0.9).all()
+        )
+        for one in (client, other):
+            with pytest.raises(InvalidInputError, match=r" 0 of 4 .*search_budget_bits"):
+                one.match_any(people[:1], threshold=0.9)
+        # Parties 0 and 2 counted the bits of the refused queries; party 1 did not.
+        assert [facts["bits_left"] for facts in other.status()] == [93, 96, 93]
 
 
 def test_templates_are_matched_under_keys_of_the_client(make_trio):

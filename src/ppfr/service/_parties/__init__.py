@@ -6,5 +6,7 @@ from ppfr.service._parties._server import PartyServer as PartyServer
 from ppfr.service._parties._settings import ClientRights as ClientRights
 from ppfr.service._parties._settings import ClientSettings as ClientSettings
 from ppfr.service._parties._settings import PartySettings as PartySettings
-from ppfr.service._parties._trial import create_store as create_store
+from ppfr.service._parties._stores import create_store as create_store
+from ppfr.service._parties._stores import open_store as open_store
+from ppfr.service._parties._thresholds import write_threshold_files as write_threshold_files
 from ppfr.service._parties._trial import write_trial as write_trial

@@ -57,8 +57,8 @@ class SecureGalleryClient:
 
     Privacy:
         No party sees embeddings, scores or decisions. Every party sees: the time, the client, the kind and the number
-        of probes of each query; the claimed references of `verify`; the threshold, unless it is a hidden one; the
-        subjects that are enrolled, so use pseudonyms. The client learns its decisions, and all subjects.
+        of probes of each query; the claimed references of `verify`; the threshold, or the name of a hidden one;
+        the subjects that are enrolled, so use pseudonyms. The client learns its decisions, and all subjects.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -186,7 +186,7 @@ class SecureGalleryClient:
         Args:
             probes_ND: (N, D) of L2 norm 1.
             subjects: N claimed subjects.
-            threshold: in [-1, 1], or the name of a hidden threshold that the operators of the parties share.
+            threshold: in [-1, 1]; or the name of a hidden threshold, which the operators chose and no party knows.
 
         Returns:
             (N,).

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
-from ppfr.secure import Enrolment, Kind, Query, Removal, SharedThreshold
+from ppfr.secure import Enrolment, Kind, Query, Removal
 from ppfr.service._parties._budgets import QueryBudgets
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import (
@@ -25,6 +25,7 @@ from ppfr.service._parties._messages import (
 from ppfr.service._parties._node import STALE_GALLERY, PartyNode, RefreshOrder, Request, StaleGalleryError
 from ppfr.service._parties._request_queue import RequestQueue
 from ppfr.service._parties._settings import PartySettings, Permission
+from ppfr.service._parties._thresholds import named_threshold, read_thresholds
 
 _log = logging.getLogger("ppfr.party")
 _PERMISSION_FOR: dict[str, Permission] = {
@@ -44,10 +45,14 @@ class ClientHandler:
         node: executes requests.
         queue: orders requests among the parties.
         budgets: query budgets of clients, subjects and searches.
+
+    Raises:
+        ProblemsError, StorageError: as for `read_thresholds`.
     """
 
     def __init__(self, settings: PartySettings, node: PartyNode, queue: RequestQueue, budgets: QueryBudgets) -> None:
         self._settings, self._node, self._queue, self._budgets = settings, node, queue, budgets
+        self._thresholds = read_thresholds(settings)
 
     def serve(self, link: Link, client: str) -> None:
         """Serve one request after the other until the client disconnects.
@@ -138,7 +143,7 @@ class ClientHandler:
             party=party,
             kind=cast(Kind, kind),
             probes=inputs_from(message, party, point),
-            threshold=self._threshold(given),
+            threshold=named_threshold(self._thresholds, given) if isinstance(given, str) else given,
             references_NR=references_NR,
         )
         self._check_threshold(query, client)
@@ -146,19 +151,10 @@ class ClientHandler:
         self._budgets.spend(client, query.kind, num_probes=num, num_references=num_references, subjects=claimed)
         return Request(request_id=request_id, client=client, operation=query, gallery_digest=gallery.digest)
 
-    def _threshold(self, given: int | str) -> int | SharedThreshold:
-        if isinstance(given, str):
-            raise InvalidInputError(f"There is no hidden threshold {given!r}.")
-        return given
-
     def _check_threshold(self, query: Query, client: str) -> None:
         min_threshold = self._settings.clients[client].min_threshold
-        if min_threshold is None:
+        if min_threshold is None or not isinstance(query.threshold, int):  # the operators chose a hidden one
             return
-        if not isinstance(query.threshold, int):
-            raise InvalidInputError(
-                f"Client {client!r} has a min_threshold and must not hide the threshold. Give a public one."
-            )
         if query.threshold < self._settings.parameters.fixed_point.integer_threshold(min_threshold):
             raise RangeError(f"The threshold of client {client!r} must be at least {min_threshold:g}.")
 

@@ -41,8 +41,8 @@ class ClientRights:
         permissions: "enrol" (enrol and remove references), "query" (verify and identify), "maintain" (refresh the
             shares), or several.
         budget_bits: query budget: total bits of answers that the client may receive; None for no limit.
-        min_threshold: lower thresholds and hidden thresholds are refused; None for any threshold. A client that
-            chooses the threshold freely can compute scores from decisions.
+        min_threshold: lower thresholds are refused; None for any threshold. A client that chooses the threshold freely
+            can compute scores from decisions. It does not apply to hidden thresholds, which the operators choose.
     """
 
     permissions: frozenset[Permission]
@@ -70,6 +70,7 @@ class PartySettings:
             clients; None for no limit.
         search_budget_bits: query budget of searches: total bits of answers to `any`, `set` and `best`, over all
             clients; None for no limit.
+        thresholds: files of the party's shares of hidden thresholds.
         device: "compiled" for inner products in compiled loops, otherwise a PyTorch device.
     """
 
@@ -86,6 +87,7 @@ class PartySettings:
     max_connections: int = 64
     subject_budget_bits: int | None = None
     search_budget_bits: int | None = None
+    thresholds: tuple[Path, ...] = ()
     device: str = "compiled"
 
     @property
@@ -118,6 +120,7 @@ class PartySettings:
             max_connections=found.max_connections,
             subject_budget_bits=found.subject_budget_bits,
             search_budget_bits=found.search_budget_bits,
+            thresholds=tuple(path.parent / name for name in found.thresholds),
             device=found.device,
         )
 
@@ -229,6 +232,7 @@ class _PartyFile(_SettingsFile):
     max_connections: Annotated[int, Field(ge=8)] = 64
     subject_budget_bits: _Bits | None = None
     search_budget_bits: _Bits | None = None
+    thresholds: list[_Path] = []
     device: Annotated[str, Field(min_length=1)] = "compiled"
     clients: dict[str, _ClientEntry] = {}
 

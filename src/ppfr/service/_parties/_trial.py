@@ -70,6 +70,7 @@ def write_trial(
             "",
             "# subject_budget_bits = 100  # total bits of answers to `verify` about one subject, over all clients",
             "# search_budget_bits = 100000  # total bits of answers to searches, over all clients",
+            f'# thresholds = ["{party_name(party)}.door.threshold"]  # hidden ones, from `ppfr party thresholds`',
             "",
             *_client_table(client),
         ]
@@ -84,7 +85,7 @@ def _client_table(name: str) -> list[str]:
         f'[clients."{name}"]',
         'permissions = ["enrol", "query", "maintain"]',
         "# budget_bits = 100000  # total bits of answers that it may receive",
-        "# min_threshold = 0.3  # lower thresholds and hidden ones are refused",
+        "# min_threshold = 0.3  # lower thresholds are refused; hidden ones are the choice of the operators",
     ]
 
 
