@@ -192,6 +192,17 @@ def remove(
 
 
 @match_app.command()
+def refresh(parties: Parties, json: Json = False) -> None:
+    """Have the parties draw new randomness for all shares, so that a share file stolen earlier becomes useless.
+
+    ppfr match refresh --parties operator.toml
+    """
+    from ppfr.workflows import match_refresh
+
+    emit(match_refresh(parties), as_json=json, title="refreshed")
+
+
+@match_app.command()
 def status(parties: Parties, json: Json = False) -> None:
     """Show for each party whether it is ready, its references, and this client's permissions and query budget.
 

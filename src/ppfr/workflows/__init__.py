@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ppfr.workflows._match import FaceReader as FaceReader
     from ppfr.workflows._match import match_enrol as match_enrol
     from ppfr.workflows._match import match_identify as match_identify
+    from ppfr.workflows._match import match_refresh as match_refresh
     from ppfr.workflows._match import match_remove as match_remove
     from ppfr.workflows._match import match_status as match_status
     from ppfr.workflows._match import match_verify as match_verify
@@ -38,7 +39,15 @@ else:
         {
             "_attack": ("AttackRequest", "attack_method"),
             "_evaluate": ("evaluate_model",),
-            "_match": ("FaceReader", "match_enrol", "match_identify", "match_remove", "match_status", "match_verify"),
+            "_match": (
+                "FaceReader",
+                "match_enrol",
+                "match_identify",
+                "match_refresh",
+                "match_remove",
+                "match_status",
+                "match_verify",
+            ),
             "_photos": ("align_photos", "find_yunet", "mask_photo"),
             "_report": ("write_reports",),
             "_run": ("list_experiments", "run_experiment", "run_named_experiment"),

@@ -216,6 +216,13 @@ def match_remove(subjects: Sequence[str], *, parties: Path) -> dict[str, Any]:
         return {"removed": client.remove(subjects), "references_now": len(client.subjects)}
 
 
+def match_refresh(parties: Path) -> dict[str, Any]:
+    """Begin a new epoch of the shares at three parties; raises as `SecureGalleryClient.refresh`."""
+    with SecureGalleryClient.open(parties) as client:
+        client.refresh()
+        return {"references": len(client.subjects)}
+
+
 def match_status(parties: Path) -> dict[str, Any]:
     """The status of each party, and whether all three have a session."""
     with SecureGalleryClient.open(parties) as client:

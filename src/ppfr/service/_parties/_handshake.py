@@ -16,7 +16,7 @@ from ppfr.secure import FixedPoint
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"ppfrmpc"
 _PREFACE_BYTES = len(_MAGIC) + 1
 _MAX_BUFFER_BYTES = 0
