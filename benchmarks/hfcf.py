@@ -1,11 +1,12 @@
 """Speed of masking with HFCF and DCTDP compared with the bare front end that they share, in one run.
 
     python benchmarks/hfcf.py --batch 16 --threads 1 --repeats 9
+    python benchmarks/hfcf.py --batch 4 --threads 1 --repeats 25 --json benchmarks/system_noise.json
 
 "bare front end" is only `bdct_upsampled` (or `block_dct` of Y, Cb and Cr) with the 63 channels of each colour that are
-not DC: no check of the image, no scaling, no noise. All variants are measured alternately, so that other load affects
-all of them. Wall time and processor time are recorded. On a shared machine, processor time is the better measure of
-cost.
+not DC: no check of the image, no scaling, no noise. Noise is seeded, except in the rows that name the operating system.
+All variants are measured alternately, so that other load affects all of them. Wall time and processor time are
+recorded. On a shared machine, processor time is the better measure of cost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +29,6 @@ from ppfr.core import ImageMasker
 from ppfr.frequency import bdct_upsampled, block_dct, rgb_to_ycbcr
 from ppfr.masking import Dctdp, FrequencyChannels, Hfcf
 
-HERE = Path(__file__).parent
 WITHOUT_DC = tuple(range(1, 64))
 
 
@@ -52,9 +54,13 @@ def paths(front_end: str, image_BCHW: Tensor, rng: torch.Generator) -> dict[str,
     }
     bare = upsampled if front_end == "upsampled" else block
     found: dict[str, Callable[[], object]] = {"bare front end": lambda: bare(image_BCHW)}
-    return found | {
+    found |= {
         name: lambda masker=masker: masker.mask(image_BCHW, rng=rng)  # type: ignore[misc]
         for name, masker in maskers.items()
+    }
+    return found | {
+        f"{name}, noise of the operating system": lambda name=name: maskers[name].mask(image_BCHW)  # type: ignore[misc]
+        for name in ("HFCF", "DCTDP")
     }
 
 
@@ -75,6 +81,8 @@ def summary(times: dict[str, list[tuple[float, float]]], batch: int) -> dict[str
         wall, cpu = zip(*times[name], strict=True)
         bare_wall, bare_cpu = zip(*times["bare front end"], strict=True)
         return {
+            "ms_per_image_median": round(1e3 * statistics.median(wall) / batch, 2),
+            "cpu_ms_per_image_median": round(1e3 * statistics.median(cpu) / batch, 2),
             "images_per_s_median": round(batch / statistics.median(wall), 1),
             "images_per_s_best": round(batch / min(wall), 1),
             "images_per_cpu_s_median": round(batch / statistics.median(cpu), 1),
@@ -91,15 +99,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=HERE / "hfcf.json")
+    parser.add_argument("--note", default="", help="free text for the result, such as other load on the machine")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rng = torch.Generator().manual_seed(0)
     image_BCHW = torch.rand(given.batch, 3, 112, 112, generator=rng)
     load = os.getloadavg()[0]
     record = {
-        "command": f"python benchmarks/hfcf.py --batch {given.batch} --threads {given.threads} "
-        f"--repeats {given.repeats}",
+        "command": "python benchmarks/hfcf.py " + shlex.join(sys.argv[1:]),
+        "note": given.note,
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
@@ -113,18 +122,13 @@ def main() -> None:
             for name in ("upsampled", "block")
         },
     }
-    given.out.write_text(json.dumps(record, indent=2) + "\n")
     for front_end, rows in record["front_ends"].items():  # type: ignore[attr-defined]
         for name, row in rows.items():
-            rate, ratios = (
-                row["images_per_s_best"],
-                [row[f"of_bare_front_end_{kind}"] for kind in ("median", "best", "cpu")],
-            )
-            print(
-                f"{front_end:10} {name:40} {rate:8} images/s (best); ratio to the bare front end (median, best, cpu)",
-                ratios,
-            )
-    print(f"written to {given.out}")
+            times = f"{row['ms_per_image_median']:7} ms/image (median) {row['images_per_s_best']:8} images/s (best)"
+            ratios = [row[f"of_bare_front_end_{kind}"] for kind in ("median", "best", "cpu")]
+            print(f"{front_end:10} {name:40} {times}; ratio to the bare front end (median, best, cpu)", ratios)
+    if given.json is not None:
+        given.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _cpu() -> str:
