@@ -12,6 +12,7 @@ import pytest
 from ppfr.core import InputCheckError, InvalidInputError, PartyError, PpfrError
 from ppfr.secure import FixedPoint, ShareStore, seeded_inputs
 from ppfr.secure._inputs import input_words, seeded_words
+from ppfr.service import write_threshold_files
 from ppfr.service._parties._messages import Message, buffer_of, inputs_to_buffers
 from ppfr.service._parties._snapshot import GallerySnapshot
 
@@ -232,3 +233,14 @@ def test_refresh_renews_all_shares_and_changes_no_decision(healthy, people):
     with healthy.client() as client:
         client.refresh()
         assert client.identify(np.concatenate([people[5:6], -people[:1]]), threshold=0.9) == ("person 5", "guest")
+
+
+def test_parties_with_different_hidden_thresholds_start_no_session(healthy, tmp_path):
+    """Otherwise each query that names the threshold would end the session, for all clients."""
+    write_threshold_files(tmp_path, name="door", threshold=0.6, fixed_point=FixedPoint(dim=16))
+    config = (healthy.directory / "party-1.toml").read_text()
+    other = config.replace('"party-1.door.threshold"', f'"{tmp_path}/party-1.door.threshold"')
+    assert other != config
+    (healthy.directory / "other.toml").write_text(other)
+    healthy.restart(1, config=healthy.directory / "other.toml")
+    healthy.wait_for_log("Party 1 has other hidden thresholds than party 0", 0)

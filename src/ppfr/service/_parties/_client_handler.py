@@ -22,10 +22,11 @@ from ppfr.service._parties._messages import (
     inputs_from,
     threshold_from,
 )
-from ppfr.service._parties._node import STALE_GALLERY, PartyNode, RefreshOrder, Request, StaleGalleryError
+from ppfr.service._parties._node import STALE_GALLERY, PartyNode, StaleGalleryError
 from ppfr.service._parties._request_queue import RequestQueue
+from ppfr.service._parties._requests import RefreshOrder, Request
 from ppfr.service._parties._settings import PartySettings, Permission
-from ppfr.service._parties._thresholds import named_threshold, read_thresholds
+from ppfr.service._parties._thresholds import named_threshold
 
 _log = logging.getLogger("ppfr.party")
 _PERMISSION_FOR: dict[str, Permission] = {
@@ -45,14 +46,10 @@ class ClientHandler:
         node: executes requests.
         queue: orders requests among the parties.
         budgets: query budgets of clients, subjects and searches.
-
-    Raises:
-        ProblemsError, StorageError: as for `read_thresholds`.
     """
 
     def __init__(self, settings: PartySettings, node: PartyNode, queue: RequestQueue, budgets: QueryBudgets) -> None:
         self._settings, self._node, self._queue, self._budgets = settings, node, queue, budgets
-        self._thresholds = read_thresholds(settings)
 
     def serve(self, link: Link, client: str) -> None:
         """Serve one request after the other until the client disconnects.
@@ -143,7 +140,7 @@ class ClientHandler:
             party=party,
             kind=cast(Kind, kind),
             probes=inputs_from(message, party, point),
-            threshold=named_threshold(self._thresholds, given) if isinstance(given, str) else given,
+            threshold=named_threshold(self._node.thresholds, given) if isinstance(given, str) else given,
             references_NR=references_NR,
         )
         self._check_threshold(query, client)

@@ -13,7 +13,7 @@ from typing import Any, final
 from ppfr.core import PartyError, PpfrError
 from ppfr.service._parties._links import Link, Sender
 from ppfr.service._parties._messages import MalformedError, Message
-from ppfr.service._parties._node import PartyNode, Request
+from ppfr.service._parties._node import PartyNode
 from ppfr.service._parties._request_queue import (
     Dial,
     error_fields,
@@ -22,6 +22,7 @@ from ppfr.service._parties._request_queue import (
     ids_from,
     ids_to_hex,
 )
+from ppfr.service._parties._requests import Request
 
 _log = logging.getLogger("ppfr.party")
 _RETRY_S = 0.2
@@ -190,7 +191,7 @@ class Follower:
             return {"type": "changes", "states": states, "prepared": ids_to_hex(self._node.prepared_changes())}
         if kind == "settle":
             self._node.settle(ids_from(message, "commit"), ids_from(message, "abort"))
-            return {"type": "settled", "digest": self._node.gallery().digest}
+            return {"type": "settled"} | self._node.public_state()
         if kind == "join":
             self._node.join(message.text("session"))
             with self._changed:

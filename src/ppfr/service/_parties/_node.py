@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -25,7 +23,6 @@ from ppfr.secure import (
     Refresh,
     Removal,
     RingProducts,
-    SharedInputs,
     SharedRows,
     ShareStore,
     State,
@@ -35,8 +32,10 @@ from ppfr.secure import (
     gallery_digest,
 )
 from ppfr.service._parties._messages import Message, buffer_of
+from ppfr.service._parties._requests import RefreshOrder, Request
 from ppfr.service._parties._ring import Ring, TlsChannel
 from ppfr.service._parties._settings import PartySettings
+from ppfr.service._parties._thresholds import read_thresholds
 
 _log = logging.getLogger("ppfr.party")
 STALE_GALLERY = (
@@ -95,67 +94,6 @@ class Gallery:
         return kept, tuple(names[index] for index in order_M.tolist())
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshOrder:
-    """A client's order to draw new randomness for all shares; the parties agree on the seed when they execute it."""
-
-    change_id: bytes
-
-    def content_digest(self) -> bytes:
-        """32 bytes that are equal at all three parties."""
-        return hashlib.sha256(b"refresh" + self.change_id).digest()
-
-
-Operation = Query | Enrolment | Removal | RefreshOrder
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Request:
-    """A client's request that all three parties execute.
-
-    Attributes:
-        request_id: 16 random bytes, the same at all three parties; for a change, the change id.
-        client: name in the client's certificate.
-        operation: a query, or a change.
-        gallery_digest: for a query, of the gallery that it was made for, in hexadecimal.
-        inputs: for an enrolment, the shares from which its rows were taken; the parties check them.
-        reply: resolved when the request has been executed or has failed.
-    """
-
-    request_id: bytes
-    client: str
-    operation: Operation
-    gallery_digest: str = ""
-    inputs: SharedInputs | None = None
-    reply: Future[Message] = dataclasses.field(default_factory=Future)
-
-    @property
-    def is_change(self) -> bool:
-        """Whether the request changes the gallery."""
-        return not isinstance(self.operation, Query)
-
-    @property
-    def kind(self) -> str:
-        """What it does, for logs."""
-        if isinstance(self.operation, Query):
-            return self.operation.kind
-        return {Enrolment: "enrol", Removal: "remove", RefreshOrder: "refresh"}[type(self.operation)]
-
-    def digest(self) -> bytes:
-        """32 bytes over the public content, which must be equal at all three parties, and the client's name."""
-        of_operation = self.operation
-        if isinstance(of_operation, Query):
-            threshold = of_operation.threshold
-            public = threshold if isinstance(threshold, int) else threshold.sharing
-            references_NR = of_operation.references_NR
-            content = repr((of_operation.kind, public, self.gallery_digest)).encode() + of_operation.probes.digest()
-            if references_NR is not None:
-                content += repr(references_NR.shape).encode() + references_NR.astype("<i8").tobytes()
-        else:
-            content = of_operation.content_digest()
-        return hashlib.sha256(repr((self.request_id, self.client, self.kind)).encode() + content).digest()
-
-
 class StaleGalleryError(InvalidInputError):
     """The query was made for an earlier gallery; the client must fetch the subjects again.
 
@@ -171,10 +109,14 @@ class PartyNode:
         settings: of the party.
         store: its shares; the caller closes it.
         ring: connections to the neighbours.
+
+    Raises:
+        ProblemsError, StorageError: as for `read_thresholds`.
     """
 
     def __init__(self, settings: PartySettings, store: ShareStore, ring: Ring) -> None:
         self._settings, self._store, self._ring = settings, store, ring
+        self.thresholds = read_thresholds(settings)
         self._pending: dict[bytes, Request] = {}
         self._lock = threading.Lock()
         self._gallery_lock = threading.Lock()
@@ -198,6 +140,11 @@ class PartyNode:
                 self._gallery = self._gallery.changed(self._not_loaded, self._settings.device)
             self._not_loaded = []
             return self._gallery
+
+    def public_state(self) -> dict[str, Any]:
+        """What must be equal at all three parties of a session: the gallery's digest, the ids of hidden thresholds."""
+        sharings = {name: threshold.sharing.hex() for name, threshold in sorted(self.thresholds.items())}
+        return {"digest": self.gallery().digest, "thresholds": sharings}
 
     def add(self, request: Request) -> None:
         """Add a request to the pending ones.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ppfr.core import PartyError, PpfrError
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
-from ppfr.service._parties._node import Request
+from ppfr.service._parties._requests import Request
 
 MAX_IDS = 500
 _MAX_HEARTBEAT_S = 5.0

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import dataclasses
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -15,74 +14,23 @@ from typing import Any, final
 
 from ppfr.core import InvalidInputError, PartyError, PpfrError
 from ppfr.secure import CHALLENGE_BYTES, NUM_PARTIES, State, settle
+from ppfr.service._parties._follower_link import FollowerLink
 from ppfr.service._parties._links import Link, Sender
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
-from ppfr.service._parties._node import PartyNode, Request
+from ppfr.service._parties._node import PartyNode
 from ppfr.service._parties._request_queue import (
     MAX_IDS,
     Dial,
     error_fields,
-    error_from,
     heartbeat_interval_s,
     ids_from,
     ids_to_hex,
 )
+from ppfr.service._parties._requests import Request
 
 _log = logging.getLogger("ppfr.party")
 _FOLLOWERS = range(1, NUM_PARTIES)
 _RETRY_S, _CHECK_S = 0.3, 0.25
-
-
-@final
-class _FollowerLink:
-    """The two connections to a follower: commands are written to one, reports are read from the other."""
-
-    def __init__(self, party: int, commands: Sender, reports: Link, timeout_s: float) -> None:
-        self.party = party
-        self._commands, self._reports, self._timeout_s = commands, reports, timeout_s
-        self._replies: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._serial = 0
-
-    def command(self, fields: dict[str, Any]) -> None:
-        """Send a command that the follower replies to."""
-        self._serial += 1
-        self._commands.send(Message(fields=fields | {"serial": self._serial}))
-
-    def notify(self, fields: dict[str, Any]) -> None:
-        """Send a command without a reply."""
-        self._commands.send(Message(fields=fields))
-
-    def add_reply(self, message: Message) -> None:
-        self._replies.put(message)
-
-    def reply(self, kind: str) -> Message:
-        """Wait for the reply to the latest command.
-
-        Raises:
-            PartyError: the command failed there, or no reply arrived in time; names the party.
-        """
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            try:
-                message = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                self.disconnect()
-                raise PartyError(
-                    f"Party {self.party} did not execute a command within {self._timeout_s:g} s. Check that it runs, "
-                    "then repeat the request.",
-                    party=self.party,
-                ) from None
-            if message.fields.get("reply_to") != self._serial:
-                continue
-            if message.fields.get("type") == "failed":
-                raise error_from(message)
-            if message.fields.get("type") != kind:
-                raise self._reports.protocol_error(f"Expected a reply of type {kind!r}.")
-            return message
-
-    def disconnect(self) -> None:
-        self._commands.close()
-        self._reports.interrupt()
 
 
 @dataclasses.dataclass(slots=True)
@@ -117,7 +65,7 @@ class Sequencer:
     def __init__(self, node: PartyNode, dial: Dial, *, timeout_s: float) -> None:
         self._node, self._dial, self._timeout_s = node, dial, timeout_s
         self._changed = threading.Condition()
-        self._followers: dict[int, _FollowerLink] = {}
+        self._followers: dict[int, FollowerLink] = {}
         self._waiting: dict[bytes, _Waiting] = {}
         self._next: collections.deque[bytes] = collections.deque()
         self._problem: str = "Parties 1 and 2 are not connected yet."
@@ -153,7 +101,7 @@ class Sequencer:
         if party is None or party not in _FOLLOWERS:
             raise PartyError(f"{link.peer_at_start} must not report to party 0.", party=party)
         commands = Sender(self._dial(party, session), heartbeat_s=heartbeat_interval_s(self._timeout_s))
-        follower = _FollowerLink(party, commands, link, self._timeout_s)
+        follower = FollowerLink(party, commands, link, self._timeout_s)
         with self._changed:
             before, self._followers[party] = self._followers.get(party), follower
         if before is not None:
@@ -178,7 +126,7 @@ class Sequencer:
         for follower in followers:
             follower.disconnect()
 
-    def _receive(self, follower: _FollowerLink, message: Message) -> None:
+    def _receive(self, follower: FollowerLink, message: Message) -> None:
         kind = message.text("type")
         if kind == "ready":
             self._ready(
@@ -243,7 +191,7 @@ class Sequencer:
         for request_id, one in waiting.items():
             self._cancel(request_id, error, one.is_change)
 
-    def _lose(self, follower: _FollowerLink, error: PartyError, *, is_replaced: bool = False) -> None:
+    def _lose(self, follower: FollowerLink, error: PartyError, *, is_replaced: bool = False) -> None:
         with self._changed:
             if not is_replaced and self._followers.get(follower.party) is not follower:
                 return
@@ -297,7 +245,7 @@ class Sequencer:
             )
             self._cancel(request_id, error, waiting.is_change)
 
-    def _try(self, followers: list[_FollowerLink], action: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, followers: list[FollowerLink], action: Callable[..., None], *arguments: Any) -> None:
         """Run an action; a failure ends the session at all parties."""
         try:
             action(*arguments)
@@ -314,7 +262,7 @@ class Sequencer:
                 with contextlib.suppress(PpfrError):
                     follower.notify({"type": "leave", "reason": fields["reason"]})
 
-    def _run(self, followers: list[_FollowerLink], request_id: bytes, is_change: bool) -> None:
+    def _run(self, followers: list[FollowerLink], request_id: bytes, is_change: bool) -> None:
         """Execute a request at all parties."""
         if is_change and not self._prepare(followers, request_id):
             return
@@ -334,7 +282,7 @@ class Sequencer:
         for follower in followers:
             follower.reply("done")
 
-    def _prepare(self, followers: list[_FollowerLink], request_id: bytes) -> bool:
+    def _prepare(self, followers: list[FollowerLink], request_id: bytes) -> bool:
         """Have all parties check a change and prepare it on disk; False if one of them refuses it."""
         command = {"type": "prepare"} | self._head(request_id)
         for follower in followers:
@@ -355,7 +303,7 @@ class Sequencer:
         number, self._number = self._number, self._number + 1
         return {"id": request_id.hex(), "number": number, "challenge": secrets.token_hex(CHALLENGE_BYTES)}
 
-    def _start_session(self, followers: list[_FollowerLink]) -> None:
+    def _start_session(self, followers: list[FollowerLink]) -> None:
         """Settle changes that an interrupted session left, compare galleries, and connect the ring.
 
         Raises:
@@ -380,7 +328,7 @@ class Sequencer:
             self._changed.notify_all()
         _log.info("session started, %d references", len(self._node.gallery().subjects))
 
-    def _settle(self, followers: list[_FollowerLink]) -> None:
+    def _settle(self, followers: list[FollowerLink]) -> None:
         reports = self._reported_changes(followers, [])
         prepared = [
             *ids_to_hex(self._node.prepared_changes()),
@@ -402,17 +350,24 @@ class Sequencer:
             follower.command(
                 {"type": "settle", "commit": ids_to_hex(decided["commit"]), "abort": ids_to_hex(decided["abort"])}
             )
-        digest = self._node.gallery().digest
+        own = self._node.public_state()
         for follower in followers:
-            if follower.reply("settled").text("digest") != digest:
+            settled = follower.reply("settled")
+            if settled.text("digest") != own["digest"]:
                 raise PartyError(
-                    f"Party {follower.party} has other references than party 0: its store is from another time, or of "
-                    "another gallery. Restore all three stores from backups of one time, or enrol again into three "
-                    "new stores.",
+                    f"Party {follower.party} has other references than party 0, or shares of another epoch: its store "
+                    "is from another time, or of another gallery. Stop the parties and run `ppfr party repair` at each, or "
+                    f"`ppfr party rebuild` at party {follower.party} if its store has another epoch.",
+                    party=follower.party,
+                )
+            if settled.fields.get("thresholds") != own["thresholds"]:
+                raise PartyError(
+                    f"Party {follower.party} has other hidden thresholds than party 0. Give all three parties the "
+                    "files of one run of `ppfr party thresholds`.",
                     party=follower.party,
                 )
 
-    def _reported_changes(self, followers: list[_FollowerLink], change_ids: list[bytes]) -> list[Message]:
+    def _reported_changes(self, followers: list[FollowerLink], change_ids: list[bytes]) -> list[Message]:
         """The states of changes at the followers, and the ids of all changes that are prepared there."""
         for follower in followers:
             follower.command({"type": "report_changes", "ids": ids_to_hex(change_ids)})
