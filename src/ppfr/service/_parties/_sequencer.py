@@ -356,8 +356,8 @@ class Sequencer:
             if settled.text("digest") != own["digest"]:
                 raise PartyError(
                     f"Party {follower.party} has other references than party 0, or shares of another epoch: its store "
-                    "is from another time, or of another gallery. Stop the parties and run `ppfr party repair` at each, "
-                    f"or `ppfr party rebuild` at party {follower.party} if its store has another epoch.",
+                    "is from another time, or of another gallery. Stop the parties and run `ppfr party repair` at each "
+                    f"or, if its store has another epoch, `ppfr party rebuild` at party {follower.party}.",
                     party=follower.party,
                 )
             if settled.fields.get("thresholds") != own["thresholds"]:
