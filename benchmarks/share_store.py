@@ -1,4 +1,4 @@
-"""Cost of a party's share store: single and batch enrolment, loading, removal, and size on disk.
+"""Cost of a party's share store: single and batch enrolment, loading, removal, refresh, export, and size on disk.
 
 Words are random, like shares. Times are processor time and wall time of one process. They include waiting for the disk
 in `fsync`. Loading reads from the page cache if the file fits into it.
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ppfr.core import new_reference_ids
-from ppfr.secure import Enrolment, FixedPoint, Removal, SharedRows, ShareStore
+from ppfr.secure import Enrolment, FixedPoint, Refresh, Removal, SharedRows, ShareStore
 
 DIM = 512
 
@@ -49,7 +49,7 @@ def measure(num: int, values: str, folder: Path, *, batch: int, turns: int) -> d
     path = folder / f"{values}.shares"
     store = ShareStore.create(path, party=1, fixed_point=point, gallery_id=bytes(16))
 
-    def enrol(change: Enrolment | Removal) -> None:
+    def enrol(change: Enrolment | Removal | Refresh) -> None:
         store.prepare(change)
         store.commit(change.change_id)
 
@@ -72,6 +72,13 @@ def measure(num: int, values: str, folder: Path, *, batch: int, turns: int) -> d
         removals.append(timed(lambda removal=removal: enrol(removal))[1]["wall_s"])
     found["one enrolment, median wall_ms"] = round(1e3 * statistics.median(one_by_one), 2)
     found["one removal, median wall_ms"] = round(1e3 * statistics.median(removals), 2)
+    refresh = Refresh(change_id=secrets.token_bytes(16), seed=secrets.token_bytes(32))
+    _, found["refresh"] = timed(lambda: enrol(refresh))
+    found["bytes_on_disk_after_refresh"] = path.stat().st_size
+    exported = folder / "export"
+    _, found["export for a party"] = timed(lambda: store.exported(recipient=0).write(exported))
+    found["bytes_of_export"] = exported.stat().st_size
+    exported.unlink()
     store.close()
     path.unlink()
     return found

@@ -167,7 +167,8 @@ class StoreExport:
 
 def export_of(path: Path, connection: sqlite3.Connection, header: StoreHeader, recipient: int | None) -> StoreExport:
     """See `ShareStore.exported`."""
-    changes, numbers = [], {}
+    changes: list[ChangeRecord] = []
+    numbers: dict[int, int] = {}
     for number, change_id, kind, state in connection.execute(
         "SELECT number, change_id, kind, state FROM changes ORDER BY number"
     ):

@@ -57,8 +57,9 @@ class ShareStore:
         >>> folder.cleanup()
 
     Privacy:
-        The file contains uniform words, subjects (pseudonyms), ids, their number and their order. The files of two
-        parties together reveal the embeddings: keep them, and their backups, with different operators.
+        The file contains uniform words, subjects (pseudonyms), ids, their number and their order, and the seed of a
+        refresh while it is prepared. The files of two parties together reveal the embeddings if they are of one epoch:
+        keep them, and their backups, with different operators.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, header: StoreHeader) -> None:
@@ -266,7 +267,7 @@ class ShareStore:
         with self._transaction() as connection:
             for change_id, end in ends.items():
                 query = "SELECT number, kind, state FROM changes WHERE change_id = ?"
-                number, kind, state = connection.execute(query, [change_id]).fetchone() or (None, "none", "unknown")
+                number, kind, state = connection.execute(query, [change_id]).fetchone() or (0, "none", "unknown")
                 if state == "prepared":
                     self._end_prepared(change_id, number, kind, end)
                 connection.execute(_SET_STATE, [change_id, kind, end])
@@ -342,7 +343,7 @@ class ShareStore:
         check_change_id(change_id)
         with self._transaction() as connection:
             query = "SELECT number, kind, state FROM changes WHERE change_id = ?"
-            number, kind, state = connection.execute(query, [change_id]).fetchone() or (None, "none", "unknown")
+            number, kind, state = connection.execute(query, [change_id]).fetchone() or (0, "none", "unknown")
             if state not in ("prepared", end) and (state, end) != ("unknown", "aborted"):
                 remedy = "Prepare it first" if state == "unknown" else "Use settle() with its three states"
                 raise InvalidInputError(f"The change is {state} here and cannot become {end}. {remedy}.")
@@ -367,7 +368,7 @@ class ShareStore:
         """Apply the held seed if the change is committed, and overwrite it with zeros."""
         if end == "committed":
             query = "SELECT content, digest FROM seed, changes WHERE number = ?"
-            seed, digest = self._connection.execute(query, [number]).fetchone() or (None, None)
+            seed, digest = self._connection.execute(query, [number]).fetchone() or (b"", b"")
             try:
                 change = Refresh(change_id=change_id, seed=seed)
             except InvalidInputError as error:
