@@ -403,6 +403,22 @@ def test_stores_whose_ids_subjects_and_kinds_of_changes_differ_become_equal(stor
         assert content(store) == expected
 
 
+def test_a_failing_repair_changes_nothing(stores, tmp_path):
+    perform(stores[:1], enrolments(20, 4))
+    prepare(stores[:1], refreshes(21))
+    before = content(stores[0]), stores[0].pending()
+    others = inventories(stores, tmp_path)[1:]
+    stores[0]._connection.execute(
+        "CREATE TEMP TRIGGER failing BEFORE DELETE ON listed BEGIN SELECT raise(ABORT, 'x'); END"
+    )
+    with pytest.raises((CorruptTemplateError, StorageError)):
+        repair_store(stores[0], others)
+    assert (content(stores[0]), stores[0].pending()) == before
+    stores[0]._connection.execute("DROP TRIGGER failing")
+    assert repair_store(stores[0], others).num_erased == 4
+    assert listing(stores[0]) == listing(stores[1])
+
+
 def by_row(store):
     rows, subjects = store.load()
     return [one.tobytes() for one in rows.ids_N16], subjects
