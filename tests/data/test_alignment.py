@@ -34,8 +34,10 @@ from ppfr.core import (
 )
 from ppfr.data import (
     TEMPLATE_52,
+    AlignedFace,
     Aligner,
     Face,
+    FaceQuality,
     align_folder,
     fetch_lfw,
     read_folder,
@@ -87,10 +89,11 @@ def test_a_warped_crop_comes_back(crop: Crop) -> None:
 class StandIn:
     """An aligner that finds as many faces as the photo's upper left pixel says, for folder tests without a detector."""
 
-    def align(self, photo_HWC: np.ndarray) -> np.ndarray:
+    def aligned_face(self, photo_HWC: np.ndarray) -> AlignedFace:
         if photo_HWC[0, 0, 0] == 0:
             raise AlignmentError("no face was found; use another photo")
-        return cv2.resize(photo_HWC, (112, 112))
+        crop_HWC = cv2.resize(photo_HWC, (112, 112))
+        return AlignedFace(crop_HWC=crop_HWC, quality=FaceQuality.measure(crop_HWC))
 
 
 def write_photos(folder: Path, crop: Crop, *, faceless: int = 0) -> None:

@@ -1,11 +1,9 @@
-"""Image sets, readers, verification protocols, disjoint splits, safe decoding, detection and alignment."""
+"""Image sets, readers, verification protocols, disjoint splits, safe decoding, detection, alignment, quality."""
 
 from ppfr.data._align_folder import align_folder as align_folder
 from ppfr.data._align_folder import write_crop as write_crop
-from ppfr.data._alignment import TEMPLATE_52 as TEMPLATE_52
+from ppfr.data._alignment import AlignedFace as AlignedFace
 from ppfr.data._alignment import Aligner as Aligner
-from ppfr.data._alignment import similarity_transform as similarity_transform
-from ppfr.data._alignment import warp_to_crop as warp_to_crop
 from ppfr.data._bin import read_insightface_bin as read_insightface_bin
 from ppfr.data._bin import write_insightface_bin as write_insightface_bin
 from ppfr.data._cfp import read_cfp as read_cfp
@@ -34,11 +32,16 @@ from ppfr.data._open_set import OpenSetProtocol as OpenSetProtocol
 from ppfr.data._open_set import one_reference_each as one_reference_each
 from ppfr.data._pair_list import read_pair_list as read_pair_list
 from ppfr.data._pairs import PairProtocol as PairProtocol
+from ppfr.data._quality import FaceQuality as FaceQuality
+from ppfr.data._quality import QualityLimits as QualityLimits
 from ppfr.data._rec import RecImageSet as RecImageSet
 from ppfr.data._rec import read_rec as read_rec
 from ppfr.data._shards import ShardImageSet as ShardImageSet
 from ppfr.data._shards import read_shards as read_shards
 from ppfr.data._shards import shard_paths as shard_paths
+from ppfr.data._similarity import TEMPLATE_52 as TEMPLATE_52
+from ppfr.data._similarity import similarity_transform as similarity_transform
+from ppfr.data._similarity import warp_to_crop as warp_to_crop
 from ppfr.data._splits import training_split_for_cfp as training_split_for_cfp
 from ppfr.data._splits import training_split_for_lfw as training_split_for_lfw
 from ppfr.data._splits import without_subjects_of as without_subjects_of

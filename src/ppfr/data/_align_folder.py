@@ -12,9 +12,10 @@ from PIL import Image
 
 from ppfr.assets import write_atomically
 from ppfr.core import AlignmentError, DatasetError, ImageReadError, InvalidInputError, MissingAssetError, ProblemsError
-from ppfr.data._alignment import Aligner
+from ppfr.data._alignment import AlignedFace, Aligner
 from ppfr.data._decoding import read_image
 from ppfr.data._layout import IMAGE_SUFFIXES, list_photos
+from ppfr.data._quality import FaceQuality, QualityLimits
 
 Suffix = Literal[".jpg", ".png"]
 
@@ -42,7 +43,9 @@ def align_folder(
     suffix: Suffix = ".png",
     quality: int = 95,
     keeps_existing: bool = True,
+    limits: QualityLimits | None = None,
     without_face: Callable[[np.ndarray], np.ndarray] | None = None,
+    on_aligned: Callable[[Path, FaceQuality], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Align every photo below `source` and write its crop to the same relative path below `into`.
@@ -56,8 +59,10 @@ def align_folder(
         aligner: finds the faces.
         suffix: ".png" (without loss) or ".jpg".
         quality: JPEG quality, 1..100.
-        keeps_existing: skip photos whose crops exist.
+        keeps_existing: skip photos whose crops exist. Their quality is not known, so this excludes `limits`.
+        limits: a photo that fails one is a problem, and its crop is not written.
         without_face: computes the crop of a photo without exactly one face. By default such a photo is a problem.
+        on_aligned: called with each photo whose crop was written, and its quality.
         on_progress: called with (photos done, number of photos).
 
     Returns:
@@ -72,6 +77,8 @@ def align_folder(
     source, into = Path(source), Path(into)
     if suffix not in (".jpg", ".png") or not 1 <= quality <= 100:
         raise InvalidInputError(f"suffix is {suffix!r} and quality {quality}; use .jpg or .png and a quality of 1..100")
+    if limits is not None and keeps_existing:
+        raise InvalidInputError("the quality of existing crops is not known; pass keeps_existing=False with limits")
     target_of = _targets(source, into, suffix)
     problems: list[str] = []
     for done, (photo, target) in enumerate(target_of.items()):
@@ -80,7 +87,15 @@ def align_folder(
         if keeps_existing and target.is_file():
             continue
         try:
-            write_crop(_crop(photo, aligner, without_face), target, quality=quality)
+            face = _aligned_face(photo, aligner, without_face)
+            failed = () if limits is None else limits.problems(face.quality)
+            if failed:
+                earlier = f" Delete {target}, the crop of an earlier run." if target.is_file() else ""
+                problems.append(f"{photo}: {' '.join(failed)}{earlier}")
+                continue
+            write_crop(face.crop_HWC, target, quality=quality)
+            if on_aligned is not None:
+                on_aligned(photo, face.quality)
         except ImageReadError as error:
             problems.append(str(error))
         except InvalidInputError as error:
@@ -93,14 +108,17 @@ def align_folder(
     return list(target_of.values())
 
 
-def _crop(photo: Path, aligner: Aligner, without_face: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+def _aligned_face(
+    photo: Path, aligner: Aligner, without_face: Callable[[np.ndarray], np.ndarray] | None
+) -> AlignedFace:
     photo_HWC = read_image(photo)
     try:
-        return aligner.align(photo_HWC)
+        return aligner.aligned_face(photo_HWC)
     except AlignmentError:
         if without_face is None:
             raise
-        return without_face(photo_HWC)
+        crop_HWC = without_face(photo_HWC)
+        return AlignedFace(crop_HWC=crop_HWC, quality=FaceQuality.measure(crop_HWC))
 
 
 def _targets(source: Path, into: Path, suffix: str) -> dict[Path, Path]:
