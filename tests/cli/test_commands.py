@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ import typer.main
 
 from ppfr.cli import app, run
 from ppfr.core import InvalidInputError, ProblemsError
+from ppfr.data import QualityLimits
 from ppfr.experiments.ppfr_fd import ANALYSIS_PRESETS
 from ppfr.systems import HEADS, NETWORKS
 from ppfr.training import Plan
@@ -54,6 +56,17 @@ def test_every_command_and_option_has_help() -> None:
         assert command.help and len(command.help) > 30, name
         for parameter in parameters(command):
             assert parameter.help, f"{name} {words(parameter)}"
+
+
+def test_options_of_quality_state_the_default_limits() -> None:
+    """The command line does not load the limits before a command runs, so the help repeats them."""
+    by_name = dict(commands())
+    for field in dataclasses.fields(QualityLimits):
+        option = "--" + field.name.removesuffix("_deg").replace("_", "-")
+        default = "no limit" if field.default is None else f"{field.default:g}"
+        for command in ("ppfr align", "ppfr match enrol"):
+            (found,) = (one for one in by_name[command].params if option in one.opts)
+            assert f"`match enrol`: {default};" in found.help, f"{command} {option}"
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from ppfr.data import read_image
+from ppfr.data import read_image, write_crop
 from ppfr.masking import read_masked
+from ppfr.synthetic import SyntheticFaces
 
 Ppfr = Callable[..., Any]  # the fixture of conftest
 
@@ -126,6 +128,30 @@ def test_real_photos_are_aligned_and_masked(ppfr: Ppfr, tmp_path: Path, data_roo
     assert done.code == 0 and read_image(done.json["file"]).shape == (112, 112, 3)
     sent = ppfr("mask", photo, "--out", tmp_path / "sent", "--weights", weights_root, "--largest", "--json")
     assert sent.code == 0 and json.loads(sent.stdout)["bytes_per_face"] == 56448
+
+
+@pytest.mark.real_data
+def test_align_reports_quality_and_applies_limits(ppfr: Ppfr, tmp_path: Path, weights_root: Path) -> None:
+    for number, face_HWC in enumerate(SyntheticFaces(2, 1, seed=3).read([0, 1])):
+        photo_HWC = np.full((300, 300, 3), 128, np.uint8)
+        photo_HWC[90:202, 90:202] = face_HWC
+        photo_HWC = cv2.GaussianBlur(photo_HWC, (0, 0), 4) if number else photo_HWC
+        write_crop(photo_HWC, tmp_path / "in" / f"{number}.png")
+    arguments = ["align", tmp_path / "in", "--out", tmp_path / "out", "--weights", weights_root]
+    done = ppfr(*arguments, "--json")
+    assert done.code == 0 and (done.json["crops"], done.json["crops_of_earlier_runs"]) == (2, 0)
+    sharp, blurred = done.json["quality"]
+    assert sharp["sharpness"] > 0.04 > blurred["sharpness"] and sharp["confidence"] > 0.85
+    assert ppfr(*arguments, "--json").json["crops_of_earlier_runs"] == 2
+    refused = ppfr(*arguments, "--min-sharpness", 0.04, "--json")
+    message = refused.json["error"]["message"]
+    assert refused.code == 2 and "1.png" in message and "sharpness" in message and "Delete" in message
+    again = ppfr(*arguments, "--min-sharpness", 0.001)
+    assert again.code == 0 and "1.png: confidence 0." in again.stdout and "yaw deg" in again.stdout
+    one = ppfr(
+        "align", tmp_path / "in" / "1.png", *arguments[2:], "--min-sharpness", 0.04, "--max-pitch", 0.1, "--json"
+    )
+    assert one.code == 2 and all(word in one.json["error"]["message"] for word in ("sharpness", "pitch", "1.png"))
 
 
 @pytest.mark.real_data

@@ -10,6 +10,7 @@ import typer
 from ppfr.cli._app import EXIT_FAILED, Device, Json, Weights, app, emit, help_if_alone
 from ppfr.cli._completion import offering, public_networks
 from ppfr.cli._photos import Largest
+from ppfr.cli._quality import MaxPitch, MaxYaw, MinConfidence, MinInterEye, MinSharpness, given, in_words
 
 match_app = typer.Typer(
     help="Secure matching: enrol, verify and identify at three parties that see no embeddings or scores."
@@ -66,9 +67,12 @@ SkipUnreadable = Annotated[
     bool,
     typer.Option(
         "--skip-unreadable",
-        help="Leave out photos of SOURCE that cannot be read or show no single face, and list them in the result; "
-        "otherwise they are an error.",
+        help="Leave out photos of SOURCE that cannot be read, show no single face or fail a limit of quality, and list "
+        "them in the result; otherwise they are an error.",
     ),
+]
+AnyQuality = Annotated[
+    bool, typer.Option("--any-quality", help="Enrol photos of any quality. The figures are still measured.")
 ]
 
 
@@ -87,6 +91,12 @@ def enrol(
     secret: Secret = None,
     largest: Largest = False,
     skip_unreadable: SkipUnreadable = False,
+    min_confidence: MinConfidence = None,
+    min_inter_eye_px: MinInterEye = None,
+    max_yaw: MaxYaw = None,
+    max_pitch: MaxPitch = None,
+    min_sharpness: MinSharpness = None,
+    any_quality: AnyQuality = False,
     weights: Weights = None,
     device: Device = "auto",
     json: Json = False,
@@ -94,11 +104,27 @@ def enrol(
     """Share references among three parties; on return they are on disk at all three.
 
     ppfr match enrol photos/ --parties client.toml --model mobilefacenet-y1 --weights DIR
+
+    Photos of low quality are refused, because a reference that cannot be recognised rejects its subject. Of images that
+    are 112x112 crops already, only the sharpness can be checked; the result states it.
     """
     from ppfr.workflows import match_enrol
 
-    faces = _faces(model, secret, largest, skip_unreadable, weights, device)
-    emit(match_enrol(source, parties=parties, subject=subject, faces=faces), as_json=json, title="enrolled")
+    result = match_enrol(
+        source,
+        parties=parties,
+        subject=subject,
+        faces=_faces(model, secret, largest, skip_unreadable, weights, device),
+        limits=given(
+            min_confidence=min_confidence,
+            min_inter_eye_px=min_inter_eye_px,
+            max_yaw_deg=max_yaw,
+            max_pitch_deg=max_pitch,
+            min_sharpness=min_sharpness,
+        ),
+        takes_any_quality=any_quality,
+    )
+    emit(result if json else in_words(result), as_json=json, title="enrolled")
 
 
 @match_app.command()

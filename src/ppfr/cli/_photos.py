@@ -9,6 +9,7 @@ import typer
 
 from ppfr.cli._app import Json, Weights, app, emit, note
 from ppfr.cli._completion import methods, offering
+from ppfr.cli._quality import MaxPitch, MaxYaw, MinConfidence, MinInterEye, MinSharpness, given, in_words
 
 Largest = Annotated[
     bool,
@@ -21,6 +22,11 @@ def align(
     source: Annotated[Path, typer.Argument(help="A photo, or a folder of photos (sub-folders are kept).")],
     out: Annotated[Path, typer.Option(help="Directory for the crops.")],
     largest: Largest = False,
+    min_confidence: MinConfidence = None,
+    min_inter_eye_px: MinInterEye = None,
+    max_yaw: MaxYaw = None,
+    max_pitch: MaxPitch = None,
+    min_sharpness: MinSharpness = None,
     weights: Weights = None,
     json: Json = False,
 ) -> None:
@@ -31,10 +37,21 @@ def align(
     Faces are detected with YuNet (download it with `ppfr models fetch`) and aligned by the least-squares similarity
     transform of five landmarks. Photos that cannot be read, or show no face or several, are listed together at the end;
     the crops of the others are written. Replace these photos and run the same command again to align the rest.
+
+    The result contains quality figures of each photo. With a limit, photos that fail it are listed with the others, and
+    crops of earlier runs are made again.
     """
     from ppfr.workflows import align_photos
 
-    emit(align_photos(source, out, takes_largest=largest, weights=weights), as_json=json, title="aligned")
+    limits = given(
+        min_confidence=min_confidence,
+        min_inter_eye_px=min_inter_eye_px,
+        max_yaw_deg=max_yaw,
+        max_pitch_deg=max_pitch,
+        min_sharpness=min_sharpness,
+    )
+    result = align_photos(source, out, takes_largest=largest, weights=weights, limits=limits)
+    emit(result if json else in_words(result), as_json=json, title="aligned")
 
 
 @app.command()

@@ -6,7 +6,7 @@ Suffixes: N probes or references, M references, D embedding.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -21,11 +21,20 @@ from ppfr.core import (
     SecureMatcher,
     choose_device,
 )
-from ppfr.data import CROP_SHAPE, Aligner, float_images, list_photos, read_image
+from ppfr.data import (
+    CROP_SHAPE,
+    AlignedFace,
+    Aligner,
+    FaceQuality,
+    QualityLimits,
+    float_images,
+    list_photos,
+    read_image,
+)
 from ppfr.matching import ExactMatcher
 from ppfr.secure import SubjectIndex, ThreePartyMatcher, any_per_claim, pairs_of
 from ppfr.service import SecureGalleryClient
-from ppfr.workflows._photos import find_yunet
+from ppfr.workflows._photos import describe_quality, find_yunet
 
 AnswerKind = Literal["best", "any", "set"]
 Backend = Literal["exact", "three-party"]
@@ -38,12 +47,14 @@ class Rows(NamedTuple):
     Attributes:
         rows_ND: (N, D) of L2 norm 1.
         names: N names.
-        skipped: for each photo that was left out, the reason.
+        skipped: for each photo that was left out, the reasons.
+        quality: N photos with their figures; empty for embeddings.
     """
 
     rows_ND: NDArray[np.float64]
     names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    quality: tuple[tuple[Path, FaceQuality], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,8 @@ class FaceReader:
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         takes_largest: use the largest face of a photo with several.
         skips_unreadable: leave out photos that cannot be used, and report them in `Rows.skipped`.
+        limits: photos that fail one cannot be used. Of an image that is an aligned crop already, only the sharpness
+            is checked.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     """
 
@@ -64,6 +77,7 @@ class FaceReader:
     weights: Path | None = None
     takes_largest: bool = False
     skips_unreadable: bool = False
+    limits: QualityLimits | None = None
     device: str = "auto"
 
     def read(self, source: Path) -> Rows:
@@ -75,37 +89,44 @@ class FaceReader:
 
         Raises:
             InvalidInputError: the source does not exist, photos without a model, or an array that is not (N, D) floats.
-            ProblemsError: photos that cannot be read or in which no single face is found; all are listed. With
-                `skips_unreadable`, only if no photo remains.
+            ProblemsError: photos that cannot be read, show no single face or fail a limit; all are listed, with every
+                limit that they fail. With `skips_unreadable`, only if no photo remains.
         """
         if source.suffix.lower() == ".npy":
             return Rows(*_rows_of_file(source))
         photos = _photos_of(source)
         if self.model is None:
             raise InvalidInputError("Photos need a recogniser. Give --model, the same for references and probes.")
-        crop_of, problems = self._crops(photos)
-        if problems and not (self.skips_unreadable and crop_of):
+        face_of, problems = self._faces(photos)
+        if problems and not (self.skips_unreadable and face_of):
             raise ProblemsError(f"{len(problems)} of {len(photos)} photos cannot be used", problems)
-        names = tuple(_name_of(photo, source) for photo in crop_of)
-        return Rows(self._embedded(list(crop_of.values())), names, tuple(problems))
+        names = tuple(_name_of(photo, source) for photo in face_of)
+        quality = tuple((photo, face.quality) for photo, face in face_of.items())
+        return Rows(self._embedded([face.crop_HWC for face in face_of.values()]), names, tuple(problems), quality)
 
-    def _crops(self, photos: Sequence[Path]) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
+    def _faces(self, photos: Sequence[Path]) -> tuple[dict[Path, AlignedFace], list[str]]:
         aligner: Aligner | None = None
-        crop_of: dict[Path, NDArray[np.uint8]] = {}
+        face_of: dict[Path, AlignedFace] = {}
         problems = []
         for photo in photos:
             try:
                 image_HWC = read_image(photo)
-                if image_HWC.shape != CROP_SHAPE:
+                if image_HWC.shape == CROP_SHAPE:
+                    face = AlignedFace(crop_HWC=image_HWC, quality=FaceQuality.measure(image_HWC))
+                else:
                     if aligner is None:
                         aligner = Aligner(find_yunet(self.weights), largest=self.takes_largest)
-                    image_HWC = aligner.align(image_HWC)
-                crop_of[photo] = image_HWC
+                    face = aligner.aligned_face(image_HWC)
+                failed = () if self.limits is None else self.limits.problems(face.quality)
+                if failed:
+                    problems.append(f"{photo}: {' '.join(failed)}")
+                else:
+                    face_of[photo] = face
             except ImageReadError as error:
                 problems.append(str(error))
             except InvalidInputError as error:
                 problems.append(f"{photo}: {error}")
-        return crop_of, problems
+        return face_of, problems
 
     def _embedded(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         import torch
@@ -196,18 +217,50 @@ def open_gallery(parties: Path | None, gallery: Path | None, backend: str, faces
         return SecureGalleryClient.open(parties)
     if backend not in get_args(Backend):
         raise InvalidInputError(f"--backend must be one of {', '.join(get_args(Backend))}, got {backend!r}.")
-    rows_MD, names, _ = dataclasses.replace(faces, skips_unreadable=False).read(Path(str(gallery)))
-    return ExactGallery(rows_MD, names) if backend == "exact" else ThreePartyMatcher(rows_MD, subjects=names)
+    found = dataclasses.replace(faces, skips_unreadable=False).read(Path(str(gallery)))
+    if backend == "exact":
+        return ExactGallery(found.rows_ND, found.names)
+    return ThreePartyMatcher(found.rows_ND, subjects=found.names)
 
 
-def match_enrol(source: Path, *, parties: Path, subject: str | None, faces: FaceReader) -> dict[str, Any]:
-    """Enrol photos or embeddings at three parties; raises as `SecureGalleryClient.enrol` and `FaceReader.read`."""
-    rows_ND, names, skipped = faces.read(source)
+def match_enrol(
+    source: Path,
+    *,
+    parties: Path,
+    subject: str | None,
+    faces: FaceReader,
+    limits: Mapping[str, float],
+    takes_any_quality: bool,
+) -> dict[str, Any]:
+    """Enrol photos of sufficient quality, or embeddings, at three parties.
+
+    Args:
+        source: as for `FaceReader.read`.
+        parties: configuration of the client.
+        subject: of all rows; None for their names.
+        faces: reads the source.
+        limits: fields of `QualityLimits` that replace its defaults.
+        takes_any_quality: set no limits.
+
+    Raises:
+        InvalidInputError: limits together with `takes_any_quality` or with embeddings.
+        RangeError: a limit is out of range.
+        PpfrError: as `FaceReader.read` and `SecureGalleryClient.enrol`.
+    """
+    if limits and (takes_any_quality or source.suffix.lower() == ".npy"):
+        other = "--any-quality" if takes_any_quality else "embeddings, which have no quality"
+        raise InvalidInputError(f"Got limits of quality ({', '.join(limits)}) together with {other}. Give one of them.")
+    checks = None if takes_any_quality else QualityLimits(**limits)
+    rows_ND, names, skipped, quality = dataclasses.replace(faces, limits=checks).read(source)
     subjects = names if subject is None else (subject,) * len(names)
     with SecureGalleryClient.open(parties) as client:
         client.enrol(rows_ND, subjects)
         counts = {"enrolled": len(rows_ND), "subjects": len(set(subjects)), "references_now": len(client.subjects)}
-        return counts | _skipped(skipped)
+    used = (
+        {} if checks is None else {key: value for key, value in dataclasses.asdict(checks).items() if value is not None}
+    )
+    figures = {"limits": used} | describe_quality(quality) if quality else {}
+    return counts | _skipped(skipped) | figures
 
 
 def match_remove(subjects: Sequence[str], *, parties: Path) -> dict[str, Any]:
@@ -246,7 +299,7 @@ def match_verify(
     """
     chosen = _threshold(threshold, parties)
     with open_gallery(parties, gallery, backend, faces) as matcher:
-        rows_ND, names, skipped = faces.read(source)
+        rows_ND, names, skipped, _ = faces.read(source)
         accepted = matcher.verify(rows_ND, [subject] * len(rows_ND), threshold=chosen).tolist()
     found = {"probes": len(accepted), "num_accepted": sum(accepted), "accepted": accepted}
     return found | ({"names": list(names)} if skipped else {}) | _skipped(skipped)
@@ -267,7 +320,7 @@ def match_identify(
         raise InvalidInputError(f"--answer must be one of {', '.join(get_args(AnswerKind))}, got {answer!r}.")
     chosen = _threshold(threshold, parties)
     with open_gallery(parties, gallery, backend, faces) as matcher:
-        rows_ND, names, skipped = faces.read(source)
+        rows_ND, names, skipped, _ = faces.read(source)
         found: Sequence[Any]
         if answer == "any":
             found = matcher.match_any(rows_ND, threshold=chosen).tolist()

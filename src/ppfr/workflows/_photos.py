@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppfr.assets import WEIGHTS_VARIABLE, Asset, find_asset, weights_root
-from ppfr.core import MissingAssetError, MissingWeightsError
-from ppfr.data import CROP_SHAPE, Aligner, align_folder, float_images, list_photos, read_image, write_crop
+from ppfr.core import MissingAssetError, MissingWeightsError, ProblemsError
+from ppfr.data import (
+    CROP_SHAPE,
+    Aligner,
+    FaceQuality,
+    QualityLimits,
+    align_folder,
+    float_images,
+    list_photos,
+    read_image,
+    write_crop,
+)
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo"
 _YUNET_PATH = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"
@@ -36,24 +48,60 @@ def find_yunet(weights: Path | None) -> Path:
     return find_asset(YUNET, [root], remedy=remedy, error=MissingWeightsError)
 
 
-def align_photos(source: Path, out_dir: Path, *, takes_largest: bool, weights: Path | None) -> dict[str, Any]:
+def describe_quality(measured: Sequence[tuple[Path, FaceQuality]]) -> dict[str, Any]:
+    """The figures of each photo, and how many photos lack which figures."""
+    rows = [
+        {"name": str(photo)} | {key: figure and round(figure, 4) for key, figure in dataclasses.asdict(quality).items()}
+        for photo, quality in measured
+    ]
+    partly = [quality.not_measured() for _, quality in measured if quality.not_measured()]
+    missing = f"{', '.join(partly[0])} of {len(partly)} aligned crops" if partly else "none"
+    return {"not_measured": missing, "quality": rows}
+
+
+def align_photos(
+    source: Path, out_dir: Path, *, takes_largest: bool, weights: Path | None, limits: Mapping[str, float]
+) -> dict[str, Any]:
     """Align a photo or a folder of photos into 112x112 PNG crops.
+
+    Args:
+        source: the photo or folder.
+        out_dir: directory for the crops.
+        takes_largest: use the largest face of a photo with several.
+        weights: directory of the detector, or None for PPFR_WEIGHTS.
+        limits: fields of `QualityLimits`; those that are not given are no limits. With a limit, the crops of earlier
+            runs are made again.
 
     Raises:
         ImageReadError: the photo cannot be read.
         AlignmentError: no face, or several and `takes_largest` is False.
-        ProblemsError: some photos of a folder cannot be aligned; all are listed, and the others are written.
+        RangeError: a limit is out of range.
+        ProblemsError: some photos of a folder cannot be aligned or fail a limit; all are listed, and the others are
+            written.
     """
+    no_limits: dict[str, float | None] = dict.fromkeys(field.name for field in dataclasses.fields(QualityLimits))
+    checks = QualityLimits(**(no_limits | dict(limits))) if limits else None
     if source.is_dir():
-        aligner = Aligner(find_yunet(weights), largest=takes_largest)
-        written = align_folder(source, out_dir, aligner)
+        measured: list[tuple[Path, FaceQuality]] = []
+        written = align_folder(
+            source,
+            out_dir,
+            Aligner(find_yunet(weights), largest=takes_largest),
+            keeps_existing=checks is None,
+            limits=checks,
+            on_aligned=lambda photo, quality: measured.append((photo, quality)),
+        )
         left_out = list_photos(source).describe_left_out()
-        return {"directory": str(out_dir), "crops": len(written), "files_left_out": left_out}
+        counts = {"directory": str(out_dir), "crops": len(written), "files_left_out": left_out}
+        return counts | {"crops_of_earlier_runs": len(written) - len(measured)} | describe_quality(measured)
     photo_HWC = read_image(source)  # before the detector is searched: a wrong path is the more likely mistake
-    crop = Aligner(find_yunet(weights), largest=takes_largest).align(photo_HWC)
+    face = Aligner(find_yunet(weights), largest=takes_largest).aligned_face(photo_HWC)
+    failed = () if checks is None else checks.problems(face.quality)
+    if failed:
+        raise ProblemsError(f"{source} is not aligned", failed)
     path = out_dir / f"{source.stem}.png"
-    write_crop(crop, path)
-    return {"file": str(path), "crops": 1}
+    write_crop(face.crop_HWC, path)
+    return {"file": str(path), "crops": 1} | describe_quality([(source, face.quality)])
 
 
 def mask_photo(

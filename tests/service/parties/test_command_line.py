@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 
+import cv2
 import numpy as np
 import pytest
 
 from ppfr.cli import run
-from ppfr.data import write_crop
+from ppfr.data import QualityLimits, write_crop
 from ppfr.masking import Unprotected
 from ppfr.models import ModelCard
 from ppfr.service import PartySettings
@@ -59,13 +62,105 @@ def test_match_by_three_parties(healthy, people, ppfr, tmp_path):
     assert code == 2 and output["error"]["type"] == "PartyError" and "Party 1" in output["error"]["message"]
 
 
-def test_match_photos_in_this_process(ppfr, tmp_path):
-    network = NETWORKS["mobilefacenet-small"](dim=32, seed=1)
+def save_untrained_system(directory, *, dim):
+    network = NETWORKS["mobilefacenet-small"](dim=dim, seed=1)
     card = ModelCard(
-        name="untrained", architecture=type(network).__name__, config=network.config(), dim=32,
+        name="untrained", architecture=type(network).__name__, config=network.config(), dim=dim,
         in_shape=network.in_shape, training_data="none", licence="MIT", source="a test",
     )  # fmt: skip
-    save_system(tmp_path / "system", MaskedSystem(masker=Unprotected(), network=network, card=card))
+    save_system(directory, MaskedSystem(masker=Unprotected(), network=network, card=card))
+
+
+@pytest.fixture
+def enrol(healthy, ppfr, tmp_path):
+    """`enrol(source, ...)` enrols with an untrained system at the shared parties."""
+    save_untrained_system(tmp_path / "system", dim=16)
+    shared = ["--parties", healthy.directory / "client.toml", "--model", tmp_path / "system"]
+    return lambda source, *options: ppfr("match", "enrol", source, *shared, *options)
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Aligned crops of two people; that of bo is blurred."""
+    sharp, other = SyntheticFaces(2, 1, seed=3).read([0, 1])
+    write_crop(sharp, tmp_path / "photos" / "ana" / "sharp.png")
+    write_crop(cv2.GaussianBlur(other, (0, 0), 4), tmp_path / "photos" / "bo" / "blurred.png")
+    return tmp_path / "photos"
+
+
+def test_a_blurred_photo_is_not_enrolled(enrol, crops):
+    code, output = enrol(crops)
+    assert code == 2 and output["error"]["type"] == "ProblemsError"
+    message = output["error"]["message"]
+    assert "1 of 2 photos" in message and "blurred.png" in message and "sharp.png" not in message
+    assert "sharpness is 0.0" in message and "--min-sharpness" in message and "in focus" in message
+    code, output = enrol(crops, "--skip-unreadable")
+    assert code == 0 and (output["enrolled"], output["subjects"], output["num_skipped"]) == (1, 1, 1)
+    assert "blurred.png" in output["skipped"][0] and "--min-sharpness" in output["skipped"][0]
+    assert [one["name"] for one in output["quality"]] == [str(crops / "ana" / "sharp.png")]
+
+
+@pytest.mark.parametrize("options", [["--min-sharpness", 0.001], ["--any-quality"]])
+def test_options_let_a_blurred_photo_be_enrolled(options, enrol, crops):
+    code, output = enrol(crops, *options)
+    assert code == 0 and output["enrolled"] == 2
+    sharp, blurred = output["quality"]
+    assert 0.001 < blurred["sharpness"] < 0.04 < sharp["sharpness"]
+    used = {key: limit for key, limit in dataclasses.asdict(QualityLimits()).items() if limit is not None}
+    assert output["limits"] == ({} if options == ["--any-quality"] else used | {"min_sharpness": 0.001})
+
+
+def test_what_a_crop_does_not_show_is_stated(enrol, crops):
+    _, output = enrol(crops / "ana")
+    assert output["not_measured"] == "confidence, inter_eye_px, yaw_deg, pitch_deg, roll_deg of 1 aligned crops"
+    assert [output["quality"][0][name] for name in ("confidence", "inter_eye_px", "yaw_deg")] == [None] * 3
+
+
+@pytest.mark.real_data
+def test_photos_that_fail_several_limits_are_refused_with_every_reason(enrol, tmp_path, weights_root):
+    photo_HWC = np.full((300, 300, 3), 128, np.uint8)
+    photo_HWC[90:202, 90:202] = SyntheticFaces(1, 1, seed=3).read([0])[0]
+    small_HWC = cv2.resize(photo_HWC, (60, 60), interpolation=cv2.INTER_AREA)
+    for name, image_HWC in (("good", photo_HWC), ("tiny", small_HWC), ("soft", cv2.GaussianBlur(photo_HWC, (0, 0), 4))):
+        write_crop(image_HWC, tmp_path / "photos" / f"{name}.png")
+    options = ["--weights", weights_root, "--max-pitch", 1]
+    code, output = enrol(tmp_path / "photos", *options)
+    assert code == 2
+    reasons = {
+        name: re.findall(r"--[a-z-]+", next(line for line in output["error"]["message"].split("\n") if name in line))
+        for name in ("good.png", "tiny.png", "soft.png")
+    }
+    assert reasons["good.png"] == ["--max-pitch"]
+    assert {"--min-inter-eye-px", "--max-pitch"} <= set(reasons["tiny.png"])
+    assert {"--min-sharpness", "--max-pitch"} <= set(reasons["soft.png"])
+    changed = ["--min-confidence", 0, "--min-inter-eye-px", 3, "--min-sharpness", 0]
+    code, output = enrol(tmp_path / "photos", *changed, "--weights", weights_root)
+    assert code == 0 and output["enrolled"] == 3 and output["not_measured"] == "none"
+    assert {one["name"]: one["inter_eye_px"] < 12 for one in output["quality"]} == {
+        str(tmp_path / "photos" / f"{name}.png"): name == "tiny" for name in ("good", "soft", "tiny")
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--any-quality", "--max-yaw", 20], ["max_yaw_deg", "--any-quality"]),
+        (["--min-confidence", 2], ["min_confidence", "2.0", "0..1"]),
+    ],
+)
+def test_limits_that_contradict_or_are_out_of_range_are_refused(options, expected, enrol, crops):
+    code, output = enrol(crops, *options)
+    assert code == 2 and all(word in output["error"]["message"] for word in expected)
+
+
+def test_limits_for_embeddings_are_refused(enrol, tmp_path):
+    np.save(tmp_path / "rows.npy", np.eye(16)[:1])
+    code, output = enrol(tmp_path / "rows.npy", "--min-sharpness", 0.1)
+    assert code == 2 and "min_sharpness" in output["error"]["message"] and "embeddings" in output["error"]["message"]
+
+
+def test_match_photos_in_this_process(ppfr, tmp_path):
+    save_untrained_system(tmp_path / "system", dim=32)
     faces = SyntheticFaces(3, 1, seed=3).read([0, 1, 2])
     for name, face in zip(("ana", "bo", "cem"), faces, strict=True):
         write_crop(face, tmp_path / "photos" / name / "one.png")
