@@ -145,7 +145,7 @@ def test_align_reports_quality_and_applies_limits(ppfr: Ppfr, tmp_path: Path, we
     assert ppfr(*arguments, "--json").json["crops_of_earlier_runs"] == 2
     refused = ppfr(*arguments, "--min-sharpness", 0.04, "--json")
     message = refused.json["error"]["message"]
-    assert refused.code == 2 and "1.png" in message and "sharpness" in message and "Delete" in message
+    assert refused.code == 2 and "1.png" in message and "sharpness" in message and "delete" in message
     again = ppfr(*arguments, "--min-sharpness", 0.001)
     assert again.code == 0 and "1.png: confidence 0." in again.stdout and "yaw deg" in again.stdout
     one = ppfr(

@@ -200,11 +200,11 @@ def test_align_folder_writes_only_crops_within_the_limits(tmp_path: Path, faces_
     with pytest.raises(ProblemsError, match="1 of 2 photos are aligned") as caught:
         align(QualityLimits())
     (problem,) = caught.value.problems
-    assert "blurred.png" in problem and "sharpness" in problem and "Delete" not in problem
+    assert "blurred.png" in problem and "sharpness" in problem and "delete" not in problem
     assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["sharp.png"]
     assert [name for name, _ in seen] == ["sharp.png"] and seen[0][1].not_measured() == ()
     align(QualityLimits(min_sharpness=0.001))
-    with pytest.raises(ProblemsError, match=r"Delete .*blurred\.png"):
+    with pytest.raises(ProblemsError, match=r"delete .*blurred\.png"):
         align(QualityLimits())
 
 

@@ -90,8 +90,8 @@ def align_folder(
             face = _aligned_face(photo, aligner, without_face)
             failed = () if limits is None else limits.problems(face.quality)
             if failed:
-                earlier = f" Delete {target}, the crop of an earlier run." if target.is_file() else ""
-                problems.append(f"{photo}: {' '.join(failed)}{earlier}")
+                earlier = f"; delete {target}, the crop of an earlier run" if target.is_file() else ""
+                problems.append(f"{photo}: {'; '.join(failed)}{earlier}")
                 continue
             write_crop(face.crop_HWC, target, quality=quality)
             if on_aligned is not None:

@@ -103,11 +103,11 @@ class _Check(NamedTuple):
 
 
 _CHECKS = (
-    _Check("min_confidence", "confidence", "confidence", "", "Use a well-lit photo in which nothing covers the face"),
-    _Check("min_inter_eye_px", "inter_eye_px", "inter-eye distance", " px", "Use a larger photo or a closer shot"),
-    _Check("max_yaw_deg", "yaw_deg", "yaw", " degrees", "Use a photo in which the face looks into the camera"),
-    _Check("max_pitch_deg", "pitch_deg", "pitch", " degrees", "Use a photo taken at the height of the eyes"),
-    _Check("min_sharpness", "sharpness", "sharpness", "", "Use a photo in focus, without motion, and not enlarged"),
+    _Check("min_confidence", "confidence", "confidence", "", "use a well-lit photo in which nothing covers the face"),
+    _Check("min_inter_eye_px", "inter_eye_px", "inter-eye distance", " px", "use a larger photo or a closer shot"),
+    _Check("max_yaw_deg", "yaw_deg", "yaw", " degrees", "use a photo in which the face looks into the camera"),
+    _Check("max_pitch_deg", "pitch_deg", "pitch", " degrees", "use a photo taken at the height of the eyes"),
+    _Check("min_sharpness", "sharpness", "sharpness", "", "use a photo in focus, without motion, and not enlarged"),
 )
 
 
@@ -155,7 +155,7 @@ class QualityLimits:
             if figure < limit if is_minimum else abs(figure) > limit:
                 option = "--" + check.limit.removesuffix("_deg").replace("_", "-")
                 bound = f"{'minimum' if is_minimum else 'maximum'} {limit:g}{check.unit}, {option}"
-                found.append(f"{check.words} is {figure:.3g}{check.unit} ({bound}). {check.remedy}.")
+                found.append(f"{check.words} is {figure:.3g}{check.unit} ({bound}): {check.remedy}")
         return tuple(found)
 
 

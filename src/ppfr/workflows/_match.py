@@ -119,7 +119,7 @@ class FaceReader:
                     face = aligner.aligned_face(image_HWC)
                 failed = () if self.limits is None else self.limits.problems(face.quality)
                 if failed:
-                    problems.append(f"{photo}: {' '.join(failed)}")
+                    problems.append(f"{photo}: {'; '.join(failed)}")
                 else:
                     face_of[photo] = face
             except ImageReadError as error:
