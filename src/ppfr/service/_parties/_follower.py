@@ -23,6 +23,7 @@ from ppfr.service._parties._request_queue import (
     ids_to_hex,
 )
 from ppfr.service._parties._requests import Request
+from ppfr.service._parties._supervision import start_thread
 
 _log = logging.getLogger("ppfr.party")
 _RETRY_S = 0.2
@@ -52,8 +53,8 @@ class Follower:
 
     def start(self) -> None:
         """Start to connect to party 0 and to execute its commands."""
-        for work in (self._keep_connected, self._execute_commands):
-            threading.Thread(target=work, name=f"ppfr-{work.__name__}", daemon=True).start()
+        start_thread("reports", self._keep_connected)
+        start_thread("commands", self._execute_commands)
 
     def ready(self, request: Request) -> None:
         """See `RequestQueue.ready`."""
@@ -93,6 +94,9 @@ class Follower:
             self._lose(link, error)
         except MalformedError as error:
             self._lose(link, link.protocol_error(str(error)))
+        except Exception as error:
+            self._lose(link, link.protocol_error(f"A command caused an internal error ({type(error).__name__})."))
+            raise
 
     def close(self) -> None:
         """See `RequestQueue.close`."""
@@ -103,13 +107,14 @@ class Follower:
         self._commands.put(None)
 
     def _keep_connected(self) -> None:
+        self._disconnect()  # after an unexpected exception, a connection may be left
         while not self._is_closed:
             token = secrets.token_hex(16)
             with self._changed:
                 self._token, self._command_link = token, None
             try:
                 reports = Sender(self._dial(0, token), heartbeat_s=heartbeat_interval_s(self._timeout_s))
-            except PartyError as error:
+            except PpfrError as error:
                 with self._changed:
                     self._problem = str(error)
                     self._changed.wait_for(lambda: self._is_closed, _RETRY_S)

@@ -93,7 +93,10 @@ def start_handshake(link: Link, purpose: Purpose, parameters: Parameters | None,
     link.send(Message(fields={"purpose": purpose, "session": session, "parameters": fields}))
     deadline = time.monotonic() + min(link.timeout_s, _MAX_WAIT_S)
     _check_preface(link, deadline)
-    reply = link.receive(_MAX_BUFFER_BYTES, deadline=deadline)
+    try:
+        reply = link.receive(_MAX_BUFFER_BYTES, deadline=deadline)
+    except InvalidInputError as error:
+        raise link.protocol_error("Handshake is too long.") from error
     refusal = reply.fields.get("refused")
     if refusal is not None:
         raise PartyError(f"{link.peer_at_start} refused the connection: {str(refusal)[:500]}", party=link.party)

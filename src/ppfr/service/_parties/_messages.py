@@ -2,7 +2,7 @@
 
 A message is 4 bytes (length of the head, little-endian), the head (a JSON object), then the buffers. The head lists the
 sizes of the buffers as "sizes" and the kind of message as "type". Nothing is unpickled or executed. Every length is
-checked before memory is allocated for it.
+checked before the bytes are received, and memory is allocated as they arrive.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ppfr.secure import CHALLENGE_BYTES, Buffer, FixedPoint, SeededInputs, Share
 LENGTH = struct.Struct("<I")
 MAX_HEAD_BYTES = 1 << 16
 _MAX_BUFFERS = 16
+_MAX_INTEGER = 1 << 40  # so that products of a few sizes do not overflow
 
 
 class MalformedError(ValueError):
@@ -56,10 +57,10 @@ class Message:
         return value
 
     def integer(self, name: str) -> int:
-        """The value of an integer field, 0 or larger; raises as `text`."""
+        """The value of an integer field in 0..2**40; raises as `text`."""
         value: int = self._field(name, int)
-        if isinstance(value, bool) or value < 0:
-            raise MalformedError(f"Field {name!r} must be an integer of at least 0.")
+        if isinstance(value, bool) or not 0 <= value <= _MAX_INTEGER:
+            raise MalformedError(f"Field {name!r} must be an integer in 0..{_MAX_INTEGER}.")
         return value
 
     def id(self, name: str) -> bytes:
@@ -107,6 +108,22 @@ def id_from_hex(text: str) -> bytes:
     return value
 
 
+def json_from(text: Buffer, what: str) -> Any:
+    """Parse JSON that another process sent.
+
+    Args:
+        text: in UTF-8.
+        what: names the text in errors.
+
+    Raises:
+        MalformedError: not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(bytes(text))
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"The {what} is not JSON, or is nested too deeply.") from error
+
+
 def parsed_head(text: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[int]]:
     """Parse a head into its fields and the sizes of the buffers that follow.
 
@@ -114,15 +131,12 @@ def parsed_head(text: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[int
         MalformedError: not a valid head.
         InvalidInputError: the buffers are larger than `limit_bytes`.
     """
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise MalformedError("The head is not JSON.") from error
+    fields = json_from(text, "head")
     sizes = fields.pop("sizes", None) if isinstance(fields, dict) else None
     if not isinstance(sizes, list) or len(sizes) > _MAX_BUFFERS:
         raise MalformedError("The head does not contain a valid list of sizes.")
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in sizes):
-        raise MalformedError("Sizes must be integers of at least 0.")
+    if any(isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_INTEGER for size in sizes):
+        raise MalformedError(f"Sizes must be integers in 0..{_MAX_INTEGER}.")
     if sum(sizes) > limit_bytes:
         raise InvalidInputError(
             f"The message has {sum(sizes)} bytes, the limit is {limit_bytes}. Send less per request, or raise "

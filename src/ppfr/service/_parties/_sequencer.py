@@ -27,6 +27,7 @@ from ppfr.service._parties._request_queue import (
     ids_to_hex,
 )
 from ppfr.service._parties._requests import Request
+from ppfr.service._parties._supervision import start_thread
 
 _log = logging.getLogger("ppfr.party")
 _FOLLOWERS = range(1, NUM_PARTIES)
@@ -74,7 +75,7 @@ class Sequencer:
 
     def start(self) -> None:
         """Start to execute requests."""
-        threading.Thread(target=self._work, name="ppfr-sequencer", daemon=True).start()
+        start_thread("sequencer", self._work)
 
     def ready(self, request: Request) -> None:
         """See `RequestQueue.ready`."""
@@ -116,6 +117,9 @@ class Sequencer:
             self._lose(follower, error)
         except MalformedError as error:
             self._lose(follower, link.protocol_error(str(error)))
+        except Exception as error:
+            self._lose(follower, link.protocol_error(f"A report caused an internal error ({type(error).__name__})."))
+            raise
 
     def close(self) -> None:
         """See `RequestQueue.close`."""
