@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -137,6 +137,20 @@ def thresholds(
 
 
 @party_app.command()
+def fingerprint(
+    certificate: Annotated[Path, typer.Argument(help="Certificate in PEM, such as front-desk.crt.")],
+    json: Json = False,
+) -> None:
+    """Print the SHA-256 fingerprint of a certificate, as `revoked` in a configuration and the logs of parties name it.
+
+    ppfr party fingerprint certificates/front-desk.crt
+    """
+    from ppfr.service import fingerprint_of_file
+
+    emit({"sha256": fingerprint_of_file(certificate)}, as_json=json, title=str(certificate))
+
+
+@party_app.command()
 def init(config: Config, json: Json = False) -> None:
     """Create the empty share store that the configuration of a party names.
 
@@ -154,12 +168,12 @@ def serve(
     config: Config,
     json: Json = False,
 ) -> None:
-    """Run the server of one party until SIGTERM or Ctrl-C.
+    """Run the server of one party until SIGTERM or Ctrl-C. SIGHUP reads clients and revoked certificates again.
 
     ppfr party serve --config party-0.toml
 
-    Logs go to stderr: names of peers; sequence numbers, kinds and durations of requests; errors. They contain no share,
-    subject or answer.
+    Logs go to stderr: names and addresses of peers; sequence numbers, kinds and durations of requests; errors. They
+    contain no share, subject or answer.
     """
     from ppfr.service import PartyServer, PartySettings
 
@@ -169,12 +183,13 @@ def serve(
     log = logging.getLogger("ppfr.party")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    is_stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: is_stopped.set())
+    received: queue.SimpleQueue[int] = queue.SimpleQueue()  # its `put` may be called in a signal handler
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: received.put(number))
     with PartyServer(settings) as server:
         server.start()
-        is_stopped.wait()
+        while received.get() == signal.SIGHUP:
+            server.reload(config)
     emit({"party": settings.party, "ended": "stopped by a signal"}, as_json=json)
 
 

@@ -28,6 +28,7 @@ from ppfr.secure._homomorphic import CkksServer as CkksServer
 from ppfr.secure._input_check import CHALLENGE_BYTES as CHALLENGE_BYTES
 from ppfr.secure._inputs import SeededInputs as SeededInputs
 from ppfr.secure._inputs import SharedInputs as SharedInputs
+from ppfr.secure._inputs import bytes_per_input as bytes_per_input
 from ppfr.secure._inputs import seeded_inputs as seeded_inputs
 from ppfr.secure._inputs import share_inputs as share_inputs
 from ppfr.secure._keystream import PairwiseKeys as PairwiseKeys

@@ -186,6 +186,12 @@ def input_words(values_ND: NDArray[np.int64], fixed_point: FixedPoint) -> NDArra
     return words_NX.astype(fixed_point.wide_dtype)
 
 
+def bytes_per_input(fixed_point: FixedPoint) -> int:
+    """Memory that a party needs for one input and the row that is taken from it."""
+    of_input = 2 * _num_columns(fixed_point) * fixed_point.wide_dtype.itemsize
+    return of_input + 2 * fixed_point.dim * fixed_point.dtype.itemsize
+
+
 def _num_columns(point: FixedPoint) -> int:
     return point.dim + len(point.slack_weights)
 

@@ -17,7 +17,16 @@ import pytest
 
 from ppfr.core import PpfrError
 from ppfr.secure import FixedPoint
-from ppfr.service import ClientSettings, SecureGalleryClient, make_certificates, write_threshold_files, write_trial
+from ppfr.service import (
+    ClientSettings,
+    PartySettings,
+    SecureGalleryClient,
+    make_certificates,
+    write_threshold_files,
+    write_trial,
+)
+from ppfr.service._parties._handshake import start_handshake
+from ppfr.service._parties._links import Link
 from support.delaying_relay import put_between
 
 DIM, NUM, TIMEOUT_S = 16, 150, 3.0
@@ -89,6 +98,39 @@ class Trio:
 
     def are_up(self, *parties):
         return all(self.launcher.call(poll=self.ids[party]) is None for party in parties)
+
+    def reload(self, *parties):
+        """Have parties read their configurations again, and wait until they have."""
+        before = {party: self.logs[party].read_text().count("reloaded the conf") for party in parties}
+        for party in parties:
+            self.signal(party, signal.SIGHUP)
+        end = time.monotonic() + 10
+        while any(self.logs[party].read_text().count("reloaded the conf") == before[party] for party in parties):
+            assert time.monotonic() < end, [self.logs[party].read_text()[-1500:] for party in parties]
+            time.sleep(0.02)
+
+    def edit(self, old, new, *parties):
+        """Replace a text in the configurations of parties."""
+        for party in parties:
+            path = self.directory / f"party-{party}.toml"
+            text = path.read_text()
+            assert old in text, (old, text)
+            path.write_text(text.replace(old, new))
+
+    def dial(self, name, party, *, purpose=None):
+        """A TLS connection to a party with the certificate of `name`, after the handshake if a purpose is given."""
+        own = PartySettings.read(self.directory / f"party-{party}.toml")
+        credentials = dataclasses.replace(
+            own.credentials, certificate=self.directory / f"{name}.crt", key=self.directory / f"{name}.key"
+        )
+        link = Link.dial(own.listen, credentials.context(is_server=False), party=party, timeout_s=TIMEOUT_S)
+        if purpose is not None:
+            try:
+                start_handshake(link, purpose, own.parameters, session="00" * 16)
+            except PpfrError:
+                link.close()
+                raise
+        return link
 
     def client(self, *, timeout_s=20.0, name="client"):
         settings = ClientSettings.read(self.directory / f"{name}.toml")
@@ -187,12 +229,24 @@ def query_until_error():
 
 @pytest.fixture
 def make_trio(launcher, tmp_path):
-    """Starts three parties for one test: `make_trio(dim=..., delay_s=...)`."""
+    """Starts three parties for one test: `make_trio(dim=..., delay_s=...)`.
+
+    `keys` are lines for the configuration of each party, and `clients` maps names of further clients to their lines.
+    """
     made = []
 
-    def make(*, dim, delay_s=0.0, addresses=None, namespaces=("", "", "")):
+    def make(*, dim=DIM, delay_s=0.0, addresses=None, namespaces=("", "", ""), keys="", clients=None):
         addresses = addresses or free_addresses()
         write_trial(tmp_path, dim=dim, addresses=addresses, timeout_s=TIMEOUT_S)
+        make_certificates(tmp_path, clients=list(clients or {}))
+        tables = "".join(f'[clients."{name}"]\n{lines}\n' for name, lines in (clients or {}).items())
+        for party in range(3):
+            path = tmp_path / f"party-{party}.toml"
+            path.write_text(f"{keys}\n{path.read_text()}\n{tables}")
+        for name in clients or {}:
+            (tmp_path / f"{name}.toml").write_text(
+                (tmp_path / "client.toml").read_text().replace('"client.', f'"{name}.')
+            )
         if delay_s:
             made.extend(put_between(tmp_path, addresses, delay_s))
         trio = Trio(tmp_path, launcher, namespaces=namespaces)

@@ -215,6 +215,10 @@ def test_party_files(ppfr, tmp_path):
     assert code == 0 and output["party"] == 0
     code, output = ppfr("party", "certify", "--out", tmp_path / "certificates", "--client", "front-desk")
     assert code == 0 and [path.rpartition("/")[2] for path in output["made"]][-1] == "front-desk.crt"
+    code, output = ppfr("party", "fingerprint", tmp_path / "certificates" / "front-desk.crt")
+    assert code == 0 and len(bytes.fromhex(output["sha256"])) == 32
+    code, output = ppfr("party", "fingerprint", tmp_path / "certificates" / "front-desk.key")
+    assert code == 2 and "front-desk.key" in output["error"]["message"]
     code, output = ppfr("party", "trial", "--out", tmp_path / "other", "--dim", 8, "--address", "a:1")
     assert code == 2 and "a:1" in output["error"]["message"]
     code, output = ppfr("party", "trial", "--out", tmp_path / "third", "--dim", 8, "--values", "float")

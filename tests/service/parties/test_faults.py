@@ -105,17 +105,6 @@ def send_garbage(address):
             plain.sendall(data)
 
 
-def dialled(trio, name, party, *, purpose=None):
-    """A TLS connection to a party with the certificate of `name`, after the handshake if a purpose is given."""
-    settings = PartySettings.read(trio.directory / f"{name}.toml")
-    link = Link.dial(
-        settings.addresses[party], settings.credentials.context(is_server=False), party=party, timeout_s=TIMEOUT_S
-    )
-    if purpose is not None:
-        start_handshake(link, purpose, settings.parameters, session="00" * 16)
-    return link
-
-
 def test_garbage_does_not_disturb_other_connections(healthy, people):
     addresses = ClientSettings.read(healthy.directory / "client.toml").addresses
     idle = [socket.create_connection(address, timeout=5) for address in addresses]  # idle
@@ -124,10 +113,10 @@ def test_garbage_does_not_disturb_other_connections(healthy, people):
             send_garbage(address)
             assert client.identify(people[:1], threshold=0.5) == ("person 0",)
     for party in range(3):
-        sender = dialled(healthy, f"party-{(party + 1) % 3}", party)
+        sender = healthy.dial(f"party-{(party + 1) % 3}", party)
         sender.send_bytes(b"ppfrmpc" + bytes([VERSION]) + b"\xff\xff\xff\xff" + os.urandom(100))  # a head of 4 GB
         sender.close()
-        sender = dialled(healthy, f"party-{(party + 1) % 3}", party)
+        sender = healthy.dial(f"party-{(party + 1) % 3}", party)
         sender.send_bytes(os.urandom(4000))
         sender.close()
     with healthy.client() as client:
@@ -174,7 +163,7 @@ def test_protocol_error_names_the_party(healthy, people):
 
         thread = threading.Thread(target=accept_commands)
         thread.start()
-        link = dialled(healthy, "party-2", 0, purpose="reports")
+        link = healthy.dial("party-2", 0, purpose="reports")
         link.send_bytes(b"\x05\x00\x00\x00nonsense")
         thread.join()
         link.close()
@@ -209,7 +198,7 @@ def test_party_with_another_version_is_named(healthy, people):
 
 def test_handshake_refuses_another_version(healthy):
     for party in range(3):
-        link = dialled(healthy, f"party-{(party + 1) % 3}", party)
+        link = healthy.dial(f"party-{(party + 1) % 3}", party)
         link.send_bytes(b"ppfrmpc" + bytes([VERSION + 1]))
         link.receive_bytes(8)
         refusal = link.receive(0).fields["refused"]

@@ -2,6 +2,7 @@
 
 from ppfr.service._parties._certificates import make_certificates as make_certificates
 from ppfr.service._parties._client import SecureGalleryClient as SecureGalleryClient
+from ppfr.service._parties._credentials import fingerprint_of_file as fingerprint_of_file
 from ppfr.service._parties._server import PartyServer as PartyServer
 from ppfr.service._parties._settings import ClientRights as ClientRights
 from ppfr.service._parties._settings import ClientSettings as ClientSettings

@@ -91,17 +91,26 @@ class QueryBudgets:
         per_subject: int | None = None,
         searches: int | None = None,
     ) -> None:
-        self._path, self._clients = path, clients
-        self._per_subject, self._searches = per_subject, searches
+        self._path = path
         self._lock = threading.Lock()
         self._reserved: dict[Account, int] = {}
+        self._spent: dict[Account, int] = {}
         self._connection: sqlite3.Connection | None = None
-        if any(limit is not None for limit in (*clients.values(), per_subject, searches)):
-            with contextlib.ExitStack() as undo:
-                self._connection = undo.enter_context(contextlib.closing(_connected(path)))
-                self._reserved = _read(path, self._connection)
-                undo.pop_all()
-        self._spent = dict(self._reserved)
+        self.set_limits(clients=clients, per_subject=per_subject, searches=searches)
+
+    def set_limits(
+        self, *, clients: Mapping[str, int | None], per_subject: int | None = None, searches: int | None = None
+    ) -> None:
+        """Replace all limits; spent bits stay spent. Raises as the class."""
+        with self._lock:
+            is_limited = any(limit is not None for limit in (*clients.values(), per_subject, searches))
+            if is_limited and self._connection is None:
+                with contextlib.ExitStack() as undo:
+                    connection = undo.enter_context(contextlib.closing(_connected(self._path)))
+                    self._reserved = _read(self._path, connection)
+                    undo.pop_all()
+                self._connection, self._spent = connection, dict(self._reserved)
+            self._clients, self._per_subject, self._searches = clients, per_subject, searches
 
     def left(self, client: str) -> int | None:
         """Bits that a client has left; None for no limit."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppfr.assets import write_atomically
+from ppfr.assets import create_private, write_atomically
 from ppfr.core import InvalidInputError
 from ppfr.secure import NUM_PARTIES, CertificateAuthority
-from ppfr.service._parties._links import party_name
+from ppfr.service._parties._credentials import party_name
 
 _VALID_DAYS = 825
 _MAX_NAME_CHARS = 63
@@ -17,7 +17,8 @@ _MAX_NAME_CHARS = 63
 def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _VALID_DAYS) -> dict[str, list[Path]]:
     """Create a certificate authority, and keys and certificates of the parties and clients; existing files are kept.
 
-    Writes ca.crt and ca.key, party-0.crt and party-0.key (and so on), and NAME.crt and NAME.key per client. The key of
+    Writes ca.crt and ca.key, party-0.crt and party-0.key (and so on), and NAME.crt and NAME.key per client. Only the
+    owner of the files can read the keys; a key without a certificate is never replaced. The key of
     the authority can certify any name: store it separately. A host needs its own certificate and key, and ca.crt.
 
     Args:
@@ -29,7 +30,7 @@ def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _V
         "made" and "kept": certificate files.
 
     Raises:
-        InvalidInputError: an invalid client name, or a damaged or incomplete authority.
+        InvalidInputError: an invalid client name, a damaged or incomplete authority, or a key without a certificate.
         StorageError: the directory cannot be written.
     """
     for name in clients:
@@ -48,7 +49,7 @@ def make_certificates(directory: Path, *, clients: Sequence[str], days: int = _V
             result["kept"].append(certificate)
             continue
         certificate_pem, key_pem = authority.issue(name, is_party=is_party, days=days)
-        _write(key, key_pem)
+        create_private(key, key_pem)
         _write(certificate, certificate_pem)
         result["made"].append(certificate)
     return result
@@ -72,7 +73,7 @@ def _authority(directory: Path, days: int) -> CertificateAuthority:
             ) from error
     authority = CertificateAuthority.create("ppfr parties", days=days)
     _write(certificate, authority.certificate_pem)
-    _write(key, authority.key_pem)
+    create_private(key, authority.key_pem)
     return authority
 
 

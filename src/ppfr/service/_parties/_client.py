@@ -47,7 +47,7 @@ class SecureGalleryClient:
     """A gallery that three parties hold and none of them can read: enrol, remove, verify, identify.
 
     Use it as a context manager, or call `close`. It is not thread-safe. It connects on first use, and again after an
-    error.
+    error or a long pause.
 
     Args:
         settings: addresses of the parties, and the client's TLS credentials.

@@ -10,22 +10,27 @@ from typing import Any, cast, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError
+from ppfr.core import ID_BYTES, InvalidInputError, PartyError, PpfrError, RangeError, StorageError
 from ppfr.secure import Enrolment, Kind, Query, Removal
+from ppfr.service._parties._access import Access
+from ppfr.service._parties._audit import AuditLog, record_request
 from ppfr.service._parties._budgets import QueryBudgets
-from ppfr.service._parties._links import Link
+from ppfr.service._parties._client_limits import ClientLimits, LimitError
+from ppfr.service._parties._links import IdleError, Link
 from ppfr.service._parties._messages import (
     MalformedError,
     Message,
     array_of,
     buffer_of,
     inputs_from,
+    json_from,
     threshold_from,
 )
 from ppfr.service._parties._node import STALE_GALLERY, PartyNode, StaleGalleryError
 from ppfr.service._parties._request_queue import RequestQueue
 from ppfr.service._parties._requests import RefreshOrder, Request
 from ppfr.service._parties._settings import PartySettings, Permission
+from ppfr.service._parties._supervision import log_unexpected
 from ppfr.service._parties._thresholds import named_threshold
 
 _log = logging.getLogger("ppfr.party")
@@ -46,10 +51,24 @@ class ClientHandler:
         node: executes requests.
         queue: orders requests among the parties.
         budgets: query budgets of clients, subjects and searches.
+        access: current rights of the clients.
+        limits: counts what each client uses.
+        audit: receives each request that was executed or refused.
     """
 
-    def __init__(self, settings: PartySettings, node: PartyNode, queue: RequestQueue, budgets: QueryBudgets) -> None:
+    def __init__(
+        self,
+        settings: PartySettings,
+        node: PartyNode,
+        queue: RequestQueue,
+        budgets: QueryBudgets,
+        *,
+        access: Access,
+        limits: ClientLimits,
+        audit: AuditLog,
+    ) -> None:
         self._settings, self._node, self._queue, self._budgets = settings, node, queue, budgets
+        self._access, self._limits, self._audit = access, limits, audit
 
     def serve(self, link: Link, client: str) -> None:
         """Serve one request after the other until the client disconnects.
@@ -58,23 +77,38 @@ class ClientHandler:
             PartyError: the client disconnected, or violated the protocol.
         """
         while True:
-            message = link.receive(self._settings.max_request_bytes, waits=True)
             try:
-                reply = self._reply(message, client)
-            except MalformedError as error:
-                raise link.protocol_error(str(error)) from error
-            except PpfrError as error:
-                _log.info("refused client=%s type=%s: %s", client, message.fields.get("type"), error)
-                reply = error_message(error)
-            except Exception as error:  # a bug of this program, whose text could contain anything
-                _log.exception("internal error") if _log.isEnabledFor(logging.DEBUG) else _log.error(
-                    "internal error: %s", type(error).__name__
-                )
-                reply = error_message(PartyError("Internal error. The log of the party names it."))
-            link.send(reply)
+                with self._limits.next_request(link, client, self._settings.max_request_bytes) as (message, limit):
+                    self._answer(link, message, client, limit)
+            except IdleError as error:
+                link.send(error_message(error))
+                raise
 
-    def _reply(self, message: Message, client: str) -> Message:
+    def _answer(self, link: Link, message: Message, client: str, limit: LimitError | None) -> None:
+        """Execute or refuse a request, record it in the audit log, and send the reply."""
+        refusal: Exception | None = None
+        try:
+            reply = self._reply(message, client, limit)
+        except MalformedError as error:
+            record_request(self._audit, link, message, client, error)
+            raise link.protocol_error(str(error)) from error
+        except PpfrError as error:
+            refusal, reply = error, error_message(error)
+            _log.info("refused client=%s type=%s: %s", client, message.fields.get("type"), error)
+        except Exception as error:  # a bug of this program, whose text could contain anything
+            log_unexpected(f"a request of client {client}", error)
+            refusal, reply = error, error_message(PartyError("Internal error. The log of the party names it."))
+        try:
+            record_request(self._audit, link, message, client, refusal)
+        except StorageError as error:  # an answer that is not in the audit log is not sent
+            _log.error("%s", error)
+            reply = error_message(error)
+        link.send(reply)
+
+    def _reply(self, message: Message, client: str, limit: LimitError | None) -> Message:
         kind = message.text("type")
+        if limit is not None and kind not in _PERMISSION_FOR:
+            raise limit
         if kind == "status":
             return self._status(client)
         if kind == "subjects":
@@ -83,18 +117,20 @@ class ClientHandler:
             return Message(fields={"state": self._node.states([message.id("id")])[0]})
         if kind not in _PERMISSION_FOR:
             raise MalformedError("Unknown type of request.")
-        permissions = self._settings.clients[client].permissions
+        permissions = self._access.rights_of(client).permissions
         if _PERMISSION_FOR[kind] not in permissions:
             raise InvalidInputError(
                 f"Client {client!r} has no permission to {kind}. Party {self._settings.party} permits it: "
                 f"{', '.join(sorted(permissions))}. The operator can change `permissions` in the configuration."
             )
-        return self._executed(message, kind, client)
+        return self._executed(message, kind, client, limit)
 
-    def _executed(self, message: Message, kind: str, client: str) -> Message:
-        """Submit a request to the queue and wait for its reply."""
+    def _executed(self, message: Message, kind: str, client: str, limit: LimitError | None) -> Message:
+        """Submit a request to the queue, unless it exceeds a limit, and wait for its reply."""
         request_id, is_change = message.id("id"), kind != "query"
         try:
+            if limit is not None:
+                raise limit
             request = (
                 self._query(message, client, request_id)
                 if kind == "query"
@@ -149,7 +185,7 @@ class ClientHandler:
         return Request(request_id=request_id, client=client, operation=query, gallery_digest=gallery.digest)
 
     def _check_threshold(self, query: Query, client: str) -> None:
-        min_threshold = self._settings.clients[client].min_threshold
+        min_threshold = self._access.rights_of(client).min_threshold
         if min_threshold is None or not isinstance(query.threshold, int):  # the operators chose a hidden one
             return
         if query.threshold < self._settings.parameters.fixed_point.integer_threshold(min_threshold):
@@ -176,7 +212,7 @@ class ClientHandler:
                 "problem": self._queue.problem(),
                 "references": len(self._node.gallery().subjects),
                 "gallery": self._node.gallery().digest,
-                "permissions": sorted(self._settings.clients[client].permissions),
+                "permissions": sorted(self._access.rights_of(client).permissions),
                 "bits_left": self._budgets.left(client),
             }
         )
@@ -195,6 +231,7 @@ class ClientHandler:
 def error_message(error: PpfrError) -> Message:
     """An error as a reply to a client."""
     kind = "Stale" if isinstance(error, StaleGalleryError) else type(error).__name__
+    kind = InvalidInputError.__name__ if isinstance(error, LimitError) else kind
     fields: dict[str, Any] = {"kind": kind, "message": str(error), "party": getattr(error, "party", None)}
     return Message(fields={"error": fields})
 
@@ -207,10 +244,7 @@ def _check_claims(references_NR: NDArray[np.int64], subjects: Sequence[str]) -> 
 
 
 def _strings(buffer: Any) -> tuple[str, ...]:
-    try:
-        given = json.loads(bytes(buffer))
-    except ValueError as error:
-        raise MalformedError("The subjects are not JSON.") from error
+    given = json_from(buffer, "list of subjects")
     if not isinstance(given, list) or any(not isinstance(one, str) for one in given):
         raise MalformedError("The subjects are not a list of strings.")
     return tuple(given)

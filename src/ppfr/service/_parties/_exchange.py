@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import selectors
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ppfr.service._parties._settings import ClientSettings
 
 _MAX_REPLY_BYTES = 1 << 31
 _GRACE_S = 2.0
+_IDLE_SHARE = 0.75  # of the time after which a party closes an idle connection; the rest is for delays of the network
 _KINDS = (
     "InvalidInputError",
     "InputCheckError",
@@ -39,17 +41,22 @@ class GalleryTerms:
         max_request_bytes: the smallest limit of the three parties.
         max_comparisons: the smallest limit of the three parties.
         timeout_s: the longest time-out of the three parties among each other.
+        idle_s: the shortest time after which one of them closes a connection without a request.
     """
 
     parameters: Parameters
     max_request_bytes: int
     max_comparisons: int
     timeout_s: float
+    idle_s: float = math.inf
 
 
 @final
 class Exchange:
-    """The connections of one client. They are opened on first use, and again after an error.
+    """The connections of one client. They are opened on first use, and again after an error or a long pause.
+
+    A request is never sent on a connection that a party may close for idleness meanwhile: some parties would have
+    received it and another one not. So no request has to be repeated, and no change is made twice.
 
     Args:
         settings: of the client.
@@ -60,6 +67,7 @@ class Exchange:
         self._context = settings.credentials.context(is_server=False)
         self._links: list[Link] = []
         self._terms: GalleryTerms | None = None
+        self._used_s = 0.0
         self.traffic: dict[str, Any] = {}
 
     def terms(self) -> GalleryTerms:
@@ -77,6 +85,7 @@ class Exchange:
                     self._links.append(link)
                     replies.append(reply)
                 self._terms = _agreed(replies)
+                self._used_s = time.monotonic()
             except PpfrError:
                 self.close()
                 raise
@@ -95,6 +104,7 @@ class Exchange:
 
     def replies(self, messages: Sequence[Message]) -> tuple[list[Message | None], PpfrError | None]:
         """Send one message to each party; return the replies, and an error unless all three replied."""
+        self._close_if_idle()
         self.terms()
         deadline = time.monotonic() + self._settings.timeout_s
         before = [(link.bytes_sent, link.bytes_received) for link in self._links]
@@ -112,6 +122,7 @@ class Exchange:
             "bytes_received": sum(link.bytes_received - b for link, (_, b) in zip(self._links, before, strict=True)),
             "bytes_between_parties": [reply.fields.get("bytes_sent", 0) for _, reply in sorted(found.items())],
         }
+        self._used_s = time.monotonic()
         error = _root_cause(errors)
         if len(found) + len(errors) < NUM_PARTIES or any(isinstance(e, PartyError) for e in errors.values()):
             self.close()  # a connection has failed, or may be out of step with the others
@@ -143,10 +154,19 @@ class Exchange:
             link.close()
         self._links, self._terms = [], None
 
+    def _close_if_idle(self) -> None:
+        """Close connections that a party has closed, or will close soon."""
+        if self._terms is None:
+            return
+        is_late = time.monotonic() - self._used_s > _IDLE_SHARE * self._terms.idle_s
+        if is_late or any(link.is_closed_by_peer for link in self._links):
+            self.close()
+
     def _connected(self, party: int) -> tuple[Link, Message]:
         address, timeout_s = self._settings.addresses[party], self._settings.timeout_s
         link = Link.dial(address, self._context, party=party, timeout_s=timeout_s)
         try:
+            link.check_certificate(self._settings.revoked)
             return link, start_handshake(link, "client", None)
         except PpfrError:
             link.close()
@@ -205,6 +225,7 @@ def _agreed(replies: list[Message]) -> GalleryTerms:
         max_request_bytes=min(reply.integer("max_request_bytes") for reply in replies),
         max_comparisons=min(reply.integer("max_comparisons") for reply in replies),
         timeout_s=max(float(reply.fields.get("timeout_s", 0)) for reply in replies),
+        idle_s=min(float(reply.fields.get("idle_s", math.inf)) for reply in replies),
     )
 
 

@@ -8,67 +8,51 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import queue
+import selectors
 import socket
 import ssl
 import threading
 import time
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any, final
 
-from ppfr.core import InvalidInputError, PartyError
+from ppfr.core import PartyError
 from ppfr.secure import Buffer
+from ppfr.service._parties._credentials import fingerprint_of, party_name
 from ppfr.service._parties._messages import LENGTH, MAX_HEAD_BYTES, MalformedError, Message, parsed_head
+from ppfr.service._parties._supervision import log_unexpected
 
 _MAX_RECEIVE_BYTES = 1 << 20
+_FIRST_PART_BYTES = 1 << 16
 _KEEP_ALIVE_S = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TlsCredentials:
-    """Files that authenticate a process, in PEM: certificate, private key, and the authority that it trusts."""
+class Head:
+    """The head of a message whose buffers have not been received yet.
 
-    certificate: Path
-    key: Path
-    authority: Path
+    Attributes:
+        fields: JSON values.
+        sizes: of the buffers, in bytes.
+        deadline: for the buffers, on the clock of `time.monotonic`.
+    """
 
-    def context(self, *, is_server: bool) -> ssl.SSLContext:
-        """A context for TLS 1.3 with certificates on both sides.
-
-        Raises:
-            InvalidInputError: a file is missing or invalid, or the files do not belong together.
-        """
-        for path in (self.certificate, self.key, self.authority):
-            if not path.is_file():
-                raise InvalidInputError(
-                    f"{path} does not exist. Create keys and certificates with `ppfr party certify`."
-                )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(self.authority)
-            context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
-        except (ssl.SSLError, OSError) as error:
-            raise InvalidInputError(
-                f"{self.certificate}, {self.key} and {self.authority} are not a certificate, its private key and its "
-                f"authority ({getattr(error, 'reason', None) or type(error).__name__}). They must belong together."
-            ) from error
-        if is_server:
-            context.num_tickets = 0  # sessions are not resumed, so a side that only sends never has to read
-        return context
+    fields: dict[str, Any]
+    sizes: list[int]
+    deadline: float
 
 
-def _refuse_password() -> str:
-    raise InvalidInputError(
-        "The private key is encrypted. Give a key without a password, in a file that only its owner can read."
-    )
+class IdleError(PartyError):
+    """A client sent no request for longer than the party allows."""
+
+    key = "idle_s"
 
 
-def party_name(party: int) -> str:
-    """The name in the certificate of a party."""
-    return f"party-{party}"
+class RevokedError(PartyError):
+    """The certificate of the peer is revoked."""
+
+    key = "revoked"
 
 
 @final
@@ -80,12 +64,20 @@ class Link:
         peer: name of the other side in errors, such as "party 1" or "client 'front-desk'".
         party: index of the other side, if it is a party.
         timeout_s: time limit per message.
+
+    Attributes:
+        names: DNS names in the certificate of the peer.
+        fingerprint: of the certificate of the peer, as `fingerprint_of` returns it.
+        bytes_sent, bytes_received: without the overhead of TLS.
     """
 
     def __init__(self, connection: ssl.SSLSocket, *, peer: str, party: int | None, timeout_s: float) -> None:
         self._connection = connection
         self.peer, self.party, self.timeout_s = peer, party, timeout_s
         self.bytes_sent = self.bytes_received = 0
+        certificate: Any = connection.getpeercert() or {}
+        self.names = tuple(value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
+        self.fingerprint = fingerprint_of(connection.getpeercert(binary_form=True) or b"")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):  # firewalls drop idle connections, and hosts can vanish without closing
@@ -126,11 +118,6 @@ class Link:
         """File descriptor, for selectors."""
         return self._connection.fileno()
 
-    def peer_names(self) -> tuple[str, ...]:
-        """DNS names in the certificate of the peer."""
-        found: Any = self._connection.getpeercert() or {}
-        return tuple(value for kind, value in found.get("subjectAltName", ()) if kind == "DNS")
-
     def send_bytes(self, data: Buffer) -> None:
         """Send a whole buffer without copying it.
 
@@ -154,10 +141,10 @@ class Link:
                 self.send_bytes(part)
 
     def receive_bytes(self, num_bytes: int, *, deadline: float | None = None) -> memoryview:
-        """Receive exactly `num_bytes` bytes.
+        """Receive exactly `num_bytes` bytes; their memory is allocated at once.
 
         Args:
-            num_bytes: how many.
+            num_bytes: how many; not a number that the peer announced.
             deadline: on the clock of `time.monotonic`; None for `timeout_s` from now.
 
         Raises:
@@ -171,7 +158,7 @@ class Link:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError
-                self._connection.settimeout(left_s if math.isfinite(left_s) else None)
+                self._connection.settimeout(left_s)
                 num_new = self._connection.recv_into(data[done : done + _MAX_RECEIVE_BYTES])
                 if num_new == 0:
                     raise EOFError
@@ -179,19 +166,38 @@ class Link:
         self.bytes_received += num_bytes
         return data
 
-    def receive(self, limit_bytes: int, *, deadline: float | None = None, waits: bool = False) -> Message:
+    def receive(self, limit_bytes: int, *, deadline: float | None = None) -> Message:
         """Receive the next message.
 
         Args:
             limit_bytes: maximum size of all buffers together.
             deadline: as in `receive_bytes`.
-            waits: wait without a limit for the start of the message, as a server for the next request of a client.
 
         Raises:
             PartyError: as `receive_bytes`, or a protocol error; names the peer.
             InvalidInputError: the message is larger than `limit_bytes`.
         """
-        start = self.receive_bytes(LENGTH.size, deadline=math.inf if waits else deadline)
+        return self.receive_buffers(self.receive_head(limit_bytes, deadline=deadline))
+
+    def receive_head(self, limit_bytes: int, *, deadline: float | None = None, idle_s: float | None = None) -> Head:
+        """Receive the head of the next message; `receive_buffers` or `skip_buffers` must follow.
+
+        Args:
+            limit_bytes: maximum size of all buffers together.
+            deadline: as in `receive_bytes`.
+            idle_s: time limit for the start of the message, as a server for the next request of a client; the time
+                limit for the rest starts then.
+
+        Raises:
+            IdleError: the message did not start within `idle_s`.
+            PartyError, InvalidInputError: as `receive`.
+        """
+        if idle_s is not None:
+            start = self._start_within(idle_s)
+            deadline = time.monotonic() + self.timeout_s
+        else:
+            deadline = time.monotonic() + self.timeout_s if deadline is None else deadline
+            start = self.receive_bytes(LENGTH.size, deadline=deadline)
         (length,) = LENGTH.unpack(start)
         if length > MAX_HEAD_BYTES:
             raise self.protocol_error(f"The head has {length} bytes, the limit is {MAX_HEAD_BYTES}.")
@@ -199,7 +205,60 @@ class Link:
             fields, sizes = parsed_head(bytes(self.receive_bytes(length, deadline=deadline)), limit_bytes)
         except MalformedError as error:
             raise self.protocol_error(str(error)) from error
-        return Message(fields=fields, buffers=[self.receive_bytes(size, deadline=deadline) for size in sizes])
+        return Head(fields=fields, sizes=sizes, deadline=deadline)
+
+    def receive_buffers(self, head: Head) -> Message:
+        """Receive the rest of a message; raises as `receive_bytes`."""
+        return Message(fields=head.fields, buffers=[self._receive_buffer(size, head.deadline) for size in head.sizes])
+
+    def skip_buffers(self, head: Head) -> Message:
+        """Receive the rest of a message without keeping its buffers; raises as `receive_bytes`."""
+        left = sum(head.sizes)
+        while left:
+            left -= len(self.receive_bytes(min(left, _FIRST_PART_BYTES), deadline=head.deadline))
+        return Message(fields=head.fields)
+
+    def _receive_buffer(self, num_bytes: int, deadline: float) -> memoryview:
+        """Receive a buffer of an announced size. Its memory grows with the bytes that have arrived, at most twofold."""
+        parts, done = [], 0
+        while done < num_bytes:
+            parts.append(self.receive_bytes(min(num_bytes - done, max(done, _FIRST_PART_BYTES)), deadline=deadline))
+            done += len(parts[-1])
+        return parts[0] if len(parts) == 1 else memoryview(bytearray().join(parts))
+
+    @property
+    def is_closed_by_peer(self) -> bool:
+        """Whether the peer has closed the connection, or has sent something while no message was expected."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def _start_within(self, idle_s: float) -> memoryview:
+        try:
+            return self.receive_bytes(LENGTH.size, deadline=time.monotonic() + idle_s)
+        except PartyError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+            raise IdleError(
+                f"{self.peer_at_start} sent no request for {idle_s:g} s (idle_s), so the connection was closed. "
+                "Connect again."
+            ) from error
+
+    def check_certificate(self, revoked: Collection[str]) -> None:
+        """Refuse a peer whose certificate is revoked.
+
+        Args:
+            revoked: fingerprints of revoked certificates, as `fingerprint_of` returns them.
+
+        Raises:
+            RevokedError: its certificate is among them; names the fingerprint.
+        """
+        if self.fingerprint in revoked:
+            raise RevokedError(
+                f"The certificate of {self.peer} with fingerprint {self.fingerprint} is revoked. Issue another one, or "
+                "remove the fingerprint from `revoked`.",
+                party=self.party,
+            )
 
     def protocol_error(self, reason: str) -> PartyError:
         """The error for received bytes that violate the protocol."""
@@ -216,7 +275,8 @@ class Link:
     def close(self) -> None:
         """Release the connection; must be called from the thread that uses it."""
         self.interrupt()
-        self._connection.close()
+        with contextlib.suppress(OSError):
+            self._connection.close()
 
     @contextlib.contextmanager
     def _named_errors(self) -> Any:
@@ -283,6 +343,8 @@ class Sender:
                     self.link.send_bytes(item)
         except PartyError:
             pass  # the thread that reads from the peer reports the failure
+        except Exception as error:
+            log_unexpected(f"the thread that sends to {self.link.peer}", error)
         finally:
             self.link.close()
 

@@ -25,17 +25,19 @@ from pydantic_settings import (
 
 from ppfr.core import InvalidInputError, ProblemsError
 from ppfr.secure import NUM_PARTIES, FixedPoint
+from ppfr.service._parties._credentials import TlsCredentials
 from ppfr.service._parties._handshake import Parameters
-from ppfr.service._parties._links import TlsCredentials
 
 Permission = Literal["enrol", "query", "maintain"]
 Address = tuple[str, int]
 _MEBI = 1 << 20
+EXPANSION = 4
+"""Bytes of memory that a request of the client library takes at most, per byte sent: seeds are expanded into shares."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRights:
-    """What a client is allowed to do.
+    """What a client is allowed to do, and how much of a party it may use.
 
     Attributes:
         permissions: "enrol" (enrol and remove references), "query" (verify and identify), "maintain" (refresh the
@@ -43,11 +45,19 @@ class ClientRights:
         budget_bits: query budget: total bits of answers that the client may receive; None for no limit.
         min_threshold: lower thresholds are refused; None for any threshold. A client that chooses the threshold freely
             can compute scores from decisions. It does not apply to hidden thresholds, which the operators choose.
+        max_connections: maximum number of its simultaneous connections.
+        max_bytes_in_flight: maximum memory of its requests that are being received or executed.
+        idle_s: time after which a connection without a request is closed.
+        max_requests_per_s: rate of its requests; as many may follow each other without a pause.
     """
 
     permissions: frozenset[Permission]
     budget_bits: int | None = None
     min_threshold: float | None = None
+    max_connections: int = 16
+    max_bytes_in_flight: int = 64 * EXPANSION * _MEBI
+    idle_s: float = 300.0
+    max_requests_per_s: float = 500.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +72,8 @@ class PartySettings:
         store: file of its shares.
         credentials: its TLS certificate, key and authority.
         clients: by the name in their certificates.
+        revoked: fingerprints of certificates that are refused although the authority issued them.
+        audit_log: file of the requests and refusals; None for no audit log.
         timeout_s: time limit for a message of another party.
         max_request_bytes: maximum size of a client's request.
         max_comparisons: maximum of probes times references per query; limits the memory.
@@ -81,6 +93,8 @@ class PartySettings:
     store: Path
     credentials: TlsCredentials
     clients: Mapping[str, ClientRights]
+    revoked: frozenset[str] = frozenset()
+    audit_log: Path | None = None
     timeout_s: float = 30.0
     max_request_bytes: int = 64 * _MEBI
     max_comparisons: int = 4_000_000
@@ -105,6 +119,17 @@ class PartySettings:
         """
         path = Path(path)
         found = _read(_PartyFile, path)
+        clients = {name: found.rights(entry) for name, entry in found.clients.items()}
+        half = found.max_connections // 2
+        problems = [
+            f"clients.{name}: {rights.max_connections} simultaneous connections are more than half of max_connections "
+            f"({found.max_connections}). Set max_connections of the client or max_connections_per_client to at most "
+            f"{half}, or raise max_connections."
+            for name, rights in clients.items()
+            if rights.max_connections > half
+        ]
+        if problems:
+            raise ProblemsError(f"{path} is not a valid configuration", problems)
         point = FixedPoint(dim=found.dim, values=found.values)
         return cls(
             party=found.party,
@@ -113,7 +138,9 @@ class PartySettings:
             addresses=found.addresses(),
             store=path.parent / found.store,
             credentials=found.credentials(path.parent),
-            clients={name: ClientRights(**dict(entry)) for name, entry in found.clients.items()},
+            clients=clients,
+            revoked=found.revoked,
+            audit_log=None if found.audit_log is None else path.parent / found.audit_log,
             timeout_s=found.timeout_s,
             max_request_bytes=found.max_request_bytes,
             max_comparisons=found.max_comparisons,
@@ -132,11 +159,13 @@ class ClientSettings:
     Attributes:
         addresses: of the three parties, by index.
         credentials: the client's TLS certificate, key and authority.
+        revoked: fingerprints of certificates of parties that are refused although the authority issued them.
         timeout_s: time limit for a request.
     """
 
     addresses: tuple[Address, Address, Address]
     credentials: TlsCredentials
+    revoked: frozenset[str] = frozenset()
     timeout_s: float = 60.0
 
     @classmethod
@@ -144,7 +173,12 @@ class ClientSettings:
         """Read a configuration file; raises as `PartySettings.read`."""
         path = Path(path)
         found = _read(_ClientFile, path)
-        return cls(addresses=found.addresses(), credentials=found.credentials(path.parent), timeout_s=found.timeout_s)
+        return cls(
+            addresses=found.addresses(),
+            credentials=found.credentials(path.parent),
+            revoked=found.revoked,
+            timeout_s=found.timeout_s,
+        )
 
 
 def gallery_id_of(name: str) -> bytes:
@@ -164,10 +198,22 @@ def _check_address(value: str) -> str:
     return value
 
 
+def _fingerprint(value: str) -> str:
+    """A fingerprint in lower case without colons; `openssl x509 -fingerprint` writes capitals and colons."""
+    digits = value.replace(":", "").lower()
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise ValueError("Value is not a SHA-256 fingerprint")
+    return digits
+
+
 _HostPort = Annotated[str, AfterValidator(_check_address), Field(description='an address "HOST:PORT"')]
 _Path = Annotated[str, Field(min_length=1, description="the path of a file")]
 _Seconds = Annotated[float, Field(gt=0, le=3600)]
 _Bits = Annotated[int, Field(ge=0, lt=1 << 62)]  # larger numbers do not fit in the file of the budgets
+_IdleSeconds = Annotated[float, Field(gt=0, le=86400)]
+_Rate = Annotated[float, Field(gt=0)]
+_BytesInFlight = Annotated[int, Field(ge=EXPANSION * _MEBI)]
+_Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 
 
 class _ClientEntry(pydantic.BaseModel):
@@ -180,6 +226,10 @@ class _ClientEntry(pydantic.BaseModel):
     ]
     budget_bits: _Bits | None = None
     min_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    max_connections: Annotated[int, Field(ge=1)] | None = None
+    max_bytes_in_flight: _BytesInFlight | None = None
+    idle_s: _IdleSeconds | None = None
+    max_requests_per_s: _Rate | None = None
 
 
 class _SettingsFile(BaseSettings):
@@ -194,6 +244,10 @@ class _SettingsFile(BaseSettings):
     certificate: _Path
     key: _Path
     authority: _Path
+    revoked: Annotated[
+        frozenset[_Fingerprint],
+        Field(strict=False, description="a list of SHA-256 fingerprints, as `ppfr party fingerprint` prints them"),
+    ] = frozenset()
 
     @classmethod
     def settings_customise_sources(
@@ -233,8 +287,24 @@ class _PartyFile(_SettingsFile):
     subject_budget_bits: _Bits | None = None
     search_budget_bits: _Bits | None = None
     thresholds: list[_Path] = []
+    max_connections_per_client: Annotated[int, Field(ge=1)] | None = None
+    max_bytes_in_flight: _BytesInFlight | None = None
+    idle_s: _IdleSeconds = 300.0
+    max_requests_per_s: _Rate = 500.0
+    audit_log: _Path | None = None
     device: Annotated[str, Field(min_length=1)] = "compiled"
     clients: dict[str, _ClientEntry] = {}
+
+    def rights(self, entry: _ClientEntry) -> ClientRights:
+        """The rights of a client: its own keys, and the defaults of the party for the others."""
+        defaults = {
+            "max_connections": self.max_connections_per_client or self.max_connections // 4,
+            "max_bytes_in_flight": self.max_bytes_in_flight or EXPANSION * self.max_request_bytes,
+            "idle_s": self.idle_s,
+            "max_requests_per_s": self.max_requests_per_s,
+        }
+        given = {name: value for name, value in entry if value is not None}
+        return ClientRights(**(defaults | given))
 
 
 class _ClientFile(_SettingsFile):

@@ -15,7 +15,7 @@ from pydantic import Field
 from ppfr.assets import check_private, create_private
 from ppfr.core import ID_BYTES, InvalidInputError, ProblemsError, StorageError
 from ppfr.secure import NUM_PARTIES, FixedPoint, SharedThreshold, share_threshold
-from ppfr.service._parties._links import party_name
+from ppfr.service._parties._credentials import party_name
 from ppfr.service._parties._settings import PartySettings
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")

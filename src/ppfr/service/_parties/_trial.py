@@ -10,7 +10,7 @@ from ppfr.assets import write_atomically
 from ppfr.core import InvalidInputError
 from ppfr.secure import NUM_PARTIES
 from ppfr.service._parties._certificates import make_certificates
-from ppfr.service._parties._links import party_name
+from ppfr.service._parties._credentials import party_name
 from ppfr.service._parties._settings import PartySettings
 from ppfr.service._parties._stores import create_store
 
@@ -61,6 +61,7 @@ def write_trial(
             f"parties = [{listed}]",
             *_credentials(party_name(party)),
             f'store = "{party_name(party)}.shares"',
+            f'audit_log = "{party_name(party)}.audit.jsonl"',
             "",
             "# equal at all three parties",
             f'gallery = "{gallery}"',
