@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pickle
 
 import numpy as np
@@ -146,3 +147,27 @@ def test_a_refresh_hides_its_seed_and_checks_its_fields():
     for given in ({"seed": seed[1:]}, {"seed": "a" * 32}, {"seed": bytes(32)}, {"change_id": b"c"}):
         with pytest.raises(InvalidInputError, match=r"must be (32 random|16) bytes"):
             Refresh(**{"change_id": b"c" * 16, "seed": seed} | given)
+
+
+def digest_of(*parts):
+    """Written out: a prefix, then each part after its length as eight bytes, least significant first."""
+    joined = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.sha256(b"ppfr change 1" + joined).digest()
+
+
+def test_digests_and_refreshes_are_as_written_out_since_programs_of_two_releases_compare_them():
+    first = parts()[0]
+    ids = first.rows.ids_N16.tobytes()
+    content = (8).to_bytes(4, "little") + b"int16", ids, bytes([3, 0, 0, 0, 4, 0, 0, 0]), "ana\u00e9va".encode()
+    assert first.content_digest() == digest_of(b"enrolment", b"c" * 16, *content)
+    assert gallery_digest(POINT, first.rows.ids_N16, NAMES, 5) == digest_of(
+        b"gallery", (5).to_bytes(8, "little"), *content
+    )
+    removal = Removal(change_id=b"c" * 16, reference_ids=(b"b" * 16, b"a" * 16))
+    assert removal.content_digest() == digest_of(b"removal", b"c" * 16, b"b" * 16 + b"a" * 16)
+    refresh = Refresh(change_id=b"c" * 16, seed=b"s" * 32)
+    assert refresh.content_digest() == digest_of(b"refresh", b"c" * 16, b"s" * 32)
+    added = refresh.applied(first.rows).words_NW - first.rows.words_NW
+    for row, added_W in zip(first.rows.ids_N16, added, strict=True):
+        drawn = hashlib.shake_256(b"s" * 32 + row.tobytes()).digest(2 * 8 * 4)
+        np.testing.assert_array_equal(added_W, np.frombuffer(drawn, "<u4"))
