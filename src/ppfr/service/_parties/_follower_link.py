@@ -34,20 +34,21 @@ class FollowerLink:
     def add_reply(self, message: Message) -> None:
         self._replies.put(message)
 
-    def reply(self, kind: str) -> Message:
-        """Wait for the reply to the latest command.
+    def reply(self, kind: str, *, more_s: float = 0.0) -> Message:
+        """Wait for the reply to the latest command, `more_s` longer than for others.
 
         Raises:
             PartyError: the command failed there, or no reply arrived in time; names the party.
         """
-        deadline = time.monotonic() + self._timeout_s
+        limit_s = self._timeout_s + more_s
+        deadline = time.monotonic() + limit_s
         while True:
             try:
                 message = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.disconnect()
                 raise PartyError(
-                    f"Party {self.party} did not execute a command within {self._timeout_s:g} s. Check that it runs, "
+                    f"Party {self.party} did not execute a command within {limit_s:g} s. Check that it runs, "
                     "then repeat the request.",
                     party=self.party,
                 ) from None

@@ -38,6 +38,7 @@ from ppfr.service._parties._settings import PartySettings
 from ppfr.service._parties._thresholds import read_thresholds
 
 _log = logging.getLogger("ppfr.party")
+_REFRESH_S_PER_ROW = 2e-3  # several times what was measured, for slow disks
 STALE_GALLERY = (
     "The gallery has changed since the client fetched its subjects. Fetch them again, then repeat the query."
 )
@@ -140,6 +141,13 @@ class PartyNode:
                 self._gallery = self._gallery.changed(self._not_loaded, self._settings.device)
             self._not_loaded = []
             return self._gallery
+
+    def time_to_commit_s(self, request_id: bytes) -> float:
+        """How much longer a pending request may take than others: a refresh rewrites the store."""
+        with self._lock:
+            request = self._pending.get(request_id)
+        is_refresh = request is not None and isinstance(request.operation, RefreshOrder)
+        return _REFRESH_S_PER_ROW * len(self.gallery().subjects) if is_refresh else 0.0
 
     def public_state(self) -> dict[str, Any]:
         """What must be equal at all three parties of a session: the gallery's digest, the ids of hidden thresholds."""

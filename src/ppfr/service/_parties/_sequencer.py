@@ -272,6 +272,7 @@ class Sequencer:
             return
         command = {"type": "run"} | self._head(request_id)
         number, challenge = command["number"], bytes.fromhex(command["challenge"])
+        more_s = self._node.time_to_commit_s(request_id)
         if is_change:  # at party 0 first: its store decides
             try:
                 self._node.run(request_id, number, challenge)
@@ -284,7 +285,7 @@ class Sequencer:
         if not is_change:
             self._node.run(request_id, number, challenge)
         for follower in followers:
-            follower.reply("done")
+            follower.reply("done", more_s=more_s)
 
     def _prepare(self, followers: list[FollowerLink], request_id: bytes) -> bool:
         """Have all parties check a change and prepare it on disk; False if one of them refuses it."""
