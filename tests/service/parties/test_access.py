@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import resource
 import ssl
 import stat
 import time
@@ -239,8 +241,40 @@ def test_audit_log_that_cannot_be_written_or_is_readable_by_others_is_an_error(t
         log.record("enrol", client="desk", fingerprint="ab")
     with pytest.raises(StorageError, match="absent"):
         AuditLog(tmp_path / "absent" / "audit.jsonl")
-    full = AuditLog(None)
-    full.record("enrol", client="desk", fingerprint="ab")
+    off = AuditLog(None)
+    off.record("enrol", client="desk", fingerprint="ab")
+
+
+@pytest.mark.parametrize("reopens", [False, True])
+def test_line_that_was_cut_off_does_not_damage_the_next_one(tmp_path, monkeypatch, reopens):
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.record("enrol", client="desk", fingerprint="ab", num=1)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", lambda file, data: write(file, data[:20]))  # the disk is full
+        with pytest.raises(StorageError, match="only a part"):
+            log.record("enrol", client="desk", fingerprint="ab", num=2)
+    if reopens:
+        log.close()
+        log = AuditLog(path)
+    log.record("enrol", client="desk", fingerprint="ab", num=3)
+    log.close()
+    first, cut, last = path.read_text().splitlines()
+    assert json.loads(first)["num"] == 1 and len(cut) == 20 and json.loads(last)["num"] == 3
+
+
+def test_party_does_not_start_with_an_audit_log_that_others_can_read(make_trio):
+    trio = make_trio()
+    trio.wait()
+    with trio.client() as client:
+        client.enrol(unit(1), ["a"])
+    trio.edit('audit_log = "party-2.audit.jsonl"', 'audit_log = "/dev/full"', 2)
+    trio.kill(2)
+    trio.start(2)
+    trio.wait_for_log("/dev/full", 2)
+    assert trio.launcher.call(wait=trio.ids[2]) == 2  # others can access it
+    trio.ids[2] = None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
@@ -262,3 +296,19 @@ def test_private_keys_are_never_replaced(tmp_path):
     with pytest.raises(InvalidInputError, match=r"desk\.key already exists"):
         make_certificates(tmp_path, clients=["desk"])
     assert key.read_bytes() == before
+
+
+def test_answer_is_not_sent_if_it_cannot_be_recorded(make_trio):
+    trio = make_trio()
+    trio.wait()
+    path = trio.directory / "party-2.audit.jsonl"
+    with trio.client() as client:
+        client.enrol(unit(1), ["a"])
+        assert client.identify(unit(1), threshold=0.9) == ("a",)
+        unlimited = resource.prlimit(trio.ids[2], resource.RLIMIT_FSIZE)
+        resource.prlimit(trio.ids[2], resource.RLIMIT_FSIZE, (path.stat().st_size, unlimited[1]))
+        with pytest.raises(StorageError, match=r"audit log.*party-2\.audit\.jsonl"):
+            client.identify(unit(1), threshold=0.9)
+        resource.prlimit(trio.ids[2], resource.RLIMIT_FSIZE, unlimited)
+        assert client.identify(unit(1), threshold=0.9) == ("a",)
+    assert [event["action"] for event in events(trio, 2) if event["action"] == "best"] == ["best"] * 2

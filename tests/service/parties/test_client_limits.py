@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -213,3 +214,22 @@ def test_parties_survive_a_flood_of_refused_requests(make_trio):
     for link in links:
         link.close()
     assert trio.are_up(0, 1, 2) and trio.kill(0, signal.SIGTERM) == 0
+
+
+def test_one_host_cannot_take_all_places_for_handshakes(make_trio):
+    """Connections without a certificate from one host leave places for other hosts."""
+    trio = make_trio(keys="max_connections = 8")
+    trio.wait()
+    addresses = [PartySettings.read(trio.directory / f"party-{party}.toml").listen for party in range(3)]
+    silent = [
+        socket.create_connection(address, timeout=5, source_address=("127.0.0.9", 0))
+        for address in addresses
+        for _ in range(12)
+    ]
+    start_s = time.monotonic()
+    with trio.client(timeout_s=5) as client:
+        client.enrol(unit(1), ["a"])
+        assert client.identify(unit(1), threshold=0.9) == ("a",)
+    assert time.monotonic() - start_s < 2  # not after the time-out of the silent connections
+    for plain in silent:
+        plain.close()

@@ -37,6 +37,7 @@ class AuditLog:
         self._path = path
         self._lock = threading.Lock()
         self._file: int | None = None
+        self._is_cut = False  # the last line has no end, since the disk was full
         self.reopen()
 
     def record(
@@ -67,10 +68,15 @@ class AuditLog:
         time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         fields = {"time": time, "client": client, "fingerprint": fingerprint, "action": action}
         more = {"num": num, "request_id": request_id, "refusal": refusal}
-        line = json.dumps(fields | {name: value for name, value in more.items() if value is not None}) + "\n"
+        line = json.dumps(fields | {name: value for name, value in more.items() if value is not None}).encode() + b"\n"
         with self._lock:
             try:
-                if self._file is None or os.write(self._file, line.encode()) != len(line):
+                if self._file is None:
+                    raise OSError("it is closed")
+                line = b"\n" + line if self._is_cut else line
+                num_written = os.write(self._file, line)
+                self._is_cut = self._is_cut if num_written == 0 else num_written != len(line)
+                if num_written != len(line):
                     raise OSError("only a part was written")
             except OSError as error:
                 raise StorageError(
@@ -86,16 +92,18 @@ class AuditLog:
         if self._path is None:
             return
         try:
-            opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageError(f"Cannot open the audit log {self._path}: {error.strerror or error}.") from error
         try:
             check_private(self._path, "audit log")
-        except StorageError:
+            size = os.fstat(opened).st_size
+            is_cut = size > 0 and os.pread(opened, 1, size - 1) != b"\n"
+        except BaseException:
             os.close(opened)
             raise
         with self._lock:
-            before, self._file = self._file, opened
+            before, self._file, self._is_cut = self._file, opened, is_cut
         if before is not None:
             os.close(before)
 
