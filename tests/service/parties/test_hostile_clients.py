@@ -233,6 +233,9 @@ def test_refresh_renews_all_shares_and_changes_no_decision(healthy, people):
     with healthy.client() as client:
         client.refresh()
         assert client.identify(np.concatenate([people[5:6], -people[:1]]), threshold=0.9) == ("person 5", "guest")
+    for party in range(3):
+        events = (healthy.directory / f"party-{party}.audit.jsonl").read_text().splitlines()
+        assert any('"client": "client"' in event and '"action": "refresh"' in event for event in events)
 
 
 def test_parties_with_different_hidden_thresholds_start_no_session(healthy, tmp_path):

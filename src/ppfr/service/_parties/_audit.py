@@ -16,7 +16,7 @@ from ppfr.secure import Kind
 from ppfr.service._parties._links import Link
 from ppfr.service._parties._messages import MalformedError, Message, id_from_hex
 
-_AUDITED = (*get_args(Kind), "enrol", "remove", "subjects")
+_AUDITED = (*get_args(Kind), "enrol", "remove", "refresh", "subjects")
 
 
 @final
