@@ -81,7 +81,7 @@ bench: $(VENV)/.dev  ## speed benchmarks; writes benchmarks/*.json
 minimum:  ## tests with the oldest supported versions, in an environment of their own
 	$(PYTHON) -m venv $(VENV)-minimum
 	$(VENV)-minimum/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/minimum.txt \
-		torch==2.6.0 -e '.[mpyc,he,onnx]' pytest pytest-randomly pytest-xdist hypothesis scikit-learn scikit-image
+		torch==2.7.0 -e '.[mpyc,he,onnx]' pytest pytest-randomly pytest-xdist hypothesis scikit-learn scikit-image
 	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(TEST_WORKERS)
 
 check: lint type arch docs test-all  ## what CI runs
