@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any, cast, final, get_args
@@ -224,7 +223,7 @@ class ClientHandler:
                 "gallery": gallery.digest,
                 "epoch": gallery.epoch,
             },
-            buffers=[buffer_of(gallery.rows.ids_N16), json.dumps(gallery.subjects).encode()] if has_contents else [],
+            buffers=[buffer_of(gallery.rows.ids_N16), gallery.listing] if has_contents else [],
         )
 
 

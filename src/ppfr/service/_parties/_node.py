@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
 import threading
 import time
@@ -54,6 +55,7 @@ class Gallery:
         digest: of parameters, ids, subjects and epoch, in hexadecimal; equal at all three parties.
         epoch: how often the shares were re-randomised.
         products: computes inner products with the rows.
+        listing: the subjects as JSON, for clients; made once, since they fetch it often.
     """
 
     rows: SharedRows
@@ -61,6 +63,7 @@ class Gallery:
     digest: str
     epoch: int
     products: RingProducts
+    listing: bytes
 
     @classmethod
     def of(cls, rows: SharedRows, subjects: tuple[str, ...], epoch: int, device: str) -> Gallery:
@@ -70,8 +73,9 @@ class Gallery:
             if device == "compiled" or not len(rows)
             else TorchProducts(rows.words_NW, device=device)
         )
+        listing = json.dumps(subjects).encode()
         digest = gallery_digest(rows.fixed_point, rows.ids_N16, subjects, epoch).hex()
-        return cls(rows=rows, subjects=subjects, digest=digest, epoch=epoch, products=products)
+        return cls(rows=rows, subjects=subjects, digest=digest, epoch=epoch, products=products, listing=listing)
 
     def changed(self, changes: Sequence[Enrolment | Removal], device: str) -> Gallery:
         """The gallery after committed changes; equal to loading the store again, but much faster."""

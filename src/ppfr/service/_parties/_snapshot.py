@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from ppfr.core import ID_BYTES, InvalidInputError, PartyError
 from ppfr.secure import NUM_PARTIES, FixedPoint, SubjectIndex, gallery_digest
 from ppfr.service._parties._exchange import Exchange
-from ppfr.service._parties._messages import MalformedError, Message, array_of
+from ppfr.service._parties._messages import Message, array_of, json_from
 
 _MAX_ATTEMPTS = 5
 
@@ -53,11 +52,11 @@ class GallerySnapshot:
     def _read(cls, reply: Message, point: FixedPoint) -> GallerySnapshot:
         """Read the content that party 0 sent, which must have the digest that all three parties stated."""
         try:
-            subjects = json.loads(bytes(reply.buffer(1)))
+            subjects = json_from(reply.buffer(1), "list of subjects")
             ids_M16 = array_of(reply.buffer(0), (len(subjects), ID_BYTES), np.dtype(np.uint8))
             digest = gallery_digest(point, ids_M16, subjects, reply.integer("epoch")).hex()
             index = SubjectIndex(subjects, len(ids_M16))
-        except (MalformedError, InvalidInputError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (InvalidInputError, ValueError, TypeError, AttributeError) as error:
             raise PartyError("Party 0 sent a list of references that cannot be read. Check it.", party=0) from error
         if digest != reply.text("gallery"):
             raise PartyError(
