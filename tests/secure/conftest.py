@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.share_stores import GALLERY, POINT, enrolments, perform, prepare, refreshes, removals
+
 
 @pytest.fixture(scope="session")
 def three_parties():
@@ -32,3 +34,37 @@ def spu_python():
     if not interpreter:
         pytest.skip("PPFR_SPU_PYTHON is not set; see requirements/spu.txt")
     return interpreter
+
+
+@pytest.fixture
+def make_stores(tmp_path):
+    """Makes three new share stores: `make_stores(point=..., gallery_id=...)`."""
+    from ppfr.secure import ShareStore
+
+    opened = []
+
+    def make(*, point=POINT, gallery_id=GALLERY):
+        for party in range(3):
+            path = tmp_path / f"{len(opened)}-{party}.shares"
+            opened.append(ShareStore.create(path, party=party, fixed_point=point, gallery_id=gallery_id))
+        return opened[-3:]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def stores(make_stores):
+    """Three stores with enrolled, removed, refreshed, aborted and refused changes."""
+    stores = make_stores()
+    first, second = enrolments(1, 20), enrolments(2, 7)
+    perform(stores, first)
+    perform(stores, removals(3, first))
+    perform(stores, refreshes(4))
+    perform(stores, second)
+    prepare(stores, aborted := enrolments(5, 3))
+    for store in stores:
+        store.abort(aborted[0].change_id)
+    stores[1].abort(b"\x06" * 16)  # the other parties never heard of it
+    return stores
