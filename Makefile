@@ -76,6 +76,8 @@ bench: $(VENV)/.dev  ## speed benchmarks; writes benchmarks/*.json
 	$(BIN)/python benchmarks/training_overhead.py --json benchmarks/training_overhead.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_matching.py --json benchmarks/secure_matching.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_parties.py --json benchmarks/secure_parties.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/template_stores.py --json benchmarks/template_stores.json
+	$(BIN)/python benchmarks/waiting_threads.py --json benchmarks/waiting_threads.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/secure_backends.py --json benchmarks/secure_backends.json
 
 minimum:  ## tests with the oldest supported versions, in an environment of their own
