@@ -60,6 +60,8 @@ MASKERS: dict[str, Callable[[], ImageMasker]] = {
     "ppfr-fd-per-image": lambda: PpfrFd(secret=None, permutation="per_image"),
     "frequency": FrequencyChannels,
     "frequency-full-colour": lambda: FrequencyChannels(colours="ycbcr", num_channels=64),
+    "frequency-small-colour": lambda: FrequencyChannels(colours="ycbcr", block=8, stride=4, in_shape=SMALL),
+    "frequency-odd-margins": lambda: FrequencyChannels(block=7, stride=4, num_channels=20, in_shape=SMALL),
     "frequency-upsampled": lambda: FrequencyChannels(front_end="upsampled", num_channels=63, keeps_dc=False),
     "peep": lambda: Peep(eigenfaces=EIGENFACES),
     "peep-colour": lambda: Peep(eps=1.0, eigenfaces=COLOUR_EIGENFACES, colours="rgb", in_shape=(3, 32, 48)),
@@ -182,6 +184,26 @@ def test_without_rng_it_draws_from_the_operating_system(masker: ImageMasker, mon
     monkeypatch.setattr(os, "urandom", draw)
     assert torch.equal(before, torch.random.get_rng_state()), "the global generator was used"
     assert before_numpy == repr(np.random.get_state()), "NumPy's global generator was used"
+
+
+MIRRORS = ("unprotected", "constant", "constant-28", "frequency")
+
+
+def test_mirrored_is_the_mask_of_the_mirrored_image(masker: ImageMasker, request: pytest.FixtureRequest) -> None:
+    """From one masked image alone: a second mask would be a second observation for the adversary."""
+    image, name = faces(masker), request.node.callspec.params["masker"]
+    masked = masker.mask(image, rng=rng()).detach()
+    before = masked.clone()
+    mirrored, nothing = masker.mirrored(masked), masker.mirrored(masked[:0])
+    assert torch.equal(masked, before)
+    assert (mirrored is None) == (nothing is None), "support must not depend on the input"
+    is_supported = name.startswith(MIRRORS) and name != "frequency-odd-margins"
+    assert (mirrored is not None) == is_supported
+    if mirrored is None or nothing is None:
+        return
+    assert not masker.spec.is_stochastic
+    torch.testing.assert_close(mirrored, masker.mask(image.flip(-1), rng=rng()), rtol=1e-4, atol=1e-5)
+    assert nothing.shape == masked[:0].shape
 
 
 def test_the_image_is_not_changed_and_not_shared(masker: ImageMasker) -> None:

@@ -83,6 +83,18 @@ def test_run_rejects_an_attack_that_does_not_fit_its_threat_model(
     assert not (tmp_path / "run").exists()
 
 
+def test_mirrored_evaluation_that_needs_a_second_mask_is_refused(tmp_path: Path) -> None:
+    """Guarantees, bytes and attacks are those of one masked image."""
+    systems = toy_systems()
+    per_image = PpfrFd(secret=None, permutation="per_image", in_shape=(3, SIDE, SIDE))
+    systems.insert(2, dataclasses.replace(systems[1], name="stochastic", masker=per_image))
+    with pytest.raises(ProblemsError) as caught:
+        start(toy_experiment(systems=systems, plans=(), mirrors_input=True), tmp_path / "run")
+    found = [problem for problem in caught.value.problems if "mirrors_input=False" in problem]
+    assert ["'fd'" in found[0], "'stochastic'" in found[1], len(found)] == [True, True, 2]
+    assert not (tmp_path / "run").exists()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagesOnly(Measure):
     """Stages of which only names and dependencies matter."""

@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 
 from ppfr.attacks import FreshSecret
-from ppfr.core import AttackResult, ImageMasker, MaskSpec, ObservedImages, Record, as_json, check_record
+from ppfr.core import (
+    AttackResult,
+    ImageMasker,
+    MaskSpec,
+    ObservedImages,
+    Record,
+    UnsupportableError,
+    as_json,
+    check_record,
+)
+from ppfr.data import ArrayImageSet, PairProtocol
 from ppfr.evaluation import Comparison, EvaluationSettings, Stage, TrainedSystem, Workspace, evaluate, picture_of_masked
 from ppfr.evaluation import _run as run_module
 from ppfr.evaluation._run import remaining_s
@@ -270,6 +280,38 @@ def test_evaluate_returns_the_figures_of_the_experiment(finished: tuple[Path, Re
     settings = EvaluationSettings(seed=3, num_resamples=100, batch_size=16)
     alone = as_json(evaluate(masker, Projection(5, 0.3), toy_protocol(), settings=settings))
     assert {**alone, "name": "fd"} == row(finished[1], "verification", source="system", name="fd")
+
+
+@pytest.mark.parametrize("mirrors_input", [False, True])
+def test_accuracy_costs_one_masked_image_for_each_image(mirrors_input: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    masker, protocol = Unprotected(in_shape=(3, SIDE, SIDE)), toy_protocol()
+    mask, seen = Unprotected.mask, []
+
+    def counted(self: Unprotected, image_BCHW: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        seen.append(len(image_BCHW))
+        return mask(self, image_BCHW, rng=rng)
+
+    monkeypatch.setattr(Unprotected, "mask", counted)
+    settings = EvaluationSettings(seed=3, num_resamples=100, batch_size=16, mirrors_input=mirrors_input)
+    found = evaluate(masker, Projection(5, 0.3), protocol, settings=settings)
+    assert sum(seen) == len(protocol.used())
+    mirrored = dataclasses.replace(protocol, images=_mirror_images(protocol))
+    of_mirrored = evaluate(masker, Projection(5, 0.3), mirrored, settings=settings)
+    assert (found.roc == of_mirrored.roc) == mirrors_input, "both inputs weigh the same if both are embedded"
+
+
+def _mirror_images(protocol: PairProtocol) -> ArrayImageSet:
+    pixels = protocol.images.read(range(len(protocol.images)))[:, :, ::-1].copy()
+    return ArrayImageSet(pixels, list(protocol.images.subject_ids), name="mirrored")
+
+
+@pytest.mark.parametrize("permutation", ["fixed", "per_image"])
+def test_evaluate_refuses_mirrored_inputs_of_a_masker_that_cannot_mirror(permutation: Any) -> None:
+    secret = SECRET if permutation == "fixed" else None
+    masker = PpfrFd(secret=secret, permutation=permutation, in_shape=(3, SIDE, SIDE))
+    settings = EvaluationSettings(seed=3, num_resamples=100, mirrors_input=True)
+    with pytest.raises(UnsupportableError, match=r"ppfr-fd .*mirrors_input=False"):
+        evaluate(masker, Projection(5), toy_protocol(), settings=settings)
 
 
 def test_masked_images_are_drawn_as_picture_or_mosaic() -> None:

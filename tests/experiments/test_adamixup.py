@@ -115,6 +115,10 @@ def test_each_table_has_its_rows_under_their_masks_and_mixtures(
         assert [mixer.name for mixer in mixing.mixers()] == MIXERS[system.name] if mixing else system.name not in MIXERS
 
 
+def test_accuracies_are_those_of_one_masked_image(tables: dict[str, Experiment]) -> None:
+    assert not any(table.mirrors_input for table in tables.values())
+
+
 def test_maskers_are_those_of_the_rows(tables: dict[str, Experiment]) -> None:
     system = tables["2"].system
     assert system("instahide-fd").masker.public_config()["num_channels"] == 64

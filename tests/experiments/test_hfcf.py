@@ -51,6 +51,10 @@ def test_ablation_has_all_rows(experiment: Experiment) -> None:
     assert all(system.baseline == "unprotected" for system in experiment.systems if system.role == "protected")
 
 
+def test_accuracies_are_those_of_one_masked_image(experiment: Experiment) -> None:
+    assert not experiment.mirrors_input
+
+
 def test_variants_differ_only_in_what_their_names_state(experiment: Experiment) -> None:
     whole = dict(experiment.system("hfcf-1").masker.public_config())
     for name, changed in {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ppfr.core import CheckpointError, InvalidInputError, OverlapError, RunOptions
+from ppfr.core import CheckpointError, InvalidInputError, OverlapError, RunOptions, UnsupportableError
 from ppfr.systems import make_masker
 from ppfr.workflows import AttackRequest, TrainingRequest, attack_method, evaluate_model, train_system, write_reports
 from ppfr.workflows._attack import _systems
@@ -53,6 +53,19 @@ def train(out_dir: Path, **changes: Any) -> dict[str, Any]:
     )
 
 
+def evaluation(system: Path, *, flips: bool) -> dict[str, Any]:
+    return evaluate_model(
+        str(system),
+        "synthetic:60",
+        secret_path=None,
+        flips=flips,
+        data=None,
+        weights=None,
+        seed=1,
+        device="cpu",
+    )
+
+
 def attack(out_dir: Path, request: AttackRequest, *, resumes: bool = False) -> dict[str, Any]:
     options = RunOptions(run_dir=out_dir, device="cpu", resumes=resumes)
     return attack_method(request, options=options, secret_path=None, data=None, weights=None)
@@ -78,18 +91,15 @@ def test_trained_system_is_reproducible_and_can_be_evaluated(tmp_path: Path) -> 
     assert train(tmp_path / "one", resumes=True)["sha256"] == output["sha256"], "resuming changes nothing"
     with pytest.raises(CheckpointError):
         train(tmp_path / "one", resumes=True, head="arcface")
-    figures = evaluate_model(
-        str(tmp_path / "one"),
-        "synthetic:60",
-        secret_path=None,
-        flips=True,
-        data=None,
-        weights=None,
-        seed=1,
-        device="cpu",
-    )
+    figures = evaluation(tmp_path / "one", flips=False)
     assert figures["masker"] == "ppfr-fd" and figures["accuracy"]["n"] == 60
-    assert figures["embedded"] == "image and mirror image"
+    assert figures["embedded"] == "image alone"
+    with pytest.raises(UnsupportableError, match=r"ppfr-fd .*--flip"):
+        evaluation(tmp_path / "one", flips=True)
+
+
+def test_plain_images_can_be_mirrored_by_the_recogniser(plain: Path) -> None:
+    assert evaluation(plain, flips=True)["embedded"] == "image, mirrored by the recogniser too"
 
 
 def test_method_without_secret_creates_no_secret_file(plain: Path) -> None:

@@ -144,7 +144,12 @@ def evaluate(
         Path | None,
         typer.Option(help="File of the secret of the system. Default: MODEL/secret.key.", show_default=False),
     ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Add the embedding of the mirrored face.")] = False,
+    flip: Annotated[
+        bool,
+        typer.Option(
+            "--flip", help="Add the embedding of the mirrored input. Not for systems whose masked images do not mirror."
+        ),
+    ] = False,
     allow_training_overlap: AllowTrainingOverlap = False,
     data: Data = None,
     weights: Weights = None,

@@ -52,6 +52,21 @@ class ImageMasker(ABC):
             RangeError: values outside [0, 1] or not finite.
         """
 
+    def mirrored(self, masked_BKPQ: Tensor) -> Tensor | None:
+        """The masks of the mirrored images, computed from the masked images alone, without the secret.
+
+        A server that has one masked image of a face can then embed the mirrored face too, as is usual for verification.
+        No second masked image is drawn or sent.
+
+        Args:
+            masked_BKPQ: outputs of `mask`; not modified.
+
+        Returns:
+            (B, K, P, Q): what `mask` outputs for the same images mirrored left to right, up to rounding. None, for any
+            input, if the masker does not support it, which is the default.
+        """
+        return None
+
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
         """JSON-ready constructor arguments without the secrets; an adversary knows them."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ppfr.core import ProblemsError
 from ppfr.data import assert_disjoint
 from ppfr.evaluation._attack_plan import AttackPlan, check_threat_model
+from ppfr.evaluation._embedding import CANNOT_MIRROR, can_mirror
 from ppfr.evaluation._experiment import SYSTEM_ROLES, Experiment
 from ppfr.evaluation._measure import DataUse, Stage
 
@@ -132,6 +133,9 @@ def _system_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"system {system.name!r}: the masker takes {system.masker.spec.in_shape}, but RGB crops have 3 channels"
             )
+        mirrors = experiment.mirrors_input and system.recognises
+        if mirrors and system.masker is not None and not can_mirror(system.masker):
+            yield f"system {system.name!r}: mirrors_input=True, but {CANNOT_MIRROR.format(system.masker.name)}"
         before.add(system.name)
 
 

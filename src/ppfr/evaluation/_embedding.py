@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppfr.core import Embedder, ImageMasker, ImageSet, ShapeError, derive_seed, unit_rows
+from ppfr.core import Embedder, ImageMasker, ImageSet, ShapeError, UnsupportableError, derive_seed, unit_rows
 from ppfr.data import float_images
 from ppfr.metrics import Comparisons
 
@@ -36,11 +36,21 @@ class Settings(Protocol):
     def batch_size(self) -> int: ...
 
     @property
-    def adds_mirrored(self) -> bool: ...
+    def mirrors_input(self) -> bool: ...
 
 
 _MASKED_BYTES_AT_ONCE = 256 << 20
 _MOST_AT_ONCE = 1024
+
+CANNOT_MIRROR = (
+    "{} cannot compute the mask of a mirrored image from a masked image, and a second masked image is not offered: "
+    "privacy guarantees, bytes and attacks are those of one. Use mirrors_input=False, or omit --flip"
+)
+
+
+def can_mirror(masker: ImageMasker) -> bool:
+    """Whether the masker computes the mask of a mirrored image from a masked image."""
+    return masker.mirrored(torch.empty(0, *masker.spec.out_shape)) is not None
 
 
 def read_images(images: ImageSet, indices: Sequence[int], *, device: torch.device) -> Tensor:
@@ -59,19 +69,32 @@ class Embedding:
 
     def __init__(self, settings: Settings, *, device: torch.device) -> None:
         self._seed, self._batch_size = settings.seed, settings.batch_size
-        self._adds_mirrored, self.device = settings.adds_mirrored, device
+        self._mirrors_input, self.device = settings.mirrors_input, device
 
     def plain(self, embedder: Embedder, images: ImageSet, indices: Sequence[int]) -> np.ndarray:
         """(N, D) unit rows of plain images."""
-        return self._embed(lambda image_BCHW, _: embedder.embed(image_BCHW), images, indices)
+
+        def embed(image_BCHW: Tensor, number: int) -> Tensor:
+            return self._with_mirrored(embedder, image_BCHW, image_BCHW.flip(-1).contiguous())
+
+        return self._embed(embed, images, indices)
 
     def masked(
         self, masker: ImageMasker, embedder: Embedder, images: ImageSet, indices: Sequence[int], *, purpose: str
     ) -> np.ndarray:
-        """(N, D) unit rows of masked images. `purpose` names the random stream of the masker."""
+        """(N, D) unit rows of masked images. `purpose` names the random stream of the masker.
 
-        def embed(image_BCHW: Tensor, labels: str) -> Tensor:
-            return embedder.embed(self.mask(masker, image_BCHW, purpose=f"{purpose}{labels}"))
+        Each image is masked once, since privacy guarantees, bytes and attacks are those of one masked image.
+
+        Raises:
+            UnsupportableError: the setting asks for mirrored inputs, and the masker cannot mirror its output.
+        """
+        if self._mirrors_input and not can_mirror(masker):
+            raise UnsupportableError(f"mirrors_input=True, but {CANNOT_MIRROR.format(masker.name)}")
+
+        def embed(image_BCHW: Tensor, number: int) -> Tensor:
+            masked_BKPQ = self.mask(masker, image_BCHW, purpose=f"{purpose}/{number}")
+            return self._with_mirrored(embedder, masked_BKPQ, masker.mirrored(masked_BKPQ))
 
         return self._embed(embed, images, indices)
 
@@ -98,15 +121,19 @@ class Embedding:
             ]
             yield slice(low, high), torch.cat(parts)
 
-    def _embed(self, embed: Callable[[Tensor, str], Tensor], images: ImageSet, indices: Sequence[int]) -> np.ndarray:
+    def _with_mirrored(self, embedder: Embedder, x_BKPQ: Tensor, mirrored_BKPQ: Tensor | None) -> Tensor:
+        """(B, D) embeddings of an input; with `mirrors_input`, those of the mirrored input are added."""
+        embedding_BD = embedder.embed(x_BKPQ)
+        if not self._mirrors_input:
+            return embedding_BD
+        assert mirrored_BKPQ is not None  # checked by `masked`
+        return functional.normalize(embedding_BD + embedder.embed(mirrored_BKPQ), dim=1)
+
+    def _embed(self, embed: Callable[[Tensor, int], Tensor], images: ImageSet, indices: Sequence[int]) -> np.ndarray:
         rows = []
         for number, batch in enumerate(batches(indices, self._batch_size)):
             image_BCHW = read_images(images, batch, device=self.device)
-            embedding_BD = embed(image_BCHW, f"/{number}")
-            if self._adds_mirrored:
-                both = embedding_BD + embed(image_BCHW.flip(-1).contiguous(), f"/{number}/mirrored")
-                embedding_BD = functional.normalize(both, dim=1)
-            rows.append(embedding_BD.cpu())
+            rows.append(embed(image_BCHW, number).cpu())
         return checked_rows(torch.cat(rows).numpy(), len(indices), what="the embedder")
 
 

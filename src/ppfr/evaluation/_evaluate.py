@@ -25,14 +25,15 @@ class EvaluationSettings:
         fars: false accept rates to report at.
         num_resamples: bootstrap resamples per interval.
         batch_size: images masked and embedded at a time.
-        adds_mirrored: add the embedding of the mirrored image, which is masked separately.
+        mirrors_input: also embed the mirrored input, computed from the one masked image by `ImageMasker.mirrored`,
+            and add the embeddings. Not all maskers support it.
     """
 
     seed: int
     fars: Sequence[float] = (1e-2, 1e-3, 1e-4)
     num_resamples: int = 1000
     batch_size: int = 64
-    adds_mirrored: bool = False
+    mirrors_input: bool = False
 
 
 def evaluate(
@@ -58,6 +59,7 @@ def evaluate(
 
     Raises:
         ShapeError: the embedder does not accept the output of the masker.
+        UnsupportableError: `settings.mirrors_input`, and the masker cannot mirror its output.
     """
     embedding = Embedding(settings, device=torch.device(device))
     rows_ND = embedding.masked(

@@ -218,7 +218,8 @@ class Experiment:
         num_resamples: bootstrap resamples per interval.
         batch_size: images masked and embedded at a time. Random numbers are drawn per batch, so figures of stochastic
             maskers depend on it.
-        adds_mirrored: embed each image and its mirror image, masked separately, and add the embeddings.
+        mirrors_input: also embed each mirrored input and add the embeddings. A mirrored masked image is computed from
+            the one masked image (`ImageMasker.mirrored`); an experiment whose maskers do not support it is refused.
     """
 
     name: str
@@ -235,7 +236,7 @@ class Experiment:
     training_images: ImageSet | None = None
     num_resamples: int = 1000
     batch_size: int = 64
-    adds_mirrored: bool = False
+    mirrors_input: bool = False
 
     def system(self, name: str) -> System:
         """The system of that name."""

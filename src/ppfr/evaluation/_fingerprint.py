@@ -39,7 +39,7 @@ def resolved_config(experiment: Experiment, data: Sequence[DataEntry]) -> Json:
         "data": {f"{entry.role}/{entry.name}": entry.fingerprint for entry in data},
         "num_resamples": experiment.num_resamples,
         "batch_size": experiment.batch_size,
-        "adds_mirrored": experiment.adds_mirrored,
+        "mirrors_input": experiment.mirrors_input,
     }
     plain: Json = without_paths(as_json(config))
     return plain

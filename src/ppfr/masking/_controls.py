@@ -49,6 +49,10 @@ class Unprotected(ImageMasker):
         """A copy of the image; see `ImageMasker.mask`."""
         return check_image(image_BCHW, self._spec).clone()
 
+    def mirrored(self, masked_BKPQ: Tensor) -> Tensor:
+        """The mirrored image; see `ImageMasker.mirrored`."""
+        return masked_BKPQ.flip(-1)
+
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments; there is no secret."""
         return {"in_shape": list(self._spec.in_shape)}
@@ -97,6 +101,10 @@ class Constant(ImageMasker):
         """0.5 everywhere; see `ImageMasker.mask`."""
         image_BCHW = check_image(image_BCHW, self._spec)
         return image_BCHW.new_full((image_BCHW.shape[0], *self._spec.out_shape), 0.5)
+
+    def mirrored(self, masked_BKPQ: Tensor) -> Tensor:
+        """The same constant; see `ImageMasker.mirrored`."""
+        return masked_BKPQ.clone()
 
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments; there is no secret."""

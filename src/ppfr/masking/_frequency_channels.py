@@ -107,6 +107,10 @@ class FrequencyChannels(ImageMasker):
         outputs = [self._front_end.channels_of(piece, centres_planes=True) / self.scale for piece in pieces]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
+    def mirrored(self, masked_BKPQ: Tensor) -> Tensor | None:
+        """Exact up to rounding; None if block - stride is odd. See `ImageMasker.mirrored`."""
+        return self._front_end.mirrored(masked_BKPQ)
+
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments; there is no secret."""
         return {

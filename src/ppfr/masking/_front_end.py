@@ -80,6 +80,17 @@ class FrontEnd:
             planes = planes - 128.0
         return block_dct(planes, block=self.block, stride=self.stride, channels=self.channels)
 
+    def mirrored(self, channels_BKPQ: Tensor) -> Tensor | None:
+        """Coefficients of the mirrored image from those of the image; None if the blocks do not mirror onto each other.
+
+        Mirroring reverses the columns of the grid and, within a block, the sign of the odd horizontal frequencies v.
+        """
+        if self.kind == "block" and (self.block - self.stride) % 2:
+            return None  # `block_dct` pads one pixel more on the right than on the left
+        signs = [1.0 - 2.0 * (channel % self.block % 2) for channel in self.channels]
+        num_planes = 3 if self.colours == "ycbcr" else 1
+        return channels_BKPQ.flip(-1) * channels_BKPQ.new_tensor(signs * num_planes)[:, None, None]
+
     def chunk_size(self, batch: int, device: torch.device) -> int:
         """Images per chunk. On a CPU, small chunks stay in cache; their size depends on the configuration only."""
         num, rows, columns = self.out_shape

@@ -35,7 +35,7 @@ class NetworkEmbedder:
         if flip and not network.takes_image:
             raise InvalidInputError(
                 "flip=True requires an image network: a mirrored masked image is not the mask of the mirrored image. "
-                "Mask the mirrored image, embed both, and add the embeddings instead"
+                "Use flip=False, or embed `ImageMasker.mirrored` of the masked image too if the masker supports it"
             )
         if batch_size < 1:
             raise InvalidInputError(f"batch_size={batch_size} must be at least 1")

@@ -20,10 +20,19 @@ Entry = Mapping[str, Any]
 """A row of results, or a system, attack, recogniser or comparison of the record."""
 
 
-IMAGE_ALONE, WITH_MIRROR = "image alone", "image and mirror image"
+IMAGE_ALONE, MIRRORED_TOO = "image alone", "image, mirrored by the recogniser too"
+TWO_MASKS = "two masked images"
 _EMBEDDED: Mapping[str, str] = {
     IMAGE_ALONE: "Test-time protocol: one embedding per image, without its mirror image.",
-    WITH_MIRROR: "Test-time protocol: embeddings of an image and of its mirror image, masked separately, are added.",
+    MIRRORED_TOO: (
+        "Test-time protocol: the recogniser embeds its input and the mirrored input, and the embeddings are added. One "
+        "masked image is sent."
+    ),
+    TWO_MASKS: (
+        "Test-time protocol: embeddings of an image and of its mirror image, masked separately, are added: two masked "
+        "images for each image. Privacy guarantees, bytes and attacks are those of one masked image, so accuracies are "
+        "overstated against them."
+    ),
     "": "The record does not state whether mirror images were embedded too.",
 }
 
@@ -56,9 +65,13 @@ class RecordView:
 
     @property
     def embedded(self) -> str:
-        """What an embedding was computed from, "image alone" or "image and mirror image"; "" if it is not recorded."""
-        adds_mirrored = self.record["experiment"]["config"].get("adds_mirrored")
-        return {True: WITH_MIRROR, False: IMAGE_ALONE}.get(adds_mirrored, "")
+        """What an embedding was computed from, as in "image alone"; "" if it is not recorded."""
+        config = self.record["experiment"]["config"]
+        # Earlier records have "adds_mirrored": the mirror image was then masked separately, if the system has a masker.
+        if config.get("adds_mirrored") and any(system["masker"] is not None for system in self.systems):
+            return TWO_MASKS
+        mirrors_input = config.get("mirrors_input", config.get("adds_mirrored"))
+        return {True: MIRRORED_TOO, False: IMAGE_ALONE}.get(mirrors_input, "")
 
     def embedded_in_words(self) -> str:
         """The same as a sentence."""

@@ -31,7 +31,7 @@ def evaluate_model(
         model: name of a public network, or directory of a trained system.
         protocol_name: a name that `read_protocol` accepts.
         secret_path: file of the system's secret; None for the default file in its directory.
-        flips: add the embedding of the mirrored face.
+        flips: also embed the mirrored input and add the embeddings; only for maskers that support it.
         data: directory of real faces, or None for PPFR_DATA.
         weights: directory of public networks, or None for PPFR_WEIGHTS.
         seed: seeds the masker and the bootstrap.
@@ -39,9 +39,9 @@ def evaluate_model(
         allows_training_overlap: also evaluate on people that the system was trained on.
 
     Returns:
-        Names of model, masker and protocol, what is embedded ("image alone" or "image and mirror image"), the
-        `TrainingOverlap` of the protocol with the system's training data, and the figures of `ppfr.evaluation.evaluate`
-        without the ROC curve.
+        Names of model, masker and protocol, what is embedded ("image alone", or "image, mirrored by the recogniser
+        too"), the `TrainingOverlap` of the protocol with the system's training data, and the figures of
+        `ppfr.evaluation.evaluate` without the ROC curve.
 
     Raises:
         InvalidInputError: unknown model or protocol.
@@ -49,6 +49,7 @@ def evaluate_model(
         MissingAssetError: data or weights are not available.
         CheckpointError: files of the system are damaged or do not belong together.
         DeviceError: the device is not available.
+        UnsupportableError: `flips`, and the masker of the system cannot mirror its output.
     """
     where = choose_device(device)
     system = read_recogniser(model, secret_path=secret_path, weights=weights)
@@ -58,14 +59,14 @@ def evaluate_model(
         system.masker,
         NetworkEmbedder(for_inference(system.network).to(where)),
         protocol,
-        settings=EvaluationSettings(seed=seed, adds_mirrored=flips),
+        settings=EvaluationSettings(seed=seed, mirrors_input=flips),
         device=str(where),
     )
     return {
         "model": system.card.name,
         "masker": system.masker.name,
         "protocol": protocol.name,
-        "embedded": "image and mirror image" if flips else "image alone",
+        "embedded": "image, mirrored by the recogniser too" if flips else "image alone",
         "training_overlap": as_json(overlap),
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
         **{name: value for name, value in as_json(figures).items() if name not in _ONLY_IN_RECORDS},

@@ -162,7 +162,6 @@ def _experiment(context: ExperimentContext, name: str, rows: Sequence[Row], *, t
         people=testbed.people,
         training_images=testbed.images,
         num_resamples=budget.num_resamples,
-        adds_mirrored=True,  # the usual protocol
     )
 
 

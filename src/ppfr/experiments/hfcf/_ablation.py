@@ -236,7 +236,6 @@ def ablation(context: ExperimentContext) -> Experiment:
         people=testbed.people,
         training_images=testbed.images,
         num_resamples=budget.num_resamples,
-        adds_mirrored=True,
     )
 
 

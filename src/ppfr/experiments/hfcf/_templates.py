@@ -176,7 +176,7 @@ def _common(context: ExperimentContext, budget: TemplateBudget) -> dict[str, Any
         "command": context.command,
         "seed": context.seed,
         "num_resamples": budget.num_resamples,
-        "adds_mirrored": context.preset != "fast-test",
+        "mirrors_input": context.preset != "fast-test",
     }
 
 
