@@ -16,6 +16,7 @@ from ppfr.core import (
     ImageMasker,
     InvalidInputError,
     MaskedImages,
+    MixedImages,
     PpfrError,
     ShapeError,
     Templates,
@@ -52,10 +53,21 @@ def _deployed(byte=b"d"):
 
 
 def test_threat_model_follows_knows_secret(make):
-    assert make(knows_secret=True).needs == masked_images_threat(knows_secret=True)
-    assert make(knows_secret=False).needs == masked_images_threat(knows_secret=False)
+    for knows_secret in (True, False):
+        needs = make(knows_secret=knows_secret).needs
+        assert needs == masked_images_threat(knows_secret=knows_secret, knows_recogniser=False)
     words = make(knows_secret=False).needs.in_words()
     assert "does not know the deployment's secret parameters" in words and "masked images" in words
+
+
+@pytest.mark.parametrize(
+    ("knows_secret", "sees", "knows_recogniser"),
+    [(True, MaskedImages, True), (False, MaskedImages, False), (True, MixedImages, False), (False, MixedImages, False)],
+)
+def test_server_knows_its_recogniser(knows_secret, sees, knows_recogniser):
+    threat = masked_images_threat(knows_secret=knows_secret, sees=sees)
+    assert threat.knows_recogniser == knows_recogniser
+    assert ("does not know" not in threat.in_words()) == knows_recogniser
 
 
 def test_facts_and_configuration_are_json(make, few):
@@ -67,7 +79,8 @@ def test_facts_and_configuration_are_json(make, few):
     assert json.loads(json.dumps(facts)) == facts
     config = json.loads(json.dumps(attack.public_config()))
     assert config["attack"] == attack.name and config["plan"]["batch_size"] == 8
-    assert "adversary" in config["threat_model"] and "lr" in config
+    assert "lr" in config
+    assert "threat_model" not in config, "the record has that of the adversary, who may know more than the attack uses"
 
 
 def test_same_seed_gives_the_same_attack_for_any_chunk_size(make, few, targets, observe):

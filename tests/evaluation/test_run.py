@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppfr.attacks import FreshSecret
+from ppfr.attacks import FreshSecret, masked_images_threat
 from ppfr.core import (
     AttackResult,
     ImageMasker,
@@ -39,6 +39,7 @@ from support.toy_experiment import (
     SIDE,
     Projection,
     ToyLinkage,
+    ToyRecovery,
     ToyTraining,
     reader,
     start,
@@ -123,6 +124,23 @@ def test_only_a_granted_secret_reaches_the_adversary(finished: tuple[Path, Recor
         "link-fd-known": PpfrFd,
         "recover-constant": Constant,
     }
+
+
+def test_record_states_what_the_adversary_has_and_the_attack_does_not_use(tmp_path: Path) -> None:
+    server = masked_images_threat(knows_secret=True)
+    without = dataclasses.replace(server, knows_recogniser=False)
+    plans = [
+        toy_plan("uses-it", "fd", granted=server),
+        toy_plan("does-not", "fd", granted=server, make=lambda options: ToyRecovery(options, needs=without)),
+    ]
+    record = start(toy_experiment(plans=plans), tmp_path)
+    threats = {attack["name"]: attack["threat_model"] for attack in record["attacks"]}
+    assert all(threat["knows_recogniser"] for threat in threats.values())
+    assert all(
+        "knows" in threat["in_words"] and "recogniser's weights" in threat["in_words"] for threat in threats.values()
+    )
+    assert threats["uses-it"]["in_words"] == server.in_words()
+    assert threats["does-not"]["in_words"] == f"{server.in_words()} This attack does not use the recogniser's weights."
 
 
 def test_record_contains_no_subject_path_or_secret(finished: tuple[Path, Record]) -> None:

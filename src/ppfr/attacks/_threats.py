@@ -6,23 +6,28 @@ from ppfr.attacks._fresh_secret import FreshSecret
 from ppfr.core import ImageMasker, MaskedImages, MixedImages, ObservedImages, ShapeError, ThreatModel, ThreatModelError
 
 
-def masked_images_threat(*, knows_secret: bool, sees: type[ObservedImages] = MaskedImages) -> ThreatModel:
+def masked_images_threat(
+    *, knows_secret: bool, sees: type[ObservedImages] = MaskedImages, knows_recogniser: bool | None = None
+) -> ThreatModel:
     """An adversary who sees every masked image that reaches the server, or the whole masked training set.
 
-    It knows how the protection works (Kerckhoffs) and has faces of other people. It does not need the deployed
-    recogniser's weights.
+    It knows how the protection works (Kerckhoffs) and has faces of other people.
 
     Args:
-        knows_secret: it also has the deployment's secret parameters, like a dishonest server or the finder of a lost
-            device. Without them it only copies the traffic or the stored masked images.
+        knows_secret: it also has the deployment's secret parameters, like a dishonest server. Without them it only
+            copies the traffic or the stored masked images.
         sees: `MaskedImages`, or `MixedImages` if the adversary obtained a training set whose images were mixed with
             each other.
+        knows_recogniser: it has the deployed recogniser's weights. None follows from the adversary: a server owns its
+            recogniser, others do not have it. False is for what an attack needs if it does not use the recogniser.
     """
+    if knows_recogniser is None:
+        knows_recogniser = knows_secret and sees is MaskedImages
     if sees is MixedImages:
         name = "thief of the training set" if not knows_secret else "thief of the training set with the secret"
     else:
         name = "server with the deployment's secret" if knows_secret else "reader of masked images"
-    return ThreatModel(name=name, sees=sees, knows_secret=knows_secret, knows_recogniser=False)
+    return ThreatModel(name=name, sees=sees, knows_secret=knows_secret, knows_recogniser=knows_recogniser)
 
 
 def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> None:

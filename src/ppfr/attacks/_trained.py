@@ -162,8 +162,8 @@ class TrainedAttack(Attack):
 
     @property
     def needs(self) -> ThreatModel:
-        """An adversary who sees masked images, with or without the deployment's secret."""
-        return masked_images_threat(knows_secret=self.knows_secret, sees=self.sees)
+        """An adversary who sees masked images, with or without the secret. The deployed recogniser is not used."""
+        return masked_images_threat(knows_secret=self.knows_secret, sees=self.sees, knows_recogniser=False)
 
     @abstractmethod
     def public_config(self) -> Mapping[str, Any]:
@@ -260,7 +260,6 @@ class TrainedAttack(Attack):
     def _shared_config(self) -> dict[str, Any]:
         return {
             "attack": self.name,
-            "threat_model": self.needs.in_words(),
             "knows_secret": self.knows_secret,
             "ignores_signs": self.ignores_signs,
             "aligns_channels": self.aligns_channels,

@@ -146,7 +146,8 @@ class AttackEntry:
         system: the system that is attacked.
         role: an attack, or a control.
         secret: whether the adversary knows the deployment's secret; "none" if there is none.
-        threat_model: `ThreatModel.as_dict`, and the same "in_words".
+        threat_model: `ThreatModel.as_dict` of what is granted, and the same "in_words" with what the attack does
+            not use.
         config: configuration of the attack.
         recogniser: the evaluation recogniser that its outcome is measured with.
         control: the rule, for controls only.

@@ -164,6 +164,12 @@ def check_threat_model(plan: AttackPlan, system: System, *, device: str = "auto"
         )
 
 
+def unused_in_words(needs: ThreatModel, granted: ThreatModel) -> str:
+    """For the report, what the adversary has and the attack does not use; "" if it uses everything."""
+    unused = [words for words, needed, given in _knowledge_of(needs, granted) if given and not needed]
+    return f"This attack does not use {' or '.join(unused)}." if unused else ""
+
+
 def _knowledge_of(needs: ThreatModel, granted: ThreatModel) -> Iterator[tuple[str, bool, bool]]:
     yield "the method", needs.knows_method, granted.knows_method
     yield "the deployment's secret", needs.knows_secret, granted.knows_secret

@@ -31,7 +31,7 @@ from ppfr.core import (
     status_of,
     without_paths,
 )
-from ppfr.evaluation._attack_plan import AttackPlan, attack_config, secret_of
+from ppfr.evaluation._attack_plan import AnyAttack, AttackPlan, attack_config, secret_of, unused_in_words
 from ppfr.evaluation._checks import attacks_of, data_uses, sets_to_keep_apart
 from ppfr.evaluation._experiment import Experiment, System
 from ppfr.evaluation._measure import Stage
@@ -176,6 +176,10 @@ def _system(system: System) -> SystemEntry:
     )
 
 
+def _threat_in_words(plan: AttackPlan, attack: AnyAttack) -> str:
+    return " ".join(filter(None, (plan.granted.in_words(), unused_in_words(attack.needs, plan.granted))))
+
+
 def _attack(plan: AttackPlan, experiment: Experiment) -> AttackEntry:
     attack = plan.probe()
     return AttackEntry(
@@ -185,7 +189,7 @@ def _attack(plan: AttackPlan, experiment: Experiment) -> AttackEntry:
         system=plan.system,
         role=plan.role,
         secret=secret_of(plan, experiment.system(plan.system)),  # type: ignore[arg-type]
-        threat_model={**plan.granted.as_dict(), "in_words": plan.granted.in_words()},
+        threat_model={**plan.granted.as_dict(), "in_words": _threat_in_words(plan, attack)},
         config=attack_config(attack),
         recogniser=plan.recogniser,
         control=plan.rule.entry(plan.role),

@@ -29,7 +29,7 @@ class LinearRecovery(Attack):
 
     @property
     def needs(self) -> ThreatModel:
-        return masked_images_threat(knows_secret=self._knows_secret)
+        return masked_images_threat(knows_secret=self._knows_secret, knows_recogniser=False)
 
     def public_config(self) -> Mapping[str, Any]:
         return {"knows_secret": self._knows_secret, "ridge": self._ridge}
