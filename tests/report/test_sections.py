@@ -154,7 +154,7 @@ def test_comparison_finding_follows_the_paired_interval(
     ("setting", "value", "words"),
     [
         ("mirrors_input", False, "image alone"),
-        ("mirrors_input", True, "image, mirrored by the recogniser too"),
+        ("mirrors_input", True, "image also mirrored by the recogniser"),
         # Records that were written before a mirror image had to come from the same masked image.
         ("adds_mirrored", False, "image alone"),
         ("adds_mirrored", True, "two masked images"),

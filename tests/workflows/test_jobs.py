@@ -99,7 +99,7 @@ def test_trained_system_is_reproducible_and_can_be_evaluated(tmp_path: Path) -> 
 
 
 def test_plain_images_can_be_mirrored_by_the_recogniser(plain: Path) -> None:
-    assert evaluation(plain, flips=True)["embedded"] == "image, mirrored by the recogniser too"
+    assert evaluation(plain, flips=True)["embedded"] == "image also mirrored by the recogniser"
 
 
 def test_method_without_secret_creates_no_secret_file(plain: Path) -> None:

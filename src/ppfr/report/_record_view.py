@@ -20,7 +20,7 @@ Entry = Mapping[str, Any]
 """A row of results, or a system, attack, recogniser or comparison of the record."""
 
 
-IMAGE_ALONE, MIRRORED_TOO = "image alone", "image, mirrored by the recogniser too"
+IMAGE_ALONE, MIRRORED_TOO = "image alone", "image also mirrored by the recogniser"
 TWO_MASKS = "two masked images"
 _EMBEDDED: Mapping[str, str] = {
     IMAGE_ALONE: "Test-time protocol: one embedding per image, without its mirror image.",

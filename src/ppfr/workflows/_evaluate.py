@@ -39,8 +39,8 @@ def evaluate_model(
         allows_training_overlap: also evaluate on people that the system was trained on.
 
     Returns:
-        Names of model, masker and protocol, what is embedded ("image alone", or "image, mirrored by the recogniser
-        too"), the `TrainingOverlap` of the protocol with the system's training data, and the figures of
+        Names of model, masker and protocol, what is embedded ("image alone", or "image also mirrored by the
+        recogniser"), the `TrainingOverlap` of the protocol with the system's training data, and the figures of
         `ppfr.evaluation.evaluate` without the ROC curve.
 
     Raises:
@@ -66,7 +66,7 @@ def evaluate_model(
         "model": system.card.name,
         "masker": system.masker.name,
         "protocol": protocol.name,
-        "embedded": "image, mirrored by the recogniser too" if flips else "image alone",
+        "embedded": "image also mirrored by the recogniser" if flips else "image alone",
         "training_overlap": as_json(overlap),
         "may_have_seen": list(system.card.may_have_seen) or "nothing known",
         **{name: value for name, value in as_json(figures).items() if name not in _ONLY_IN_RECORDS},
