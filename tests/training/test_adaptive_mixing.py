@@ -143,6 +143,38 @@ def test_look_ahead_step_is_clipped():
     assert steps[1] < 1e-3 < steps[0]
 
 
+class HalfPrecision(RecogniserTask):
+    """A recogniser whose gradients are tiny, or large, in the half-precision part of its backward pass."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.masker, self.mixer, self.size = ToyMasker(), None, size
+        self.weight = nn.Parameter(torch.full((1, 8), 0.25))
+
+    def optimizer_groups(self):
+        return (OptimizerGroup(name="recogniser", parameters=[self.weight], lr=1e-3),)
+
+    def mixture_loss(self, mixed, batch, *, progress):
+        output_81 = nn.functional.linear(torch.eye(8), self.weight)
+        return {"loss": output_81.float().sum() * self.size}
+
+    def describe(self):
+        return {"kind": "half precision"}
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 50.0, 3000.0])
+def test_look_ahead_in_half_precision_is_that_of_full_precision(size):
+    """1e-9 becomes 0 in float16 unless the loss is scaled; 50 and 3000 overflow at the first scale."""
+    # A step of 0.125 in each weight, whose gradient is `size`.
+    task = adaptive(HalfPrecision(size), every_steps=1, look_ahead_lr=0.125 / size, look_ahead_clip_norm=None)
+    task.train()
+    task.begin_step(0, 0.0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        terms = task.loss("strategy", a_batch(), rng=torch.Generator().manual_seed(2), progress=0.0)
+    assert float(terms["reward_1"]) == pytest.approx(2.0 * size, rel=1e-3)
+    assert float(terms["reward_2"]) == pytest.approx(1.0 * size, rel=1e-2)
+
+
 def test_choosing_without_update_leaves_the_strategy_unchanged():
     task = adaptive(every_steps=4)
     task.train()

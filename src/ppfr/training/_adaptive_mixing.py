@@ -17,11 +17,15 @@ from torch.func import functional_call
 from ppfr.core import BatchMixer, InvalidInputError, MixedBatch, ProblemsError, RangeError, ShapeError, as_json
 from ppfr.models import StrategyNetwork
 from ppfr.training._masked_input import describe_module, mask_images
+from ppfr.training._ranks import mean_over_ranks, num_ranks, of_first_rank
 from ppfr.training._recogniser import RecogniserTask, describe_mixer
 from ppfr.training._task import Batch, OptimizerGroup, OptimizerSettings, TrainingTask
 
 STRATEGY = "strategy"
 _NUM_WINDOWS = 50
+# In half precision, gradients below 6e-8 become 0 unless the loss is scaled first. 2^16 is where torch's GradScaler
+# starts. A scale at which a gradient overflows is divided by 16, at most four times, as far as 1.
+_LOSS_SCALES = (2.0**16, 2.0**12, 2.0**8, 2.0**4, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,12 @@ class AdaptiveMixingTask(TrainingTask):
     At every step the strategy network reads the masked batch and draws one mixer for the whole batch. The recogniser is
     trained on that mixture. Every few steps the strategy network is updated by REINFORCE. Its reward is the loss of the
     recogniser on the mixture (reward 1) plus the loss that would remain after one gradient step on it (reward 2). That
-    step uses copies, so weights, optimizer and running statistics of the recogniser are unchanged.
+    step uses copies, so weights, optimizer and running statistics of the recogniser are unchanged. In half precision its
+    loss is scaled, as the loop scales the losses of the groups.
+
+    On several devices the batch of a step is that of all devices together: the strategy sees the mean over all of its
+    images, all devices mix the same number of images, and the reward is the mean over all devices. The look-ahead step
+    of a device follows the gradient of its own images.
 
     Args:
         recogniser: a recogniser task without a mixer of its own.
@@ -171,7 +180,8 @@ class AdaptiveMixingTask(TrainingTask):
             return self._reinforce(batch, rng=rng, progress=progress)
         if self._mixed is None:
             masked_BKPQ = mask_images(self.recogniser.masker, batch.images_BCHW, rng=rng)
-            self._mix(self.strategy.log_probabilities(masked_BKPQ), masked_BKPQ, batch, rng=rng, progress=progress)
+            log_probabilities_A = _of_all_ranks(self.strategy.log_probabilities(masked_BKPQ))
+            self._mix(log_probabilities_A, masked_BKPQ, batch, rng=rng, progress=progress)
         assert self._mixed is not None
         choice, mixed = self._mixed
         terms = self.recogniser.mixture_loss(mixed, batch, progress=progress)
@@ -189,17 +199,18 @@ class AdaptiveMixingTask(TrainingTask):
         probabilities_A = log_probabilities_A.detach().float().exp().cpu()
         if not bool(probabilities_A.isfinite().all()):
             raise RangeError("the probabilities of the strategy network are not finite; lower its learning rate")
-        choice = int(torch.multinomial(probabilities_A, 1, generator=rng))
+        drawn = int(torch.multinomial(probabilities_A, 1, generator=rng))
+        choice = of_first_rank(drawn, device=log_probabilities_A.device)  # `rng` differs between ranks
         self.chosen_WA[min(int(progress * _NUM_WINDOWS), _NUM_WINDOWS - 1), choice] += 1
         self._mixed = choice, self.mixers[choice].mix(masked_BKPQ, batch.labels_B, rng=rng)
 
     def _reinforce(self, batch: Batch, *, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
         masked_BKPQ = mask_images(self.recogniser.masker, batch.images_BCHW, rng=rng)
-        log_probabilities_A = self.strategy(masked_BKPQ)
+        log_probabilities_A = _of_all_ranks(self.strategy(masked_BKPQ))
         self._mix(log_probabilities_A, masked_BKPQ, batch, rng=rng, progress=progress)
         assert self._mixed is not None
         choice, mixed = self._mixed
-        rewards = self._rewards(mixed, batch, progress=progress)
+        rewards = mean_over_ranks(torch.stack(self._rewards(mixed, batch, progress=progress)))
         first, second = self.settings.reward_weights
         reward = first * rewards[0] + second * rewards[1]
         if not bool(reward.isfinite()):
@@ -235,9 +246,10 @@ class AdaptiveMixingTask(TrainingTask):
         buffers = {name: b.clone() for name, b in module.named_buffers() if not module._is_frozen(name)}
         with torch.enable_grad():
             loss = functional_call(module, (weights, buffers), (mixed, batch, progress))["loss"]
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            gradients = _gradients(loss, list(weights.values()))
+            loss = loss.detach()  # frees the graph
         if settings.reward_weights[1] == 0:
-            return loss.detach(), torch.zeros_like(loss)
+            return loss, torch.zeros_like(loss)
         found = {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
         rate = settings.look_ahead_lr
         if settings.look_ahead_clip_norm is not None:
@@ -246,7 +258,7 @@ class AdaptiveMixingTask(TrainingTask):
         with torch.no_grad():
             stepped = {name: w - rate * found[name] if name in found else w for name, w in weights.items()}
             remaining = functional_call(module, (stepped, buffers), (mixed, batch, progress))["loss"]
-        return loss.detach(), remaining.detach()
+        return loss, remaining
 
     def outcome(self) -> dict[str, Any]:
         """Share of choices per candidate: over the run, and over each of 50 windows of it."""
@@ -270,3 +282,29 @@ class AdaptiveMixingTask(TrainingTask):
             "strategy": describe_module(self.strategy),
             "strategy_settings": as_json(self.settings),
         }
+
+
+def _of_all_ranks(log_probabilities_A: Tensor) -> Tensor:
+    """The log-probabilities for the images of all ranks, with the gradient of this rank's images.
+
+    They are a softmax of logits that are linear in the mean feature of the images, so the mean of the logits over ranks
+    belongs to the images of all ranks. The mean over ranks of the gradients is the gradient of this function.
+    """
+    if num_ranks() == 1:
+        return log_probabilities_A
+    others_A = mean_over_ranks(log_probabilities_A) - log_probabilities_A.detach()
+    return torch.log_softmax(log_probabilities_A + others_A, dim=0)
+
+
+def _gradients(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of a loss, which is scaled under autocast to half precision; None for weights that it does not use."""
+    device = loss.device.type
+    is_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    found: list[Tensor | None] = []
+    for scale in _LOSS_SCALES if is_half else _LOSS_SCALES[-1:]:
+        is_last = scale == _LOSS_SCALES[-1]
+        scaled = torch.autograd.grad(loss * scale, weights, allow_unused=True, retain_graph=not is_last)
+        found = [None if part is None else part / scale for part in scaled]
+        if all(bool(part.isfinite().all()) for part in found if part is not None):
+            break
+    return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -30,6 +30,29 @@ def average_buffers(fabric: Fabric, module: nn.Module) -> None:
         # Frozen parts are equal on all ranks, and the floating-point mean of equal numbers may differ from them.
         learning = [part for part in module.modules() if part.training]
         _average(fabric, [b for part in learning for b in part.buffers(recurse=False) if b.is_floating_point()])
+
+
+def num_ranks() -> int:
+    """Number of processes that train together; 1 outside such a run. For tasks, which do not have the fabric."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over ranks, without gradient; every rank must call it."""
+    found = value.detach().clone()
+    if num_ranks() > 1:
+        distributed.all_reduce(found)
+        found /= num_ranks()
+    return found
+
+
+def of_first_rank(value: int, *, device: torch.device) -> int:
+    """The value of rank 0 on every rank; every rank must call it."""
+    if num_ranks() == 1:
+        return value
+    sent = torch.tensor(value, device=device)
+    distributed.broadcast(sent, src=0)
+    return int(sent)
 
 
 def _average(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
