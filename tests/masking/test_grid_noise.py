@@ -14,9 +14,10 @@ import torch
 from scipy import stats
 
 from ppfr.core import Keystream
-from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, Peep, Sensitivities
+from ppfr.masking import Dctdp, Hfcf, LaplaceBudget, NoisyFrontEnd, Peep, Sensitivities, state_privacy
+from ppfr.masking._dp_accountant import delta_of_ended_draws
 from ppfr.masking._grid_noise import STEPS_PER_SCALE, Grid, SystemNoise, draw_steps, draw_table
-from ppfr.masking._noise import ImageNoise, laplace_from_bits
+from ppfr.masking._noise import LARGEST_DRAW, ImageNoise, laplace_from_bits
 from support.noisy_masking import CPU, FEW, UNIT
 from support.privacy_loss import worst_loss
 
@@ -188,6 +189,95 @@ def test_the_measured_privacy_loss_stays_under_eps(eps: float, known_keys: None)
     )
     assert 0.65 * eps < worst_loss(low, high) <= eps
     assert worst_loss(low / 2, high / 2 + 0.5) > eps, "noise of half the scale must be caught"
+
+
+# Stated (eps, delta), by exact enumeration
+
+
+def law_of_draws(*, goes_on: bool, num_steps: int = 80_000) -> np.ndarray:
+    """log P(n) for n = 0..num_steps, from the counts out of 2^64, with or without the draws beyond the table."""
+    counts = draw_table().counts[LAST:]
+    log_total, log_upper = 64 * math.log(2), math.log(sum(counts))
+    inner = np.array([math.log(count) for count in counts[:-1]]) - log_total
+    if not goes_on:
+        return np.append(inner, math.log(counts[-1]) - log_total)
+    # From the end on, the law of |n| repeats: P(22 t + j) = P(22 t or more) * counts[j] / upper.
+    parts, log_end = [inner], math.log(counts[-1]) - log_total
+    while sum(map(len, parts)) <= num_steps:
+        parts.append(log_end + inner + log_total - log_upper)
+        log_end += math.log(counts[-1]) - log_upper
+    return np.concatenate(parts)[: num_steps + 1]
+
+
+def least_delta(log_law: np.ndarray, shift: int, eps: float, *, ends: bool) -> float:
+    """The least delta of (eps, delta) for two inputs `shift` steps apart: the sum of max(0, P - e^eps Q).
+
+    A law that does not end is compared where both probabilities were enumerated; beyond, it repeats itself.
+    """
+    both = np.concatenate([log_law[:0:-1], log_law])
+    one, other = both[shift:], both[: len(both) - shift]
+    if ends:
+        one, other = np.append(np.full(shift, -np.inf), both), np.append(both, np.full(shift, -np.inf))
+    # With a slack of 1e-12 for logarithms in float64; the table leaves 2^-12 of each step.
+    total = 0.0
+    for above, below in ((one, other), (other, one)):
+        exceeds = np.isfinite(above) & (above > below + eps + 1e-12)
+        total = max(total, math.fsum(np.exp(above[exceeds]) - np.exp(below[exceeds] + eps)))
+    return total
+
+
+@pytest.mark.parametrize("eps", [0.3, 1.0, 16.0, 29.2, 50.0])
+def test_the_stated_delta_holds_for_every_outcome_of_the_sampler(eps: float) -> None:
+    made = budget(eps)
+    shift, eps_sent = int(made._grid(CPU).most_N), float(made.accounted_eps().item())
+    stated = state_privacy("x", made.accounted_eps(), FEW)
+    assert stated.delta == stated.delta_coefficient == 0 and stated.num_beyond_draws == 0
+    assert least_delta(law_of_draws(goes_on=True), shift, eps_sent, ends=False) <= stated.delta_coefficient
+    # The fault, planted: were the table's end the end of the draws, a delta of 0 would be too small, and so would half
+    # of what the accountant says of draws that end. It says the least delta, without the mass at the end itself.
+    ended = least_delta(law_of_draws(goes_on=False), shift, eps_sent, ends=True)
+    expected = float(delta_of_ended_draws(eps, 22.0))
+    if eps < 22:
+        assert ended > 0.5 * expected > stated.delta_coefficient
+        assert 0.99 * expected <= ended <= 1.01 * (expected + 0.5 * math.exp(-22))
+    else:
+        assert ended > 0.5 and expected == 1
+
+
+@pytest.mark.parametrize("eps", [12.0, 15.0, 18.0])
+def test_seeded_draws_near_their_end_are_as_likely_as_stated(eps: float) -> None:
+    """Every word of the seeded sampler within eps of the end: outputs that are impossible under the other input."""
+    beyond = int(2**31 * math.exp(eps - LARGEST_DRAW))
+    words = np.arange(2 * beyond + 20, dtype=np.uint32) << 1  # the largest positive draws come first
+    drawn = np.empty(len(words), np.float32)
+    laplace_from_bits(words, drawn)
+    assert drawn.max() == pytest.approx(LARGEST_DRAW) and drawn.min() < LARGEST_DRAW - eps
+    impossible = int((drawn > LARGEST_DRAW - eps).sum()) / 2**32
+    assert impossible == pytest.approx(float(delta_of_ended_draws(eps, LARGEST_DRAW)), rel=1e-2)
+    assert impossible > 0.9 * state_privacy("x", np.full((1, 1, 1), eps), FEW, is_seeded=True).delta_coefficient
+
+
+def test_statement_of_seeded_noise_says_where_draws_end_and_which_coefficients_exceed_it() -> None:
+    front_end = NoisyFrontEnd(front_end="block", fuses=True, stride=8, num_channels=2, in_shape=(3, 8, 8))
+    stated = state_privacy("x", np.array([16.0, 29.2]).reshape(2, 1, 1), front_end, is_seeded=True)
+    assert (stated.delta, stated.delta_coefficient, stated.num_beyond_draws) == (1.0, 1.0, 1)
+    assert stated.largest_draw == pytest.approx(22.18, abs=0.01)
+    words = stated.in_words()
+    assert "22.18" in words and "1.0e-03 at eps 16" in words and "1 of 2 coefficients have an eps above 22.18" in words
+    found = small(Hfcf, colour="none").guarantee(is_seeded=True)
+    assert 0 < found["delta_coefficient"] < 1e-9 and found["delta"] == 1
+
+
+@pytest.mark.parametrize("make", [lambda: small(Hfcf), lambda: small(Dctdp), lambda: Peep(num_components=3)])
+@pytest.mark.parametrize("is_seeded", [False, True])
+def test_the_guarantee_names_epochs_and_who_holds_clean_values(
+    make: Callable[[], Hfcf | Dctdp | Peep], is_seeded: bool
+) -> None:
+    words = make().guarantee(is_seeded=is_seeded)["in_words"]
+    if not (is_seeded and isinstance(make(), Peep)):
+        assert "each epoch masks them again" in words
+        assert "holds clean coefficients" in words or "holds plain faces" in words
+    assert not is_seeded or "draws end at" in words
 
 
 # Whole maskers

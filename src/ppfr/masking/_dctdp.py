@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ppfr.core import MaskSpec
 from ppfr.masking._checks import check_image
-from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
+from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
 from ppfr.masking._front_end import FrontEndName, check_choice
 from ppfr.masking._grid_noise import SystemNoise
 from ppfr.masking._laplace_budget import LaplaceBudget, Shares
@@ -63,8 +63,11 @@ class Dctdp(LaplaceMasker):
     Privacy:
         With the corrected settings each coefficient on its own has local differential privacy at its eps_i. An image
         has 2.4 million coefficients. At the default their eps compose to 1.2 million, which is no meaningful guarantee.
-        `privacy()` states the numbers. The learned parameters and the sensitivities are public. They do not protect the
-        people in the training set.
+        `privacy()` states the numbers. Without a generator delta is 0, since draws do not end. Draws of a generator
+        end at 22.18 scales: no (eps_i, delta_i) with delta_i below 1/2 exp(-(22.18 - eps_i)) holds for them, and none
+        at all above 22.18. Epochs compose if training images are sent masked. Who learns the budget holds clean
+        coefficients. The learned parameters and the sensitivities are public. They do not protect the people in the
+        training set.
 
     References:
         Ji et al.: "Privacy-Preserving Face Recognition with Learnable Privacy Budgets in Frequency Domain", ECCV 2022,
@@ -130,8 +133,9 @@ class Dctdp(LaplaceMasker):
 
     def privacy(self, *, is_seeded: bool = False) -> PrivacyStatement:
         """The privacy guarantee under the current budget; none if `mask` was given a generator (`is_seeded`)."""
-        void = seeded_is_void(is_seeded) + (_PUBLISHED_IS_VOID if self.settings == "published" else ())
-        return state_privacy(self.name, self.budget.accounted_eps(), self.front_end, reasons_void=void)
+        void = _PUBLISHED_IS_VOID if self.settings == "published" else ()
+        eps = self.budget.accounted_eps()
+        return state_privacy(self.name, eps, self.front_end, reasons_void=void, is_seeded=is_seeded)
 
     def _arguments(self) -> dict[str, Any]:
         return {

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ppfr.core import InvalidInputError, RangeError, ShapeError
 from ppfr.masking._grid_noise import STEPS_PER_SCALE
 from ppfr.masking._local_binary_patterns import MAX_BITS_PER_PLACE, ColourChannels
+from ppfr.masking._noise import LARGEST_DRAW
 from ppfr.masking._sensitivities import NoisyFrontEnd
 
 _MAX_MEANINGFUL_EPS = 10.0
@@ -45,8 +47,12 @@ class PrivacyStatement:
         num_colour_bits: number of bits of local binary patterns per image.
         eps_colour_bit: eps of one of these bits.
         eps_colour: eps of all these bits together.
-        delta: probability with which the bounds may fail: 0 if the keystream is random, since no tail of the noise is
-            cut; 1 without a guarantee.
+        delta: probability with which the bounds of all coefficients of an image may fail: 0 if the keystream is random,
+            since no tail of the noise is cut; 1 without a guarantee. It adds up over images like eps.
+        largest_draw: where the draws of the noise end, in units of its scale; infinity if they do not end.
+        delta_coefficient: the largest delta of one coefficient. For draws that do not end it is 0. For draws that end
+            it is the least that any proof would have to allow (`delta_of_ended_draws`); 1 if nothing is proven anyway.
+        num_beyond_draws: number of coefficients whose eps is above `largest_draw`.
     """
 
     method: str
@@ -66,6 +72,9 @@ class PrivacyStatement:
     eps_colour_bit: float
     eps_colour: float
     delta: float
+    largest_draw: float
+    delta_coefficient: float
+    num_beyond_draws: int
 
     def eps_of_images(self, num_images: int) -> float:
         """The eps of several images of one person. Each image has independent noise, so their eps add up.
@@ -85,7 +94,7 @@ class PrivacyStatement:
             head = (
                 f"{self.method}: local differential privacy of each coefficient on its own, from Laplace noise on "
                 "values clipped to a public range. Each line states by which factor the probability of an outcome may "
-                "differ between two inputs."
+                "differ between two inputs. delta is 0 for each and for all together: draws of the noise do not end."
             )
         lines = [head]
         if self.num_coefficients and math.isfinite(self.eps_coefficients):
@@ -138,11 +147,60 @@ class PrivacyStatement:
         return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in found.items()}
 
 
+def delta_of_ended_draws(eps: ArrayLike, largest_draw: float) -> NDArray[np.float64]:
+    """The least delta of Laplace noise whose draws end, per coefficient: 1/2 exp(-(largest_draw - eps)).
+
+    At most eps scales are between two inputs of a coefficient. A draw within eps of the end therefore gives an output
+    that is impossible under the other input, and 1/2 exp(-(largest_draw - eps)) is its probability. If eps is above
+    `largest_draw`, at least half of all outputs are impossible under the other input; 1 stands for no statement.
+
+    Args:
+        eps: privacy parameters, 0 or more.
+        largest_draw: in units of the noise scale; infinity if draws do not end.
+
+    Returns:
+        The shape of `eps`, in [0, 1].
+
+    Examples:
+        >>> [f"{float(delta):.1e}" for delta in delta_of_ended_draws([1.0, 16.0, 29.2], 22.18)]
+        ['3.2e-10', '1.0e-03', '1.0e+00']
+    """
+    eps_N = np.asarray(eps, np.float64)
+    if math.isinf(largest_draw):
+        return np.zeros_like(eps_N)
+    tail_N = 0.5 * np.exp(np.minimum(eps_N - largest_draw, 0.0))
+    return np.where(eps_N > largest_draw, 1.0, tail_N)
+
+
 SEEDED_IS_VOID = (
     "void: seeded noise. A generator was passed to mask(). Its noise follows from 32 bits, which can be searched, and "
     "is added in floating point."
 )
 """Why no guarantee follows from noise of a generator."""
+
+
+def end_of_seeded_draws(eps: ArrayLike, largest_draw: float) -> str:
+    """What the end of seeded draws means for the given eps of coefficients, in one sentence or two."""
+    eps_N = np.asarray(eps, np.float64).ravel()
+    num_beyond = int((eps_N > largest_draw).sum())
+    within_N = eps_N[eps_N <= largest_draw]
+    text = (
+        f"Its draws end at {largest_draw:.2f} scales (on a CPU), so that outputs near the end are impossible under a "
+        "neighbouring input: even with a secret seed and exact arithmetic, delta of a coefficient would be at least "
+        f"1/2 exp(-({largest_draw:.2f} - eps))"
+    )
+    if len(within_N):
+        text += f", {float(delta_of_ended_draws(within_N.max(), largest_draw)):.1e} at eps {_number(within_N.max())}"
+        # Deltas add up over coefficients like their eps.
+        total = float(delta_of_ended_draws(within_N, largest_draw).sum())
+        text += f", and {min(total, 1.0):.1e} over {len(within_N):,} coefficients"
+    if num_beyond:
+        text += (
+            f". {num_beyond:,} of {len(eps_N):,} coefficients have an eps above {largest_draw:.2f}, where draws that "
+            "end prove nothing"
+        )
+    return text + "."
+
 
 ARITHMETIC = (
     "Proven, for the numbers as computed without a generator: clipped coefficients are rounded to a grid, noise is a "
@@ -155,12 +213,16 @@ ARITHMETIC = (
 """What is proven and what is measured about noise of the operating system."""
 
 
-def seeded_is_void(is_seeded: bool) -> tuple[str, ...]:
-    """`SEEDED_IS_VOID` as a reason, if the noise was seeded."""
-    return (SEEDED_IS_VOID,) if is_seeded else ()
-
+EPOCHS_COMPOSE = (
+    "If training images are sent masked, each epoch masks them again: E epochs have E times the eps and E times the "
+    "delta of one image."
+)
+"""What a training on masked images costs."""
 
 _CAVEATS = (
+    EPOCHS_COMPOSE,
+    "Who learns the budget, or measures the ranges, holds clean coefficients of the training images: no noise protects "
+    "them from that party.",
     "Not covered: the people in the training set. The ranges are the extremes of single faces, and the learned budget "
     "was fitted to images without noise. Both are public, and neither has noise.",
 )
@@ -173,6 +235,7 @@ def state_privacy(
     *,
     colour: ColourChannels | None = None,
     reasons_void: Sequence[str] = (),
+    is_seeded: bool = False,
 ) -> PrivacyStatement:
     """Account for one masker.
 
@@ -182,6 +245,8 @@ def state_privacy(
         front_end: front end of the coefficients; it determines which values depend on a pixel.
         colour: the colour channels, if any.
         reasons_void: why the noise does not give the eps in `eps_KPQ`; if given, every eps is infinite.
+        is_seeded: whether the noise came from a generator. Then every eps is infinite, and the statement says what the
+            end of the generator's draws would cost even otherwise.
 
     Raises:
         ShapeError: `eps_KPQ` does not have one value per coefficient of the front end.
@@ -195,6 +260,11 @@ def state_privacy(
     reasons = list(reasons_void)
     if not np.isfinite(eps).all():
         reasons.insert(0, "There is no noise.")
+    largest_draw = LARGEST_DRAW if is_seeded else math.inf
+    delta_coefficient = 1.0 if reasons else float(delta_of_ended_draws(eps, largest_draw).max())
+    num_beyond = 0 if reasons else int((eps > largest_draw).sum())
+    if is_seeded:
+        reasons.insert(0, SEEDED_IS_VOID + ("" if reasons else f" {end_of_seeded_draws(eps, largest_draw)}"))
     if reasons:
         eps = np.full_like(eps, math.inf)
     place_PQ = eps.sum(0)
@@ -214,6 +284,9 @@ def state_privacy(
         eps_coefficients=total,
         eps_image=total + colour_fields["eps_colour"],
         delta=1.0 if reasons else 0.0,
+        largest_draw=largest_draw,
+        delta_coefficient=delta_coefficient,
+        num_beyond_draws=num_beyond,
         **{key: value for key, value in colour_fields.items() if key != "eps_pixel"},
     )
 

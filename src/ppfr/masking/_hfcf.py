@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from ppfr.core import MaskSpec
 from ppfr.masking._checks import check_image
-from ppfr.masking._dp_accountant import PrivacyStatement, seeded_is_void, state_privacy
+from ppfr.masking._dp_accountant import PrivacyStatement, state_privacy
 from ppfr.masking._front_end import FrontEndName
 from ppfr.masking._grid_noise import SystemNoise
 from ppfr.masking._laplace_budget import LaplaceBudget, Shares
@@ -64,7 +64,10 @@ class Hfcf(LaplaceMasker):
         Each noisy coefficient on its own has local differential privacy at its eps_i. Unless `colour_eps` is given, the
         local binary patterns leave the device unchanged and have no guarantee. The output as a whole then has no
         guarantee either. With colour="none", the eps of 790,272 coefficients compose to 395,136 at the default, which
-        is no meaningful guarantee. `privacy()` states the numbers. The learned parameters and the sensitivities are
+        is no meaningful guarantee. `privacy()` states the numbers. Without a generator delta is 0, since draws do not
+        end. Draws of a generator end at 22.18 scales: no (eps_i, delta_i) with delta_i below
+        1/2 exp(-(22.18 - eps_i)) holds for them, and none at all above 22.18. Epochs compose if training images are
+        sent masked. Who learns the budget holds clean coefficients. The learned parameters and the sensitivities are
         public. They do not protect the people in the training set.
 
     References:
@@ -138,8 +141,8 @@ class Hfcf(LaplaceMasker):
 
     def privacy(self, *, is_seeded: bool = False) -> PrivacyStatement:
         """The privacy guarantee under the current budget; none if `mask` was given a generator (`is_seeded`)."""
-        eps, void = self.budget.accounted_eps(), seeded_is_void(is_seeded)
-        return state_privacy(self.name, eps, self.front_end, colour=self.colour, reasons_void=void)
+        eps = self.budget.accounted_eps()
+        return state_privacy(self.name, eps, self.front_end, colour=self.colour, is_seeded=is_seeded)
 
     def _arguments(self) -> dict[str, Any]:
         return {

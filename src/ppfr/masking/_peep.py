@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, ShapeError
 from ppfr.frequency import luma
 from ppfr.masking._checks import check_image
-from ppfr.masking._dp_accountant import ARITHMETIC, SEEDED_IS_VOID
+from ppfr.masking._dp_accountant import ARITHMETIC, EPOCHS_COMPOSE, SEEDED_IS_VOID, end_of_seeded_draws
 from ppfr.masking._eigenfaces import (
     BUILT_IN_PEOPLE,
     Eigenfaces,
@@ -28,6 +28,7 @@ from ppfr.masking._front_end import check_choice
 from ppfr.masking._grid_noise import Grid, SentValue, SystemNoise
 
 _NUM_COMPONENTS = 128
+_LARGEST_DRAW = 53 * math.log(2)  # of a generator, whose float64 numbers in [0, 1) have 53 bits
 _BUILT_IN_SIDES = range(32, 1025, 2)
 
 
@@ -215,7 +216,10 @@ class Peep(ImageMasker):
                 "num_coefficients": self._num_components,
                 "eps_image": "inf",
                 "delta": 1.0,
-                "in_words": f"peep: no guarantee. {SEEDED_IS_VOID}",
+                "in_words": (
+                    f"peep: no guarantee. {SEEDED_IS_VOID} "
+                    + end_of_seeded_draws(np.full(self._num_components, self._eps), _LARGEST_DRAW)
+                ),
             }
         return {
             "eps_coefficient": self._eps,
@@ -226,7 +230,7 @@ class Peep(ImageMasker):
                 f"peep: local differential privacy at eps {self._eps:g} of each eigenface coefficient on its own. The "
                 f"picture shows {self._num_components} coefficients, whose eps compose to {eps_image:g}"
                 + (": no meaningful guarantee. " if eps_image >= 10 else ". ")
-                + ARITHMETIC
+                + f"{EPOCHS_COMPOSE} Who fits the eigenfaces holds plain faces of the reference set. {ARITHMETIC}"
             ),
         }
 

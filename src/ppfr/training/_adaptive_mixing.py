@@ -80,8 +80,8 @@ class AdaptiveMixingTask(TrainingTask):
     At every step the strategy network reads the masked batch and draws one mixer for the whole batch. The recogniser is
     trained on that mixture. Every few steps the strategy network is updated by REINFORCE. Its reward is the loss of the
     recogniser on the mixture (reward 1) plus the loss that would remain after one gradient step on it (reward 2). That
-    step uses copies, so weights, optimizer and running statistics of the recogniser are unchanged. In half precision its
-    loss is scaled, as the loop scales the losses of the groups.
+    step uses copies, so weights, optimizer and running statistics of the recogniser are unchanged. In half precision
+    its loss is scaled, as the loop scales the losses of the groups.
 
     On several devices the batch of a step is that of all devices together: the strategy sees the mean over all of its
     images, all devices mix the same number of images, and the reward is the mean over all devices. The look-ahead step
