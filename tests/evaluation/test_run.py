@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,14 +23,25 @@ from ppfr.core import (
     ImageMasker,
     MaskSpec,
     ObservedImages,
+    ProblemsError,
     Record,
     UnsupportableError,
     as_json,
     check_record,
 )
 from ppfr.data import ArrayImageSet, PairProtocol
-from ppfr.evaluation import Comparison, EvaluationSettings, Stage, TrainedSystem, Workspace, evaluate, picture_of_masked
+from ppfr.evaluation import (
+    RENDERINGS,
+    Comparison,
+    EvaluationSettings,
+    Stage,
+    TrainedSystem,
+    Workspace,
+    evaluate,
+    picture_of_masked,
+)
 from ppfr.evaluation import _run as run_module
+from ppfr.evaluation._masked_pictures import blurred_picture
 from ppfr.evaluation._run import remaining_s
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from support.records import entry, row, rows, stage_states, without_timing
@@ -44,7 +56,9 @@ from support.toy_experiment import (
     reader,
     start,
     toy_experiment,
+    toy_measures,
     toy_plan,
+    toy_plans,
     toy_protocol,
     toy_systems,
 )
@@ -67,6 +81,36 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
 
 
 _SEEN_IN_FINISHED: list[tuple[str, ImageMasker]] = []
+
+
+def test_masked_images_are_measured_under_another_rendering_too(tmp_path: Path) -> None:
+    plans = [plan for plan in toy_plans() if plan.name == "recover-fd"]
+    record = start(toy_experiment(measures=toy_measures(plans=plans, renderings=RENDERINGS[1:])), tmp_path)
+    check_record(record)
+    (found,) = rows(record, "masked_picture")
+    shown = row(record, "image_recovery", attack="recover-fd")["masked"]
+    assert (found["attack"], found["rendering"]) == ("recover-fd", "channel-magnitude")
+    assert found["lpips"]["n"] == shown["lpips"]["n"] and found["lpips"]["value"] != shown["lpips"]["value"]
+    unknown = toy_measures(plans=plans, renderings=("mosaic",))
+    with pytest.raises(ProblemsError, match=r"'mosaic'.*channel-magnitude"):
+        start(toy_experiment(measures=unknown), tmp_path / "unknown")
+
+
+def test_renderings_ignore_the_order_of_channels_and_differ_by_signs() -> None:
+    values = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(1))
+    spread = (-math.inf, math.inf)
+    mean, magnitude = (blurred_picture(values, spread, (16, 16), rendering=name) for name in RENDERINGS)
+    assert np.allclose(blurred_picture(values, spread, (16, 16)), mean)
+    for name, picture in zip(RENDERINGS, (mean, magnitude), strict=True):
+        shuffled = blurred_picture(values[:, [3, 1, 5, 0, 2, 4]], spread, (16, 16), rendering=name)
+        assert picture.shape == (2, 3, 16, 16) and np.allclose(shuffled, picture, atol=1e-5)
+    signs = torch.tensor([1.0, -1, 1, -1, -1, 1])[:, None, None]
+    flipped = [blurred_picture(values * signs, spread, (16, 16), rendering=name) for name in RENDERINGS]
+    assert np.allclose(flipped[1], magnitude, atol=1e-5) and not np.allclose(flipped[0], mean, atol=0.1)
+    grey = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert all(
+        np.allclose(blurred_picture(grey, (0.0, 1.0), (16, 16), rendering=name)[:, :1], grey) for name in RENDERINGS
+    )
 
 
 def test_copying_attack_is_perfect_and_average_face_is_at_chance_level(finished: tuple[Path, Record]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ppfr.core import InvalidInputError, MaskedImages, MissingAssetError, MixedImages, RunOptions, check_record
+from ppfr.data._subjects import shared_subjects
 from ppfr.evaluation import Experiment, Session, System, Verification, Workspace
 from ppfr.evaluation.measures._image_attack_run import seen_through, training_masker
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
@@ -246,6 +247,32 @@ def test_paper_preset_lists_all_missing_files(table: str, tmp_path: Path) -> Non
         build(paper)
     assert found.value.name == "train.idx, lfw.bin, cfp_fp.bin, calfw.bin"
     assert not (tmp_path / "run").exists()
+
+
+def test_cfp_has_the_rows_of_table_2_without_attacks_and_the_published_column(tmp_path: Path) -> None:
+    shared = context(tmp_path, resumes=True)
+    experiment = EXPERIMENTS["adamixup:cfp"](shared)
+    assert [system.name for system in experiment.systems] == [
+        printed(row)[0] for row in TABLE_2.strip().splitlines()
+    ]  # fmt: skip
+    assert not attacks_of(experiment)
+    for line in TABLE_2.strip().splitlines():
+        name, values = printed(line)
+        (figure,) = experiment.system(name).published
+        assert figure.measure == "accuracy on cfp-fp" and figure.value == values["accuracy on cfp-fp"]
+        assert figure.source.endswith("table 2")
+    with pytest.raises(InvalidInputError, match=r"'paper'.*adamixup:table2.*'laptop'"):
+        EXPERIMENTS["adamixup:cfp"](dataclasses.replace(shared, preset="paper"))
+
+
+@pytest.mark.real_data
+def test_cfp_trains_on_nobody_who_is_in_cfp(tmp_path: Path, data_root: Path, weights_root: Path) -> None:
+    laptop = context(tmp_path, preset="laptop", data=data_root, weights=weights_root)
+    experiment = EXPERIMENTS["adamixup:cfp"](laptop)
+    protocols = measure_of(experiment, Verification).protocols
+    assert [(protocol.name, len(protocol)) for protocol in protocols] == [("cfp-ff", 7000), ("cfp-fp", 7000)]
+    for protocol in protocols:
+        assert not shared_subjects(experiment.training_images.subject_ids, protocol.images.subject_ids)
 
 
 @pytest.mark.real_data

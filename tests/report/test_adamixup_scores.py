@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ppfr.experiments.adamixup._renderings import WITHOUT, rendered_scores
 from ppfr.experiments.adamixup._score_section import ScoreSection
 from ppfr.experiments.adamixup._scores import chosen_attack, scored_systems
 from ppfr.report import Prose, RecordView, Row, Table
@@ -100,6 +101,46 @@ def test_system_without_all_measures_is_excluded_and_the_page_states_it(mixing_r
     assert rows[0].score.compared == tuple(names)
     prose = next(block for block in ScoreSection().blocks(RecordView(mixing_record)) if isinstance(block, Prose))
     assert "over the 9 of 12 protected systems" in " ".join(prose.text)
+
+
+def _add_rendering(record: Json, *, without: str = "") -> None:
+    """S1 and S2 of the masked images in reverse order under another rendering."""
+    rows = [row for row in record["results"]["image_recovery"] if row["attack"].startswith("gan-") and row["masked"]]
+    record["results"]["masked_picture"] = [
+        {
+            "attack": row["attack"],
+            "rendering": "channel-magnitude",
+            "lpips": {**row["masked"]["lpips"], "value": 50 * (1 - row["recovered"]["lpips"]["value"])},
+            "identity_cosine": row["masked"]["identity_cosine"],
+        }
+        for row in rows
+        if row["attack"] != f"gan-{without}"
+    ]
+
+
+def test_score_is_shown_under_other_renderings_with_the_agreement_of_the_orders(mixing_record: Json) -> None:
+    view = RecordView(mixing_record)
+    default, alone = rendered_scores(view, scored_systems(view))
+    assert (default.rendering, alone.rendering) == ("channel-mean", WITHOUT) and default.tau == pytest.approx(1)
+    assert default.scores == {row.system["name"]: row.score.pp for row in scored_systems(view)}
+    recovered = {
+        row.system["name"]: row.measures[2].value + row.measures[3].value for row in scored_systems(view)
+    }  # fmt: skip
+    assert sorted(alone.scores, key=alone.scores.__getitem__) == sorted(recovered, key=recovered.__getitem__)
+    _add_rendering(mixing_record)
+    other = rendered_scores(view, scored_systems(view))[1]
+    assert other.rendering == "channel-magnitude" and other.tau < -0.5
+    best = max(other.scores, key=other.scores.__getitem__)
+    assert other.place(best) == 1 and other.scores[best] == 1
+    *_, words, table = ScoreSection().blocks(view)
+    assert isinstance(table, Table) and table.columns[1] == "mean of the channels' magnitudes"
+    assert isinstance(words, Prose) and "40%" in words.text[0] and "mean of the channels" in words.text[0]
+
+
+def test_rendering_that_a_system_lacks_is_left_out(mixing_record: Json) -> None:
+    _add_rendering(mixing_record, without="masking")
+    view = RecordView(mixing_record)
+    assert [each.rendering for each in rendered_scores(view, scored_systems(view))] == ["channel-mean", WITHOUT]
 
 
 def test_one_system_has_no_scores(mixing_record: Json) -> None:

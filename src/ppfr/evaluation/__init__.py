@@ -13,6 +13,8 @@ from ppfr.evaluation._experiment import SystemTraining as SystemTraining
 from ppfr.evaluation._experiment import TemplateProtection as TemplateProtection
 from ppfr.evaluation._experiment import TrainedSystem as TrainedSystem
 from ppfr.evaluation._experiment import provenance_of as provenance_of
+from ppfr.evaluation._masked_pictures import RENDERINGS as RENDERINGS
+from ppfr.evaluation._masked_pictures import Rendering as Rendering
 from ppfr.evaluation._masked_pictures import picture_of_masked as picture_of_masked
 from ppfr.evaluation._measure import DataUse as DataUse
 from ppfr.evaluation._measure import Measure as Measure
@@ -32,6 +34,7 @@ from ppfr.evaluation.measures._image_attacks import ImageAttackPlan as ImageAtta
 from ppfr.evaluation.measures._image_attacks import ImageAttacks as ImageAttacks
 from ppfr.evaluation.measures._image_outcome import ImageAttackRule as ImageAttackRule
 from ppfr.evaluation.measures._image_outcome import ImageRecoveryRow as ImageRecoveryRow
+from ppfr.evaluation.measures._image_outcome import MaskedPictureRow as MaskedPictureRow
 from ppfr.evaluation.measures._image_outcome import ReIdentificationRow as ReIdentificationRow
 from ppfr.evaluation.measures._image_targets import Targets as Targets
 from ppfr.evaluation.measures._inversion_outcome import InversionRule as InversionRule

@@ -6,6 +6,7 @@ Suffixes: N faces, K channels, P Q grid, H W pixels.
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -17,6 +18,16 @@ from torch.nn import functional
 from ppfr.core import ShapeError
 
 _LARGEST_PX = 224
+
+Rendering = Literal["channel-mean", "channel-magnitude"]
+"""How masked channels become the one picture that image similarity is measured on.
+
+"channel-mean" is the mean of the channels, and "channel-magnitude" the mean of their magnitudes. Neither depends on the
+order of the channels, so that a secret permutation of them does not change the picture. The mean is linear: it keeps
+signs, and channels of opposite sign cancel. Magnitudes do not cancel: they show where a face has structure.
+"""
+
+RENDERINGS: tuple[Rendering, ...] = get_args(Rendering)
 
 
 def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> NDArray[np.uint8]:
@@ -41,16 +52,23 @@ def picture_of_masked(masked_NKPQ: Tensor, value_range: tuple[float, float]) -> 
     return np.stack([_mosaic(face_KPQ) for face_KPQ in values_NKPQ])
 
 
-def blurred_picture(masked_NKPQ: Tensor, value_range: tuple[float, float], size_px: tuple[int, int]) -> np.ndarray:
+def blurred_picture(
+    masked_NKPQ: Tensor,
+    value_range: tuple[float, float],
+    size_px: tuple[int, int],
+    *,
+    rendering: Rendering = "channel-mean",
+) -> np.ndarray:
     """One picture of each masked face at the size of the crop, for image similarity measures.
 
     One or three channels with values in [0, 1] are used as a grey or colour picture. Of anything else, the mean of the
-    channels is used, scaled from its 1st to its 99th percentile.
+    channels or of their magnitudes is used, scaled from its 1st to its 99th percentile.
 
     Args:
         masked_NKPQ: (N, K, P, Q) masked images.
         value_range: the masker's `spec.value_range`.
         size_px: (H, W).
+        rendering: what is averaged over the channels.
 
     Returns:
         (N, 3, H, W) float32 in [0, 1].
@@ -58,7 +76,7 @@ def blurred_picture(masked_NKPQ: Tensor, value_range: tuple[float, float], size_
     values_NKPQ = masked_NKPQ.detach().cpu().float()
     low, high = value_range
     if values_NKPQ.shape[1] not in (1, 3) or low < 0 or high > 1:
-        mean_NS = values_NKPQ.mean(dim=1).flatten(1)
+        mean_NS = (values_NKPQ.abs() if rendering == "channel-magnitude" else values_NKPQ).mean(dim=1).flatten(1)
         edges_2N1 = torch.quantile(mean_NS, torch.tensor([0.01, 0.99]), dim=1, keepdim=True)
         span_N1 = edges_2N1[1] - edges_2N1[0]
         scaled_NS = torch.where(span_N1 > 1e-12, (mean_NS - edges_2N1[0]) / span_N1.clamp_min(1e-12), 0.5)

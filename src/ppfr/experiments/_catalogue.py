@@ -18,6 +18,7 @@ EXPERIMENTS: Mapping[str, BuildExperiment] = MappingProxyType(
         "adamixup:table1": adamixup.table1,
         "adamixup:table2": adamixup.table2,
         "adamixup:table3": adamixup.table3,
+        "adamixup:cfp": adamixup.cfp,
         "adamixup:supervision": adamixup.supervision,
         "hfcf:ablation": hfcf.ablation,
         "hfcf:mapping": hfcf.mapping,

@@ -14,6 +14,7 @@ from ppfr.evaluation import (
     ImageAttackPlan,
     ImageAttacks,
     Measure,
+    Rendering,
     Targets,
     Training,
     Verification,
@@ -28,6 +29,7 @@ def image_measures(
     num_targets: int = 0,
     num_pictured: int = 8,
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    renderings: Sequence[Rendering] = (),
 ) -> list[Measure]:
     """Training, verification, gaps and cost; with `plans`, also attacks on masked images.
 
@@ -38,6 +40,7 @@ def image_measures(
         num_targets: number of target subjects.
         num_pictured: number of target subjects that the report shows.
         lpips: distance of two batches of images, or None.
+        renderings: renderings of masked images beside the default one.
     """
     measures: list[Measure] = [
         Training(),
@@ -49,6 +52,13 @@ def image_measures(
         assert public is not None  # required with plans
         targets = Targets(num_subjects=num_targets, num_pictured=num_pictured)
         measures.append(
-            ImageAttacks(plans=plans, protocols=protocols, targets=targets, public_images=public, lpips=lpips)
+            ImageAttacks(
+                plans=plans,
+                protocols=protocols,
+                targets=targets,
+                public_images=public,
+                lpips=lpips,
+                renderings=renderings,
+            )
         )
     return measures

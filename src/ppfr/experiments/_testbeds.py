@@ -9,7 +9,16 @@ import numpy as np
 
 from ppfr.assets import data_root
 from ppfr.core import ImageSet, MissingAssetError
-from ppfr.data import PairProtocol, read_insightface_bin, read_lfw, read_rec, training_split_for_lfw
+from ppfr.data import (
+    PairProtocol,
+    StoredImageSet,
+    read_cfp,
+    read_insightface_bin,
+    read_lfw,
+    read_rec,
+    training_split_for_cfp,
+    training_split_for_lfw,
+)
 from ppfr.experiments._context import Budget, ExperimentContext
 from ppfr.experiments.spine._experiments import (
     ATTACKERS_FROM,
@@ -54,10 +63,24 @@ def lfw_testbed(context: ExperimentContext) -> Testbed:
         MissingAssetError: LFW, CFP or a public network is not available.
     """
     root = data_root(context.data)
-    images = training_split_for_lfw(root)
+    return _real_testbed(context, protocols=[read_lfw(root)], images=training_split_for_lfw(root))
+
+
+def cfp_testbed(context: ExperimentContext) -> Testbed:
+    """CFP frontal-frontal and frontal-profile. Everything is trained on LFW without the people of CFP.
+
+    Raises:
+        MissingAssetError: LFW, CFP or a public network is not available.
+    """
+    root = data_root(context.data)
+    protocols = [read_cfp(root, "FF"), read_cfp(root, "FP")]
+    return _real_testbed(context, protocols=protocols, images=training_split_for_cfp(root))
+
+
+def _real_testbed(context: ExperimentContext, *, protocols: Sequence[PairProtocol], images: StoredImageSet) -> Testbed:
     return Testbed(
         people="real",
-        protocols=[read_lfw(root)],
+        protocols=protocols,
         images=images,
         public=images,
         recogniser=load_pretrained(RECOGNISER, weights_dir=context.weights),

@@ -6,7 +6,7 @@ Suffixes: N images of target subjects, D embedding, C H W image, K P Q masked im
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ppfr.core import Attack, AttackResult, ImageMasker, MaskedImages, MixedImag
 from ppfr.evaluation._attack_plan import AttackPlan
 from ppfr.evaluation._embedding import checked_rows
 from ppfr.evaluation._experiment import EvaluationRecogniser
-from ppfr.evaluation._masked_pictures import blurred_picture
+from ppfr.evaluation._masked_pictures import Rendering, blurred_picture
 from ppfr.evaluation._session import Session
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class AttackOutput:
         estimates_ND: estimated identity embeddings.
         recovered_NCHW: recovered faces; None if the attack recovers none, or for pairs.
         masked_NCHW: pictures of the masked images; N = 0 for pairs.
+        rendered_NCHW: the same by other renderings, by name.
         first_NKPQ: the first masked images; None for pairs.
         value_range: of masked images.
         notes: facts of the run.
@@ -40,6 +41,7 @@ class AttackOutput:
     estimates_ND: np.ndarray
     recovered_NCHW: np.ndarray | None
     masked_NCHW: np.ndarray
+    rendered_NCHW: Mapping[Rendering, np.ndarray]
     first_NKPQ: torch.Tensor | None
     value_range: tuple[float, float]
     notes: Mapping[str, Any]
@@ -76,6 +78,7 @@ def run_attack(
     estimate: Callable[[AttackResult], np.ndarray],
     purpose: str,
     indices: list[int],
+    renderings: Sequence[Rendering] = (),
 ) -> AttackOutput:
     """Run a trained attack on masked images of a protocol.
 
@@ -87,12 +90,14 @@ def run_attack(
         estimate: from the attack's result to (N, D) identity embeddings.
         purpose: "victims" for target subjects, or "pairs"; part of the random streams' names, so it must not change.
         indices: images to mask.
+        renderings: renderings of the masked images of target subjects beside the default one.
     """
     masker = seen_through(session, plan)
     observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
     is_pictured = purpose == "victims"
     stream = f"observe/{purpose}/{protocol.name}"
     estimates, recovered, masked, notes = [], [], [], {}
+    rendered: dict[Rendering, list[np.ndarray]] = {name: [] for name in renderings if is_pictured}
     first_NKPQ: torch.Tensor | None = None
     for rows, masked_NKPQ in session.embedding.observed(masker, protocol.images, indices, purpose=stream):
         seed = session.seed("attack", attack.name, "run", stream, rows.start)
@@ -104,6 +109,9 @@ def run_attack(
             first_NKPQ = masked_NKPQ if first_NKPQ is None else first_NKPQ
             _, height, width = masker.spec.in_shape
             masked.append(blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width)))
+            for name, parts in rendered.items():
+                shown = blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width), rendering=name)
+                parts.append(shown)
         if is_pictured and result.recovered_NCHW is not None:
             recovered.append(result.recovered_NCHW.detach().cpu().numpy().astype(np.float32))
         notes = dict(result.notes)
@@ -111,6 +119,7 @@ def run_attack(
         estimates_ND=np.concatenate(estimates),
         recovered_NCHW=np.concatenate(recovered) if recovered else None,
         masked_NCHW=np.concatenate(masked) if masked else np.empty((0, *masker.spec.in_shape), dtype=np.float32),
+        rendered_NCHW={name: np.concatenate(parts) for name, parts in rendered.items()},
         first_NKPQ=first_NKPQ,
         value_range=masker.spec.value_range,
         notes=notes,

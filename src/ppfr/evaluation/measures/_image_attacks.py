@@ -18,7 +18,7 @@ from ppfr.core import Attack, ImageSet, MaskedImages, MixedImages, as_json
 from ppfr.evaluation._attack_plan import NO_SECRET, AttackPlan, plan_problems, secret_of
 from ppfr.evaluation._embedding import pair_comparisons, read_images
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment
-from ppfr.evaluation._masked_pictures import picture_of_masked, rgb_bytes
+from ppfr.evaluation._masked_pictures import RENDERINGS, Rendering, picture_of_masked, rgb_bytes
 from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._picture_files import write_strip
 from ppfr.evaluation._session import Session
@@ -27,6 +27,7 @@ from ppfr.evaluation.measures._image_attack_run import AttackOutput, embed_faces
 from ppfr.evaluation.measures._image_outcome import (
     ImageAttackRule,
     ImageRecoveryRow,
+    MaskedPictureRow,
     OutcomeEvaluation,
     ReIdentificationRow,
     TargetFaces,
@@ -75,6 +76,7 @@ class ImageAttacks(Measure):
         targets: the people that the attacks are measured on.
         public_images: faces that attackers train on; they share no subject with any protocol.
         lpips: maps two float32 batches in [0, 1] to one distance per pair, as `ppfr.models.Lpips.distance` does.
+        renderings: renderings of masked images that are measured beside "channel-mean", where faces are recovered.
         recogniser_far: false accept rate of the evaluation recogniser's strict threshold.
         fars: false accept rates to report 1:1 figures at.
     """
@@ -84,9 +86,17 @@ class ImageAttacks(Measure):
     targets: Targets
     public_images: ImageSet
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    renderings: Sequence[Rendering] = ()
     recogniser_far: float = 1e-3
     fars: Sequence[float] = (1e-2, 1e-3, 1e-4)
-    results = (AttackTrainingRow, AttackRunRow, ReIdentificationRow, ImageRecoveryRow, VerificationRow)
+    results = (
+        AttackTrainingRow,
+        AttackRunRow,
+        ReIdentificationRow,
+        ImageRecoveryRow,
+        MaskedPictureRow,
+        VerificationRow,
+    )
 
     def target_protocol(self) -> PairProtocol:
         """The protocol that target subjects are drawn from."""
@@ -118,6 +128,9 @@ class ImageAttacks(Measure):
                     )
         if not 0 < self.recogniser_far <= 1:
             yield f"recogniser_far={self.recogniser_far}; it must lie in (0, 1]"
+        for rendering in self.renderings:
+            if rendering not in RENDERINGS[1:]:
+                yield f"rendering {rendering!r}; besides {RENDERINGS[0]!r} there is {', '.join(RENDERINGS[1:])}"
         yield from self._target_problems()
 
     def _target_problems(self) -> Iterable[str]:
@@ -142,6 +155,7 @@ class ImageAttacks(Measure):
             "recogniser_far": self.recogniser_far,
             "fars": list(self.fars),
             "has_lpips": self.lpips is not None,
+            "renderings": list(self.renderings),
         }
 
     def data(self, experiment: Experiment) -> Iterable[DataUse]:
@@ -230,12 +244,14 @@ class ImageAttacks(Measure):
             estimate=evaluation.estimates,
             purpose="victims",  # label of random streams
             indices=list(chosen.seen),
+            renderings=self.renderings,
         )
         self._draw(session, plan, protocol, chosen, output)
         found = evaluation.re_identification(plan.name, output.estimates_ND)
-        recovery = None
+        recovery, rendered = None, []
         if output.recovered_NCHW is not None:
             recovery = evaluation.recovery(plan.name, output.recovered_NCHW, output.masked_NCHW)
+            rendered = [evaluation.masked_picture(plan.name, *each) for each in output.rendered_NCHW.items()]
         pairs = []
         if plan.measures_pairs:
             pairs = [
@@ -250,7 +266,7 @@ class ImageAttacks(Measure):
             is_control_met=is_met,
             notes=as_json(output.notes),
         )
-        return [run, found, *([] if recovery is None else [recovery]), *pairs]
+        return [run, found, *([] if recovery is None else [recovery]), *rendered, *pairs]
 
     def _pairs(
         self,

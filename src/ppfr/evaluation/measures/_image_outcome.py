@@ -116,6 +116,23 @@ class ImageRecoveryRow:
     plain: PlainAcceptance
 
 
+@result_row("masked_picture")
+class MaskedPictureRow:
+    """Similarity of masked images to the plain ones under a rendering other than that of `ImageRecoveryRow.masked`.
+
+    Attributes:
+        attack: its name.
+        rendering: how masked channels became one picture.
+        lpips: None if its network is absent.
+        identity_cosine: by the evaluation recogniser.
+    """
+
+    attack: str
+    rendering: str
+    lpips: Estimate | None
+    identity_cosine: Estimate
+
+
 @final
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAttackRule(ControlRule):
@@ -275,6 +292,13 @@ class OutcomeEvaluation:
                 at_far=self._acceptance(original_ND, self._thresholds.far, is_plain=True),
                 at_folds=self._acceptance(original_ND, self._thresholds.folds, is_plain=True),
             ),
+        )
+
+    def masked_picture(self, attack: str, rendering: str, picture_NCHW: np.ndarray) -> MaskedPictureRow:
+        """Similarity of rendered masked images to the plain images."""
+        found = self._likeness(picture_NCHW, self._embed(picture_NCHW))
+        return MaskedPictureRow(
+            attack=attack, rendering=rendering, lpips=found.lpips, identity_cosine=found.identity_cosine
         )
 
     def _ranks(self, estimate_ND: np.ndarray) -> Mapping[int, Estimate]:

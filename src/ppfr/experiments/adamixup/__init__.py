@@ -6,6 +6,7 @@ from ppfr.core import exports_on_use
 
 if TYPE_CHECKING:
     from ppfr.experiments.adamixup._sections import SECTIONS as SECTIONS
+    from ppfr.experiments.adamixup._tables import cfp as cfp
     from ppfr.experiments.adamixup._tables import supervision as supervision
     from ppfr.experiments.adamixup._tables import table1 as table1
     from ppfr.experiments.adamixup._tables import table2 as table2
@@ -15,6 +16,6 @@ else:
         __name__,
         {
             "_sections": ("SECTIONS",),
-            "_tables": ("supervision", "table1", "table2", "table3"),
+            "_tables": ("cfp", "supervision", "table1", "table2", "table3"),
         },
     )

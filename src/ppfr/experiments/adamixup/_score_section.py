@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import final
 
+from ppfr.experiments.adamixup._renderings import DEFAULT_RENDERING, WITHOUT, RenderedScores, rendered_scores
 from ppfr.experiments.adamixup._scores import (
     ACCURACY_SCORE,
     LINKAGE,
@@ -40,12 +43,20 @@ _COLUMNS = (
     "Re-identification rate of identity linkage, rank-1",
 )
 
+_RENDERING_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        DEFAULT_RENDERING: "mean of the channels",
+        "channel-magnitude": "mean of the channels' magnitudes",
+        WITHOUT: "none: S3 and S4 alone",
+    }
+)
+
 
 @final
 class ScoreSection(Section):
     """S1 to S5 and the scores of protected systems."""
 
-    kinds = ("image_recovery",)
+    kinds = ("image_recovery", "masked_picture")
     title, anchor = "AdaMixUp's scores", "adamixup-scores"
     terms = {  # noqa: RUF012
         "S1 to S5": "Measures of the AdaMixUp paper: distance of the masked image from the face by LPIPS (S1) and by "
@@ -79,6 +90,47 @@ class ScoreSection(Section):
             caption="Higher is more private (S1 to S4) or more accurate (S5). A lower re-identification rate is more "
             "private.",
         )
+        yield from _renderings(view, scored)
+
+
+def _renderings(view: RecordView, scored: Sequence[ScoredSystem]) -> Iterable[Block]:
+    """How Score_pp and its order change with the rendering of masked images."""
+    found = rendered_scores(view, scored)
+    default, others = found[0], found[1:]
+    agreement = "; ".join(
+        f"{_rendering(other)}: {number(other.tau, 2)}" for other in others if math.isfinite(other.tau)
+    )
+    yield Prose(
+        title="Score_pp under other renderings of the masked image",
+        text=[
+            f"{MASKED_WEIGHT:.0%} of Score_pp depend on how a masked image becomes a picture, which the paper does not "
+            f"define. Here it is the {_rendering(default)}. Kendall's tau of the order under this rendering with the "
+            f"order under another: {agreement or 'not defined'}."
+        ],
+        style="small",
+    )
+    yield Table(
+        first="System",
+        columns=[_rendering(each) for each in found],
+        rows=[
+            Row(
+                label=view.named(row.system["name"]),
+                key=view.key(row.system["name"]),
+                cells=[
+                    Figure(
+                        main=number(each.scores[row.system["name"]], 3), small=f"rank {each.place(row.system['name'])}"
+                    )
+                    for each in found
+                ],
+            )
+            for row in scored
+        ],
+        caption="Score_pp, and the rank of the system by it: rank 1 is the most private.",
+    )
+
+
+def _rendering(scores: RenderedScores) -> str:
+    return _RENDERING_WORDS.get(scores.rendering, scores.rendering)
 
 
 def _measure(measured: Measured) -> Figure:
@@ -122,7 +174,9 @@ def _words(view: RecordView, scored: Sequence[ScoredSystem]) -> list[str]:
         f"normalised to 0.5 to 1 {normalised}; another set gives other scores. The table of the paper prints the mean "
         "of the two as the total, its text defines the product (arXiv 2403.10558, equations 9 to 11).",
         "The picture of a masked image is the image itself if it has one or three channels in [0, 1], otherwise the "
-        f"mean of its channels as a grey picture.{mixed} Identity is measured with {recognisers}, in place of the "
+        "mean of its channels as a grey picture (rendering channel-mean). The mean does not depend on the order of the "
+        "channels, and therefore not on a secret permutation, and whoever holds the masked image can compute it."
+        f"{mixed} Identity is measured with {recognisers}, in place of the "
         "recogniser of the authors that was trained on plain faces (f_orig).",
         "The scores do not include re-identification. They measure how pictures look, not whether an adversary can "
         "learn to re-identify people from masked images.",
