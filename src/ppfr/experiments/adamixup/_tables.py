@@ -162,8 +162,12 @@ def _experiment(
     laptop_testbed: Callable[[ExperimentContext], Testbed] = lfw_testbed,
 ) -> Experiment:
     budget = budget_of(BUDGETS, context.preset)
-    laptop = functools.partial(_laptop, make_testbed=laptop_testbed)
-    setting = {"fast-test": _synthetic, "laptop": laptop, "paper": _paper}[context.preset](context, budget)
+    settings: Mapping[str, Callable[[ExperimentContext, Budget], _Setting]] = {
+        "fast-test": _synthetic,
+        "laptop": functools.partial(_laptop, make_testbed=laptop_testbed),
+        "paper": _paper,
+    }
+    setting = settings[context.preset](context, budget)
     secret = simulated_secret(context)
     maskers = _maskers(setting, secret, seed=derive_seed(context.seed, "eigenfaces"), rows=rows)
     systems = [_system(row, setting, maskers, secret, table=name.removeprefix("table")) for row in (BASELINE, *rows)]
