@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Generator
 
-from ppfr.core import RangeError, ShapeError
+from ppfr.core import MixedBatch, RangeError, ShapeError
 from ppfr.masking import Constant, InstaHide, MixedMasker, MixUp, PpfrFd, Unprotected, draw_partners, draw_weights
 from reference.mixing import blended, weights_by_rejection
 
@@ -197,3 +197,51 @@ def test_mixers_of_a_mixed_masker_are_chosen_with_their_shares(monkeypatch: pyte
     mixed = masker.mask(torch.full((4000, 3, 4, 4), 0.5))
     is_signed = (mixed < 0).flatten(1).any(1).float().mean()
     assert abs(float(is_signed) - 0.75) < 5 * (0.75 * 0.25 / 4000) ** 0.5
+
+
+# What mixtures consist of
+
+
+def _of_partners(plain_BCHW: torch.Tensor, mixed: MixedBatch) -> torch.Tensor:
+    return torch.einsum("bk,bkchw->bchw", mixed.weights_Bk, plain_BCHW[mixed.partners_Bk])
+
+
+@pytest.mark.parametrize("num", [1, 2, 9])
+def test_partners_and_weights_of_a_mixture_give_its_values(num: int) -> None:
+    """Also for mixers of different k, and for batches that are repeated because they are smaller than k."""
+    faces = torch.rand(num, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    masker = MixedMasker(Unprotected(), [MixUp(num_images=2), MixUp(num_images=4)])
+    mixed = masker.mask_and_mix(faces, rng=torch.Generator().manual_seed(2))
+    assert torch.equal(mixed.values_BKPQ, masker.mask(faces, rng=torch.Generator().manual_seed(2)))
+    assert mixed.partners_Bk.shape == mixed.weights_Bk.shape == (num, 4)
+    torch.testing.assert_close(_of_partners(faces, mixed), mixed.values_BKPQ)
+    assert torch.equal(mixed.partners_Bk[:, 0], torch.arange(num))
+    torch.testing.assert_close(mixed.weights_Bk.sum(dim=1), torch.ones(num))
+
+
+def test_epochs_are_averaged_with_all_their_partners() -> None:
+    faces = torch.rand(9, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    masker = MixedMasker(Unprotected(), [MixUp(num_images=3)])
+    mixed = masker.over_epochs(40).mask_and_mix(faces, rng=torch.Generator().manual_seed(2))
+    assert mixed.partners_Bk.shape == (9, 120)
+    torch.testing.assert_close(_of_partners(faces, mixed), mixed.values_BKPQ)
+    one = masker.mask(faces, rng=torch.Generator().manual_seed(2))
+    own, rest = (each - faces.mean(dim=0) for each in (mixed.values_BKPQ, one))
+    similarity = [torch.cosine_similarity((faces - faces.mean(dim=0)).flatten(1), e.flatten(1)) for e in (own, rest)]
+    assert similarity[0].min() > 0.9 > similarity[1].max()
+    assert masker.over_epochs(1).name == masker.name != masker.over_epochs(2).name
+    assert "num_epochs" not in masker.public_config() and masker.over_epochs(2).public_config()["num_epochs"] == 2
+
+
+def test_epochs_of_instahide_are_averaged_as_magnitudes() -> None:
+    """Signs average out to zero; magnitudes do not."""
+    faces = 0.5 + torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(1)) / 2
+    seen = MixedMasker(Unprotected(), [InstaHide(num_images=2)], num_epochs=16).mask(
+        faces, rng=torch.Generator().manual_seed(2)
+    )
+    assert seen.min() > 0.49
+
+
+def test_no_epoch_is_refused() -> None:
+    with pytest.raises(RangeError, match="num_epochs is 0"):
+        MixedMasker(Unprotected(), [MixUp()]).over_epochs(0)

@@ -206,6 +206,30 @@ def test_leakage_of_a_mixing_system_is_labelled_as_of_its_training_images(mixing
     assert not cells["masking"].notes[0].endswith("mixed training images")
 
 
+def test_people_in_mixtures_count_whoever_of_them_is_found(mixing_record: Json, tmp_path: Path) -> None:
+    """Records from before say that only the first person counts; with averaged epochs, the common subject counts."""
+    assert "Only the first person of each mixture counts" in next(
+        f.text for f in findings(mixing_record) if f.title.startswith("Masking + MixUp 2 prevents")
+    )
+    made = made_records.Builder()
+    made.mixtures("link-mixup-2", anybody=0.8)
+    made.mixtures("link-mixup-3", anybody=0.9, num_epochs=6)
+    mixing_record["results"] |= made.results
+    found = {f.system: f for f in findings(mixing_record) if "re-identification from" in f.title}
+    assert found["mixup-2"].title.endswith("does not prevent re-identification from its mixed training images")
+    assert "finds somebody who is in it in 80.0" in found["mixup-2"].text and "0.50" in found["mixup-2"].text
+    assert "first person" not in found["mixup-2"].text
+    assert "average of 6 mixed training images" in found["mixup-3"].text and "44.0" in found["mixup-3"].text
+    view = RecordView(mixing_record)
+    assert ReIdentification().cells(view, view.system("mixup-2"))[0].main.startswith("80.0")
+    table = next(block for block in ReIdentification().blocks(view) if isinstance(block, Table))
+    assert table.columns == ["Anybody in the mixture", "Heaviest", "The k among the k best"]
+    assert [cell.main[:4] for cell in table.rows[0].cells] == ["80.0", "40.0", "60.0"]
+    assert [cell.notes[0][-6:-2] for cell in table.rows[0].cells] == ["0.50", "0.25", "0.50"]
+    assert "12.0 people" in table.rows[1].note and "6 epochs" in table.rows[1].note
+    assert "Who is in a mixed training image" in page_of(mixing_record, tmp_path)
+
+
 def test_a_mixing_system_with_the_masker_of_its_baseline_sees_plain_faces(mixing_record: Json) -> None:
     system = mixing_record["systems"][4]
     system["masker"] = mixing_record["systems"][0]["masker"]

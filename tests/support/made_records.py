@@ -189,6 +189,19 @@ class Builder:
         self.row("verification", verification("attack", name, 0.5 + 0.48 * rank_1))
         return attack
 
+    def mixtures(self, name: str, *, anybody: float, num_epochs: int = 1) -> Json:
+        """Rates of the people in the mixed images that an attack saw."""
+        rates = {
+            word: {"rate": estimate(value, 0.0, n=400), "chance": chance, "plain": estimate(0.94, 0.0, n=400)}
+            for word, value, chance in (
+                ("anybody", anybody, 2 / 400),
+                ("heaviest", anybody / 2, 1 / 400),
+                ("found", anybody * 0.75, 2 / 400),
+            )
+        }
+        row = {"attack": name, "gallery_size": 400, "num_epochs": num_epochs, "mean_people": 2 * num_epochs, **rates}
+        return self.row("mixture_re_identification", row)
+
     def record(self) -> Json:
         data = [("training", "made-train", 6141, 1540), ("protocol", "made-lfw", 7701, 4281)]
         self.row("verification", verification("recogniser", "casia", 0.9827))

@@ -58,6 +58,7 @@ from ppfr.core._protocols import BatchMixer as BatchMixer
 from ppfr.core._protocols import Embedder as Embedder
 from ppfr.core._protocols import ImageMasker as ImageMasker
 from ppfr.core._protocols import ImageSet as ImageSet
+from ppfr.core._protocols import MixingMasker as MixingMasker
 from ppfr.core._record import ALL_KEYS as ALL_KEYS
 from ppfr.core._record import GENUINE_TOKEN as GENUINE_TOKEN
 from ppfr.core._record import SCHEMA_VERSION as SCHEMA_VERSION

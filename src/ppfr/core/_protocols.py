@@ -108,6 +108,29 @@ class ImageMasker(ABC):
         raise UnsupportableError(f"{self.name} has no secret parameters to draw again")
 
 
+class MixingMasker(ImageMasker):
+    """Masks images and mixes them with each other: a training set as an adversary sees it.
+
+    An adversary gets `mask`. An evaluation takes `mask_and_mix`, the same images with what each of them consists of.
+    """
+
+    @abstractmethod
+    def mask_and_mix(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> MixedBatch:
+        """Mask and mix a batch. Arguments and errors as in `mask`; equal generators give equal images.
+
+        Returns:
+            The mixtures, with `labels_Bk` equal to `partners_Bk`: rows of `image_BCHW`.
+        """
+
+    @abstractmethod
+    def over_epochs(self, num_epochs: int) -> Self:
+        """The same for an adversary who averages the mixtures that several epochs of training made of each image.
+
+        Raises:
+            RangeError: `num_epochs` is below 1.
+        """
+
+
 class BatchMixer(ABC):
     """Training side: mixes a masked batch and its labels (MixUp, InstaHide)."""
 

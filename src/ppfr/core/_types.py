@@ -72,7 +72,7 @@ class MixedBatch:
     Attributes:
         values_BKPQ: mixed masked images.
         labels_Bk: the k class indices of each row, int64.
-        weights_Bk: the k mixing weights of each row, positive, rows sum to 1.
+        weights_Bk: the k mixing weights of each row, rows sum to 1. Positive, or 0 in a row of fewer than k images.
         partners_Bk: the k rows of the batch that each row is mixed from, int64; the first is the row itself.
     """
 

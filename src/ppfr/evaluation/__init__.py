@@ -39,6 +39,8 @@ from ppfr.evaluation.measures._image_outcome import ReIdentificationRow as ReIde
 from ppfr.evaluation.measures._image_targets import Targets as Targets
 from ppfr.evaluation.measures._inversion_outcome import InversionRule as InversionRule
 from ppfr.evaluation.measures._inversion_outcome import TemplateInversionRow as TemplateInversionRow
+from ppfr.evaluation.measures._mixture_outcome import MixtureRate as MixtureRate
+from ppfr.evaluation.measures._mixture_outcome import MixtureReIdentificationRow as MixtureReIdentificationRow
 from ppfr.evaluation.measures._oracle_attacks import OracleAcceptance as OracleAcceptance
 from ppfr.evaluation.measures._oracle_attacks import OracleAttackPlan as OracleAttackPlan
 from ppfr.evaluation.measures._oracle_attacks import OracleAttackRow as OracleAttackRow

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppfr.core import Embedder, ImageMasker, ImageSet, ShapeError, UnsupportableError, derive_seed, unit_rows
+from ppfr.core import (
+    Embedder,
+    ImageMasker,
+    ImageSet,
+    MixedBatch,
+    MixingMasker,
+    ShapeError,
+    UnsupportableError,
+    derive_seed,
+    unit_rows,
+)
 from ppfr.data import float_images
 from ppfr.metrics import Comparisons
 
@@ -100,26 +110,59 @@ class Embedding:
 
     def mask(self, masker: ImageMasker, image_BCHW: Tensor, *, purpose: str) -> Tensor:
         """Mask one batch with the random stream named `purpose`."""
-        rng = torch.Generator().manual_seed(derive_seed(self._seed, "mask", masker.name, purpose))
         with torch.no_grad():
-            return masker.mask(image_BCHW, rng=rng)
+            return masker.mask(image_BCHW, rng=self._mask_rng(masker, purpose))
+
+    def _mask_rng(self, masker: ImageMasker, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self._seed, "mask", masker.name, purpose))
 
     def observed(
         self, masker: ImageMasker, images: ImageSet, indices: Sequence[int], *, purpose: str
     ) -> Iterator[tuple[slice, Tensor]]:
         """Masked images as the server sees them, on the CPU, in parts of about equal size that fit in memory."""
+        for low, high, parts in self._parts(masker, images, indices):
+            masked = [
+                self.mask(masker, image_BCHW, purpose=f"{purpose}/{low}/{number}").cpu()
+                for number, (_, image_BCHW) in enumerate(parts)
+            ]
+            yield slice(low, high), torch.cat(masked)
+
+    def observed_mixtures(
+        self, masker: MixingMasker, images: ImageSet, indices: Sequence[int], *, purpose: str
+    ) -> Iterator[tuple[slice, MixedBatch]]:
+        """The images of `observed` with what each is mixed from: `partners_Bk` are places in `indices`."""
+        for low, high, parts in self._parts(masker, images, indices):
+            mixed = []
+            for number, (start, image_BCHW) in enumerate(parts):
+                rng = self._mask_rng(masker, f"{purpose}/{low}/{number}")
+                with torch.no_grad():
+                    batch = masker.mask_and_mix(image_BCHW, rng=rng)
+                mixed.append((batch, start))
+            partners_Bk = torch.cat([batch.partners_Bk.cpu() + start for batch, start in mixed])
+            yield (
+                slice(low, high),
+                MixedBatch(
+                    values_BKPQ=torch.cat([batch.values_BKPQ.cpu() for batch, _ in mixed]),
+                    labels_Bk=partners_Bk,
+                    weights_Bk=torch.cat([batch.weights_Bk.cpu() for batch, _ in mixed]),
+                    partners_Bk=partners_Bk,
+                ),
+            )
+
+    def _parts(
+        self, masker: ImageMasker, images: ImageSet, indices: Sequence[int]
+    ) -> Iterator[tuple[int, int, Iterator[tuple[int, Tensor]]]]:
+        """(low, high, (first place, plain images) of each batch of `indices[low:high]`)."""
         bytes_each = 4 * math.prod(masker.spec.out_shape)
         at_once = min(_MOST_AT_ONCE, max(self._batch_size, _MASKED_BYTES_AT_ONCE // bytes_each))
         num_pieces = max(1, math.ceil(len(indices) / at_once))
         edges = [len(indices) * piece // num_pieces for piece in range(num_pieces + 1)]
         for low, high in itertools.pairwise(edges):
-            parts = [
-                self.mask(
-                    masker, read_images(images, batch, device=self.device), purpose=f"{purpose}/{low}/{number}"
-                ).cpu()
+            parts = (
+                (low + self._batch_size * number, read_images(images, batch, device=self.device))
                 for number, batch in enumerate(batches(indices[low:high], self._batch_size))
-            ]
-            yield slice(low, high), torch.cat(parts)
+            )
+            yield low, high, parts
 
     def _with_mirrored(self, embedder: Embedder, x_BKPQ: Tensor, mirrored_BKPQ: Tensor | None) -> Tensor:
         """(B, D) embeddings of an input; with `mirrors_input`, those of the mirrored input are added."""

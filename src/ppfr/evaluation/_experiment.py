@@ -13,6 +13,7 @@ from ppfr.core import (
     ImageMasker,
     ImageSet,
     Matcher,
+    MixingMasker,
     Provenance,
     PublishedFigure,
     RunOptions,
@@ -58,7 +59,7 @@ class TrainedSystem:
 
     embedder: Embedder
     fits: Sequence[Mapping[str, Any]] = ()
-    exposed: ImageMasker | None = None
+    exposed: MixingMasker | None = None
 
 
 class SystemTraining(Protocol):

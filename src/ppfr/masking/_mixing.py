@@ -14,7 +14,17 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ppfr.core import BatchMixer, Draws, ImageMasker, MaskSpec, MixedBatch, RangeError, ShapeError, draws_from
+from ppfr.core import (
+    BatchMixer,
+    Draws,
+    ImageMasker,
+    MaskSpec,
+    MixedBatch,
+    MixingMasker,
+    RangeError,
+    ShapeError,
+    draws_from,
+)
 
 _MAX_DRAWS = 1 << 22
 
@@ -236,24 +246,39 @@ class InstaHide(_Mixture, BatchMixer):
 
 
 @final
-class MixedMasker(ImageMasker):
+class MixedMasker(MixingMasker):
     """The adversary's view of a mixed training set: each image is masked and mixed with others of its batch.
 
     A device does not send this at recognition, where a single image is masked but not mixed. Attacks on a mixed
-    training set are run against it. The image to be recovered is the first one of each mixture.
+    training set are run against it. Row by row, the first image of a mixture is the row's own. Its weight is drawn like
+    that of the others, so one mixture does not tell which image is the first.
+
+    Over several epochs, each image is mixed anew in each of them and the mixtures are averaged, so that the row's own
+    image remains and the others fade. This adversary knows which mixtures have an image in common: their labels tell,
+    or a network that compares mixtures (Carlini et al.). Of InstaHide's encodings it averages the magnitudes.
 
     Args:
         masker: applied to each image before mixing.
         mixers: one mixer, or the candidates of a strategy.
         shares: probability of each mixer, drawn for every image; None for equal shares.
+        num_epochs: number of mixtures of each image that are averaged.
 
     Raises:
-        RangeError: there is no mixer, or the shares are negative, all zero, or not one per mixer.
+        RangeError: there is no mixer, or the shares are negative, all zero, or not one per mixer, or `num_epochs` is
+            below 1.
     """
 
     def __init__(
-        self, masker: ImageMasker, mixers: Sequence[BatchMixer], *, shares: Sequence[float] | None = None
+        self,
+        masker: ImageMasker,
+        mixers: Sequence[BatchMixer],
+        *,
+        shares: Sequence[float] | None = None,
+        num_epochs: int = 1,
     ) -> None:
+        if num_epochs < 1:
+            raise RangeError(f"num_epochs is {num_epochs}; give 1 or more")
+        self._num_epochs = num_epochs
         weights = [1.0] * len(mixers) if shares is None else [float(share) for share in shares]
         if not mixers or len(weights) != len(mixers) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise RangeError(
@@ -272,8 +297,9 @@ class MixedMasker(ImageMasker):
 
     @property
     def name(self) -> str:
-        """The names of the masker and the mixers."""
-        return f"{self._masker.name} + {'/'.join(mixer.name for mixer in self._mixers)}"
+        """The names of the masker and the mixers, and the number of epochs if there are several."""
+        mixed = f"{self._masker.name} + {'/'.join(mixer.name for mixer in self._mixers)}"
+        return mixed if self._num_epochs == 1 else f"{mixed}, {self._num_epochs} epochs averaged"
 
     @property
     def spec(self) -> MaskSpec:
@@ -282,24 +308,51 @@ class MixedMasker(ImageMasker):
 
     def mask(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Mask, then mix within the batch; a batch smaller than k is repeated first."""
+        return self.mask_and_mix(image_BCHW, rng=rng).values_BKPQ
+
+    def mask_and_mix(self, image_BCHW: Tensor, *, rng: Generator | None = None) -> MixedBatch:
+        """See `MixingMasker.mask_and_mix`; averaged mixtures have the images of all epochs, with the mean weights."""
+        if self._num_epochs == 1:
+            return self._one_epoch(image_BCHW, rng=rng)
+        epochs = [self._one_epoch(image_BCHW, rng=rng) for _ in range(self._num_epochs)]
+        has_signs = any(isinstance(mixer, InstaHide) for mixer in self._mixers)
+        values = [epoch.values_BKPQ.abs() if has_signs else epoch.values_BKPQ for epoch in epochs]
+        partners_Bk = torch.cat([epoch.partners_Bk for epoch in epochs], dim=1)
+        return MixedBatch(
+            values_BKPQ=torch.stack(values).mean(dim=0),
+            labels_Bk=partners_Bk,
+            weights_Bk=torch.cat([epoch.weights_Bk for epoch in epochs], dim=1) / self._num_epochs,
+            partners_Bk=partners_Bk,
+        )
+
+    def _one_epoch(self, image_BCHW: Tensor, *, rng: Generator | None) -> MixedBatch:
         masked_BKPQ = self._masker.mask(image_BCHW, rng=rng)
-        num = len(masked_BKPQ)
-        if num == 0:
-            return masked_BKPQ
-        most = max(mixer.num_images for mixer in self._mixers)
-        pool = masked_BKPQ.repeat(math.ceil(most / num), 1, 1, 1) if num < most else masked_BKPQ
-        labels = torch.zeros(len(pool), dtype=torch.int64)
-        chosen_B = draws_from(rng).choices(self._shares, num)
+        num, most = len(masked_BKPQ), max(mixer.num_images for mixer in self._mixers)
         mixed_BKPQ = torch.empty_like(masked_BKPQ)
-        for number, mixer in enumerate(self._mixers):
-            rows = (chosen_B == number).nonzero()[:, 0].to(pool.device)
-            if len(rows):
-                mixed_BKPQ[rows] = mixer.mix(pool, labels, rng=rng).values_BKPQ[rows]
-        return mixed_BKPQ
+        # A place that a mixer of fewer images leaves free holds the row itself, at weight 0.
+        partners_Bk = torch.arange(num, device=masked_BKPQ.device)[:, None].repeat(1, most)
+        weights_Bk = torch.zeros(num, most, device=masked_BKPQ.device)
+        if num > 0:
+            pool = masked_BKPQ.repeat(math.ceil(most / num), 1, 1, 1) if num < most else masked_BKPQ
+            labels = torch.zeros(len(pool), dtype=torch.int64)
+            chosen_B = draws_from(rng).choices(self._shares, num)
+            for number, mixer in enumerate(self._mixers):
+                rows = (chosen_B == number).nonzero()[:, 0].to(pool.device)
+                if len(rows):
+                    mixed = mixer.mix(pool, labels, rng=rng)
+                    mixed_BKPQ[rows] = mixed.values_BKPQ[rows]
+                    partners_Bk[rows, : mixer.num_images] = mixed.partners_Bk[rows] % num
+                    weights_Bk[rows, : mixer.num_images] = mixed.weights_Bk[rows]
+        return MixedBatch(values_BKPQ=mixed_BKPQ, labels_Bk=partners_Bk, weights_Bk=weights_Bk, partners_Bk=partners_Bk)
+
+    def over_epochs(self, num_epochs: int) -> Self:
+        """See `MixingMasker.over_epochs`."""
+        return type(self)(self._masker, self._mixers, shares=self._shares, num_epochs=num_epochs)
 
     def with_new_secret(self, *, rng: Generator | None = None) -> Self:
         """The same mixers on the masker with a new secret; see `ImageMasker.with_new_secret`."""
-        return type(self)(self._masker.with_new_secret(rng=rng), self._mixers, shares=self._shares)
+        masker = self._masker.with_new_secret(rng=rng)
+        return type(self)(masker, self._mixers, shares=self._shares, num_epochs=self._num_epochs)
 
     def public_config(self) -> Mapping[str, Any]:
         """The public configurations of the masker and the mixers."""
@@ -308,7 +361,9 @@ class MixedMasker(ImageMasker):
             "config": dict(self._masker.public_config()),
             "mixers": [{"name": mixer.name, **mixer.public_config()} for mixer in self._mixers],
             "shares": list(self._shares),
+            **({} if self._num_epochs == 1 else {"num_epochs": self._num_epochs}),
         }
 
     def __repr__(self) -> str:
-        return f"MixedMasker({self._masker!r}, {list(self._mixers)!r}, shares={self._shares})"
+        epochs = "" if self._num_epochs == 1 else f", num_epochs={self._num_epochs}"
+        return f"MixedMasker({self._masker!r}, {list(self._mixers)!r}, shares={self._shares}{epochs})"

@@ -15,6 +15,8 @@ from ppfr.metrics._images import psnr as psnr
 from ppfr.metrics._images import ssim as ssim
 from ppfr.metrics._inversion import InversionSuccess as InversionSuccess
 from ppfr.metrics._inversion import inversion_success as inversion_success
+from ppfr.metrics._mixtures import MixtureHits as MixtureHits
+from ppfr.metrics._mixtures import mixture_hits as mixture_hits
 from ppfr.metrics._open_set import IdentificationReport as IdentificationReport
 from ppfr.metrics._open_set import identification_report as identification_report
 from ppfr.metrics._open_set import open_set_fnir as open_set_fnir

@@ -141,7 +141,7 @@ def with_adaptive_mixing(
     return AdaptiveMixingTask(task, mixing.mixers(), strategy, settings=mixing.settings)
 
 
-def training_set_masker(masker: ImageMasker, mixing: Mixing | None, outcome: Mapping[str, Any]) -> ImageMasker | None:
+def training_set_masker(masker: ImageMasker, mixing: Mixing | None, outcome: Mapping[str, Any]) -> MixedMasker | None:
     """The masker and mixers of the training set; adaptive mixing uses the shares of choices of the training."""
     if mixing is None:
         return None

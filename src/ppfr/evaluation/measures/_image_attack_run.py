@@ -6,15 +6,24 @@ Suffixes: N images of target subjects, D embedding, C H W image, K P Q masked im
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ppfr.attacks import FreshSecret
-from ppfr.core import Attack, AttackResult, ImageMasker, MaskedImages, MixedImages, ShapeError, UnsupportableError
-from ppfr.evaluation._attack_plan import AttackPlan
+from ppfr.core import (
+    Attack,
+    AttackResult,
+    ImageMasker,
+    MaskedImages,
+    MixedBatch,
+    MixedImages,
+    MixingMasker,
+    ShapeError,
+    UnsupportableError,
+)
 from ppfr.evaluation._embedding import checked_rows
 from ppfr.evaluation._experiment import EvaluationRecogniser
 from ppfr.evaluation._masked_pictures import Rendering, blurred_picture
@@ -22,6 +31,7 @@ from ppfr.evaluation._session import Session
 
 if TYPE_CHECKING:
     from ppfr.data import PairProtocol
+    from ppfr.evaluation.measures._image_attacks import ImageAttackPlan
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -34,6 +44,8 @@ class AttackOutput:
         masked_NCHW: pictures of the masked images; N = 0 for pairs.
         rendered_NCHW: the same by other renderings, by name.
         first_NKPQ: the first masked images; None for pairs.
+        share_NN: share of each target subject (column) in what was seen of each (row), hidden from the attack; None
+            where nothing is mixed, and for pairs.
         value_range: of masked images.
         notes: facts of the run.
     """
@@ -43,11 +55,12 @@ class AttackOutput:
     masked_NCHW: np.ndarray
     rendered_NCHW: Mapping[Rendering, np.ndarray]
     first_NKPQ: torch.Tensor | None
+    share_NN: np.ndarray | None
     value_range: tuple[float, float]
     notes: Mapping[str, Any]
 
 
-def seen_through(session: Session, plan: AttackPlan) -> ImageMasker:
+def seen_through(session: Session, plan: ImageAttackPlan) -> ImageMasker:
     """The masker that turns a plain image into what the adversary of a plan sees of it."""
     system = session.experiment.system(plan.system)
     assert system.masker is not None  # checked
@@ -60,10 +73,10 @@ def seen_through(session: Session, plan: AttackPlan) -> ImageMasker:
         raise UnsupportableError(
             f"System {system.name!r} has no mixed images to attack. Give it a training that mixes."
         )
-    return exposed
+    return exposed if plan.num_epochs == 1 else exposed.over_epochs(plan.num_epochs)
 
 
-def training_masker(session: Session, plan: AttackPlan, attack: Attack) -> ImageMasker:
+def training_masker(session: Session, plan: ImageAttackPlan, attack: Attack) -> ImageMasker:
     """The masker that the adversary trains on: the deployed one if it knows the secret, otherwise simulations."""
     deployed = seen_through(session, plan)
     return deployed if attack.needs.knows_secret or not deployed.spec.is_keyed else FreshSecret(deployed)
@@ -71,7 +84,7 @@ def training_masker(session: Session, plan: AttackPlan, attack: Attack) -> Image
 
 def run_attack(
     session: Session,
-    plan: AttackPlan,
+    plan: ImageAttackPlan,
     attack: Attack,
     protocol: PairProtocol,
     *,
@@ -96,10 +109,10 @@ def run_attack(
     observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
     is_pictured = purpose == "victims"
     stream = f"observe/{purpose}/{protocol.name}"
-    estimates, recovered, masked, notes = [], [], [], {}
+    estimates, recovered, masked, shares, notes = [], [], [], [], {}
     rendered: dict[Rendering, list[np.ndarray]] = {name: [] for name in renderings if is_pictured}
     first_NKPQ: torch.Tensor | None = None
-    for rows, masked_NKPQ in session.embedding.observed(masker, protocol.images, indices, purpose=stream):
+    for rows, masked_NKPQ, mixed in _observed(session, masker, protocol, indices, purpose=stream):
         seed = session.seed("attack", attack.name, "run", stream, rows.start)
         result = attack.run(observe(images_NKPQ=masked_NKPQ), seed=seed)
         num = rows.stop - rows.start
@@ -107,6 +120,7 @@ def run_attack(
         estimates.append(checked_rows(estimate(result), num, what=f"attack {plan.name!r}"))
         if is_pictured:
             first_NKPQ = masked_NKPQ if first_NKPQ is None else first_NKPQ
+            shares += [] if mixed is None else [_shares(mixed, len(indices))]
             _, height, width = masker.spec.in_shape
             masked.append(blurred_picture(masked_NKPQ, masker.spec.value_range, (height, width)))
             for name, parts in rendered.items():
@@ -121,9 +135,30 @@ def run_attack(
         masked_NCHW=np.concatenate(masked) if masked else np.empty((0, *masker.spec.in_shape), dtype=np.float32),
         rendered_NCHW={name: np.concatenate(parts) for name, parts in rendered.items()},
         first_NKPQ=first_NKPQ,
+        share_NN=np.concatenate(shares) if shares else None,
         value_range=masker.spec.value_range,
         notes=notes,
     )
+
+
+def _observed(
+    session: Session, masker: ImageMasker, protocol: PairProtocol, indices: list[int], *, purpose: str
+) -> Iterator[tuple[slice, torch.Tensor, MixedBatch | None]]:
+    """(rows, masked images, what they are mixed from; None if nothing is mixed), part by part."""
+    embedding, images = session.embedding, protocol.images
+    if isinstance(masker, MixingMasker):
+        for rows, mixed in embedding.observed_mixtures(masker, images, indices, purpose=purpose):
+            yield rows, mixed.values_BKPQ, mixed
+    else:
+        for rows, masked_NKPQ in embedding.observed(masker, images, indices, purpose=purpose):
+            yield rows, masked_NKPQ, None
+
+
+def _shares(mixed: MixedBatch, num: int) -> np.ndarray:
+    """(B, num) share of each observed image in each mixture."""
+    share_BN = np.zeros((len(mixed.partners_Bk), num))
+    np.add.at(share_BN, (np.arange(len(share_BN))[:, None], mixed.partners_Bk.numpy()), mixed.weights_Bk.numpy())
+    return share_BN
 
 
 def _check_rows(result: AttackResult, num: int) -> None:

@@ -34,6 +34,7 @@ from ppfr.evaluation.measures._image_outcome import (
     thresholds_of,
 )
 from ppfr.evaluation.measures._image_targets import ChosenTargets, Targets, average_face, choose_targets, eligible
+from ppfr.evaluation.measures._mixture_outcome import MixtureReIdentificationRow
 from ppfr.evaluation.measures._training import training_stage, training_stage_name
 from ppfr.evaluation.measures._verification import (
     VerificationRow,
@@ -55,14 +56,18 @@ class ImageAttackPlan(AttackPlan):
 
     Attributes:
         measures_pairs: also run the attack on the masked images of all protocol pairs, for its 1:1 accuracy.
+        num_epochs: of an adversary who sees mixed images: the epochs from which it has a mixture of each image. It
+            averages them, and trains on such averages.
     """
 
     rule: ImageAttackRule = dataclasses.field(default_factory=ImageAttackRule)
     measures_pairs: bool = True
+    num_epochs: int = 1
 
     def extra_config(self) -> Mapping[str, Any]:
-        """Whether pairs are measured too."""
-        return {"measures_pairs": self.measures_pairs}
+        """Whether pairs are measured too, and the epochs of an adversary who averages several."""
+        epochs = {} if self.num_epochs == 1 else {"num_epochs": self.num_epochs}
+        return {"measures_pairs": self.measures_pairs, **epochs}
 
 
 @final
@@ -93,6 +98,7 @@ class ImageAttacks(Measure):
         AttackTrainingRow,
         AttackRunRow,
         ReIdentificationRow,
+        MixtureReIdentificationRow,
         ImageRecoveryRow,
         MaskedPictureRow,
         VerificationRow,
@@ -118,6 +124,11 @@ class ImageAttacks(Measure):
                 yield f"attack {plan.name!r}: system {system.name!r} masks no images"
             if plan.granted.sees is MixedImages and not (system.training and system.training.mixes):
                 yield f"attack {plan.name!r}: sees mixed images, and system {system.name!r} mixes none"
+            if plan.num_epochs < 1 or (plan.num_epochs > 1 and plan.granted.sees is not MixedImages):
+                yield (
+                    f"attack {plan.name!r}: num_epochs={plan.num_epochs}; allowed is 1, or more for an adversary who "
+                    "sees MixedImages"
+                )
             if system.training is not None:
                 own = {recogniser.name, *(each.name for each in recogniser.provenance)}
                 shared = own & {each.name for each in system.training.provenance}
@@ -248,6 +259,9 @@ class ImageAttacks(Measure):
         )
         self._draw(session, plan, protocol, chosen, output)
         found = evaluation.re_identification(plan.name, output.estimates_ND)
+        mixtures = None
+        if output.share_NN is not None:
+            mixtures = evaluation.mixtures(plan.name, output.estimates_ND, output.share_NN, num_epochs=plan.num_epochs)
         recovery, rendered = None, []
         if output.recovered_NCHW is not None:
             recovery = evaluation.recovery(plan.name, output.recovered_NCHW, output.masked_NCHW)
@@ -258,7 +272,8 @@ class ImageAttacks(Measure):
                 self._pairs(session, plan, attack, evaluation=evaluation, recogniser=recogniser, protocol=each)
                 for each in self.protocols
             ]
-        is_met = None if plan.role == "attack" else plan.rule.is_met(plan.role, found, recovery, pairs)
+        judged = found if mixtures is None else _as_anybody(found, mixtures)
+        is_met = None if plan.role == "attack" else plan.rule.is_met(plan.role, judged, recovery, pairs)
         run = AttackRunRow(
             attack=plan.name,
             num_targets=len(set(chosen.subjects)),
@@ -266,7 +281,8 @@ class ImageAttacks(Measure):
             is_control_met=is_met,
             notes=as_json(output.notes),
         )
-        return [run, found, *([] if recovery is None else [recovery]), *rendered, *pairs]
+        rows = [run, found, mixtures, recovery, *rendered, *pairs]
+        return [row for row in rows if row is not None]
 
     def _pairs(
         self,
@@ -324,6 +340,14 @@ class ImageAttacks(Measure):
         write_strip(seen, folder / f"{'mixed' if plan.granted.sees is MixedImages else 'seen'}--{plan.system}.png")
         if output.recovered_NCHW is not None:
             write_strip(rgb_bytes(output.recovered_NCHW[:num]), folder / f"recovered--{plan.name}.png")
+
+
+def _as_anybody(found: ReIdentificationRow, mixtures: MixtureReIdentificationRow) -> ReIdentificationRow:
+    """The rates that a control on mixed images is judged by: of anybody in the mixture, unless epochs are averaged."""
+    if mixtures.num_epochs > 1:
+        return found
+    anybody = mixtures.anybody
+    return dataclasses.replace(found, rank_1=anybody.rate, chance_rank_1=anybody.chance, plain_rank_1=anybody.plain)
 
 
 def _last_trained(session: Session) -> dict[str, Attack]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppfr.core import AttackResult, RangeError, ShapeError, result_row
 from ppfr.evaluation._attack_plan import ControlRule
+from ppfr.evaluation.measures._mixture_outcome import MixtureReIdentificationRow, mixture_row
 from ppfr.evaluation.measures._verification import VerificationRow
 from ppfr.metrics import (
     Comparisons,
@@ -36,6 +37,9 @@ EmbedFaces = Callable[[np.ndarray], np.ndarray]
 @result_row("re_identification")
 class ReIdentificationRow:
     """Re-identification of target subjects in a gallery of plain images.
+
+    Of an adversary who sees mixed images this counts the first person of each mixture alone. If nothing distinguishes
+    the first of k people, a perfect adversary finds it in one of k cases: see `MixtureReIdentificationRow`.
 
     Attributes:
         attack: its name.
@@ -269,6 +273,22 @@ class OutcomeEvaluation:
             chance_rank_5=chance_rate(5, size),
             plain_rank_1=plain[1],
             plain_rank_5=plain[5],
+        )
+
+    def mixtures(
+        self, attack: str, estimate_ND: np.ndarray, share_NN: np.ndarray, *, num_epochs: int
+    ) -> MixtureReIdentificationRow:
+        """Rates at which the people of each mixture are found in the gallery."""
+        gallery_DN = self._targets.gallery_ND.T
+        return mixture_row(
+            attack,
+            estimate_ND @ gallery_DN,
+            self._targets.seen_ND @ gallery_DN,
+            share_NN,
+            subjects=self._targets.subjects,
+            num_epochs=num_epochs,
+            seed=self._seed,
+            num_resamples=self._num_resamples,
         )
 
     def recovery(self, attack: str, recovered_NCHW: np.ndarray, masked_NCHW: np.ndarray) -> ImageRecoveryRow:

@@ -6,19 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 from ppfr.report import _charts as charts
-from ppfr.report._blocks import Bar, Bars, Block, Drawing, Finding, Mark
+from ppfr.report._blocks import Bar, Bars, Block, Drawing, Finding, Mark, Row, Table
 from ppfr.report._drawings import trade_offs
 from ppfr.report._figures import MISSING, Figure, share_figure
 from ppfr.report._record_view import MAX_SENTENCES, Entry, RecordView, sees_mixed
 from ppfr.report._section import Section
-from ppfr.report._wording import count, listed, percent, percent_interval
+from ppfr.report._wording import count, listed, number, percent, percent_interval
 from ppfr.report.sections.verification import RECOGNISES_FROM, sees_plain_faces
 
 IS_BROKEN_AT = 0.5
 """Re-identification rate (lower end of the interval) from which a protection does not prevent re-identification."""
 
 _KIND = "re_identification"
-_MIXED = "Where a row says so, the adversary has an image of the mixed training set instead of a masked image."
+_MIXTURES = "mixture_re_identification"
+_MIXED = (
+    "Where a row says so, the adversary has an image of the mixed training set instead of a masked image, and the "
+    "person at rank 1 counts as found if anybody in that image is that person."
+)
+_FIRST_ONLY = (
+    "Rows marked “first person only” come from records that compare a mixed image with the first of its k people and "
+    "with no other. Nothing distinguishes the first, so a perfect adversary has 1/k there: they understate the leakage."
+)
+_FIRST = "first person only"
 _WITHSTOOD = ("good", "withstood these attacks: none re-identified target subjects above the chance level")
 
 
@@ -26,7 +35,7 @@ _WITHSTOOD = ("good", "withstood these attacks: none re-identified target subjec
 class ReIdentification(Section):
     """Re-identification rates of the adversaries, with chance level and upper bound."""
 
-    kinds = (_KIND,)
+    kinds = (_KIND, _MIXTURES)
     title, anchor = "Re-identification", "re-identification"
     terms = {  # noqa: RUF012
         "Secret": "Parameters of the protection that only the deployment knows, such as the order of its channels. The "
@@ -34,10 +43,15 @@ class ReIdentification(Section):
         "Target subject": "A person whose masked image or template the adversary has.",
         "Re-identification rate, rank-1": "Share of masked images that the adversary assigns to the right person in a "
         "gallery of plain photos. Rank-5: the right person is among the first five.",
-        "Chance level": "The result of an adversary who ignores the masked image: 1 divided by the gallery size.",
+        "Chance level": "The result of an adversary who ignores the masked image: 1 divided by the gallery size. For "
+        "anybody in a mixture of k people, k divided by the gallery size.",
         "Upper bound": "The result with plain images in place of protected ones.",
         "Mixed training image": "A sum of masked images of several people, from which a recogniser is trained. Only "
-        "training sets are mixed: an image that is sent for recognition is masked but not mixed.",
+        "training sets are mixed: an image that is sent for recognition is masked but not mixed. Target subjects are "
+        "mixed with each other, so everybody in a mixture is in the gallery.",
+        "Anybody in the mixture": "Share of mixed images for which the person at rank 1 is any of the people in it.",
+        "Heaviest": "Share of mixed images for which the person at rank 1 is the one with the largest weight.",
+        "The k among the k best": "With k people in a mixed image, the share of them among the k best of the gallery.",
     }
     rules = (
         "A protection “does not prevent re-identification” if the strongest adversary re-identifies at least "
@@ -90,30 +104,34 @@ class ReIdentification(Section):
             worst = _worst(view, system)
             return None if worst is None else worst[1]["rank_1"]
 
-        chance = min(row["chance_rank_1"] for row in rows)
+        chance = min(row["chance_rank_1"] for row in rows)  # of one person; that of mixtures is on their bars
         label = "Re-identification rate of the strongest adversary, rank-1, %"
         return trade_offs(view, rank_1, title="Re-identification", label=label, chance=chance)
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
         """Bars of the rates, and of the accuracy on pairs."""
-        mixed = f" {_MIXED}" if any(sees_mixed(attack) for attack, _ in view.outcomes(_KIND)) else ""
+        outcomes = _outcomes(view)
+        mixed = f" {_MIXED}" if any(sees_mixed(attack) for attack, _ in outcomes) else ""
         rates = [
             attack_bar(
                 view,
                 attack,
                 row["rank_1"],
-                f"{count(row['gallery_size'])} people; rank-5 {percent(row['rank_5']['value'])}",
+                f"{count(row['gallery_size'])} people; {row['counts']}",
                 chance=row["chance_rank_1"],
                 bound=row["plain_rank_1"]["value"],
             )
-            for attack, row in view.outcomes(_KIND)
+            for attack, row in outcomes
         ]
         if rates:
             text = (
                 "The adversary compares its estimate with one plain photo of each person in the gallery. The bars show "
                 "rank-1."
             )
-            yield Bars(title="Re-identification rate", text=text + mixed, bars=rates)
+            first = f" {_FIRST_ONLY}" if any(row["counts"].endswith(_FIRST) for _, row in outcomes) else ""
+            yield Bars(title="Re-identification rate", text=text + mixed + first, bars=rates)
+        if view.rows(_MIXTURES):
+            yield _mixture_table(view)
         pairs = [
             attack_bar(view, attack, row["accuracy"], row["protocol"], chance=0.5)
             for system in view.systems
@@ -185,8 +203,58 @@ def _attacks(view: RecordView) -> list[Entry]:
     return view.attacks_that_see("masked_images", "mixed_images")
 
 
+def _outcomes(view: RecordView, system: str | None = None) -> list[tuple[Entry, Entry]]:
+    """(attack, row), where a row of one mixed image of each subject has the rate of anybody in the mixture as rank-1.
+
+    With averaged epochs, the subject that all mixtures have in common is the one to find. `counts` says in words what
+    the row counts.
+    """
+    found = []
+    for attack, row in view.outcomes(_KIND, system):
+        mixtures = view.row(_MIXTURES, attack=attack["name"])
+        counts, rates = f"rank-5 {percent(row['rank_5']['value'])}", {}
+        if mixtures is not None and mixtures["num_epochs"] == 1:
+            anybody = mixtures["anybody"]
+            rates = {"rank_1": anybody["rate"], "chance_rank_1": anybody["chance"], "plain_rank_1": anybody["plain"]}
+            counts = "anybody in the mixture"
+        elif mixtures is not None:
+            counts = f"average of the mixtures of {mixtures['num_epochs']} epochs; {counts}"
+        elif sees_mixed(attack):
+            counts = f"{counts}; {_FIRST}"
+        found.append((attack, {**row, **rates, "counts": counts}))
+    return found
+
+
+def _mixture_table(view: RecordView) -> Table:
+    rows = []
+    for attack, row in view.outcomes(_MIXTURES):
+        rates = [row["anybody"], row["heaviest"], row["found"]]
+        rows.append(
+            Row(
+                label=f"{attack['label']} on {view.label(attack['system'])}",
+                key=view.key(attack["system"]),
+                note=f"{view.role_words(attack)} · mixtures of {count(row['num_epochs'])} epoch"
+                f"{'' if row['num_epochs'] == 1 else 's'} · {number(row['mean_people'], 1)} people on average",
+                cells=[
+                    share_figure(each["rate"]).with_note(
+                        f"chance level {percent(each['chance'], 2)}", f"plain images {percent(each['plain']['value'])}"
+                    )
+                    for each in rates
+                ],
+            )
+        )
+    return Table(
+        title="Who is in a mixed training image",
+        first="Attack",
+        columns=["Anybody in the mixture", "Heaviest", "The k among the k best"],
+        rows=rows,
+        caption="Nothing distinguishes the first of the k people in a mixture, so all of them count. “Plain images” is "
+        "the upper bound: the same with the plain images of the people in the mixture.",
+    )
+
+
 def _worst(view: RecordView, system: str) -> tuple[Entry, Entry] | None:
-    return view.worst_attack(_KIND, system, lambda row: float(row["rank_1"]["value"]))
+    return max(_outcomes(view, system), key=lambda pair: float(pair[1]["rank_1"]["value"]), default=None)
 
 
 def _pairs(view: RecordView, system: str) -> Iterator[tuple[Entry, Entry]]:
@@ -218,15 +286,23 @@ def _finding(view: RecordView, system: Entry) -> Finding:
         "unknown": "without the deployment's secret",
         "none": "with knowledge of the method",
     }[attack["secret"]]
+    mixtures = view.row(_MIXTURES, attack=attack["name"])
+    num_epochs = 1 if mixtures is None else mixtures["num_epochs"]
+    seen = "one masked image" if not sees_mixed(attack) else "one mixed training image"
+    seen = seen if num_epochs == 1 else f"the average of {num_epochs} mixed training images of each target subject"
+    whom = (
+        f"re-identifies {percent(row['rank_1']['value'])} of the target subjects"
+        if mixtures is None or num_epochs > 1
+        else f"finds somebody who is in it in {percent(row['rank_1']['value'])} of the cases"
+    )
     text = (
-        f"From one {'mixed training' if sees_mixed(attack) else 'masked'} image, an adversary {with_secret} "
-        f"({attack['label']}) re-identifies {percent(row['rank_1']['value'])} of the target subjects among "
+        f"From {seen}, an adversary {with_secret} ({attack['label']}) {whom} among "
         f"{count(row['gallery_size'])} people (interval {percent_interval(row['rank_1'])}; chance level "
         f"{percent(row['chance_rank_1'], 2)}, plain images {percent(row['plain_rank_1']['value'])})."
     )
     without = [
         other["rank_1"]
-        for each, other in view.outcomes(_KIND, name)
+        for each, other in _outcomes(view, name)
         if each["role"] == "attack" and not each["threat_model"]["knows_secret"]
     ]
     if attack["threat_model"]["knows_secret"] and without:
@@ -240,6 +316,8 @@ def _finding(view: RecordView, system: Entry) -> Finding:
             f"(interval {percent_interval(row['accuracy'])}; chance level one half)."
         )
     if sees_mixed(attack):
+        if mixtures is None:
+            text += " Only the first person of each mixture counts, so this understates the leakage."
         text += f" {_what_is_sent(view, system)}"
     return Finding(tone=tone, title=title, text=text, system=name)
 
