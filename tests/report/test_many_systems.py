@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ppfr.assets import write_record
+from ppfr.core import row_schema
 from ppfr.experiments.adamixup import SECTIONS as ADAMIXUP
 from ppfr.report import SECTIONS, Charts, Drawing, Finding, RecordView, Table, charts, write_report
 from ppfr.report._number_labels import place_numbers
@@ -215,6 +216,7 @@ def test_people_in_mixtures_count_whoever_of_them_is_found(mixing_record: Json, 
     made.mixtures("link-mixup-2", anybody=0.8)
     made.mixtures("link-mixup-3", anybody=0.9, num_epochs=6)
     mixing_record["results"] |= made.results
+    mixing_record["schemas"] |= {kind: dict(row_schema(made_records.ROW_TYPES[kind])) for kind in made.results}
     found = {f.system: f for f in findings(mixing_record) if "re-identification from" in f.title}
     assert found["mixup-2"].title.endswith("does not prevent re-identification from its mixed training images")
     assert "finds somebody who is in it in 80.0" in found["mixup-2"].text and "0.50" in found["mixup-2"].text

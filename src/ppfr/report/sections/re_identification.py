@@ -209,7 +209,7 @@ def _outcomes(view: RecordView, system: str | None = None) -> list[tuple[Entry, 
     With averaged epochs, the subject that all mixtures have in common is the one to find. `counts` says in words what
     the row counts.
     """
-    found = []
+    found: list[tuple[Entry, Entry]] = []
     for attack, row in view.outcomes(_KIND, system):
         mixtures = view.row(_MIXTURES, attack=attack["name"])
         counts, rates = f"rank-5 {percent(row['rank_5']['value'])}", {}
