@@ -7,11 +7,15 @@ from ppfr.core import ImageMasker, MaskedImages, MixedImages, ObservedImages, Sh
 
 
 def masked_images_threat(
-    *, knows_secret: bool, sees: type[ObservedImages] = MaskedImages, knows_recogniser: bool | None = None
+    *,
+    knows_secret: bool,
+    sees: type[ObservedImages] = MaskedImages,
+    knows_recogniser: bool | None = None,
+    has_public_faces: bool = True,
 ) -> ThreatModel:
     """An adversary who sees every masked image that reaches the server, or the whole masked training set.
 
-    It knows how the protection works (Kerckhoffs) and has faces of other people.
+    It knows how the protection works (Kerckhoffs).
 
     Args:
         knows_secret: it also has the deployment's secret parameters, like a dishonest server. Without them it only
@@ -20,6 +24,7 @@ def masked_images_threat(
             each other.
         knows_recogniser: it has the deployed recogniser's weights. None follows from the adversary: a server owns its
             recogniser, others do not have it. False is for what an attack needs if it does not use the recogniser.
+        has_public_faces: it uses faces of people who are not target subjects.
     """
     if knows_recogniser is None:
         knows_recogniser = knows_secret and sees is MaskedImages
@@ -27,7 +32,15 @@ def masked_images_threat(
         name = "thief of the training set" if not knows_secret else "thief of the training set with the secret"
     else:
         name = "server with the deployment's secret" if knows_secret else "reader of masked images"
-    return ThreatModel(name=name, sees=sees, knows_secret=knows_secret, knows_recogniser=knows_recogniser)
+    if knows_recogniser and not knows_secret:
+        name += " with the recogniser"
+    return ThreatModel(
+        name=name,
+        sees=sees,
+        knows_secret=knows_secret,
+        knows_recogniser=knows_recogniser,
+        has_public_faces=has_public_faces,
+    )
 
 
 def check_masker(masker: ImageMasker, threat: ThreatModel, *, attack: str) -> None:

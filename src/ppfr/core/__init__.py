@@ -108,6 +108,7 @@ from ppfr.core._templates import TemplateScheme as TemplateScheme
 from ppfr.core._templates import TopMatches as TopMatches
 from ppfr.core._threads import limit_spinning as limit_spinning
 from ppfr.core._threads import spinning_in_words as spinning_in_words
+from ppfr.core._types import AdditiveNoise as AdditiveNoise
 from ppfr.core._types import AttackResult as AttackResult
 from ppfr.core._types import MaskSpec as MaskSpec
 from ppfr.core._types import MixedBatch as MixedBatch

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from ppfr.core._observations import ObservedImages, ThreatModel
-    from ppfr.core._types import AttackResult, MaskSpec, MixedBatch
+    from ppfr.core._types import AdditiveNoise, AttackResult, MaskSpec, MixedBatch
 
 
 class ImageMasker(ABC):
@@ -86,6 +86,13 @@ class ImageMasker(ABC):
 
         Args:
             is_seeded: whether `mask` was given a generator. No guarantee follows from seeded noise.
+        """
+        return None
+
+    def noise(self) -> AdditiveNoise | None:
+        """The law of additive noise in the output, which adversaries know; None if there is none.
+
+        Call it after training: learned parameters may change the noise.
         """
         return None
 

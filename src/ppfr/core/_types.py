@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
 
 from ppfr.core._errors import InvalidInputError
 
@@ -38,6 +38,26 @@ class MaskSpec:
     is_trainable: bool
     is_differentiable: bool
     bytes_per_face: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdditiveNoise:
+    """Noise that a masker adds to values of known centre, as everybody who knows the method can compute it.
+
+    F is the number of values of one image. Values are independent of each other, given the image.
+
+    Attributes:
+        law: distribution of the noise of every value.
+        scale_F: its scale, the standard deviation for "gaussian": 0 where the value is sent as it is, infinite where
+            the noise is of another kind and nothing is stated.
+        values: masked images (B, K, P, Q) -> (B, F) noisy values.
+        centre: plain images (B, C, H, W) -> (B, F) the same values without noise.
+    """
+
+    law: Literal["laplace", "gaussian"]
+    scale_F: Tensor
+    values: Callable[[Tensor], Tensor]
+    centre: Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

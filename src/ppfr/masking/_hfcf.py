@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -143,6 +145,20 @@ class Hfcf(LaplaceMasker):
         """The privacy guarantee under the current budget; none if `mask` was given a generator (`is_seeded`)."""
         eps = self.budget.accounted_eps()
         return state_privacy(self.name, eps, self.front_end, colour=self.colour, is_seeded=is_seeded)
+
+    def _further_scales(self) -> Tensor:
+        """Colour channels are sent as they are, or their bits are flipped, which is not additive."""
+        _, *grid = self.front_end.out_shape
+        num = self.colour.num_channels * math.prod(grid)
+        return torch.full((num,), 0.0 if self.colour.eps is None else math.inf)
+
+    @torch.no_grad()
+    def _centre(self, image_BCHW: Tensor) -> Tensor:
+        """(B, F): the values without noise and without flipped bits."""
+        noisy_BF = super()._centre(image_BCHW)
+        colour_BKPQ = noisy_BF.new_empty(len(image_BCHW), self.colour.num_channels, *self.front_end.out_shape[1:])
+        dataclasses.replace(self.colour, eps=None).write(image_BCHW, colour_BKPQ, SystemNoise(0))
+        return torch.cat([noisy_BF, colour_BKPQ.flatten(1)], 1)
 
     def _arguments(self) -> dict[str, Any]:
         return {

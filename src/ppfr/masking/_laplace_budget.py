@@ -206,6 +206,15 @@ class LaplaceBudget(nn.Module):
             self._finish(part_BN, shift_N)
         return values_BKPQ
 
+    def centre(self, values_BKPQ: Tensor) -> Tensor:
+        """What `add_noise` sends if every draw is zero, up to the rounding to a grid; without gradient."""
+        if self.rho is None:
+            return values_BKPQ
+        low_N, high_N, _ = self._ranges(values_BKPQ.device)
+        _, _, shift_N = self._constants_with_version(values_BKPQ.device)
+        clipped_BN = torch.minimum(torch.maximum(values_BKPQ.flatten(1), low_N), high_N)
+        return self._finish(clipped_BN, shift_N).view(values_BKPQ.shape)
+
     def _on_grid(self, values_BN: Tensor, noise: SystemNoise) -> Tensor:
         """`add_noise` on the grid; the same values with and without gradient."""
         device, (_, _, shift_N) = values_BN.device, self._constants_with_version(values_BN.device)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ppfr.core import ImageMasker, MaskSpec
+from ppfr.core import AdditiveNoise, ImageMasker, MaskSpec
 from ppfr.masking._dp_accountant import PrivacyStatement
 from ppfr.masking._laplace_budget import LARGEST_OUTPUT, LaplaceBudget
 from ppfr.masking._sensitivities import NoisyFrontEnd
@@ -40,6 +41,29 @@ class LaplaceMasker(ImageMasker, nn.Module):
     def guarantee(self, *, is_seeded: bool = False) -> Mapping[str, Any]:
         """`privacy()` for a record."""
         return self.privacy(is_seeded=is_seeded).as_dict()
+
+    def noise(self) -> AdditiveNoise | None:
+        """The Laplace noise of the budget; see `ImageMasker.noise`."""
+        if not self.spec.is_stochastic:
+            return None
+        with torch.no_grad():
+            num = math.prod(self.front_end.out_shape)
+            scale_F = self.budget.scale(torch.device("cpu")) if self.budget.has_noise else torch.zeros(num)
+        return AdditiveNoise(
+            law="laplace",
+            scale_F=torch.cat([scale_F.expand(num), self._further_scales()]),
+            values=lambda masked_BKPQ: masked_BKPQ.flatten(1),
+            centre=self._centre,
+        )
+
+    def _further_scales(self) -> Tensor:
+        """Scales of the values after those of the front end."""
+        return torch.zeros(0)
+
+    @torch.no_grad()
+    def _centre(self, image_BCHW: Tensor) -> Tensor:
+        """(B, F): the values without noise."""
+        return self.budget.centre(self.front_end.coefficients(image_BCHW)).flatten(1)
 
     def frozen(self) -> Self:
         """The deployed form: the same budget, with its parameters fixed."""

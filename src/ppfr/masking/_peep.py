@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ppfr.core import ImageMasker, InvalidInputError, MaskSpec, RangeError, ShapeError
+from ppfr.core import AdditiveNoise, ImageMasker, InvalidInputError, MaskSpec, RangeError, ShapeError
 from ppfr.frequency import luma
 from ppfr.masking._checks import check_image
 from ppfr.masking._dp_accountant import ARITHMETIC, EPOCHS_COMPOSE, SEEDED_IS_VOID, end_of_seeded_draws
@@ -171,7 +171,7 @@ class Peep(ImageMasker):
         image_BCHW = check_image(image_BCHW, self.spec)
         picture_BCHW = luma(image_BCHW) if self._colours == "y" else image_BCHW
         mean_F, components_KF, low_K, range_K = self._tensors_on(image_BCHW.device)
-        scaled_BK = ((picture_BCHW.flatten(1) - mean_F) @ components_KF.mT - low_K) / range_K
+        scaled_BK = self._scaled_coefficients(picture_BCHW)
         if rng is None:
             noisy_BK = self._on_grid(scaled_BK)
         else:
@@ -179,6 +179,26 @@ class Peep(ImageMasker):
             noisy_BK = scaled_BK.clamp(0.0, 1.0) + noise_BK.to(image_BCHW.device)
         rebuilt_BF = mean_F + (low_K + noisy_BK * range_K) @ components_KF
         return rebuilt_BF.clamp(0.0, 1.0).view(picture_BCHW.shape)
+
+    def noise(self) -> AdditiveNoise:
+        """Laplace noise of the eigenface coefficients; see `ImageMasker.noise`.
+
+        Coefficients are read from the sent picture, whose values are clamped to [0, 1]: they are exact where nothing
+        was clamped.
+        """
+        return AdditiveNoise(
+            law="laplace",
+            scale_F=torch.full((self._num_components,), 1.0 / self._eps),
+            values=self._scaled_coefficients,
+            centre=lambda image_BCHW: self._scaled_coefficients(
+                luma(image_BCHW) if self._colours == "y" else image_BCHW
+            ).clamp(0.0, 1.0),
+        )
+
+    def _scaled_coefficients(self, picture_BCHW: Tensor) -> Tensor:
+        """(B, K): in [0, 1] for pictures within the ranges of the eigenfaces."""
+        mean_F, components_KF, low_K, range_K = self._tensors_on(picture_BCHW.device)
+        return ((picture_BCHW.flatten(1) - mean_F) @ components_KF.mT - low_K) / range_K
 
     def _on_grid(self, scaled_BK: Tensor) -> Tensor:
         """Clipped values on a grid of 256 steps per noise scale, plus whole steps drawn from the operating system."""
