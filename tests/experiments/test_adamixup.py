@@ -13,7 +13,7 @@ import torch
 
 from ppfr.core import InvalidInputError, MaskedImages, MissingAssetError, MixedImages, RunOptions, check_record
 from ppfr.data._subjects import shared_subjects
-from ppfr.evaluation import Experiment, Session, System, Verification, Workspace
+from ppfr.evaluation import Experiment, GalleryAttacks, ImageAttacks, Session, System, Verification, Workspace
 from ppfr.evaluation.measures._image_attack_run import seen_through, training_masker
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.adamixup._tables import BUDGETS
@@ -180,8 +180,9 @@ def test_published_results_of_tables_1_and_3_are_those_of_the_paper(tables: dict
 def test_adversaries_see_mixed_images_if_and_only_if_a_row_mixes(tables: dict[str, Experiment], tmp_path: Path) -> None:
     experiment = tables["2"]
     assert attacks_of(tables["1"]) == attacks_of(tables["3"]) == []
-    assert len(attacks_of(experiment)) == len(experiment.systems) * len(IMAGE_ATTACKS)
-    for plan in attacks_of(experiment):
+    trained = measure_of(experiment, ImageAttacks).plans
+    assert len(trained) == len(experiment.systems) * len(IMAGE_ATTACKS)
+    for plan in trained:
         attack: Any = plan.make(RunOptions(run_dir=tmp_path, device="cpu"))
         assert attack.needs == plan.granted
         assert plan.granted.sees is (MixedImages if plan.system in MIXERS else MaskedImages)
@@ -189,11 +190,19 @@ def test_adversaries_see_mixed_images_if_and_only_if_a_row_mixes(tables: dict[st
         assert plan.granted.knows_secret, "pairs of plain and masked faces are had with the deployment's secret alone"
         roles = {"arcface": "positive control", "constant": "negative control"}
         assert plan.role == roles.get(plan.system, "attack")
-    assert {(plan.system, plan.label) for plan in attacks_of(experiment)} == {
+    assert {(plan.system, plan.label) for plan in trained} == {
         (system.name, label)
         for system in experiment.systems
         for label in (kind.title for kind in IMAGE_ATTACKS.values())
     }
+
+
+def test_what_devices_send_is_attacked_without_training_in_every_row(tables: dict[str, Experiment]) -> None:
+    plans = measure_of(tables["2"], GalleryAttacks).plans
+    assert {plan.system for plan in plans} == {system.name for system in tables["2"].systems}
+    assert all(plan.granted.sees is MaskedImages and plan.granted.knows_secret for plan in plans)
+    labels = {plan.label for plan in plans if plan.system == "adamixup-2-4"}
+    assert labels == {"Enrolment attack", "Matched filter", "Ridge regression to identity"}
 
 
 @pytest.mark.parametrize("name", ["adamixup-2-4", "instahide-fd"])
@@ -208,7 +217,9 @@ def test_attack_trains_on_and_sees_the_exposed_training_set(
         device=torch.device("cpu"),
         options=RunOptions(shows_progress=False),
     )
-    mixed, alone = (next(p for p in attacks_of(experiment) if p.system == system.name) for system in systems)
+    mixed, alone = (
+        next(p for p in measure_of(experiment, ImageAttacks).plans if p.system == system.name) for system in systems
+    )
     assert seen_through(session, alone) is systems[1].masker
     exposed = seen_through(session, mixed)
     assert isinstance(exposed, MixedMasker)

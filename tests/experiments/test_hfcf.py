@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ppfr.core import MissingAssetError, RunOptions, check_record
-from ppfr.evaluation import Experiment, ImageAttacks
+from ppfr.evaluation import Experiment, GalleryAttacks, ImageAttacks
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, ExperimentContext
 from ppfr.masking import Dctdp, Hfcf, NoisyFrontEnd, Sensitivities
 from ppfr.workflows import run_experiment
@@ -105,7 +105,13 @@ def test_each_comparison_changes_one_setting(experiment: Experiment) -> None:
 def test_all_rows_but_accuracy_only_rows_have_all_attacks(experiment: Experiment) -> None:
     attacked = {(plan.system, plan.label) for plan in attacks_of(experiment)}
     names = {system.name for system in experiment.systems} - UNATTACKED
-    assert attacked == {(name, label) for name in names for label in (kind.title for kind in IMAGE_ATTACKS.values())}
+    labels = {kind.title for kind in IMAGE_ATTACKS.values()} | {
+        *("Enrolment attack", "Matched filter", "Ridge regression to identity")
+    }
+    means = {(name, "Enrolment attack, masked images averaged") for name in names}
+    assert attacked - means == {(name, label) for name in names for label in labels}
+    noisy = {name for name in names if experiment.system(name).masker.spec.is_stochastic}
+    assert {name for name, _ in attacked & means} == noisy and "hfcf-1" in noisy
     roles = {"unprotected": "positive control", "constant": "negative control"}
     assert all(plan.role == roles.get(plan.system, "attack") for plan in attacks_of(experiment))
 
@@ -119,7 +125,8 @@ def test_paper_preset_lists_missing_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ablation_runs_end_to_end_and_records_guarantees(experiment: Experiment, tmp_path: Path) -> None:
     kept = ("unprotected", "hfcf-1", "hfcf-1-no-colour")
-    attacks = measure_of(experiment, ImageAttacks)
+    attacks, gallery = measure_of(experiment, ImageAttacks), measure_of(experiment, GalleryAttacks)
+    looked_up = [plan for plan in gallery.plans if plan.system == "hfcf-1"]
     plans = [plan for plan in attacks.plans if plan.name == "linkage-hfcf-1"]
     told = run_experiment(
         dataclasses.replace(
@@ -130,7 +137,11 @@ def test_ablation_runs_end_to_end_and_records_guarantees(experiment: Experiment,
                 for comparison in experiment.comparisons
                 if {comparison.system, comparison.against} <= {*kept}
             ],
-            measures=[*experiment.measures[:-1], dataclasses.replace(attacks, plans=plans)],
+            measures=[
+                *experiment.measures[:-2],
+                dataclasses.replace(gallery, plans=looked_up),
+                dataclasses.replace(attacks, plans=plans),
+            ],
         ),
         RunOptions(run_dir=tmp_path / "run", device="cpu"),
     )

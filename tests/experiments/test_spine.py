@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppfr.core import CheckpointError, RunOptions, check_record
-from ppfr.evaluation import ImageAttacks, Verification
+from ppfr.evaluation import GalleryAttacks, ImageAttacks, Verification
 from ppfr.experiments import EXPERIMENTS, IMAGE_ATTACKS, PRESETS, ExperimentContext
 from ppfr.experiments.spine._experiments import DEMO_BUDGETS, REAL_BUDGETS
 from ppfr.workflows import _run as jobs
@@ -34,8 +34,11 @@ def check(experiment: object, name: str, *, preset: str = "fast-test") -> None:
     assert roles == {"unprotected": "baseline", "ppfr-fd": "protected", "constant": "control"}
     attacked = {(plan.system, plan.role) for plan in attacks_of(experiment)}  # type: ignore[attr-defined]
     assert ("unprotected", "positive control") in attacked and ("constant", "negative control") in attacked
-    on_protected = [plan.granted.knows_secret for plan in attacks_of(experiment) if plan.system == "ppfr-fd"]  # type: ignore[attr-defined]
+    trained = measure_of(experiment, ImageAttacks).plans  # type: ignore[arg-type]
+    on_protected = [plan.granted.knows_secret for plan in trained if plan.system == "ppfr-fd"]
     assert sorted(on_protected) == [False] * 3 + [True] * 3, "each attack with the secret known and unknown"
+    looked_up = measure_of(experiment, GalleryAttacks).plans  # type: ignore[arg-type]
+    assert len(looked_up) == 3 * len(roles), "the attacks without training always run beside the trained ones"
 
 
 def test_demo_builds_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +117,10 @@ def test_demo_runs_end_to_end_and_resumes_after_an_interruption(tmp_path: Path) 
     assert told["is_sound"] == (not told["failed_controls"])
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     check_record(record)
-    assert len(record["attacks"]) == len(record["results"]["attack_run"]) == 12
+    assert len(record["attacks"]) == len(record["results"]["attack_run"]) == 12 + 9
+    assert {row["attack"] for row in record["results"]["gallery_attack"]} == {
+        attack["name"] for attack in record["attacks"] if attack["config"].get("level") == "trivial"
+    }
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

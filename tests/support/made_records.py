@@ -202,6 +202,30 @@ class Builder:
         row = {"attack": name, "gallery_size": 400, "num_epochs": num_epochs, "mean_people": 2 * num_epochs, **rates}
         return self.row("mixture_re_identification", row)
 
+    def gallery_attack(
+        self,
+        name: str,
+        label: str,
+        system: str,
+        *,
+        rank_1: dict[int, float],
+        photo: str = "another photo",
+        source: str = "one image",
+    ) -> None:
+        """An attack without training, with a rate for each number of observations."""
+        secret = "known" if system == "ppfr-fd" else "none"
+        self.attack(name, label, system, rank_1=0.0, secret=secret)
+        for kind in ("attack_training", "re_identification", "verification"):
+            self.results[kind].pop()  # it trains nothing and has rows of its own
+        bound = 1.0 if photo == "same photo" else 0.93
+        for num, value in rank_1.items():
+            found = estimate(value, min(0.03, value, 1 - value), n=400)
+            rates = {"rank_1": found, "rank_5": found, "auc": found}
+            bounds = {"plain_rank_1": estimate(bound, 0.0, n=400), "plain_rank_5": estimate(bound, 0.0, n=400)}
+            chance = {"chance_rank_1": 1 / 400, "chance_rank_5": 5 / 400}
+            seen = {"level": "trivial", "photo": photo, "source": source, "num_observations": num, "gallery_size": 400}
+            self.row("gallery_attack", {"attack": name, **seen, **rates, **chance, **bounds})
+
     def record(self) -> Json:
         data = [("training", "made-train", 6141, 1540), ("protocol", "made-lfw", 7701, 4281)]
         self.row("verification", verification("recogniser", "casia", 0.9827))

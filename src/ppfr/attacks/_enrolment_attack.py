@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 from torch.nn import functional
 
-from ppfr.attacks._gallery_attack import GalleryAttack, Knowledge, draws, mask_draw
+from ppfr.attacks._gallery_attack import GalleryAttack, Knowledge, cosines, draws, mask_draw
 from ppfr.attacks._threats import check_observation, masked_images_threat
 from ppfr.core import Embedder, InvalidInputError, MaskedImages, PpfrError, RangeError, ThreatModel, UnsupportableError
 
@@ -102,7 +102,7 @@ class EnrolmentAttack(GalleryAttack):
 
     def scores(self, evidence: Tensor, *, num_averaged: int) -> np.ndarray:
         """(B, M) cosine similarities."""
-        return (self._embedded(evidence) @ self._gallery_MD.mT).numpy()
+        return cosines(self._embedded(evidence), self._gallery_MD)
 
     def _evidence(self, masked_BKPQ: Tensor) -> Tensor:
         return masked_BKPQ if self._averages == "masked images" else self._embed(masked_BKPQ)

@@ -105,6 +105,11 @@ class GalleryAttack(ABC):
         """
 
 
+def cosines(rows_BD: Tensor, gallery_MD: Tensor) -> np.ndarray:
+    """(B, M) cosine similarities of unit rows. They are rounded, so that equal images have equal scores."""
+    return (rows_BD @ gallery_MD.mT).round(decimals=6).numpy()
+
+
 def mask_draw(masker: ImageMasker, image_BCHW: Tensor, *, rng: Generator) -> Tensor:
     """Mask images of the adversary's own, in parts, without gradient."""
     with torch.no_grad():

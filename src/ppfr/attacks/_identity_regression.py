@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import torch
 from torch.nn import functional
 
-from ppfr.attacks._gallery_attack import GalleryAttack, Knowledge, draws
+from ppfr.attacks._gallery_attack import GalleryAttack, Knowledge, cosines, draws
 from ppfr.attacks._matched_filter import noise_of
 from ppfr.attacks._threats import check_observation, masked_images_threat
 from ppfr.core import MaskedImages, PpfrError, RangeError, ThreatModel
@@ -113,7 +113,7 @@ class IdentityRegression(GalleryAttack):
     def scores(self, evidence: Tensor, *, num_averaged: int) -> np.ndarray:
         """(B, M) cosine similarities of estimated and gallery embeddings, both around the mean of public faces."""
         estimate_BD = evidence @ self._map(num_averaged)
-        return (functional.normalize(estimate_BD, dim=1) @ self._gallery_MD.mT).numpy()
+        return cosines(functional.normalize(estimate_BD, dim=1), self._gallery_MD)
 
     def _fit_features(self, values_NF: Tensor) -> None:
         """Centre the values and divide them by the scale of their noise, or by their deviation without noise."""

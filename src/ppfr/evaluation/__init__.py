@@ -28,6 +28,10 @@ from ppfr.evaluation.measures._comparison import AccuracyGapRow as AccuracyGapRo
 from ppfr.evaluation.measures._comparison import AccuracyGaps as AccuracyGaps
 from ppfr.evaluation.measures._cost import Cost as Cost
 from ppfr.evaluation.measures._cost import CostRow as CostRow
+from ppfr.evaluation.measures._gallery_attacks import GalleryAttackPlan as GalleryAttackPlan
+from ppfr.evaluation.measures._gallery_attacks import GalleryAttackRow as GalleryAttackRow
+from ppfr.evaluation.measures._gallery_attacks import GalleryAttackRule as GalleryAttackRule
+from ppfr.evaluation.measures._gallery_attacks import GalleryAttacks as GalleryAttacks
 from ppfr.evaluation.measures._identification import Identification as Identification
 from ppfr.evaluation.measures._identification import IdentificationRow as IdentificationRow
 from ppfr.evaluation.measures._image_attacks import ImageAttackPlan as ImageAttackPlan

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from ppfr import attacks
-from ppfr.attacks import TrainedAttack, masked_images_threat
+from ppfr.attacks import (
+    EnrolmentAttack,
+    GalleryAttack,
+    IdentityRegression,
+    MatchedFilter,
+    TrainedAttack,
+    masked_images_threat,
+)
 from ppfr.core import Attack, AttackRole, ImageMasker, MaskedImages, MixedImages, RunOptions, ThreatModel
-from ppfr.evaluation import ImageAttackPlan, System
+from ppfr.evaluation import GalleryAttackPlan, GalleryAttackRule, ImageAttackPlan, System
 from ppfr.experiments._context import Budget
 from ppfr.models import Backbone, ModelCard
 
@@ -22,6 +29,8 @@ def _image_attacks() -> Mapping[str, type[TrainedAttack]]:
 
 
 IMAGE_ATTACKS = _image_attacks()
+
+_MOST_FILTERED = 4
 
 
 def attack_matrix(
@@ -75,6 +84,55 @@ def attack_matrix(
                     )
                 )
     return plans
+
+
+def gallery_attacks(systems: Sequence[System], budget: Budget, *, recogniser: str) -> list[GalleryAttackPlan]:
+    """Plan every attack without training on every system, with the secret. They are cheap, so they always run.
+
+    The enrolment attack averages embeddings; on stochastic maskers a second one averages masked images. The matched
+    filter needs few observations: it compares all values of a masked image with those of each candidate.
+
+    Args:
+        systems: the attacked systems. What devices send is attacked, also where training mixes images.
+        budget: numbers of observations and of public faces.
+        recogniser: name of the evaluation recogniser.
+    """
+    plans = []
+    for system in systems:
+        masker = system.masker
+        assert masker is not None  # attacks on images need one
+        few = tuple(num for num in budget.num_observations if num <= _MOST_FILTERED)
+        many = budget.num_observations
+        kinds: list[tuple[str, Callable[[], GalleryAttack], tuple[int, ...]]] = [
+            ("matched-filter", MatchedFilter, few),
+            ("ridge", functools.partial(IdentityRegression, num_faces=budget.num_ridge_faces), many),
+        ]
+        if system.training is not None or masker.spec.out_shape == masker.spec.in_shape:
+            num_masks = min(16, many[-1])
+            enrol = functools.partial(EnrolmentAttack, num_masks=num_masks)
+            kinds.append(("enrolment", enrol, many))
+            if masker.spec.is_stochastic:
+                kinds.append(("enrolment-of-means", functools.partial(enrol, averages="masked images"), many))
+        for slug, make, num_observations in kinds:
+            attack = make()
+            plans.append(
+                GalleryAttackPlan(
+                    name=f"{slug}-{system.name}",
+                    label=attack.label,
+                    system=system.name,
+                    make=functools.partial(_make_gallery_attack, make),
+                    granted=attack.needs,
+                    recogniser=recogniser,
+                    rule=GalleryAttackRule(min_share_of_plain=attack.min_share_of_plain),
+                    role=_role(system),
+                    num_observations=num_observations,
+                )
+            )
+    return plans
+
+
+def _make_gallery_attack(make: Callable[[], GalleryAttack], _options: RunOptions) -> GalleryAttack:
+    return make()
 
 
 def _role(system: System) -> AttackRole:

@@ -48,6 +48,8 @@ class Budget:
         epochs: epochs of each recogniser.
         attack_preset: size of each attack, a key of `TrainedAttack.sizes`.
         attack_epochs: epochs of each attack; None for those of `attack_preset`.
+        num_observations: numbers of observations that attacks without training average.
+        num_ridge_faces: public faces of the ridge regression.
         num_targets: number of target subjects.
         num_resamples: bootstrap resamples per interval.
         batch_size: batch size of every training.
@@ -60,6 +62,8 @@ class Budget:
     attack_preset: str
     num_targets: int
     attack_epochs: int | None = None
+    num_observations: tuple[int, ...] = (1, 4, 16, 64)
+    num_ridge_faces: int = 1024
     num_resamples: int = 1000
     batch_size: int = 64
     max_steps: int | None = None
@@ -87,6 +91,8 @@ LAPTOP_BUDGET = Budget(
 FAST_BUDGET = Budget(
     epochs=1,
     attack_preset="fast-test",
+    num_observations=(1, 4),
+    num_ridge_faces=64,
     num_targets=20,
     num_resamples=100,
     batch_size=16,

@@ -11,6 +11,8 @@ from ppfr.data import PairProtocol
 from ppfr.evaluation import (
     AccuracyGaps,
     Cost,
+    GalleryAttackPlan,
+    GalleryAttacks,
     ImageAttackPlan,
     ImageAttacks,
     Measure,
@@ -25,6 +27,7 @@ def image_measures(
     protocols: Sequence[PairProtocol],
     *,
     plans: Sequence[ImageAttackPlan] = (),
+    gallery_plans: Sequence[GalleryAttackPlan] = (),
     public: ImageSet | None = None,
     num_targets: int = 0,
     num_pictured: int = 8,
@@ -35,7 +38,8 @@ def image_measures(
 
     Args:
         protocols: pair protocols; target subjects come from the first.
-        plans: the attacks.
+        plans: the trained attacks.
+        gallery_plans: the attacks without training, which run first; with `plans` only.
         public: faces that attacks train on; required with `plans`.
         num_targets: number of target subjects.
         num_pictured: number of target subjects that the report shows.
@@ -51,6 +55,10 @@ def image_measures(
     if plans:
         assert public is not None  # required with plans
         targets = Targets(num_subjects=num_targets, num_pictured=num_pictured)
+        if gallery_plans:
+            measures.append(
+                GalleryAttacks(plans=gallery_plans, protocols=protocols, targets=targets, public_images=public)
+            )
         measures.append(
             ImageAttacks(
                 plans=plans,

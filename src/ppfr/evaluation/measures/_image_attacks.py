@@ -33,7 +33,14 @@ from ppfr.evaluation.measures._image_outcome import (
     TargetFaces,
     thresholds_of,
 )
-from ppfr.evaluation.measures._image_targets import ChosenTargets, Targets, average_face, choose_targets, eligible
+from ppfr.evaluation.measures._image_targets import (
+    ChosenTargets,
+    Targets,
+    average_face,
+    choose_targets,
+    target_problems,
+    target_protocol,
+)
 from ppfr.evaluation.measures._mixture_outcome import MixtureReIdentificationRow
 from ppfr.evaluation.measures._training import training_stage, training_stage_name
 from ppfr.evaluation.measures._verification import (
@@ -104,11 +111,6 @@ class ImageAttacks(Measure):
         VerificationRow,
     )
 
-    def target_protocol(self) -> PairProtocol:
-        """The protocol that target subjects are drawn from."""
-        wanted = self.targets.protocol
-        return next(p for p in self.protocols if not wanted or p.name == wanted)
-
     def problems(self, experiment: Experiment) -> Iterable[str]:
         """Plans, recognisers and target subjects that do not fit."""
         yield from plan_problems(self.plans, experiment)
@@ -142,21 +144,7 @@ class ImageAttacks(Measure):
         for rendering in self.renderings:
             if rendering not in RENDERINGS[1:]:
                 yield f"rendering {rendering!r}; besides {RENDERINGS[0]!r} there is {', '.join(RENDERINGS[1:])}"
-        yield from self._target_problems()
-
-    def _target_problems(self) -> Iterable[str]:
-        wanted, names = self.targets.protocol, [p.name for p in self.protocols]
-        if not names:
-            yield "there are attacks, but no protocol to draw target subjects from"
-            return
-        if wanted and wanted not in names:
-            yield f"target subjects come from protocol {wanted!r}, which is not in the measure"
-            return
-        num, found = self.targets.num_subjects, len(eligible(self.target_protocol()))
-        if not 2 <= num <= found:
-            yield f"{num} target subjects; {found} people have two images or more: allowed is 2 to {found}"
-        elif num < 5:
-            yield f"{num} target subjects; rank-5 needs a gallery of at least 5"
+        yield from target_problems(self.protocols, self.targets)
 
     def config(self) -> Mapping[str, Any]:
         """Plans, target subjects and rates."""
@@ -235,7 +223,10 @@ class ImageAttacks(Measure):
 
     def _measure(self, session: Session, plan: ImageAttackPlan) -> list[Any]:
         attack = _last_trained(session).get(plan.name) or self._trained(session, plan)[0]
-        recogniser, protocol = session.experiment.recogniser(plan.recogniser), self.target_protocol()
+        recogniser, protocol = (
+            session.experiment.recogniser(plan.recogniser),
+            target_protocol(self.protocols, self.targets),
+        )
         chosen = choose_targets(protocol, self.targets.num_subjects, rng=np.random.default_rng(session.seed("victims")))
         evaluation = OutcomeEvaluation(
             self._target_faces(session, recogniser, protocol, chosen),

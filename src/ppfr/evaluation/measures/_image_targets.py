@@ -6,6 +6,7 @@ Suffixes: C H W image.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,27 @@ def eligible(protocol: PairProtocol) -> dict[str, list[int]]:
     for index in protocol.used().tolist():
         by_subject.setdefault(protocol.images.subject_ids[index], []).append(index)
     return {subject: indices for subject, indices in sorted(by_subject.items()) if len(indices) >= 2}
+
+
+def target_protocol(protocols: Sequence[PairProtocol], targets: Targets) -> PairProtocol:
+    """The protocol that target subjects are drawn from."""
+    return next(p for p in protocols if not targets.protocol or p.name == targets.protocol)
+
+
+def target_problems(protocols: Sequence[PairProtocol], targets: Targets) -> Iterator[str]:
+    """Target subjects that the protocols do not have."""
+    wanted, names = targets.protocol, [p.name for p in protocols]
+    if not names:
+        yield "there are attacks, but no protocol to draw target subjects from"
+        return
+    if wanted and wanted not in names:
+        yield f"target subjects come from protocol {wanted!r}, which is not in the measure"
+        return
+    num, found = targets.num_subjects, len(eligible(target_protocol(protocols, targets)))
+    if not 2 <= num <= found:
+        yield f"{num} target subjects; {found} people have two images or more: allowed is 2 to {found}"
+    elif num < 5:
+        yield f"{num} target subjects; rank-5 needs a gallery of at least 5"
 
 
 def choose_targets(protocol: PairProtocol, num_subjects: int, *, rng: np.random.Generator) -> ChosenTargets:

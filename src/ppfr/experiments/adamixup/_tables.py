@@ -10,7 +10,7 @@ from typing import Any
 
 from ppfr.core import ImageMasker, InvalidInputError, PublishedFigure, derive_seed
 from ppfr.evaluation import RENDERINGS, Experiment, System
-from ppfr.experiments._attack_plans import attack_matrix
+from ppfr.experiments._attack_plans import attack_matrix, gallery_attacks
 from ppfr.experiments._context import (
     FAST_BUDGET,
     LAPTOP_BUDGET,
@@ -197,6 +197,7 @@ def _experiment(
         measures=image_measures(
             testbed.protocols,
             plans=plans,
+            gallery_plans=gallery_attacks(systems, budget, recogniser=card.name) if attacks else (),
             public=testbed.public,
             num_targets=budget.num_targets,
             num_pictured=5,  # the page has fourteen rows of pictures
@@ -225,8 +226,8 @@ def _summary(context: ExperimentContext, budget: Budget, setting: _Setting, *, a
     )
     if attacks:
         text += (
-            " Where a row mixes, its adversaries see a mixed training set that contains the target subjects. The "
-            "leakage of images that are sent for recognition is that of the row PPFR-FD."
+            " Where a row mixes, its trained adversaries see a mixed training set that contains the target subjects. "
+            "Attacks without training see the images that are sent for recognition, in every row."
         )
     return text
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ppfr.core import ImageMasker, ImageSet
 from ppfr.evaluation import Comparison, Experiment, System
-from ppfr.experiments._attack_plans import attack_matrix
+from ppfr.experiments._attack_plans import attack_matrix, gallery_attacks
 from ppfr.experiments._context import (
     FAST_BUDGET,
     LAPTOP_BUDGET,
@@ -209,6 +209,7 @@ def ablation(context: ExperimentContext) -> Experiment:
     systems = _systems(setting, secret)
     network, card = testbed.recogniser
     not_attacked = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
+    attacked = [system for system in systems if system.name not in not_attacked]
     return Experiment(
         name="hfcf:ablation",
         title="HFCF: fusion, colour and noise",
@@ -220,12 +221,13 @@ def ablation(context: ExperimentContext) -> Experiment:
         measures=image_measures(
             testbed.protocols,
             plans=attack_matrix(
-                [system for system in systems if system.name not in not_attacked],
+                attacked,
                 budget,
                 teacher=network,
                 teacher_card=card,
                 includes_unknown_secret=False,
             ),
+            gallery_plans=gallery_attacks(attacked, budget, recogniser=card.name),
             public=testbed.public,
             num_targets=budget.num_targets,
             num_pictured=5,

@@ -12,6 +12,13 @@ from ppfr.report._figures import MISSING, Figure, share_figure
 from ppfr.report._record_view import MAX_SENTENCES, Entry, RecordView, sees_mixed
 from ppfr.report._section import Section
 from ppfr.report._wording import count, listed, number, percent, percent_interval
+from ppfr.report.sections._gallery_attacks import (
+    GALLERY_KIND,
+    gallery_rows,
+    gallery_table,
+    observations_in_words,
+    same_photo,
+)
 from ppfr.report.sections.verification import RECOGNISES_FROM, sees_plain_faces
 
 IS_BROKEN_AT = 0.5
@@ -35,7 +42,7 @@ _WITHSTOOD = ("good", "withstood these attacks: none re-identified target subjec
 class ReIdentification(Section):
     """Re-identification rates of the adversaries, with chance level and upper bound."""
 
-    kinds = (_KIND, _MIXTURES)
+    kinds = (_KIND, _MIXTURES, GALLERY_KIND)
     title, anchor = "Re-identification", "re-identification"
     terms = {  # noqa: RUF012
         "Secret": "Parameters of the protection that only the deployment knows, such as the order of its channels. The "
@@ -46,6 +53,9 @@ class ReIdentification(Section):
         "Chance level": "The result of an adversary who ignores the masked image: 1 divided by the gallery size. For "
         "anybody in a mixture of k people, k divided by the gallery size.",
         "Upper bound": "The result with plain images in place of protected ones.",
+        "Attack without training": "A look-up in a gallery of plain photos: with the server's own recogniser, with the "
+        "law of the noise, or with a regression in closed form. It is the weakest level of attack, “trivial”.",
+        "Matched filter": "The likelihood-ratio test of whether an observation is the masked image of a given photo.",
         "Mixed training image": "A sum of masked images of several people, from which a recogniser is trained. Only "
         "training sets are mixed: an image that is sent for recognition is masked but not mixed. Target subjects are "
         "mixed with each other, so everybody in a mixture is in the gallery.",
@@ -58,7 +68,10 @@ class ReIdentification(Section):
         f"{percent(IS_BROKEN_AT)} of the target subjects, by the lower end of the interval. It “prevents it only in "
         "part” if the lower end is above the chance level, or if an adversary distinguishes pairs of one person from "
         f"pairs of two with an accuracy of at least {percent(RECOGNISES_FROM)}, by the lower end. Otherwise it "
-        "withstood these attacks, which does not show that it withstands others. A failed control voids a good verdict."
+        "withstood these attacks, which does not show that it withstands others. All attacks count, with and without "
+        "training, at the number of observations at which each is strongest. A protection “does not hide which photo "
+        "was masked” if the matched filter picks the photo itself among those of the gallery for at least "
+        f"{percent(IS_BROKEN_AT)} of the target subjects. A failed control voids a good verdict."
     )
 
     def is_shown(self, view: RecordView) -> bool:
@@ -83,27 +96,27 @@ class ReIdentification(Section):
 
     def columns(self, view: RecordView) -> Sequence[str]:
         """The rate of the strongest adversary."""
-        return ["Re-identification rate, rank-1"] if view.rows(_KIND) else []
+        return ["Re-identification rate, rank-1"] if _has_rates(view) else []
 
     def cells(self, view: RecordView, system: Entry) -> Sequence[Figure]:
         """The rate with its attack."""
-        if not view.rows(_KIND):
+        if not _has_rates(view):
             return []
         worst = _worst(view, system["name"])
         return [
-            MISSING if worst is None else share_figure(worst[1]["rank_1"]).with_note(adversary_words(view, worst[0]))
+            MISSING if worst is None else share_figure(worst[1]["rank_1"]).with_note(_strongest_words(view, *worst))
         ]
 
     def charts(self, view: RecordView) -> Iterable[Drawing]:
         """Accuracy against the rate."""
-        rows = view.rows(_KIND)
-        if not rows:
+        if not _has_rates(view):
             return []
 
         def rank_1(system: str) -> Entry | None:
             worst = _worst(view, system)
             return None if worst is None else worst[1]["rank_1"]
 
+        rows = [row for kind in (_KIND, GALLERY_KIND) for row in view.rows(kind)]
         chance = min(row["chance_rank_1"] for row in rows)  # of one person; that of mixtures is on their bars
         label = "Re-identification rate of the strongest adversary, rank-1, %"
         return trade_offs(view, rank_1, title="Re-identification", label=label, chance=chance)
@@ -132,6 +145,7 @@ class ReIdentification(Section):
             yield Bars(title="Re-identification rate", text=text + mixed + first, bars=rates)
         if view.rows(_MIXTURES):
             yield _mixture_table(view)
+        yield from gallery_table(view)
         pairs = [
             attack_bar(view, attack, row["accuracy"], row["protocol"], chance=0.5)
             for system in view.systems
@@ -170,7 +184,7 @@ def adversary_words(view: RecordView, attack: Entry) -> str:
 def verdict(view: RecordView, system: Entry) -> tuple[str, str]:
     """(tone, words) on whether a system prevents re-identification."""
     attacks = [a for a in _attacks(view) if a["system"] == system["name"] and a["role"] == "attack"]
-    done = {attack["name"] for attack, _ in view.outcomes(_KIND, system["name"])}
+    done = {attack["name"] for kind in (_KIND, GALLERY_KIND) for attack, _ in view.outcomes(kind, system["name"])}
     if not any(attack["name"] in done for attack in attacks):
         return "note", "has not been attacked yet" if attacks else "is not attacked in this record"
     found = _leak(view, system)
@@ -184,18 +198,26 @@ def verdict(view: RecordView, system: Entry) -> tuple[str, str]:
 
 
 def _leak(view: RecordView, system: Entry) -> tuple[str, str] | None:
-    worst = _worst(view, system["name"])
-    assert worst is not None
-    attack, row = worst
-    where = " from its mixed training images" if sees_mixed(attack) else ""
-    if row["rank_1"]["low"] >= IS_BROKEN_AT:
-        return "bad", f"does not prevent re-identification{where}"
-    if row["rank_1"]["low"] > row["chance_rank_1"]:
-        return "caution", f"prevents re-identification{where} only in part"
+    worst, same = _worst(view, system["name"]), same_photo(view, system["name"])
+    found: tuple[str, str] | None = None
+    if worst is not None:
+        attack, row = worst
+        where = " from its mixed training images" if sees_mixed(attack) else ""
+        if row["rank_1"]["low"] >= IS_BROKEN_AT:
+            return "bad", f"does not prevent re-identification{where}"
+        if row["rank_1"]["low"] > row["chance_rank_1"]:
+            found = "caution", f"prevents re-identification{where} only in part"
+    if same is not None and same[1]["rank_1"]["low"] >= IS_BROKEN_AT:
+        return "bad", "does not hide which photo was masked"
+    if found is not None:
+        return found
     pairs = _best_at_pairs(view, system["name"])
-    if pairs is not None and pairs[1]["accuracy"]["low"] >= RECOGNISES_FROM:
+    if worst is not None and pairs is not None and pairs[1]["accuracy"]["low"] >= RECOGNISES_FROM:
+        where = " from its mixed training images" if sees_mixed(worst[0]) else ""
         why = "no attack re-identifies people above the chance level, but one distinguishes pairs of one person"
         return "caution", f"prevents re-identification{where} only in part: {why}"
+    if same is not None and same[1]["rank_1"]["low"] > same[1]["chance_rank_1"]:
+        return "caution", "hides only in part which photo was masked"
     return None
 
 
@@ -253,8 +275,19 @@ def _mixture_table(view: RecordView) -> Table:
     )
 
 
+def _has_rates(view: RecordView) -> bool:
+    return bool(view.rows(_KIND) or view.rows(GALLERY_KIND))
+
+
 def _worst(view: RecordView, system: str) -> tuple[Entry, Entry] | None:
-    return max(_outcomes(view, system), key=lambda pair: float(pair[1]["rank_1"]["value"]), default=None)
+    """(attack, row) of the strongest attack, with or without training, from any number of observations."""
+    found = [*_outcomes(view, system), *gallery_rows(view, system, photo="another photo")]
+    return max(found, key=lambda pair: float(pair[1]["rank_1"]["value"]), default=None)
+
+
+def _strongest_words(view: RecordView, attack: Entry, row: Entry) -> str:
+    words = adversary_words(view, attack)
+    return f"{words}, {observations_in_words(row)}" if row.get("num_observations", 1) > 1 else words
 
 
 def _pairs(view: RecordView, system: str) -> Iterator[tuple[Entry, Entry]]:
@@ -270,7 +303,7 @@ def _best_at_pairs(view: RecordView, system: str) -> tuple[Entry, Entry] | None:
 
 def _plural(words: str) -> str:
     first, _, rest = words.partition(" ")
-    verbs = {"does": "do", "prevents": "prevent", "has": "have", "was": "were", "is": "are"}
+    verbs = {"hides": "hide", "does": "do", "prevents": "prevent", "has": "have", "was": "were", "is": "are"}
     return f"{verbs.get(first, first)} {rest.replace('its ', 'their ').replace('on it ', 'on them ')}"
 
 
@@ -288,7 +321,7 @@ def _finding(view: RecordView, system: Entry) -> Finding:
     }[attack["secret"]]
     mixtures = view.row(_MIXTURES, attack=attack["name"])
     num_epochs = 1 if mixtures is None else mixtures["num_epochs"]
-    seen = "one masked image" if not sees_mixed(attack) else "one mixed training image"
+    seen = "one mixed training image" if sees_mixed(attack) else _observed(row)
     seen = seen if num_epochs == 1 else f"the average of {num_epochs} mixed training images of each target subject"
     whom = (
         f"re-identifies {percent(row['rank_1']['value'])} of the target subjects"
@@ -308,6 +341,14 @@ def _finding(view: RecordView, system: Entry) -> Finding:
     if attack["threat_model"]["knows_secret"] and without:
         best = max(without, key=lambda estimate: estimate["value"])
         text += f" Without the secret the strongest achieves {percent(best['value'])} ({percent_interval(best)})."
+    same = same_photo(view, name)
+    if same is not None:
+        by, row = same
+        text += (
+            f" From {observations_in_words(row)}, the matched filter picks the masked photo itself among "
+            f"{count(row['gallery_size'])} for {percent(row['rank_1']['value'])} of the target subjects (interval "
+            f"{percent_interval(row['rank_1'])})."
+        )
     pairs = _best_at_pairs(view, name)
     if pairs is not None:
         by, row = pairs
@@ -322,10 +363,24 @@ def _finding(view: RecordView, system: Entry) -> Finding:
     return Finding(tone=tone, title=title, text=text, system=name)
 
 
+def _observed(row: Entry) -> str:
+    return observations_in_words(row) if "num_observations" in row else "one masked image"
+
+
 def _what_is_sent(view: RecordView, system: Entry) -> str:
     """Where the page shows the leakage of the images that devices send for recognition, which are not mixed."""
     if sees_plain_faces(view, system):
         return "For recognition a device sends the plain face, which is not protected."
+    own = max(
+        gallery_rows(view, system["name"], photo="another photo"),
+        key=lambda pair: float(pair[1]["rank_1"]["value"]),
+        default=None,
+    )
+    if own is not None:
+        return (
+            "For recognition a device sends a masked image that is not mixed: without training "
+            f"{percent(own[1]['rank_1']['value'])} are re-identified from {observations_in_words(own[1])}."
+        )
     same = [
         other["label"]
         for other in view.protected
