@@ -264,6 +264,10 @@ def test_statement_of_seeded_noise_says_where_draws_end_and_which_coefficients_e
     assert stated.largest_draw == pytest.approx(22.18, abs=0.01)
     words = stated.in_words()
     assert "22.18" in words and "1.0e-03 at eps 16" in words and "1 of 2 coefficients have an eps above 22.18" in words
+    assert "together" not in words
+    pair = state_privacy("x", np.array([21.5, 21.5]).reshape(2, 1, 1), front_end, is_seeded=True)
+    each = 0.5 * math.exp(21.5 - LARGEST_DRAW)
+    assert f"{1 - (1 - each) ** 2:.1e} for these 2 coefficients together" in pair.in_words()
     found = small(Hfcf, colour="none").guarantee(is_seeded=True)
     assert 0 < found["delta_coefficient"] < 1e-9 and found["delta"] == 1
 

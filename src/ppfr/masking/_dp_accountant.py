@@ -191,9 +191,10 @@ def end_of_seeded_draws(eps: ArrayLike, largest_draw: float) -> str:
     )
     if len(within_N):
         text += f", {float(delta_of_ended_draws(within_N.max(), largest_draw)):.1e} at eps {_number(within_N.max())}"
-        # Deltas add up over coefficients like their eps.
-        total = float(delta_of_ended_draws(within_N, largest_draw).sum())
-        text += f", and {min(total, 1.0):.1e} over {len(within_N):,} coefficients"
+    if len(within_N) > 1:
+        # Draws are independent: this is the probability that one of the outputs or more is impossible.
+        together = -math.expm1(float(np.log1p(-delta_of_ended_draws(within_N, largest_draw)).sum()))
+        text += f", and {together:.1e} for these {len(within_N):,} coefficients together"
     if num_beyond:
         text += (
             f". {num_beyond:,} of {len(eps_N):,} coefficients have an eps above {largest_draw:.2f}, where draws that "
