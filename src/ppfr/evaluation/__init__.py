@@ -33,6 +33,8 @@ from ppfr.evaluation.measures._gallery_attacks import GalleryAttackRow as Galler
 from ppfr.evaluation.measures._gallery_attacks import GalleryAttackRule as GalleryAttackRule
 from ppfr.evaluation.measures._gallery_attacks import GalleryAttacks as GalleryAttacks
 from ppfr.evaluation.measures._identification import Identification as Identification
+from ppfr.evaluation.measures._identification import IdentificationGap as IdentificationGap
+from ppfr.evaluation.measures._identification import IdentificationGapRow as IdentificationGapRow
 from ppfr.evaluation.measures._identification import IdentificationRow as IdentificationRow
 from ppfr.evaluation.measures._image_attacks import ImageAttackPlan as ImageAttackPlan
 from ppfr.evaluation.measures._image_attacks import ImageAttacks as ImageAttacks
@@ -62,6 +64,11 @@ from ppfr.evaluation.measures._secure_decisions import QueryTraffic as QueryTraf
 from ppfr.evaluation.measures._secure_decisions import SecureDecisions as SecureDecisions
 from ppfr.evaluation.measures._secure_decisions import SecureDecisionsRow as SecureDecisionsRow
 from ppfr.evaluation.measures._secure_decisions import TurnedDecision as TurnedDecision
+from ppfr.evaluation.measures._secure_searches import SearchesAtFpir as SearchesAtFpir
+from ppfr.evaluation.measures._secure_searches import SearchFormatFigures as SearchFormatFigures
+from ppfr.evaluation.measures._secure_searches import SecureFormat as SecureFormat
+from ppfr.evaluation.measures._secure_searches import SecureSearches as SecureSearches
+from ppfr.evaluation.measures._secure_searches import SecureSearchesRow as SecureSearchesRow
 from ppfr.evaluation.measures._template_inversion import KeySelectionRow as KeySelectionRow
 from ppfr.evaluation.measures._template_inversion import TemplateAttackPlan as TemplateAttackPlan
 from ppfr.evaluation.measures._template_inversion import TemplateInversion as TemplateInversion

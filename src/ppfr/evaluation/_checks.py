@@ -121,6 +121,11 @@ def _system_problems(experiment: Experiment) -> Iterator[str]:
             yield f"system {system.name!r}: has neither a masker nor templates; give one"
         if system.role == "control" and system.training is not None:
             yield f"system {system.name!r}: a control must have no training"
+        if system.templates is not None and system.training is not None:
+            yield (
+                f"system {system.name!r}: has templates and a training; list a system with the training before it, and "
+                "give the name of that system as `recogniser`"
+            )
         # Without training images, the experiment trains no recogniser: masked images are attacked, but not recognised.
         is_trained = experiment.training_images is not None and system.templates is None and system.role != "control"
         if is_trained and system.training is None:

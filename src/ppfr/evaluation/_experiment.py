@@ -124,7 +124,7 @@ class System:
     """One system under evaluation.
 
     It is a masker with a recogniser that is trained for it, or a template protection of the embeddings of an evaluation
-    recogniser.
+    recogniser or of another system that is trained. Several template protections can share one training in this way.
 
     Attributes:
         name: short and unique, for example "ppfr-fd".
@@ -134,7 +134,8 @@ class System:
         masker: runs on the client, with the secret of the deployment; None for a system that protects only templates.
         training: how the recogniser is trained; None for controls, for templates, and in experiments without training
             images, which attack systems but do not measure their accuracy.
-        recogniser: name of the evaluation recogniser whose embeddings are protected; "" if `training` provides one.
+        recogniser: name of the evaluation recogniser, or of the trained system listed before, whose embeddings are
+            protected; "" if `training` provides one.
         templates: the template protection, or None.
         baseline: name of the system that accuracy is compared with, or None.
         published: figures published by the authors of the method.
@@ -246,3 +247,13 @@ class Experiment:
     def recogniser(self, name: str) -> EvaluationRecogniser:
         """The evaluation recogniser of that name."""
         return next(recogniser for recogniser in self.recognisers if recogniser.name == name)
+
+    def embedded_by(self, system: System) -> EvaluationRecogniser | System:
+        """The source of the embeddings that a system compares or protects.
+
+        It is the system itself, or the trained system or evaluation recogniser that its template protection names.
+        """
+        if system.templates is None:
+            return system
+        named = [each for each in self.recognisers if each.name == system.recogniser]
+        return named[0] if named else self.system(system.recogniser)

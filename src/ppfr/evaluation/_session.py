@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from ppfr.core import ImageSet, RunOptions, derive_seed
 from ppfr.evaluation._embedding import Embedding
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment, System, TrainedSystem
 from ppfr.evaluation._workspace import Workspace
+
+if TYPE_CHECKING:
+    from ppfr.data import OpenSetProtocol, PairProtocol
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class Session:
         self.embedding = Embedding(experiment, device=device)
         self._trained: dict[str, TrainedSystem] = {}
         self._plain: dict[tuple[str, str], np.ndarray] = {}
+        self._masked: dict[tuple[str, str], np.ndarray] = {}
         self._made: dict[object, object] = {}
 
     def seed(self, *labels: str | int) -> int:
@@ -86,3 +90,23 @@ class Session:
         if key not in self._plain:
             self._plain[key] = self.embedding.plain(recogniser.embedder, images, indices)
         return self._plain[key]
+
+    def embeddings(self, system: System, protocol: PairProtocol | OpenSetProtocol) -> np.ndarray:
+        """(N, D) embeddings of `protocol.used()` that a system compares, or protects by templates.
+
+        Every image is masked once. A system and the template protections of its embeddings get the same rows.
+        """
+        source, used = self.experiment.embedded_by(system), protocol.used().tolist()
+        if isinstance(source, EvaluationRecogniser):
+            return self.plain_embeddings(source, protocol.images, used, name=f"protocol/{protocol.name}")
+        key = (source.name, protocol.name)
+        if key in self._masked:
+            return self._masked[key]
+        assert source.masker is not None  # checked
+        embedder = self.trained(source).embedder  # first, since training may change the masker
+        rows_ND = self.embedding.masked(
+            source.masker, embedder, protocol.images, used, purpose=f"evaluate/{protocol.name}"
+        )
+        if any(each.recogniser == source.name for each in self.experiment.systems):  # others will need them
+            self._masked[key] = rows_ND
+        return rows_ND

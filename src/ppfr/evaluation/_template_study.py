@@ -114,17 +114,17 @@ class TemplateStudy:
     # Embeddings
 
     def recogniser_of(self, system: System) -> EvaluationRecogniser:
-        """The recogniser whose embeddings a system protects."""
+        """The evaluation recogniser whose embeddings a system protects."""
         return self._session.experiment.recogniser(system.recogniser)
 
     def rows(self, recogniser: EvaluationRecogniser) -> np.ndarray:
         """(N, D) embeddings of the protocol's images, by position in `PairProtocol.used()`."""
         used = self.pairs.used().tolist()
-        return self._session.plain_embeddings(recogniser, self.pairs.images, used, name=f"pairs/{self.pairs.name}")
+        return self._session.plain_embeddings(recogniser, self.pairs.images, used, name=f"protocol/{self.pairs.name}")
 
     def rows_of(self, system: System) -> np.ndarray:
-        """(N, D) embeddings by the recogniser of a system."""
-        return self.rows(self.recogniser_of(system))
+        """(N, D) embeddings that a system compares or protects."""
+        return self._session.embeddings(system, self.pairs)
 
     def all_rows(self, recogniser: EvaluationRecogniser, images: ImageSet, indices: Sequence[int]) -> np.ndarray:
         """(N, D) embeddings of other images."""
@@ -214,11 +214,13 @@ class TemplateStudy:
         """(N, K) enrolled templates of the protocol's pairs, and (N, K) the probes that they are compared with.
 
         The first image is enrolled under its subject's key. The second is mapped under the claimed subject's key
-        (`is_stolen`) or under its own subject's.
+        (`is_stolen`) or under its own subject's. A system without template protection compares embeddings.
         """
-        rows_ND, keys = self.rows_of(system), self.keys(system, renewal=renewal)
-        used = self.pairs.used()
+        rows_ND, used = self.rows_of(system), self.pairs.used()
         a_N, b_N = np.searchsorted(used, self.pairs.first), np.searchsorted(used, self.pairs.second)
+        if system.templates is None:
+            return rows_ND[a_N], rows_ND[b_N]
+        keys = self.keys(system, renewal=renewal)
         ids, place = self.pairs.images.subject_ids, {s: i for i, s in enumerate(self.people.subjects)}
         claimed = [place[ids[index]] for index in self.pairs.first.tolist()]
         own = [place[ids[index]] for index in self.pairs.second.tolist()]

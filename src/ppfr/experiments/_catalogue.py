@@ -24,5 +24,6 @@ EXPERIMENTS: Mapping[str, BuildExperiment] = MappingProxyType(
         "hfcf:mapping": hfcf.mapping,
         "hfcf:one_to_n": hfcf.one_to_n,
         "hfcf:smpc": hfcf.smpc,
+        "hfcf:end-to-end": hfcf.end_to_end,
     }
 )

@@ -40,6 +40,7 @@ from ppfr.report._wording import count as count
 from ppfr.report._wording import listed as listed
 from ppfr.report._wording import number as number
 from ppfr.report._wording import percent as percent
+from ppfr.report._wording import points as points
 from ppfr.report.sections import SECTIONS as SECTIONS
 
 __all__ = ["charts"]

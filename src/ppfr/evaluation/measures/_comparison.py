@@ -104,13 +104,17 @@ class AccuracyGaps(Measure):
                 gap=self._gap(session, system, against, protocol, scenario),
             )
             for protocol in self.protocols
-            for scenario in scenarios_of(session.experiment.system(system))
+            for scenario in scenarios_of(*(session.experiment.system(name) for name in (system, against)))
         ]
 
     def _gap(self, session: Session, system: str, against: str, protocol: PairProtocol, scenario: str) -> Estimate:
+        # A system without templates has the same scores in every scenario.
         first, second = (
             comparisons_of(protocol, session.workspace.read_scores(name, scores_name(protocol, scenario)))
-            for name in (system, against)
+            for name, scenario in (
+                (each.name, scenario if each.templates is not None else "")
+                for each in map(session.experiment.system, (system, against))
+            )
         )
         return paired_accuracy_gap(
             first, second, seed=session.seed("bootstrap"), num_resamples=session.experiment.num_resamples

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from ppfr.core import ALL_KEYS, GENUINE_TOKEN, STOLEN_TOKEN, SubjectKey, result_row
-from ppfr.evaluation._experiment import Experiment, Held, System
+from ppfr.evaluation._experiment import Comparison, Experiment, Held, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._session import Session
 from ppfr.evaluation._template_study import other_keys, protection_of, templates_of, unit
 from ppfr.evaluation.measures._unlinkability import template_problems
+from ppfr.evaluation.measures._verification import embedder_stage_name
 from ppfr.metrics import Estimate, identification_report, paired_identification_gaps
 
 if TYPE_CHECKING:
@@ -67,10 +68,31 @@ class IdentificationRow:
     gap_to_baseline: IdentificationGap | None
 
 
+@result_row("identification_gap")
+class IdentificationGapRow:
+    """Paired gap between the two systems of a comparison, in the scenario in which the matcher holds all keys.
+
+    Attributes:
+        comparison: name of the comparison.
+        system: name of the system.
+        against: name of the system that it is compared with.
+        protocol: name of the open-set protocol.
+        gap: figures of `system` minus those of `against`.
+    """
+
+    comparison: str
+    system: str
+    against: str
+    protocol: str
+    gap: IdentificationGap
+
+
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identification(Measure):
-    """Identification rates, with all keys at the matcher and with one key per probe.
+    """Identification rates, with all keys at the matcher and with one key per probe, and paired gaps of comparisons.
+
+    A system without template protection compares embeddings.
 
     Args:
         protocol: references, mated and non-mated probes.
@@ -79,7 +101,7 @@ class Identification(Measure):
 
     protocol: OpenSetProtocol
     fpirs: Sequence[float] = (1e-2, 1e-3)
-    results = (IdentificationRow,)
+    results = (IdentificationRow, IdentificationGapRow)
 
     def problems(self, experiment: Experiment) -> Iterable[str]:
         """Template schemes that do not fit their recogniser, and rates outside (0, 1]."""
@@ -98,31 +120,35 @@ class Identification(Measure):
         return [DataUse.of_protocol(self.protocol)]
 
     def stages(self, session: Session) -> Iterable[Stage]:
-        """One per system without key selection. Baselines come first, since gaps are paired with their scores."""
-        return [
-            Stage(
+        """Systems without key selection, baselines first, since gaps are paired with their scores; then comparisons."""
+        experiment = session.experiment
+        for system in experiment.systems:
+            if not system.recognises:
+                continue
+            source = experiment.embedded_by(system)
+            needed = () if system.baseline is None else (f"identify/{system.baseline}",)
+            yield Stage(
                 name=f"identify/{system.name}",
                 title=f"Search 1:N with {system.label}",
                 weight=8,
-                after=() if system.baseline is None else (f"identify/{system.baseline}",),
+                after=(*((embedder_stage_name(experiment, system),) if isinstance(source, System) else ()), *needed),
                 measure=functools.partial(self._identify, session, system),
             )
-            for system in session.experiment.systems
-            if system.templates is not None and system.recognises
-        ]
+        for each in experiment.comparisons:
+            yield Stage(
+                name=f"identify-comparison/{each.name}",
+                title=f"Answer in 1:N: {each.text}",
+                weight=2,
+                after=(f"identify/{each.system}", f"identify/{each.against}"),
+                measure=functools.partial(self._compare, session, each),
+            )
 
     def _identify(self, session: Session, system: System) -> list[IdentificationRow]:
-        protocol = self.protocol
-        used, ids = protocol.used(), np.asarray(protocol.images.subject_ids)
-        recogniser = session.experiment.recogniser(system.recogniser)
-        rows_ND = session.plain_embeddings(recogniser, protocol.images, used.tolist())
-        probe_N = np.concatenate([protocol.mated, protocol.unmated])
-        references_MD = rows_ND[np.searchsorted(used, protocol.references)]
-        probes_ND = rows_ND[np.searchsorted(used, probe_N)]
-        subjects = ids[probe_N], ids[protocol.references]
+        references_MD, probes_ND, subjects = searched(session, system, self.protocol)
+        is_compared = system.name in _compared_systems(session.experiment)
         rows = []
         for scenario, values, scores_NM in _searches(session, system, references_MD, probes_ND, subjects):
-            if system.baseline is None and (scenario, values) == (ALL_KEYS, "float32"):
+            if is_compared and (scenario, values) == (ALL_KEYS, "float32"):
                 session.workspace.write_scores(system.name, _SCORES, scores_NM.astype(np.float32))
             rows.append(self._row(session, system, (scenario, values), scores_NM, subjects))
         return rows
@@ -136,20 +162,11 @@ class Identification(Measure):
         subjects: tuple[np.ndarray, np.ndarray],
     ) -> IdentificationRow:
         (scenario, values), (probes, gallery) = searched, subjects
-        settings: dict[str, Any] = {
-            "fpirs": self.fpirs,
-            "seed": session.seed("bootstrap"),
-            "num_resamples": session.experiment.num_resamples,
-        }
-        report = identification_report(scores_NM, probes, gallery, ranks=(1,), **settings)
+        report = identification_report(scores_NM, probes, gallery, ranks=(1,), **search_settings(session, self.fpirs))
         gap = None
         if system.baseline is not None:
             plain_NM = session.workspace.read_scores(system.baseline, _SCORES)
-            paired = paired_identification_gaps(scores_NM, plain_NM, probes, gallery, **settings)
-            gap = IdentificationGap(
-                rank_1=paired.rank_1,
-                fnir_at_fpir={f"{fpir:g}": found for fpir, found in paired.fnir_at_fpir.items()},
-            )
+            gap = identification_gap(session, scores_NM, plain_NM, subjects, fpirs=self.fpirs)
         return IdentificationRow(
             system=system.name,
             protocol=self.protocol.name,
@@ -164,6 +181,68 @@ class Identification(Measure):
             gap_to_baseline=gap,
         )
 
+    def _compare(self, session: Session, comparison: Comparison) -> list[IdentificationGapRow]:
+        first_NM, second_NM = (
+            session.workspace.read_scores(name, _SCORES) for name in (comparison.system, comparison.against)
+        )
+        return [
+            IdentificationGapRow(
+                comparison=comparison.name,
+                system=comparison.system,
+                against=comparison.against,
+                protocol=self.protocol.name,
+                gap=identification_gap(session, first_NM, second_NM, subjects_of(self.protocol), fpirs=self.fpirs),
+            )
+        ]
+
+
+def _compared_systems(experiment: Experiment) -> set[str]:
+    """Names of the systems that others are compared with, whose scores are therefore stored."""
+    baselines = {system.baseline for system in experiment.systems if system.baseline is not None}
+    sides = {name for each in experiment.comparisons for name in (each.system, each.against)}
+    return baselines | sides
+
+
+def subjects_of(protocol: OpenSetProtocol) -> tuple[np.ndarray, np.ndarray]:
+    """Subjects of the N probes, mated ones first, and of the M references."""
+    ids = np.asarray(protocol.images.subject_ids)
+    return ids[np.concatenate([protocol.mated, protocol.unmated])], ids[protocol.references]
+
+
+def searched(
+    session: Session, system: System, protocol: OpenSetProtocol
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """(M, D) embeddings of the references, (N, D) of the probes, and their subjects, see `subjects_of`."""
+    used, rows_ND = protocol.used(), session.embeddings(system, protocol)
+    probe_N = np.concatenate([protocol.mated, protocol.unmated])
+    references_MD, probes_ND = (rows_ND[np.searchsorted(used, index)] for index in (protocol.references, probe_N))
+    return references_MD, probes_ND, subjects_of(protocol)
+
+
+def search_settings(session: Session, fpirs: Sequence[float]) -> dict[str, Any]:
+    """Settings of the rates and their intervals."""
+    return {
+        "fpirs": fpirs,
+        "seed": session.seed("bootstrap"),
+        "num_resamples": session.experiment.num_resamples,
+    }
+
+
+def identification_gap(
+    session: Session,
+    scores_NM: np.ndarray,
+    against_NM: np.ndarray,
+    subjects: tuple[np.ndarray, np.ndarray],
+    *,
+    fpirs: Sequence[float],
+) -> IdentificationGap:
+    """Paired gap between two score matrices of the same searches."""
+    paired = paired_identification_gaps(scores_NM, against_NM, *subjects, **search_settings(session, fpirs))
+    return IdentificationGap(
+        rank_1=paired.rank_1,
+        fnir_at_fpir={f"{fpir:g}": found for fpir, found in paired.fnir_at_fpir.items()},
+    )
+
 
 def _searches(
     session: Session,
@@ -173,8 +252,10 @@ def _searches(
     subjects: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[tuple[str, Held, np.ndarray]]:
     """(scenario, number format, (N, M) scores) of all searches with a system."""
-    protection, (probes, gallery) = protection_of(system), subjects
-    keys = other_keys(session, system, len(gallery), "gallery")
+    if system.templates is None:
+        yield ALL_KEYS, "float32", np.clip(probes_ND @ references_MD.T, -1.0, 1.0)
+        return
+    protection, keys = protection_of(system), gallery_keys(session, system, len(references_MD))
     if protection.matcher is None:
         yield ALL_KEYS, "float32", _slow_search(system, references_MD, probes_ND, keys)
     else:
@@ -184,19 +265,37 @@ def _searches(
     if not protection.is_keyed:
         return
     template_MK = templates_of(system, references_MD, keys)
+    for scenario in (GENUINE_TOKEN, STOLEN_TOKEN):
+        used = probe_keys(session, system, keys, subjects, scenario=scenario)
+        yield scenario, "float32", np.clip(templates_of(system, probes_ND, used) @ template_MK.T, -1.0, 1.0)
+
+
+def gallery_keys(session: Session, system: System, num: int) -> Sequence[SubjectKey]:
+    """The keys of the enrolled subjects."""
+    return other_keys(session, system, num, "gallery")
+
+
+def probe_keys(
+    session: Session,
+    system: System,
+    keys: Sequence[SubjectKey],
+    subjects: tuple[np.ndarray, np.ndarray],
+    *,
+    scenario: str,
+) -> list[SubjectKey]:
+    """The key of each probe: that of its subject; for a subject who is not enrolled, their own or a stolen one."""
+    probes, gallery = subjects
     strangers = other_keys(session, system, len(probes), "strangers")
     place = {subject: index for index, subject in enumerate(gallery.tolist())}
     stolen_N = np.random.default_rng(session.seed("templates", "stolen")).integers(len(gallery), size=len(probes))
-    for scenario in (GENUINE_TOKEN, STOLEN_TOKEN):
-        used = [
-            keys[place[subject]]
-            if subject in place
-            else strangers[row]
-            if scenario == GENUINE_TOKEN
-            else keys[int(stolen_N[row])]
-            for row, subject in enumerate(probes.tolist())
-        ]
-        yield scenario, "float32", np.clip(templates_of(system, probes_ND, used) @ template_MK.T, -1.0, 1.0)
+    return [
+        keys[place[subject]]
+        if subject in place
+        else strangers[row]
+        if scenario == GENUINE_TOKEN
+        else keys[int(stolen_N[row])]
+        for row, subject in enumerate(probes.tolist())
+    ]
 
 
 def _slow_search(

@@ -96,6 +96,8 @@ DecideSecurely = Callable[["PairProtocol", np.ndarray, np.ndarray, int], Sequenc
 class SecureDecisions(Measure):
     """Do parties that hold shares decide as float scores do? The probe is mapped under the key of the claimed subject.
 
+    Without template protection, the parties hold shares of embeddings.
+
     Args:
         pairs: the decided pairs. Controls are not measured.
         decide: decides under secret sharing.
@@ -128,7 +130,7 @@ class SecureDecisions(Measure):
                 measure=functools.partial(self._decide, session, system),
             )
             for system in session.experiment.systems
-            if system.templates is not None and system.recognises and system.role != "control"
+            if system.recognises and system.role != "control"
         ]
 
     def _decide(self, session: Session, system: System) -> list[SecureDecisionsRow]:

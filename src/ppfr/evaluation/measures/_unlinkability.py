@@ -14,7 +14,7 @@ from ppfr.evaluation._experiment import Experiment, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
 from ppfr.evaluation._session import Session
 from ppfr.evaluation._template_study import cosines, study_of, templates_of
-from ppfr.evaluation.measures._verification import recogniser_stage_name
+from ppfr.evaluation.measures._verification import embedder_stage_name
 from ppfr.metrics import Estimate, Linkability, unlinkability
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Unlinkability(Measure):
                 name=f"unlink/{system.name}",
                 title=f"Link templates of {system.label}",
                 weight=0.2,
-                after=(recogniser_stage_name(system.recogniser),),
+                after=(embedder_stage_name(session.experiment, system),),
                 measure=functools.partial(self._unlink, session, system),
             )
             for system in session.experiment.systems
@@ -126,14 +126,28 @@ class Unlinkability(Measure):
 
 
 def template_problems(experiment: Experiment) -> Iterable[str]:
-    """Systems whose template scheme does not fit their recogniser."""
+    """Systems whose template scheme does not fit the source of their embeddings."""
     recognisers = {recogniser.name: recogniser for recogniser in experiment.recognisers}
+    trained: set[str] = set()
     for system in experiment.systems:
+        if system.training is not None:
+            trained.add(system.name)
         if system.templates is None:
             continue
         recogniser = recognisers.get(system.recogniser)
-        if recogniser is None:
-            yield f"system {system.name!r}: there is no evaluation recogniser {system.recogniser!r}"
+        if recogniser is not None and system.recogniser in trained:
+            yield f"system {system.name!r}: {system.recogniser!r} is a system and an evaluation recogniser; rename one"
+        elif recogniser is None and system.recogniser in trained:
+            if system.templates.selection is not None:  # the threshold of a selection is that of a plain recogniser
+                yield (
+                    f"system {system.name!r}: keys are selected at the threshold of an evaluation recogniser, but "
+                    f"{system.recogniser!r} is a system; name an evaluation recogniser, or select no keys"
+                )
+        elif recogniser is None:
+            yield (
+                f"system {system.name!r}: there is no evaluation recogniser {system.recogniser!r}, and no trained "
+                "system of that name is listed before it"
+            )
         elif system.templates.scheme.in_dim != recogniser.embedder.dim:
             yield (
                 f"system {system.name!r}: the template scheme takes {system.templates.scheme.in_dim} values, but the "

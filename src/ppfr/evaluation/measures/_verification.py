@@ -123,9 +123,9 @@ def scores_name(protocol: PairProtocol, scenario: str = "") -> str:
     return f"{protocol.name}--{scenario}" if scenario else protocol.name
 
 
-def scenarios_of(system: System) -> tuple[str, ...]:
-    """The scenarios that a system is verified in."""
-    return SCENARIOS if system.templates is not None else ("",)
+def scenarios_of(*systems: System) -> tuple[str, ...]:
+    """The scenarios that a system is verified in, or that several systems are compared in."""
+    return SCENARIOS if any(system.templates is not None for system in systems) else ("",)
 
 
 def evaluation_stage_name(system: System | str) -> str:
@@ -136,6 +136,12 @@ def evaluation_stage_name(system: System | str) -> str:
 def recogniser_stage_name(recogniser: str) -> str:
     """Name of the stage that measures an evaluation recogniser."""
     return f"recogniser/{recogniser}"
+
+
+def embedder_stage_name(experiment: Experiment, system: System) -> str:
+    """Name of the stage that the embeddings of a system depend on."""
+    source = experiment.embedded_by(system)
+    return training_stage_name(source) if isinstance(source, System) else recogniser_stage_name(source.name)
 
 
 @final
@@ -196,14 +202,9 @@ class Verification(Measure):
                 name=evaluation_stage_name(system),
                 title=f"Verify with {system.label}",
                 weight=2,
-                after=(self._after(system),),
+                after=(embedder_stage_name(session.experiment, system),),
                 measure=functools.partial(self._of_system, session, system),
             )
-
-    def _after(self, system: System) -> str:
-        """Name of the stage that the embeddings of the system depend on."""
-        is_trained = system.templates is None
-        return training_stage_name(system) if is_trained else recogniser_stage_name(system.recogniser)
 
     def _of_recogniser(self, session: Session, recogniser: EvaluationRecogniser) -> list[VerificationRow]:
         return [
@@ -241,18 +242,10 @@ class Verification(Measure):
             if scenario == GENUINE_TOKEN and not system.is_keyed:  # without a key both scenarios are the same
                 return session.workspace.read_scores(system.name, scores_name(protocol, STOLEN_TOKEN))
             return study_of(session, protocol).scores(system, is_stolen=scenario == STOLEN_TOKEN)
-        assert system.masker is not None  # checked
-        rows_ND = session.embedding.masked(
-            system.masker,
-            session.trained(system).embedder,
-            protocol.images,
-            protocol.used().tolist(),
-            purpose=f"evaluate/{protocol.name}",
-        )
-        return np.asarray(pair_comparisons(protocol, rows_ND).scores)
+        return np.asarray(pair_comparisons(protocol, session.embeddings(system, protocol)).scores)
 
 
 def plain_embeddings(session: Session, recogniser: EvaluationRecogniser, protocol: PairProtocol) -> np.ndarray:
     """(N, D) embeddings by a recogniser of the images that a protocol uses, computed once per process."""
     used = protocol.used().tolist()
-    return session.plain_embeddings(recogniser, protocol.images, used, name=f"pairs/{protocol.name}")
+    return session.plain_embeddings(recogniser, protocol.images, used, name=f"protocol/{protocol.name}")

@@ -1,6 +1,8 @@
-"""HFCF's ablation, its identity mapping, 1:N and secure matching."""
+"""HFCF's ablation, its identity mapping, 1:N, secure matching, and all of them end to end."""
 
 from ppfr.experiments.hfcf._ablation import ablation as ablation
+from ppfr.experiments.hfcf._end_to_end import end_to_end as end_to_end
+from ppfr.experiments.hfcf._sections import SECTIONS as SECTIONS
 from ppfr.experiments.hfcf._secure_decisions import secure_decisions as secure_decisions
 from ppfr.experiments.hfcf._smpc import smpc as smpc
 from ppfr.experiments.hfcf._templates import mapping as mapping

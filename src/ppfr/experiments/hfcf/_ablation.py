@@ -185,7 +185,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Setting:
+class AblationSetting:
     """Data and settings of a preset.
 
     Attributes:
@@ -204,16 +204,19 @@ class _Setting:
 def ablation(context: ExperimentContext) -> Experiment:
     """HFCF with and without fusion, colour and noise, and DCTDP: accuracy, three attacks, privacy guarantees."""
     budget = budget_of(BUDGETS, context.preset)
-    setting = {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
-    secret, testbed = simulated_secret(context), setting.testbed
-    systems = _systems(setting, secret)
+    setting = ablation_setting(context, budget)
+    testbed = setting.testbed
+    systems = ablation_systems(setting, simulated_secret(context))
     network, card = testbed.recogniser
     not_attacked = {variant.name for variant in (*HFCF_VARIANTS, *DCTDP_VARIANTS) if not variant.is_attacked}
     attacked = [system for system in systems if system.name not in not_attacked]
     return Experiment(
         name="hfcf:ablation",
         title="HFCF: fusion, colour and noise",
-        summary=_summary(context, budget, testbed.images),
+        summary=(
+            f"{training_in_words(context, budget, testbed.images)} Attacks are on maskers with the learned privacy "
+            "budget."
+        ),
         preset=context.preset,
         command=context.command,
         seed=context.seed,
@@ -241,7 +244,8 @@ def ablation(context: ExperimentContext) -> Experiment:
     )
 
 
-def _summary(context: ExperimentContext, budget: Budget, images: ImageSet) -> str:
+def training_in_words(context: ExperimentContext, budget: Budget, images: ImageSet) -> str:
+    """How the recognisers are trained, for the head of the report."""
     start = {
         "laptop": f"{TEACHER}, fine-tuned on the output of each row",
         "fast-test": "Small networks trained from scratch on synthetic people (figures mean nothing)",
@@ -249,11 +253,17 @@ def _summary(context: ExperimentContext, budget: Budget, images: ImageSet) -> st
     }[context.preset]
     return (
         f"{start}, {budget.epochs} epochs over {len(images)} images, the same for every row. Ranges are measured on "
-        "these images. Attacks are on maskers with the learned privacy budget. Noise is drawn for every image."
+        "these images. Noise is drawn for every image."
     )
 
 
-def _systems(setting: _Setting, secret: bytes) -> list[System]:
+def ablation_setting(context: ExperimentContext, budget: Budget) -> AblationSetting:
+    """Data and settings of the preset of a context."""
+    return {"fast-test": _synthetic, "laptop": _laptop, "paper": _paper}[context.preset](context, budget)
+
+
+def ablation_systems(setting: AblationSetting, secret: bytes) -> list[System]:
+    """All rows of the table."""
     sensitivities = _measured_once(setting.testbed.images)
     front_end: Any = setting.front_end
 
@@ -295,8 +305,8 @@ def _measured_once(images: ImageSet) -> Callable[[NoisyFrontEnd], Sensitivities]
     return of
 
 
-def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
-    return _Setting(
+def _laptop(context: ExperimentContext, budget: Budget) -> AblationSetting:
+    return AblationSetting(
         testbed=lfw_testbed(context),
         strategy=FineTuning(
             plan=budget.plan(budget.epochs, warmup_steps=50, clip_norm=5.0), teacher=TEACHER, weights=context.weights
@@ -306,12 +316,14 @@ def _laptop(context: ExperimentContext, budget: Budget) -> _Setting:
     )
 
 
-def _synthetic(context: ExperimentContext, budget: Budget) -> _Setting:
+def _synthetic(context: ExperimentContext, budget: Budget) -> AblationSetting:
     strategy = small_strategy(budget)
-    return _Setting(testbed=fast_testbed(context, strategy), strategy=strategy, front_end="block", learning=_FEW_STEPS)
+    return AblationSetting(
+        testbed=fast_testbed(context, strategy), strategy=strategy, front_end="block", learning=_FEW_STEPS
+    )
 
 
-def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
+def _paper(context: ExperimentContext, budget: Budget) -> AblationSetting:
     """MS1MV2 and the pair sets of its InsightFace package, which the user must provide."""
     strategy = FromScratch(
         plan=budget.plan(budget.epochs, schedule="step", milestones=(10, 18, 22), clip_norm=5.0),
@@ -321,4 +333,4 @@ def _paper(context: ExperimentContext, budget: Budget) -> _Setting:
         optimizer=OptimizerSettings(optimizer="sgd", lr=0.1, weight_decay=5e-4),
     )
     testbed = package_testbed(context, _PAPER_DATA, title="MS1MV2")
-    return _Setting(testbed=testbed, strategy=strategy, front_end="upsampled", learning=_AUTHORS_SHARES)
+    return AblationSetting(testbed=testbed, strategy=strategy, front_end="upsampled", learning=_AUTHORS_SHARES)

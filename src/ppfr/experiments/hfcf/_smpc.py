@@ -115,7 +115,8 @@ def smpc(context: ExperimentContext) -> Experiment:
             IdentityMapping(dim=dim, overlap=_OVERLAP, scale=_SCALE),
             "mapping",
             f"Mapping, o = {_OVERLAP}, scale {_SCALE:g}, key at the client",
-            recogniser,
+            recogniser=recogniser.name,
+            baseline="unprotected",
         ),
     )
     plans = [*_on_plain(dim, budget, context.seed, recogniser.name), *_on_mapped(mapped, budget)]

@@ -149,7 +149,7 @@ def one_to_n(context: ExperimentContext) -> Experiment:
     budget = budget_of(TEMPLATE_BUDGETS, context.preset)
     recogniser = public_recogniser(context, RECOGNISER)
     if context.preset == "fast-test":
-        open_set, people = _synthetic_open_set(), "synthetic"
+        open_set, people = synthetic_open_set(), "synthetic"
     else:
         images = read_lfw_images(data_root(context.data))
         open_set = one_reference_each(images, name="lfw-open-set", most_probes_each=budget.max_probes_each)
@@ -206,7 +206,8 @@ def _transfer(context: ExperimentContext, max_public: int) -> tuple[EvaluationRe
     return public_recogniser(context, OTHER), Transfer(recogniser=OTHER, public_images=images)
 
 
-def _synthetic_open_set() -> OpenSetProtocol:
+def synthetic_open_set() -> OpenSetProtocol:
+    """50 images of 25 subjects, one of which is enrolled each, and one image of 15 others."""
     people = SyntheticFaces(40, 2, seed=SYNTHETIC_SEED, first_subject=2_000_000)
     images: StoredImageSet = people.subset([*range(50), *range(50, 80, 2)], name="synthetic-open-set").cached()
     return one_reference_each(images, name="synthetic-open-set")
@@ -223,7 +224,7 @@ def _systems(
         for overlap in budget.overlaps:
             scheme = IdentityMapping(dim=dim, num_terms=_TERMS, overlap=overlap, scale=factors[words])
             name, label = f"mapping-o{overlap}-scale-{_slug(words)}", f"Mapping, o = {overlap}, scale {words}"
-            systems.append(keyed_system(scheme, name, label, recogniser))
+            systems.append(keyed_system(scheme, name, label, recogniser=recogniser.name, baseline="unprotected"))
             if selects and words == "sqrt(n)" and overlap in _SELECTED_OVERLAPS:
                 protection = systems[-1].templates
                 assert protection is not None
@@ -271,8 +272,16 @@ def _slug(words: str) -> str:
     return words.replace("(", "-").replace(")", "")
 
 
-def keyed_system(scheme: IdentityMapping, name: str, label: str, recogniser: EvaluationRecogniser) -> System:
-    """A template scheme with keys that are derived from the seed of the run."""
+def keyed_system(scheme: IdentityMapping, name: str, label: str, *, recogniser: str, baseline: str) -> System:
+    """A template scheme with keys that are derived from the seed of the run.
+
+    Args:
+        scheme: the scheme.
+        name: name of the system.
+        label: its label.
+        recogniser: name of the evaluation recogniser, or of the trained system, whose embeddings are protected.
+        baseline: name of the system that it is compared with.
+    """
 
     def matcher(
         references_MD: np.ndarray, keys: Sequence[SubjectKey], values: Literal["float32", "int8"]
@@ -290,11 +299,11 @@ def keyed_system(scheme: IdentityMapping, name: str, label: str, recogniser: Eva
         name=name,
         label=label,
         role="protected",
-        recogniser=recogniser.name,
+        recogniser=recogniser,
         templates=TemplateProtection(
             scheme=scheme, draw_keys=lambda num, rng: simulated_keys(scheme, num, rng), matcher=matcher
         ),
-        baseline="unprotected",
+        baseline=baseline,
     )
 
 

@@ -13,6 +13,7 @@ from ppfr.report.sections.provenance import ProvenanceAndData
 from ppfr.report.sections.published import Published
 from ppfr.report.sections.re_identification import ReIdentification
 from ppfr.report.sections.secure_decisions import SecureDecisions
+from ppfr.report.sections.secure_searches import SecureSearches
 from ppfr.report.sections.template_inversion import TemplateInversion
 from ppfr.report.sections.training import Training
 from ppfr.report.sections.unlinkability import Unlinkability
@@ -22,6 +23,7 @@ SECTIONS: tuple[Section, ...] = (
     Verification(),
     Identification(),
     SecureDecisions(),
+    SecureSearches(),
     ReIdentification(),
     ImageRecovery(),
     TemplateInversion(),

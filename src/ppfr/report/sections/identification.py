@@ -21,7 +21,7 @@ _SUMMARY = (ALL_KEYS, GENUINE_TOKEN)
 class Identification(Section):
     """Rank-1 and FNIR of each system, by scenario."""
 
-    kinds = (_KIND,)
+    kinds = (_KIND, "identification_gap")
     title, anchor = "Identification, 1:N", "identification"
     terms = {  # noqa: RUF012
         "Matcher holds all keys": "The matcher maps the probe under the key of each subject before it compares it with "
@@ -53,7 +53,9 @@ class Identification(Section):
             yield f"In the genuine-token scenario rank-1 is {_span(kept)}."
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
-        """One per protected system."""
+        """Findings on the comparisons of the experiment, then on each protected system."""
+        for row in view.rows("identification_gap"):
+            yield _compared(view, row)
         for system in view.protected:
             row = _search(view, system)
             if row is not None and row["gap_to_baseline"] is not None:
@@ -97,7 +99,7 @@ class Identification(Section):
                 )
                 for row in rows
             ],
-            caption="The line below n is the paired gap to the unprotected baseline. For rank-1 lower is worse, for "
+            caption="The line below n is the paired gap to the baseline of the system. For rank-1 lower is worse, for "
             f"FNIR higher is worse. {view.embedded_in_words()}",
         )
 
@@ -115,6 +117,18 @@ def _fnir(row: Entry, fpir: str) -> Figure:
     gap = row["gap_to_baseline"]
     words = gap_words(None if gap is None else gap["fnir_at_fpir"].get(fpir))
     return share_figure(row["fnir_at_fpir"].get(fpir), 2).with_note(words)
+
+
+def _compared(view: RecordView, row: Entry) -> Finding:
+    question = next(each["text"] for each in view["comparisons"] if each["name"] == row["comparison"])
+    gap = row["gap"]
+    rates = "; ".join(f"FNIR at FPIR {fpir}: {gap_words(found)}" for fpir, found in gap["fnir_at_fpir"].items())
+    return Finding(
+        tone="note",
+        title=f"{question} (1:N)",
+        text=f"{view.label(row['system'])} compared with {view.label(row['against'])}, paired, where the matcher holds "
+        f"all keys: rank-1: {gap_words(gap['rank_1'])}; {rates}.",
+    )
 
 
 def _span(found: Sequence[tuple[Entry, Entry]]) -> str:
