@@ -29,3 +29,10 @@ def test_secure_decisions_equal_integers_and_list_those_that_differ_from_float()
         assert found.largest_error <= found.error_bound
         assert [query.kind for query in found.queries] == ["verify", "any", "set", "best"]
     assert formats["int16"].largest_error < formats["int8"].largest_error / 50
+
+
+def test_threshold_that_no_score_meets_is_one_that_parties_take():
+    protocol = read_protocol("synthetic:40")
+    same = np.tile(np.eye(1, 8), (len(protocol), 1))  # every pair has the score 1, so no finite threshold has the FAR
+    (found,) = secure_decisions(protocol, same, same, 1, formats=("int16",), fars=(0.1,), num_resamples=50)
+    assert [at.threshold for at in found.decisions] == [1.0]

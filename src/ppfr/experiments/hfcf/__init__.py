@@ -2,6 +2,7 @@
 
 from ppfr.experiments.hfcf._ablation import ablation as ablation
 from ppfr.experiments.hfcf._end_to_end import end_to_end as end_to_end
+from ppfr.experiments.hfcf._end_to_end import secure_formats as secure_formats
 from ppfr.experiments.hfcf._sections import SECTIONS as SECTIONS
 from ppfr.experiments.hfcf._secure_decisions import secure_decisions as secure_decisions
 from ppfr.experiments.hfcf._smpc import smpc as smpc

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -31,7 +30,7 @@ from ppfr.experiments.hfcf._secure_decisions import secure_decisions
 from ppfr.experiments.hfcf._templates import FARS, keyed_system, synthetic_open_set
 from ppfr.models import load_pretrained
 from ppfr.secure import FixedPoint, ThreePartyMatcher
-from ppfr.systems import FromScratch, TrainingStrategy
+from ppfr.systems import FineTuning, FromScratch, TrainingStrategy
 from ppfr.templates import IdentityMapping
 
 _UNPROTECTED, _HFCF = "unprotected", "hfcf-1"
@@ -102,8 +101,8 @@ def end_to_end(context: ExperimentContext) -> Experiment:
         name="hfcf:end-to-end",
         title="HFCF as a whole: masking, mapping and three-party decisions",
         summary=(
-            f"{training_in_words(context, budget, setting.testbed.images)} Each image is masked once. The embeddings of "
-            "the masked images are mapped under identity-specific keys, and three parties decide on shares of the "
+            f"{training_in_words(context, budget, setting.testbed.images)} Each image is masked once. The embeddings "
+            "of the masked images are mapped under identity-specific keys, and three parties decide on shares of the "
             "templates. PPFR-FD, DCTDP and plain images have the same back half."
         ),
         preset=context.preset,
@@ -133,16 +132,16 @@ def _measures(
 
 def _rows(masked: System, dim: int) -> list[System]:
     """A masking alone, and with each mapping of its embeddings. The three have one training."""
-    schemes = [
-        (each, IdentityMapping(dim=dim, overlap=each.overlap, scale=each.scale)) for each in (RECOGNISING, HIDING)
-    ]
     mapped = [
         keyed_system(
-            scheme, f"{masked.name}-{each.name}", f"{masked.label}, {each.label}", recogniser=masked.name,
+            IdentityMapping(dim=dim, overlap=each.overlap, scale=each.scale),
+            f"{masked.name}-{each.name}",
+            f"{masked.label}, {each.label}",
+            recogniser=masked.name,
             baseline=masked.name,
         )
-        for each, scheme in schemes
-    ]  # fmt: skip
+        for each in (RECOGNISING, HIDING)
+    ]
     return [masked, *mapped]
 
 
@@ -179,9 +178,10 @@ def _people_of(pairs: PairProtocol, context: ExperimentContext, max_probes_each:
 
 
 def _embedding_length(strategy: TrainingStrategy) -> int:
-    """Length of the embeddings of the networks that a strategy trains: its own choice, or that of its teacher."""
+    """Length of the embeddings of the networks that a strategy of `hfcf:ablation` trains."""
     if isinstance(strategy, FromScratch):
         return strategy.dim
+    assert isinstance(strategy, FineTuning)
     network, _ = load_pretrained(strategy.teacher, weights_dir=strategy.weights)
     return network.dim
 

@@ -50,7 +50,8 @@ def secure_decisions(
     first_NK, second_NK = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (first_NK, second_NK))
     exact = _comparisons(protocol, np.einsum("nk,nk->n", first_NK, second_NK))
     curve = exact.roc()
-    thresholds = {far: float(curve.threshold_at_far(far)) for far in fars}
+    # Where every score accepts too many, the threshold is infinite. Parties take at most 1, which no score exceeds.
+    thresholds = {far: min(1.0, float(curve.threshold_at_far(far))) for far in fars}
     found = []
     for name in formats:
         point = FixedPoint(dim=first_NK.shape[1], values=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from ppfr.core import ALL_KEYS, STOLEN_TOKEN
@@ -24,8 +24,8 @@ class StageCosts(Section):
     kinds = ("accuracy_gap", "identification")
     title, anchor = "Cost of each stage", "stage-costs"
     terms = {  # noqa: RUF012
-        "Cost of a stage": "Difference in a figure between a system with the stage and the same system without it, on the "
-        "same comparisons or searches, with a paired interval.",
+        "Cost of a stage": "Difference in a figure between a system with the stage and the same system without it, on "
+        "the same comparisons or searches, with a paired interval.",
     }
 
     def is_shown(self, view: RecordView) -> bool:
@@ -45,16 +45,16 @@ class StageCosts(Section):
             if found:
                 (low, worst), (high, best) = min(found), max(found)
                 yield (
-                    f"Masking and mapping together change the accuracy on {protocol}, with stolen tokens, by {points(low)} "
-                    f"points ({worst}) to {points(high)} points ({best})."
+                    f"Masking and mapping together change the accuracy on {protocol}, with stolen tokens, by "
+                    f"{points(low)} points ({worst}) to {points(high)} points ({best})."
                 )
 
     def blocks(self, view: RecordView) -> Iterable[Block]:
         """A table for 1:1, and for 1:N one for rank-1 and one for each FNIR."""
         yield Prose(
             text=[
-                "Each column is the paired difference to the stage before it, in percentage points; “masking and mapping” "
-                "is the difference to plain images without a mapping."
+                "Each column is the paired difference to the stage before it, in percentage points. “Masking and "
+                "mapping” is the difference to plain images without a mapping."
             ]
         )
         for protocol in dict.fromkeys(protocol for protocol, _ in view.protocols()):
@@ -99,10 +99,10 @@ def _accuracy_rows(view: RecordView, protocol: str) -> Iterator[Row]:
             decided = view.row("secure_decisions", system=system["name"], protocol=protocol)
             secure = {each["values"]: each["accuracy_gap_to_float"] for each in (decided or {"formats": ()})["formats"]}
         if masked is None:
-            yield _row(view, system, scenario, gap, None, None, secure)
+            yield _row(view, system, scenario, [gap, None, None], secure)
         else:
             total = _accuracy_total(view, system, protocol, scenario)
-            yield _row(view, system, scenario, view.gap(masked["name"], protocol), gap, total, secure)
+            yield _row(view, system, scenario, [view.gap(masked["name"], protocol), gap, total], secure)
 
 
 def _search_rows(view: RecordView, rows: list[Entry], fpir: str) -> Iterator[Row]:
@@ -119,36 +119,26 @@ def _search_rows(view: RecordView, rows: list[Entry], fpir: str) -> Iterator[Row
         found = view.row("secure_searches", system=system["name"], scenario=scenario)
         secure = {each["values"]: picked(each["gap_to_float"]) for each in (found or {"formats": ()})["formats"]}
         if masked is None:
-            yield _row(view, system, scenario, picked(row["gap_to_baseline"]), None, None, secure)
+            yield _row(view, system, scenario, [picked(row["gap_to_baseline"]), None, None], secure)
             continue
         before = view.row("identification", system=masked["name"], scenario=ALL_KEYS, values="float32")
         total = view.row("identification_gap", system=system["name"], against=masked["baseline"])
-        yield _row(
-            view,
-            system,
-            scenario,
+        gaps = [
             None if before is None else picked(before["gap_to_baseline"]),
             picked(row["gap_to_baseline"]),
             picked(total["gap"]) if total is not None and scenario == ALL_KEYS else None,
-            secure,
-        )
+        ]
+        yield _row(view, system, scenario, gaps, secure)
 
 
 def _row(
-    view: RecordView,
-    system: Entry,
-    scenario: str,
-    masking: Entry | None,
-    mapping: Entry | None,
-    total: Entry | None,
-    secure: Mapping[str, Entry],
+    view: RecordView, system: Entry, scenario: str, gaps: Sequence[Entry | None], secure: Mapping[str, Entry]
 ) -> Row:
-    gaps = [masking, mapping, total, *(secure.get(name) for name in _FORMATS)]
     return Row(
         label=view.named(system["name"]),
         key=view.key(system["name"]),
         note=scenario,
-        cells=[_figure(gap) for gap in gaps],
+        cells=[_figure(gap) for gap in (*gaps, *(secure.get(name) for name in _FORMATS))],
     )
 
 

@@ -54,8 +54,7 @@ class Identification(Section):
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
         """Findings on the comparisons of the experiment, then on each protected system."""
-        for row in view.rows("identification_gap"):
-            yield _compared(view, row)
+        yield from (_compared(view, row) for row in view.rows("identification_gap"))
         for system in view.protected:
             row = _search(view, system)
             if row is not None and row["gap_to_baseline"] is not None:

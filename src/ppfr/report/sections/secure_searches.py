@@ -34,8 +34,8 @@ class SecureSearches(Section):
                 for name in ("num_decided", "num_differ_from_integers_in_the_clear", "num_differ_from_float")
             )
             yield (
-                f"Of {count(total)} searches under secret sharing, {differ or 'none'} differ from those by float scores, "
-                f"and {clear or 'none'} from those by the same integers in the clear."
+                f"Of {count(total)} searches under secret sharing, {differ or 'none'} differ from those by float "
+                f"scores, and {clear or 'none'} from those by the same integers in the clear."
             )
 
     def findings(self, view: RecordView) -> Iterable[Finding]:
