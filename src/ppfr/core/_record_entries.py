@@ -90,7 +90,7 @@ class SystemEntry:
         baseline: the system that its accuracy is compared with.
         masker: its image protection, or None.
         templates: its template protection, or None.
-        recogniser: the evaluation recogniser whose embeddings it protects, or None.
+        recogniser: the evaluation recogniser, or the trained system, whose embeddings it protects, or None.
         training: configuration of the strategy that its recogniser is trained with, or None.
         provenance: pretrained networks that it contains.
         published: published results of the method.

@@ -80,7 +80,7 @@ class EndToEndBudget:
 END_TO_END_BUDGETS: Mapping[str, EndToEndBudget] = MappingProxyType(
     {
         "fast-test": EndToEndBudget(max_probes_each=1, num_decided=10),
-        "laptop": EndToEndBudget(max_probes_each=1, num_decided=100),
+        "laptop": EndToEndBudget(max_probes_each=1, num_decided=300),
         "paper": EndToEndBudget(max_probes_each=50, num_decided=1000),
     }
 )
