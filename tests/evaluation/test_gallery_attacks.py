@@ -10,8 +10,17 @@ import pytest
 
 from ppfr.attacks import EnrolmentAttack, GalleryAttack, IdentityRegression, MatchedFilter
 from ppfr.core import MixedImages, ProblemsError
-from ppfr.evaluation import GalleryAttackPlan, GalleryAttacks, System, Targets, Training
+from ppfr.evaluation import (
+    GalleryAttackPlan,
+    GalleryAttackRow,
+    GalleryAttackRule,
+    GalleryAttacks,
+    System,
+    Targets,
+    Training,
+)
 from ppfr.masking import Constant, Dctdp, PpfrFd
+from ppfr.metrics import Estimate
 from support.toy_experiment import (
     SECRET,
     SIDE,
@@ -118,6 +127,32 @@ def test_results_repeat_and_the_attacks_of_a_system_do_not_disturb_each_other(tm
     alone = start(experiment([one]), tmp_path / "alone")["results"]["gallery_attack"]
     both = start(experiment([two, one]), tmp_path / "both")["results"]["gallery_attack"]
     assert alone == [row for row in both if row["attack"] == one.name]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "role", "is_met"),
+    [
+        (0.90, 0.85, "positive control", True),
+        (0.85, 0.80, "positive control", False),  # 94 % of what plain images get
+        (0.90, 0.02, "positive control", False),
+        (0.10, 0.02, "negative control", True),
+        (0.10, 0.04, "negative control", False),
+        (0.90, 0.85, "attack", None),
+    ],
+)
+def test_positive_control_asks_for_95_percent_of_plain_images(
+    value: float, low: float, role: Any, is_met: bool | None
+) -> None:
+    found, plain = (
+        Estimate(value=rate, low=end, high=1.0, n=30, level=0.95, method="bootstrap")
+        for rate, end in ((value, low), (0.9, 0.8))
+    )
+    row = GalleryAttackRow(
+        attack="a", level="trivial", photo="another photo", source="one image", num_observations=1, gallery_size=30,
+        rank_1=found, rank_5=found, auc=found, chance_rank_1=1 / 30, chance_rank_5=5 / 30, plain_rank_1=plain,
+        plain_rank_5=plain,
+    )  # fmt: skip
+    assert GalleryAttackRule().is_met(role, row) is is_met
 
 
 @pytest.mark.parametrize(

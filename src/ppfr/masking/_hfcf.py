@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, final
@@ -157,7 +156,7 @@ class Hfcf(LaplaceMasker):
         """(B, F): the values without noise and without flipped bits."""
         noisy_BF = super()._centre(image_BCHW)
         colour_BKPQ = noisy_BF.new_empty(len(image_BCHW), self.colour.num_channels, *self.front_end.out_shape[1:])
-        dataclasses.replace(self.colour, eps=None).write(image_BCHW, colour_BKPQ, SystemNoise(0))
+        self.colour.write(image_BCHW, colour_BKPQ, None)
         return torch.cat([noisy_BF, colour_BKPQ.flatten(1)], 1)
 
     def _arguments(self) -> dict[str, Any]:

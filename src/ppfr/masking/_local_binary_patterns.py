@@ -90,14 +90,14 @@ class ColourChannels:
         """Whether bits are flipped."""
         return self.num_planes > 0 and self.eps is not None
 
-    def write(self, image_BCHW: Tensor, out_BKPQ: Tensor, noise: ImageNoise | SystemNoise) -> None:
-        """Write the channels of an image in [0, 1] to `out_BKPQ`. They have no gradient."""
+    def write(self, image_BCHW: Tensor, out_BKPQ: Tensor, noise: ImageNoise | SystemNoise | None) -> None:
+        """Write the channels of an image in [0, 1] to `out_BKPQ`, without flips if `noise` is None; no gradient."""
         if self.num_planes == 0 or len(image_BCHW) == 0:
             return
         with torch.no_grad():
             rows, columns = out_BKPQ.shape[2:]
             bits_BC8PQ = pattern_bits(plane_levels(image_BCHW, _OF[self.kind], (int(rows), int(columns))))
-            if self.eps is not None:
+            if self.eps is not None and noise is not None:
                 flips = noise.flips(bits_BC8PQ[0].numel(), image_BCHW.device, probability=1 / (1 + math.exp(self.eps)))
                 bits_BC8PQ = bits_BC8PQ ^ flips.view(len(flips), *bits_BC8PQ.shape[1:])
             if self.kind == "lbp-bits":

@@ -29,7 +29,8 @@ class Adversaries(Section):
         """A card per attack; if there are many, folded by system."""
         yield Prose(
             text=[
-                "What each adversary knows and sees. Adversaries train on people who are not among the target subjects."
+                "What each adversary knows and sees. Those who train do so on people who are not among the target "
+                "subjects."
             ]
         )
         if len(view.attacks()) <= _MAX_UNFOLDED:
