@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import MutableMapping
 
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_BRIEF = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+# Torch uses GNU OpenMP on Linux and LLVM's elsewhere. With GNU OpenMP, a short spin costs nothing on a quiet machine, and
+# a passive policy in addition does: benchmarks/waiting_threads.py.
+_BRIEF = {"GOMP_SPINCOUNT": "1000"} if sys.platform == "linux" else {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -15,9 +18,9 @@ def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
     By default a thread that waits for the others keeps its core busy. If another process needs that core, every
     parallel region of torch waits for the scheduler, and training becomes several times slower.
 
-    OpenMP reads these variables when it is loaded: call this before the first import of torch. Processes that are
-    started later inherit them. The variables are `OMP_WAIT_POLICY=PASSIVE`, and for GNU OpenMP, which torch uses on
-    Linux, also `GOMP_SPINCOUNT=1000`: threads spin for about a microsecond, then sleep.
+    OpenMP reads its variables when it is loaded: call this before the first import of torch. Processes that are started
+    later inherit them. On Linux, where torch uses GNU OpenMP, the variable is `GOMP_SPINCOUNT=1000`: threads spin for
+    about a microsecond, then sleep. Elsewhere it is `OMP_WAIT_POLICY=PASSIVE`.
 
     Args:
         environment: the environment to change. Nothing is changed if it contains `OMP_WAIT_POLICY`, `GOMP_SPINCOUNT` or
@@ -26,10 +29,10 @@ def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
     References:
         OpenMP 5.2, section 21.7 (`OMP_WAIT_POLICY`); GNU libgomp manual (`GOMP_SPINCOUNT`).
 
-    >>> environment = {}
-    >>> limit_spinning(environment)
+    >>> environment = {"KMP_BLOCKTIME": "0"}
+    >>> limit_spinning(environment)  # the user has chosen
     >>> environment
-    {'OMP_WAIT_POLICY': 'PASSIVE', 'GOMP_SPINCOUNT': '1000'}
+    {'KMP_BLOCKTIME': '0'}
     """
     if not any(name in environment for name in _CHOICES):
         environment.update(_BRIEF)
