@@ -7,8 +7,8 @@ import sys
 from collections.abc import MutableMapping
 
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# Torch uses GNU OpenMP on Linux and LLVM's elsewhere. With GNU OpenMP, a short spin costs nothing on a quiet machine, and
-# a passive policy in addition does: benchmarks/waiting_threads.py.
+# Torch uses GNU OpenMP on Linux and LLVM's elsewhere. With GNU OpenMP, a short spin costs nothing on a quiet machine,
+# and a passive policy in addition does: benchmarks/waiting_threads.py.
 _BRIEF = {"GOMP_SPINCOUNT": "1000"} if sys.platform == "linux" else {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
