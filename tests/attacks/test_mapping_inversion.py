@@ -78,13 +78,14 @@ def test_overlap_makes_inversion_easier():
 
 
 @pytest.mark.parametrize("compression", [None, 0.1])
-def test_gradients_equal_finite_differences(compression):
+@pytest.mark.parametrize("num_templates", [1, 3])
+def test_gradients_equal_finite_differences(compression, num_templates):
     from ppfr.attacks._mapping_inversion import _Objective
 
     scheme, rows = IdentityMapping(dim=DIM, overlap=2), unit_rows(3)
-    keys, templates = enrolled(scheme, rows[:1])
-    target = templates.templates_NK[0].astype(np.float64)
-    objective = _Objective(target, scheme.mapping(keys), size=compression)
+    keys, templates = enrolled(scheme, rows[:1].repeat(num_templates, axis=0))
+    size = None if compression is None else np.linspace(1, 2, num_templates)[:, None] * compression
+    objective = _Objective(templates.templates_NK.astype(np.float64), scheme.mapping(keys), size_R1=size)
     point, direction = 3.0 * rows[1], rows[2]
     slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
     assert objective(point)[1] @ direction == pytest.approx(slope, rel=1e-4, abs=1e-7)
@@ -117,6 +118,43 @@ def test_solved_rows_fit_their_templates():
     fit = 1 - (mapped * templates.templates_NK).sum(axis=1)
     assert result.solved_N.any()
     assert (fit[result.solved_N] < 2e-4).all() and (fit[~result.solved_N] > 0.5e-4).all()
+
+
+def joint(scheme, rows, *, num_templates, knows_keys=True, **options):
+    """Cosines of what is recovered from several templates of each row, under other keys each."""
+    keys, templates = enrolled(scheme, rows.repeat(num_templates, axis=0))
+    attack = MappingInversion(knows_keys=knows_keys, num_templates=num_templates, **options)
+    assert attack.num_templates == num_templates
+    mapping = scheme.mapping(keys) if knows_keys else scheme.guessed_mapping(len(keys))
+    result = attack.run(templates, mapping, seed=0)
+    assert len(result.solved_N) == len(rows) and result.notes["num_templates"] == num_templates
+    return cosines(result, rows), result
+
+
+def test_five_templates_determine_an_embedding_that_one_does_not():
+    """48 unknowns: one template has 10 equations, five have 50. At scale 1 they are nearly linear."""
+    scheme, rows = IdentityMapping(dim=DIM, scale=1.0), unit_rows(6)
+    assert scheme.out_dim < DIM <= 5 * scheme.out_dim
+    one, _ = joint(scheme, rows, num_templates=1, num_starts=3)
+    five, result = joint(scheme, rows, num_templates=5, num_starts=3)
+    assert one.max() < 0.8
+    assert np.median(five) > np.median(one) + 0.2
+    copies, _ = joint(UnprotectedTemplates(dim=DIM), rows, num_templates=5, num_starts=1)
+    assert copies.min() > 0.999
+
+
+def test_a_joint_solution_fits_every_template():
+    """A row is solved only if its worst template fits: here the second template belongs to another row."""
+    scheme, rows = IdentityMapping(dim=DIM, overlap=4, scale=1.0), unit_rows(2)
+    keys, templates = enrolled(scheme, rows)
+    attack = MappingInversion(knows_keys=True, num_templates=2, num_starts=2)
+    assert not attack.run(templates, scheme.mapping(keys), seed=0).solved_N.any()
+    assert attack.invert(templates.templates_NK, scheme.mapping(keys), seed=0).shape == (1, DIM)
+
+
+def test_five_constant_templates_give_chance_level():
+    found, _ = joint(ConstantTemplates(dim=DIM, out_dim=9), unit_rows(60), num_templates=5, num_starts=1)
+    assert abs(found.mean()) < 5 / np.sqrt(60 * DIM) and np.abs(found).max() < 0.7
 
 
 def test_without_the_keys_another_embedding_is_found():
@@ -188,10 +226,13 @@ def test_invalid_input_is_rejected():
     attack = MappingInversion(knows_keys=True)
     with pytest.raises(ShapeError, match="one template per key"):
         attack.run(templates, scheme.mapping(keys[:1]), seed=0)
+    with pytest.raises(ShapeError, match="num_templates=3"):
+        MappingInversion(knows_keys=True, num_templates=3).run(templates, scheme.mapping(keys), seed=0)
     with pytest.raises(RangeError, match="rows of zeros"):
         attack.run(seen(np.zeros((2, scheme.out_dim))), scheme.mapping(keys), seed=0)
     for bad, text in (
         ({"num_starts": 0}, "at least 1"),
+        ({"num_templates": 0}, "num_templates=0"),
         ({"max_iterations": 0}, "at least 1"),
         ({"solved_below": 0.0}, r"not in \(0, 2\)"),
         ({"compression": 0.0}, "not positive"),

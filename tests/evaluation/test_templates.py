@@ -40,6 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Record:
         constant(),
     )
     plans = [*(plan(system) for system in systems), plan(systems[2], knows_keys=False)]
+    plans += [plan(system, num_templates=5) for system in (systems[0], systems[2], systems[-1])]
     transfer = Transfer(recogniser="other", public_images=people(30, 2, seed=9, name="public"))
     experiment = template_experiment(
         systems=systems, measures=template_measures(systems, plans=plans, transfer=transfer)
@@ -64,6 +65,16 @@ def verification(record: Record, name: str) -> list[dict[str, Any]]:
 
 def inversion(record: Record, attack: str) -> dict[str, Any]:
     return row(record, "template_inversion", attack=attack)
+
+
+def test_joint_inversion_of_several_templates_recovers_more(finished: Record) -> None:
+    """Five templates of each subject, each under a key of its own; controls see five templates as well."""
+    one, five = (inversion(finished, f"solve-mapping-known{end}") for end in ("", "-joint"))
+    assert five["cosine"]["value"] > one["cosine"]["value"] + 0.1
+    run = row(finished, "attack_run", attack="solve-mapping-known-joint")
+    assert (run["num_targets"], run["num_images"], run["notes"]["num_templates"]) == (12, 60, 5)
+    for control in ("solve-plain-known-joint", "solve-constant-known-joint"):
+        assert row(finished, "attack_run", attack=control)["is_control_met"]
 
 
 def test_identity_scheme_has_the_figures_of_its_recogniser(finished: Record) -> None:

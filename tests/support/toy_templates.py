@@ -83,13 +83,15 @@ class Dying:
         return _toy_keys(IdentityMapping(dim=DIM, num_terms=3, scale=1.0), num, rng)
 
 
-def plan(system: System, *, knows_keys: bool = True) -> TemplateAttackPlan:
+def plan(system: System, *, knows_keys: bool = True, num_templates: int = 1) -> TemplateAttackPlan:
     roles: Mapping[str, str] = {"baseline": "positive control", "control": "negative control"}
     return TemplateAttackPlan(
-        name=f"solve-{system.name}-{'known' if knows_keys else 'unknown'}",
+        name=f"solve-{system.name}-{'known' if knows_keys else 'unknown'}{'' if num_templates == 1 else '-joint'}",
         label="Solver",
         system=system.name,
-        make=lambda options: MappingInversion(knows_keys=knows_keys, num_starts=2, max_iterations=100),
+        make=lambda options: MappingInversion(
+            knows_keys=knows_keys, num_templates=num_templates, num_starts=2, max_iterations=100
+        ),
         granted=templates_threat(knows_keys=knows_keys),
         recogniser="recogniser",
         rule=InversionRule(fmr=1e-1),

@@ -9,6 +9,8 @@ from ppfr.attacks._gallery_attack import GalleryAttack as GalleryAttack
 from ppfr.attacks._gallery_attack import Knowledge as Knowledge
 from ppfr.attacks._identity_linkage import IdentityLinkage as IdentityLinkage
 from ppfr.attacks._identity_regression import IdentityRegression as IdentityRegression
+from ppfr.attacks._known_plaintext import KnownPlaintextRecovery as KnownPlaintextRecovery
+from ppfr.attacks._known_plaintext import known_pair_threat as known_pair_threat
 from ppfr.attacks._mapping_inversion import MappingInversion as MappingInversion
 from ppfr.attacks._mapping_inversion import templates_threat as templates_threat
 from ppfr.attacks._matched_filter import MatchedFilter as MatchedFilter

@@ -39,6 +39,7 @@ from ppfr.core._keystream import Keystream as Keystream
 from ppfr.core._lazy import exports_on_use as exports_on_use
 from ppfr.core._observations import Embeddings as Embeddings
 from ppfr.core._observations import MaskedImages as MaskedImages
+from ppfr.core._observations import MaskedImagesWithPairs as MaskedImagesWithPairs
 from ppfr.core._observations import MixedImages as MixedImages
 from ppfr.core._observations import Observation as Observation
 from ppfr.core._observations import ObservedImages as ObservedImages

@@ -76,7 +76,39 @@ class MixedImages(_ImageObservation):
     in_words = "each victim's masked images as training sees them, mixed with those of other people"
 
 
-ObservedImages: TypeAlias = MaskedImages | MixedImages
+@final
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MaskedImagesWithPairs(_ImageObservation):
+    """Masked images as they leave the device, and known pairs: photos of other people with their masked images.
+
+    A known pair is weaker than the secret, and weaker than masking photos of one's own choice. An adversary who enrols
+    at the deployment has one.
+
+    Attributes:
+        images_NKPQ: (N, K, P, Q) finite values, N >= 1.
+        known_BCHW: (B, 3, H, W) RGB in [0, 1], B >= 1.
+        known_BKPQ: (B, K, P, Q) finite values, the same photos masked under the deployment's secret.
+    """
+
+    kind = "masked_images_with_pairs"
+    in_words = "each victim's masked images and one photo of somebody else together with its masked image"
+
+    known_BCHW: Tensor
+    known_BKPQ: Tensor
+
+    def __post_init__(self) -> None:
+        _ImageObservation.__post_init__(self)
+        photos, masked = tuple(self.known_BCHW.shape), tuple(self.known_BKPQ.shape)
+        if len(photos) != 4 or photos[0] == 0 or masked != (photos[0], *self.images_NKPQ.shape[1:]):
+            raise ShapeError(
+                f"Known photos have shape {photos} and their masked images {masked}. Give (B, 3, H, W) with B >= 1, "
+                f"and (B, {', '.join(map(str, self.images_NKPQ.shape[1:]))})."
+            )
+        if not bool(self.known_BCHW.isfinite().all() and self.known_BKPQ.isfinite().all()):
+            raise RangeError("The known pairs contain values that are not finite. Check the masker that made them.")
+
+
+ObservedImages: TypeAlias = MaskedImages | MixedImages | MaskedImagesWithPairs
 """What attacks on masked images act on."""
 
 

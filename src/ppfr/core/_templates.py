@@ -256,12 +256,17 @@ class TemplateAttack(ABC):
     def needs(self) -> ThreatModel:
         """What the adversary knows and sees."""
 
+    @property
+    def num_templates(self) -> int:
+        """R, templates of each subject that the attack uses together, under R keys; by default one."""
+        return 1
+
     @abstractmethod
     def run(self, seen: Templates, mapping: TemplateMapping, *, seed: int) -> AttackResult:
-        """Recover embeddings or faces; the result has one row per template.
+        """Recover embeddings or faces; the result has one row per subject.
 
         Args:
-            seen: N templates.
+            seen: N templates, the R templates of one subject after another.
             mapping: N rows, under the deployment's keys if the adversary knows them, otherwise under drawn ones.
             seed: root of every draw.
 

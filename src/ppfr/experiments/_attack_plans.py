@@ -12,13 +12,16 @@ from ppfr.attacks import (
     EnrolmentAttack,
     GalleryAttack,
     IdentityRegression,
+    KnownPlaintextRecovery,
     MatchedFilter,
     TrainedAttack,
+    known_pair_threat,
     masked_images_threat,
 )
 from ppfr.core import Attack, AttackRole, ImageMasker, MaskedImages, MixedImages, RunOptions, ThreatModel
 from ppfr.evaluation import GalleryAttackPlan, GalleryAttackRule, ImageAttackPlan, System
 from ppfr.experiments._context import Budget
+from ppfr.masking import PpfrFd, recover_shuffles, unmix
 from ppfr.models import Backbone, ModelCard
 
 
@@ -133,6 +136,29 @@ def gallery_attacks(systems: Sequence[System], budget: Budget, *, recogniser: st
 
 def _make_gallery_attack(make: Callable[[], GalleryAttack], _options: RunOptions) -> GalleryAttack:
     return make()
+
+
+def known_plaintext_plans(systems: Sequence[System], *, recogniser: str) -> list[ImageAttackPlan]:
+    """Plan known-plaintext recovery on every system whose secret it can recover, and on the controls.
+
+    Args:
+        systems: any systems with maskers. A system whose secret the attack cannot express gets no plan.
+        recogniser: name of the evaluation recogniser.
+    """
+    return [
+        ImageAttackPlan(
+            name=f"known-plaintext-{system.name}",
+            label="Known-plaintext recovery",
+            system=system.name,
+            make=lambda options: KnownPlaintextRecovery(recover=recover_shuffles, unmask=unmix),
+            granted=known_pair_threat(),
+            recogniser=recogniser,
+            role=_role(system),
+            measures_pairs=False,
+        )
+        for system in systems
+        if (isinstance(system.masker, PpfrFd) and system.is_keyed) or _role(system) != "attack"
+    ]
 
 
 def _role(system: System) -> AttackRole:

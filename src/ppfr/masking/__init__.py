@@ -11,6 +11,7 @@ from ppfr.masking._files import read_masked as read_masked
 from ppfr.masking._files import write_masked as write_masked
 from ppfr.masking._frequency_channels import FrequencyChannels as FrequencyChannels
 from ppfr.masking._hfcf import Hfcf as Hfcf
+from ppfr.masking._known_plaintext import recover_shuffles as recover_shuffles
 from ppfr.masking._laplace_budget import LaplaceBudget as LaplaceBudget
 from ppfr.masking._local_binary_patterns import ColourChannels as ColourChannels
 from ppfr.masking._mixing import InstaHide as InstaHide

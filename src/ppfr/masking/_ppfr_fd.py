@@ -158,6 +158,28 @@ class PpfrFd(ImageMasker):
             return super().with_new_secret(rng=rng)
         return type(self)(secret=draw_secret(rng=rng), **self._arguments())
 
+    def with_shuffles(self, first: Sequence[int], second: Sequence[int]) -> Self:
+        """The same parameters with given shuffles, as an adversary knows them who does not know the secret.
+
+        Args:
+            first: order of the M kept channels in which each is added to its successor.
+            second: output channel j is sum number `second[j]`.
+
+        Raises:
+            UnsupportableError: the permutations are drawn per image.
+            RangeError: a shuffle is not a permutation of 0..M-1.
+        """
+        if self._shuffles is None:
+            raise UnsupportableError("permutation='per_image' has no fixed shuffles")
+        shuffles = tuple(int(i) for i in first), tuple(int(i) for i in second)
+        num = self._spec.out_shape[0]
+        if any(sorted(order) != list(range(num)) for order in shuffles):
+            raise RangeError(f"a shuffle is not a permutation of 0..{num - 1}; give each of these numbers once")
+        placeholder = bytes(SECRET_BYTES)  # its shuffles are replaced at once
+        result = type(self)(secret=placeholder, **self._arguments())
+        result._shuffles = shuffles
+        return result
+
     def public_config(self) -> Mapping[str, Any]:
         """Constructor arguments without the secret."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in self._arguments().items()}
@@ -200,6 +222,12 @@ def draw_secret(*, rng: Generator | None = None) -> bytes:
         `SECRET_BYTES` bytes.
     """
     return draws_from(rng).secret(SECRET_BYTES)
+
+
+def normalised_channels(masker: PpfrFd, image_BCHW: Tensor) -> Tensor:
+    """(B, M, P, Q): kept channels of each image after the first self-normalisation, in public order."""
+    channels_BMPQ = masker._front_end.channels_of(check_image(image_BCHW, masker.spec))
+    return _normalised(channels_BMPQ, dead_std=_DEAD_STD)
 
 
 def _normalised(x_BMPQ: Tensor, *, dead_std: float) -> Tensor:

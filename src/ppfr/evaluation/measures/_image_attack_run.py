@@ -17,14 +17,17 @@ from ppfr.core import (
     Attack,
     AttackResult,
     ImageMasker,
+    ImageSet,
     MaskedImages,
+    MaskedImagesWithPairs,
     MixedBatch,
     MixedImages,
     MixingMasker,
+    ObservedImages,
     ShapeError,
     UnsupportableError,
 )
-from ppfr.evaluation._embedding import checked_rows
+from ppfr.evaluation._embedding import checked_rows, read_images
 from ppfr.evaluation._experiment import EvaluationRecogniser
 from ppfr.evaluation._masked_pictures import Rendering, blurred_picture
 from ppfr.evaluation._session import Session
@@ -89,6 +92,7 @@ def run_attack(
     protocol: PairProtocol,
     *,
     estimate: Callable[[AttackResult], np.ndarray],
+    public_images: ImageSet,
     purpose: str,
     indices: list[int],
     renderings: Sequence[Rendering] = (),
@@ -101,12 +105,13 @@ def run_attack(
         attack: trained.
         protocol: whose images are masked.
         estimate: from the attack's result to (N, D) identity embeddings.
+        public_images: where the photo of a known pair comes from, if the plan grants one.
         purpose: "victims" for target subjects, or "pairs"; part of the random streams' names, so it must not change.
         indices: images to mask.
         renderings: renderings of the masked images of target subjects beside the default one.
     """
     masker = seen_through(session, plan)
-    observe = MixedImages if plan.granted.sees is MixedImages else MaskedImages
+    observe = _observation(session, plan, masker, public_images)
     is_pictured = purpose == "victims"
     stream = f"observe/{purpose}/{protocol.name}"
     estimates, recovered, masked, shares, notes = [], [], [], [], {}
@@ -114,7 +119,7 @@ def run_attack(
     first_NKPQ: torch.Tensor | None = None
     for rows, masked_NKPQ, mixed in _observed(session, masker, protocol, indices, purpose=stream):
         seed = session.seed("attack", attack.name, "run", stream, rows.start)
-        result = attack.run(observe(images_NKPQ=masked_NKPQ), seed=seed)
+        result = attack.run(observe(masked_NKPQ), seed=seed)
         num = rows.stop - rows.start
         _check_rows(result, num)
         estimates.append(checked_rows(estimate(result), num, what=f"attack {plan.name!r}"))
@@ -159,6 +164,22 @@ def _shares(mixed: MixedBatch, num: int) -> np.ndarray:
     share_BN = np.zeros((len(mixed.partners_Bk), num))
     np.add.at(share_BN, (np.arange(len(share_BN))[:, None], mixed.partners_Bk.numpy()), mixed.weights_Bk.numpy())
     return share_BN
+
+
+def _observation(
+    session: Session, plan: ImageAttackPlan, masker: ImageMasker, public_images: ImageSet
+) -> Callable[[torch.Tensor], ObservedImages]:
+    """What the adversary of a plan gets together with the masked images of target subjects."""
+    if plan.granted.sees is MixedImages:
+        return lambda masked_NKPQ: MixedImages(images_NKPQ=masked_NKPQ)
+    if plan.granted.sees is not MaskedImagesWithPairs:
+        return lambda masked_NKPQ: MaskedImages(images_NKPQ=masked_NKPQ)
+    chosen = int(np.random.default_rng(session.seed("known pair")).integers(len(public_images)))
+    photo_1CHW = read_images(public_images, [chosen], device=torch.device("cpu"))
+    [(_, masked_1KPQ)] = session.embedding.observed(masker, public_images, [chosen], purpose="known pair")
+    return lambda masked_NKPQ: MaskedImagesWithPairs(
+        images_NKPQ=masked_NKPQ, known_BCHW=photo_1CHW, known_BKPQ=masked_1KPQ
+    )
 
 
 def _check_rows(result: AttackResult, num: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from ppfr.core import Attack, ImageSet, MaskedImages, MixedImages, as_json
+from ppfr.core import Attack, ImageSet, MaskedImages, MaskedImagesWithPairs, MixedImages, as_json
 from ppfr.evaluation._attack_plan import NO_SECRET, AttackPlan, plan_problems, secret_of
 from ppfr.evaluation._embedding import pair_comparisons, read_images
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment
@@ -52,6 +52,9 @@ from ppfr.evaluation.measures._verification import (
 
 if TYPE_CHECKING:
     from ppfr.data import PairProtocol
+
+
+_SEEN = (MaskedImages, MixedImages, MaskedImagesWithPairs)
 
 
 @final
@@ -120,8 +123,9 @@ class ImageAttacks(Measure):
             system, recogniser = systems.get(plan.system), recognisers.get(plan.recogniser)
             if system is None or recogniser is None:
                 continue  # `plan_problems` reports it
-            if plan.granted.sees not in (MaskedImages, MixedImages):
-                yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is MaskedImages, MixedImages"
+            if plan.granted.sees not in _SEEN:
+                allowed = ", ".join(kind.__name__ for kind in _SEEN)
+                yield f"attack {plan.name!r}: sees {plan.granted.sees.__name__}; allowed is {allowed}"
             if system.masker is None:
                 yield f"attack {plan.name!r}: system {system.name!r} masks no images"
             if plan.granted.sees is MixedImages and not (system.training and system.training.mixes):
@@ -244,6 +248,7 @@ class ImageAttacks(Measure):
             attack,
             protocol,
             estimate=evaluation.estimates,
+            public_images=self.public_images,
             purpose="victims",  # label of random streams
             indices=list(chosen.seen),
             renderings=self.renderings,
@@ -291,6 +296,7 @@ class ImageAttacks(Measure):
             attack,
             protocol,
             estimate=evaluation.estimates,
+            public_images=self.public_images,
             purpose="pairs",
             indices=protocol.used().tolist(),
         )

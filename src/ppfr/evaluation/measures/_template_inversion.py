@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ppfr.core import ImageSet, InvalidInputError, ShapeError, TemplateMapping, Templates, result_row
+from ppfr.core import ImageSet, InvalidInputError, ShapeError, SubjectKey, TemplateMapping, Templates, result_row
 from ppfr.evaluation._attack_plan import NO_SECRET, AttackPlan, plan_problems, secret_of
 from ppfr.evaluation._experiment import EvaluationRecogniser, Experiment, System
 from ppfr.evaluation._measure import DataUse, Measure, Stage
@@ -100,6 +100,9 @@ class Transfer:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TemplateInversion(Measure):
     """What does an adversary with a stolen template, and perhaps its key, recover?
+
+    An attack with `num_templates` R > 1 gets R templates of the enrolled image under R keys, as if the subject had
+    enrolled one photo at R services: the worst case of record multiplicity.
 
     Args:
         pairs: the protocol whose people are enrolled and attacked.
@@ -201,13 +204,13 @@ class TemplateInversion(Measure):
         study, system = study_of(session, self.pairs), session.experiment.system(plan.system)
         targets, protection = study.targets(self.num_targets), protection_of(system)
         rows_ND = study.rows_of(system)[study.people.enrolled_S[targets]]
-        drawn = study.keys(system, num_targets=self.num_targets)
-        keys = [drawn[i] for i in targets]
-        seen = Templates(templates_NK=templates_of(system, rows_ND, keys).astype(np.float32))
+        attack = plan.make(session.options("attack", plan.name, resumes=True))
+        keys = self._keys(study, system, targets, num_templates=attack.num_templates)
+        enrolled_ND = np.repeat(rows_ND, attack.num_templates, axis=0)
+        seen = Templates(templates_NK=templates_of(system, enrolled_ND, keys).astype(np.float32))
         mapping: TemplateMapping = protection.scheme.mapping(keys)
         if not plan.granted.knows_secret:
-            mapping = GuessedMapping(protection.scheme.mapping(study.other_keys(system, len(targets), "guessed")))
-        attack = plan.make(session.options("attack", plan.name, resumes=True))
+            mapping = GuessedMapping(protection.scheme.mapping(study.other_keys(system, len(keys), "guessed")))
         result = attack.run(seen, mapping, seed=session.seed("attack", attack.name))
         if result.embeddings_ND is None:
             raise InvalidInputError(
@@ -224,10 +227,24 @@ class TemplateInversion(Measure):
             AttackRunRow(
                 attack=plan.name,
                 num_targets=len(targets),
-                num_images=len(targets),
+                num_images=len(keys),
                 is_control_met=None if plan.role == "attack" else plan.rule.is_met(row, plan.role),
                 notes=dict(result.notes),
             ),
+        ]
+
+    def _keys(
+        self, study: TemplateStudy, system: System, targets: np.ndarray, *, num_templates: int
+    ) -> list[SubjectKey]:
+        """Keys of each subject's templates in turn: the deployment's, then those of enrolments elsewhere."""
+        drawn, num_others = study.keys(system, num_targets=self.num_targets), num_templates - 1
+        others: Sequence[SubjectKey] = []
+        if num_others:
+            others = study.other_keys(system, len(targets) * num_others, "record multiplicity")
+        return [
+            key
+            for row, target in enumerate(targets)
+            for key in (drawn[target], *others[row * num_others : (row + 1) * num_others])
         ]
 
     def _row(

@@ -60,6 +60,7 @@ class TemplateBudget:
 
     Attributes:
         num_targets: number of target subjects.
+        num_templates: templates of each target subject that the joint inversion uses.
         num_starts: starts of the solver.
         max_iterations: maximum iterations per start.
         num_renewals: number of re-enrolments.
@@ -72,6 +73,7 @@ class TemplateBudget:
     """
 
     num_targets: int
+    num_templates: int = 5
     num_starts: int = 5
     max_iterations: int = 500
     num_renewals: int = 5
@@ -348,21 +350,28 @@ _SOLVERS: Mapping[str, tuple[str, float | None]] = MappingProxyType(
 
 
 def _attacks(system: System, budget: TemplateBudget) -> list[TemplateAttackPlan]:
-    """Both solvers with the keys known. For keyed schemes, also the solver of the authors with the keys unknown."""
+    """Both solvers with the keys known, on one template and on several templates of each subject together.
+
+    Keyed schemes are also attacked by the solver of the authors with the keys unknown. If keys are selected, there is
+    no joint inversion: the other enrolments would have keys that were not selected.
+    """
     roles: Mapping[str, AttackRole] = {"baseline": "positive control", "control": "negative control"}
     protection = system.templates
     assert protection is not None
-    cases = [(name, True) for name in _SOLVERS]
-    cases += [("cosine", False)] if protection.is_keyed and not protection.selection else []
+    cases = [(name, True, 1) for name in _SOLVERS]
+    if not protection.selection:
+        cases += [("cosine", False, 1)] if protection.is_keyed else []
+        cases += [(name, True, budget.num_templates) for name in _SOLVERS]
     plans: list[TemplateAttackPlan] = []
-    for name, knows_keys in cases:
+    for name, knows_keys, num_templates in cases:
         label, compression = _SOLVERS[name]
+        several = "" if num_templates == 1 else f"-{num_templates}-templates"
         plans.append(
             TemplateAttackPlan(
-                name=f"{name}-{'known' if knows_keys else 'unknown'}-{system.name}",
-                label=label,
+                name=f"{name}{several}-{'known' if knows_keys else 'unknown'}-{system.name}",
+                label=label if num_templates == 1 else f"{label}, {num_templates} templates",
                 system=system.name,
-                make=functools.partial(_solver, budget, knows_keys, compression),
+                make=functools.partial(_solver, budget, knows_keys, compression, num_templates),
                 granted=templates_threat(knows_keys=knows_keys),
                 recogniser=system.recogniser,
                 rule=InversionRule(fmr=budget.fmrs[0]),
@@ -373,11 +382,12 @@ def _attacks(system: System, budget: TemplateBudget) -> list[TemplateAttackPlan]
 
 
 def _solver(
-    budget: TemplateBudget, knows_keys: bool, compression: float | None, options: RunOptions
+    budget: TemplateBudget, knows_keys: bool, compression: float | None, num_templates: int, options: RunOptions
 ) -> MappingInversion:
     """The solver. It is not trained, so it does not use `options`."""
     return MappingInversion(
         knows_keys=knows_keys,
+        num_templates=num_templates,
         num_starts=budget.num_starts,
         max_iterations=budget.max_iterations,
         compression=compression,

@@ -14,7 +14,7 @@ from ppfr.assets import data_root
 from ppfr.core import ImageSet, derive_seed
 from ppfr.data import PairProtocol, StoredImageSet, read_cfp, read_lfw, training_split_for_cfp, training_split_for_lfw
 from ppfr.evaluation import Experiment, System
-from ppfr.experiments._attack_plans import attack_matrix, gallery_attacks
+from ppfr.experiments._attack_plans import attack_matrix, gallery_attacks, known_plaintext_plans
 from ppfr.experiments._context import (
     FAST_BUDGET,
     LAPTOP_BUDGET,
@@ -203,7 +203,10 @@ def _experiment(
         systems=systems,
         measures=image_measures(
             protocols,
-            plans=attack_matrix(systems, budget, teacher=network, teacher_card=card),
+            plans=[
+                *attack_matrix(systems, budget, teacher=network, teacher_card=card),
+                *known_plaintext_plans(systems, recogniser=card.name),
+            ],
             gallery_plans=gallery_attacks(systems, budget, recogniser=card.name),
             public=public,
             num_targets=budget.num_targets,

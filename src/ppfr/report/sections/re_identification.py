@@ -222,7 +222,7 @@ def _leak(view: RecordView, system: Entry) -> tuple[str, str] | None:
 
 
 def _attacks(view: RecordView) -> list[Entry]:
-    return view.attacks_that_see("masked_images", "mixed_images")
+    return view.attacks_that_see("masked_images", "mixed_images", "masked_images_with_pairs")
 
 
 def _outcomes(view: RecordView, system: str | None = None) -> list[tuple[Entry, Entry]]:

@@ -45,7 +45,7 @@ class TemplateInversion(Section):
             rows = [(row["at_fmr"][0]["success"]["value"], system["label"]) for system, (_, row) in found]
             (low, worst), (high, best) = min(rows), max(rows)
             yield (
-                "With template and key, a solver recovers an embedding that is accepted as the subject (FMR "
+                "With templates and keys, a solver recovers an embedding that is accepted as the subject (FMR "
                 f"{found[0][1][1]['at_fmr'][0]['fmr']:g}) for {percent(low, 2)} ({worst}) to {percent(high, 2)} "
                 f"({best}) of the target subjects."
             )
@@ -165,7 +165,7 @@ def _finding(view: RecordView, system: Entry, attack: Entry, row: Entry) -> Find
         f"{percent_interval(each['success'])}; plain embeddings {percent(each['plain']['value'])})"
         for each in row["at_fmr"]
     )
-    text = f"With template and key ({attack['label']}), the recovered embedding is accepted {text}."
+    text = f"With templates and keys ({attack['label']}), the recovered embedding is accepted {text}."
     unknown = _worst(view, system, ("unknown",))
     if unknown is not None:
         success = unknown[1]["at_fmr"][0]["success"]
