@@ -136,7 +136,7 @@ def test_five_templates_determine_an_embedding_that_one_does_not():
     scheme, rows = IdentityMapping(dim=DIM, scale=1.0), unit_rows(6)
     assert scheme.out_dim < DIM <= 5 * scheme.out_dim
     one, _ = joint(scheme, rows, num_templates=1, num_starts=3)
-    five, result = joint(scheme, rows, num_templates=5, num_starts=3)
+    five, _ = joint(scheme, rows, num_templates=5, num_starts=3)
     assert one.max() < 0.8
     assert np.median(five) > np.median(one) + 0.2
     copies, _ = joint(UnprotectedTemplates(dim=DIM), rows, num_templates=5, num_starts=1)

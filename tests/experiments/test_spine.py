@@ -36,7 +36,7 @@ def check(experiment: object, name: str, *, preset: str = "fast-test") -> None:
     assert ("unprotected", "positive control") in attacked and ("constant", "negative control") in attacked
     trained = measure_of(experiment, ImageAttacks).plans  # type: ignore[arg-type]
     on_protected = [plan.granted.knows_secret for plan in trained if plan.system == "ppfr-fd"]
-    assert sorted(on_protected) == [False] * 3 + [True] * 3, "each attack with the secret known and unknown"
+    assert sorted(on_protected) == [False] * 4 + [True] * 3, "each with and without the secret, and one known photo"
     looked_up = measure_of(experiment, GalleryAttacks).plans  # type: ignore[arg-type]
     assert len(looked_up) == 3 * len(roles), "the attacks without training always run beside the trained ones"
 

@@ -163,7 +163,10 @@ class MappingInversion(TemplateAttack):
         )
 
     def invert(self, template_RK: ArrayLike, mapping: TemplateMapping, *, seed: int) -> Floats:
-        """(1, D) from one template, or from the R templates of one subject. With the seed bound, this is a solver for `ppfr.templates.select_key`."""
+        """(1, D) from one template, or from the R templates of one subject.
+
+        With the seed bound, this is a solver for `ppfr.templates.select_key`.
+        """
         seen = Templates(templates_NK=np.asarray(template_RK, dtype=np.float32))
         result = self.run(seen, mapping, seed=seed)
         assert result.embeddings_ND is not None  # it always gives embeddings
