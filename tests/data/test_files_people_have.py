@@ -10,7 +10,17 @@ import pytest
 from PIL import Image
 
 from ppfr.core import DatasetError, InvalidInputError, MissingAssetError, ProblemsError
-from ppfr.data import align_folder, list_photos, parse_lfw_pairs, read_cfp, read_folder, read_lfw, read_pair_list
+from ppfr.data import (
+    AlignedFace,
+    FaceQuality,
+    align_folder,
+    list_photos,
+    parse_lfw_pairs,
+    read_cfp,
+    read_folder,
+    read_lfw,
+    read_pair_list,
+)
 from ppfr.data._text import read_lines
 from ppfr.systems import read_protocol
 
@@ -20,8 +30,9 @@ Crop = Callable[..., np.ndarray]
 class Resizer:
     """An aligner that takes the photo itself for the face."""
 
-    def align(self, photo_HWC: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(photo_HWC).resize((112, 112)))
+    def aligned_face(self, photo_HWC: np.ndarray) -> AlignedFace:
+        crop_HWC = np.asarray(Image.fromarray(photo_HWC).resize((112, 112)))
+        return AlignedFace(crop_HWC=crop_HWC, quality=FaceQuality.measure(crop_HWC))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _COLUMNS = (
 class StageCosts(Section):
     """Paired differences between each stage and the stage before it, 1:1 and 1:N."""
 
-    kinds = ("accuracy_gap", "identification")
+    kinds = ("accuracy_gap", "identification", "identification_gap", "secure_decisions", "secure_searches")
     title, anchor = "Cost of each stage", "stage-costs"
     terms = {  # noqa: RUF012
         "Cost of a stage": "Difference in a figure between a system with the stage and the same system without it, on "
