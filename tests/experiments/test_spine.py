@@ -117,7 +117,7 @@ def test_demo_runs_end_to_end_and_resumes_after_an_interruption(tmp_path: Path) 
     assert told["is_sound"] == (not told["failed_controls"])
     record = json.loads(Path(told["record"]).read_text(encoding="utf-8"))
     check_record(record)
-    assert len(record["attacks"]) == len(record["results"]["attack_run"]) == 12 + 9
+    assert len(record["attacks"]) == len(record["results"]["attack_run"]) == 15 + 9
     assert {row["attack"] for row in record["results"]["gallery_attack"]} == {
         attack["name"] for attack in record["attacks"] if attack["config"].get("level") == "trivial"
     }

@@ -63,7 +63,7 @@ class IdentityLinkage(TrainedAttack):
         demo={"stem_width": 48, "stem_depth": 1},
         laptop={"stem_depth": 2},
         wide={"stem_width": 128, "stem_depth": 6},
-        epochs={"fast-test": 1, "demo": 3, "laptop": 2, "paper": 10, "paper-long": 24, "paper-synthetic": 40},
+        epochs={"fast-test": 1, "demo": 5, "laptop": 2, "paper": 10, "paper-long": 24, "paper-synthetic": 40},
     )
     estimates_embeddings = True
 
