@@ -40,7 +40,8 @@ class IdentityMapping(RecordedScheme):
     the probe is mapped by the polynomial of every subject in the gallery (`ppfr.matching.KeyedMatcher`).
 
     A key consists of m distinct non-zero integers of magnitude at most `coefficient_bound`, drawn uniformly, and a
-    permutation of the exponents 1..m. This is about 40 bits of entropy for m = 5 and bound 50.
+    permutation of the exponents 1..m: 40 bits of entropy for m = 5 and bound 50. At scale 1 a template depends on little
+    more than the position and sign of the linear term, 2 m possibilities.
 
     Args:
         dim: n, length of the embeddings.
@@ -60,7 +61,8 @@ class IdentityMapping(RecordedScheme):
         adversary who has the template and the key can solve for an embedding, more easily with a larger overlap
         (`ppfr.attacks.MappingInversion`, docs/methods/identity-mapping.md). Unlinkability is weak as well: with
         probability 1/m, two keys have the dominant exponent at the same position, and the two templates of one face
-        are then similar or opposite. Without the key, a template is protected by at most the 40 bits of the key.
+        are then similar or opposite. Without the key, a template is protected by at most the 40 bits of the key, and at
+        scale 1 by a few.
 
     References:
         V. Krivokuca Hahn, S. Marcel, "Towards protecting face embeddings in mobile face verification scenarios",
