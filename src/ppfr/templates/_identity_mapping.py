@@ -40,8 +40,8 @@ class IdentityMapping(RecordedScheme):
     the probe is mapped by the polynomial of every subject in the gallery (`ppfr.matching.KeyedMatcher`).
 
     A key consists of m distinct non-zero integers of magnitude at most `coefficient_bound`, drawn uniformly, and a
-    permutation of the exponents 1..m: 40 bits of entropy for m = 5 and bound 50. At scale 1 a template depends on little
-    more than the position and sign of the linear term, 2 m possibilities.
+    permutation of the exponents 1..m: 40 bits of entropy for m = 5 and bound 50. At scale 1 a template depends on
+    little more than the position and sign of the linear term, 2 m possibilities.
 
     Args:
         dim: n, length of the embeddings.
