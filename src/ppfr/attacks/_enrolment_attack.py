@@ -6,7 +6,7 @@ Shape suffixes: B observed images, M gallery, D embedding, C colour, H W pixels,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch.nn import functional
@@ -38,9 +38,6 @@ class EnrolmentAttack(GalleryAttack):
         The server. It has the deployed recogniser and can mask photos of its choice, under the deployment's secret if
         there is one. It has a plain photo of each candidate.
     """
-
-    # The bound is that of the evaluation recogniser. The deployed one can be weaker, which is not the attack's fault.
-    min_share_of_plain: ClassVar[float] = 0.5
 
     def __init__(self, *, num_masks: int = 16, averages: Averaged = "embeddings") -> None:
         if num_masks < 1:

@@ -58,7 +58,8 @@ class GalleryAttackRow:
         auc: share of pairs of a mated and a non-mated gallery photo of which the mated one scores higher.
         chance_rank_1: chance level.
         chance_rank_5: chance level.
-        plain_rank_1: upper bound: one plain image in place of the observations, with the evaluation recogniser.
+        plain_rank_1: upper bound: one plain image in place of the observations, with the deployed recogniser if the
+            attack uses it and it takes plain images, otherwise with the evaluation recogniser.
         plain_rank_5: upper bound.
     """
 
@@ -214,7 +215,8 @@ class GalleryAttacks(Measure):
                 session, system, protocol, enrolled, source=source, images_of_N=images_of_N
             ):
                 kept = [place for place, images in enumerate(images_of_N) if len(images) >= num]
-                rates = _rates(session, plan, attack, protocol, chosen=chosen, kept=kept, score_NM=score_NM)
+                bound_by = self._bound_by(session, system, plan)
+                rates = _rates(session, bound_by, attack, protocol, chosen=chosen, kept=kept, score_NM=score_NM)
                 found.append(
                     GalleryAttackRow(
                         attack=plan.name,
@@ -236,6 +238,12 @@ class GalleryAttacks(Measure):
             for plan, attack in enrolled
         ]
         return [*runs, *found]
+
+    def _bound_by(self, session: Session, system: System, plan: GalleryAttackPlan) -> tuple[str, Embedder]:
+        """Name and network that plain images are compared with: an attack cannot exceed the recogniser that it uses."""
+        if plan.granted.knows_recogniser and system.training is not None and _takes_photos(system):
+            return f"deployed/{system.name}", session.trained(system).embedder
+        return plan.recogniser, session.experiment.recogniser(plan.recogniser).embedder
 
     def _enrolled(
         self,
@@ -340,7 +348,7 @@ def _is_measured(num: int, source: Source, attack: GalleryAttack, images_of_N: S
 
 def _rates(
     session: Session,
-    plan: GalleryAttackPlan,
+    bound_by: tuple[str, Embedder],
     attack: GalleryAttack,
     protocol: PairProtocol,
     *,
@@ -349,7 +357,7 @@ def _rates(
     score_NM: np.ndarray,
 ) -> dict[str, Any]:
     """Fields of the row: rates of the `kept` target subjects, chance levels and upper bounds."""
-    recogniser = session.experiment.recogniser(plan.recogniser)
+    name, embedder = bound_by
     probes, size = [chosen.subjects[place] for place in kept], len(chosen.subjects)
     settings: dict[str, Any] = {
         "seed": session.seed("bootstrap"),
@@ -358,8 +366,8 @@ def _rates(
 
     def plain(indices: tuple[int, ...]) -> np.ndarray:
         return session.once(
-            ("target faces", recogniser.name, protocol.name, indices),
-            lambda: session.embedding.plain(recogniser.embedder, protocol.images, indices),
+            ("target faces", name, protocol.name, indices),
+            lambda: session.embedding.plain(embedder, protocol.images, indices),
         )
 
     seen_ND, gallery_MD = plain(chosen.seen), plain(chosen.gallery if attack.photo == "another photo" else chosen.seen)
