@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -38,10 +36,8 @@ from ppfr.evaluation import (
     TrainedSystem,
     Workspace,
     evaluate,
-    picture_of_masked,
 )
 from ppfr.evaluation import _run as run_module
-from ppfr.evaluation._masked_pictures import blurred_picture
 from ppfr.evaluation._run import remaining_s
 from ppfr.masking import Constant, PpfrFd, Unprotected
 from support.records import entry, row, rows, stage_states, without_timing
@@ -94,23 +90,6 @@ def test_masked_images_are_measured_under_another_rendering_too(tmp_path: Path) 
     unknown = toy_measures(plans=plans, renderings=("mosaic",))
     with pytest.raises(ProblemsError, match=r"'mosaic'.*channel-magnitude"):
         start(toy_experiment(measures=unknown), tmp_path / "unknown")
-
-
-def test_renderings_ignore_the_order_of_channels_and_differ_by_signs() -> None:
-    values = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(1))
-    spread = (-math.inf, math.inf)
-    mean, magnitude = (blurred_picture(values, spread, (16, 16), rendering=name) for name in RENDERINGS)
-    assert np.allclose(blurred_picture(values, spread, (16, 16)), mean)
-    for name, picture in zip(RENDERINGS, (mean, magnitude), strict=True):
-        shuffled = blurred_picture(values[:, [3, 1, 5, 0, 2, 4]], spread, (16, 16), rendering=name)
-        assert picture.shape == (2, 3, 16, 16) and np.allclose(shuffled, picture, atol=1e-5)
-    signs = torch.tensor([1.0, -1, 1, -1, -1, 1])[:, None, None]
-    flipped = [blurred_picture(values * signs, spread, (16, 16), rendering=name) for name in RENDERINGS]
-    assert np.allclose(flipped[1], magnitude, atol=1e-5) and not np.allclose(flipped[0], mean, atol=0.1)
-    grey = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
-    assert all(
-        np.allclose(blurred_picture(grey, (0.0, 1.0), (16, 16), rendering=name)[:, :1], grey) for name in RENDERINGS
-    )
 
 
 def test_copying_attack_is_perfect_and_average_face_is_at_chance_level(finished: tuple[Path, Record]) -> None:
@@ -374,20 +353,6 @@ def test_evaluate_refuses_mirrored_inputs_of_a_masker_that_cannot_mirror(permuta
     settings = EvaluationSettings(seed=3, num_resamples=100, mirrors_input=True)
     with pytest.raises(UnsupportableError, match=r"ppfr-fd .*mirrors_input=False"):
         evaluate(masker, Projection(5), toy_protocol(), settings=settings)
-
-
-def test_masked_images_are_drawn_as_picture_or_mosaic() -> None:
-    plain = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    drawn = picture_of_masked(plain, (0.0, 1.0))
-    assert np.abs(drawn / 255 - plain.permute(0, 2, 3, 1).numpy()).max() <= 0.5 / 255 + 1e-6
-    assert drawn.dtype == np.uint8
-    channels = torch.zeros(1, 5, 4, 4)
-    channels[0, 4] = torch.arange(16.0).reshape(4, 4)
-    mosaic = picture_of_masked(channels, (-float("inf"), float("inf")))
-    assert mosaic.shape == (1, 8, 12, 3)  # 5 channels in rows of 3
-    assert set(np.unique(mosaic[0, :4])) == {128}  # channels without contrast are grey, none is blown up
-    assert mosaic[0, 4:, 4:8].min() == 0
-    assert mosaic[0, 4:, 4:8].max() == 255
 
 
 STAGES = [("train/a", 10), ("train/b", 10), ("train/c", 10), ("cost/a", 0.2), ("cost/b", 0.2)]

@@ -122,7 +122,7 @@ def test_demo_runs_end_to_end_and_resumes_after_an_interruption(tmp_path: Path) 
         attack["name"] for attack in record["attacks"] if attack["config"].get("level") == "trivial"
     }
     own = next(row for row in record["results"]["gallery_attack"] if row["attack"] == "enrolment-unprotected")
-    assert own["rank_1"]["value"] == pytest.approx(own["plain_rank_1"]["value"], abs=0.05), "held against its own network"
+    assert own["rank_1"]["value"] == pytest.approx(own["plain_rank_1"]["value"], abs=0.05), "its own network"
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     assert str(tmp_path) not in page + json.dumps(record), "no path of this machine"

@@ -171,3 +171,26 @@ def test_digests_and_refreshes_are_as_written_out_since_programs_of_two_releases
     for row, added_W in zip(first.rows.ids_N16, added, strict=True):
         drawn = hashlib.shake_256(b"s" * 32 + row.tobytes()).digest(2 * 8 * 4)
         np.testing.assert_array_equal(added_W, np.frombuffer(drawn, "<u4"))
+
+
+def test_invalid_changes_are_rejected():
+    rows = share_rows(np.eye(8)[:2], POINT)[1]
+    none = dataclasses.replace(rows, ids_N16=rows.ids_N16[:0], words_NW=rows.words_NW[:0])
+    twice = dataclasses.replace(rows, ids_N16=rows.ids_N16[[0, 0]])
+    for kind, given, error, message in (
+        (Enrolment, {"rows": none, "subjects": ()}, InvalidInputError, "has no rows"),
+        (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "each of 2 rows, got 1"),
+        (Enrolment, {"rows": rows, "subjects": ("a", "")}, InvalidInputError, "Entry 1: Expected a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a" * 101, "a")}, InvalidInputError, "Entry 0: Expected a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a", "\ud800")}, InvalidInputError, "Entry 1: Expected a subject"),
+        (Enrolment, {"rows": rows, "subjects": ("a", 7)}, InvalidInputError, "Entry 1: Expected a subject"),
+        (Enrolment, {"rows": twice, "subjects": ("a", "b")}, InvalidInputError, "contains an id twice"),
+        (Removal, {"reference_ids": ()}, InvalidInputError, "at least one reference"),
+        (Removal, {"reference_ids": (b"a" * 16,) * 2}, InvalidInputError, "no duplicates"),
+        (Removal, {"reference_ids": (b"a" * 15,)}, InvalidInputError, "must be 16 bytes"),
+    ):
+        with pytest.raises(error, match=message):
+            kind(change_id=b"c" * 16, **given)
+    for change_id in (b"", b"c" * 17, "c" * 16):
+        with pytest.raises(InvalidInputError, match="change id must be 16 bytes"):
+            Removal(change_id=change_id, reference_ids=(b"a" * 16,))

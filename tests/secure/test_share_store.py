@@ -18,7 +18,6 @@ from ppfr.core import (
     InvalidInputError,
     OutdatedTemplateError,
     ProblemsError,
-    ShapeError,
     StorageError,
     UnsupportableError,
     new_reference_ids,
@@ -367,28 +366,6 @@ def test_missing_files_and_invalid_arguments_are_rejected(tmp_path):
         with pytest.raises(InvalidInputError, match=message):
             ShareStore.create(tmp_path / "new", **{"party": 0, "fixed_point": POINT, "gallery_id": GALLERY} | bad)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_invalid_changes_are_rejected():
-    rows = noise(2)
-    twice = dataclasses.replace(rows, ids_N16=rows.ids_N16[[0, 0]])
-    for kind, given, error, message in (
-        (Enrolment, {"rows": noise(0), "subjects": ()}, InvalidInputError, "has no rows"),
-        (Enrolment, {"rows": rows, "subjects": ("a",)}, ShapeError, "each of 2 rows, got 1"),
-        (Enrolment, {"rows": rows, "subjects": ("a", "")}, InvalidInputError, "Entry 1: Expected a subject"),
-        (Enrolment, {"rows": rows, "subjects": ("a" * 101, "a")}, InvalidInputError, "Entry 0: Expected a subject"),
-        (Enrolment, {"rows": rows, "subjects": ("a", "\ud800")}, InvalidInputError, "Entry 1: Expected a subject"),
-        (Enrolment, {"rows": rows, "subjects": ("a", 7)}, InvalidInputError, "Entry 1: Expected a subject"),
-        (Enrolment, {"rows": twice, "subjects": ("a", "b")}, InvalidInputError, "contains an id twice"),
-        (Removal, {"reference_ids": ()}, InvalidInputError, "at least one reference"),
-        (Removal, {"reference_ids": (b"a" * 16,) * 2}, InvalidInputError, "no duplicates"),
-        (Removal, {"reference_ids": (b"a" * 15,)}, InvalidInputError, "must be 16 bytes"),
-    ):
-        with pytest.raises(error, match=message):
-            kind(change_id=b"c" * 16, **given)
-    for change_id in (b"", b"c" * 17, "c" * 16):
-        with pytest.raises(InvalidInputError, match="change id must be 16 bytes"):
-            Removal(change_id=change_id, reference_ids=(b"a" * 16,))
 
 
 def test_texts_show_no_contents(store):

@@ -29,6 +29,31 @@ def slot_contents(rows: SharedRows, subjects: Sequence[str]) -> Iterable[bytes]:
         yield _content(reference_id.tobytes(), subject.encode(), words.tobytes())
 
 
+def fill_slots(connection: sqlite3.Connection, ids: Sequence[bytes], contents: Iterable[bytes]) -> list[int]:
+    """Write N rows into slots, empty ones first, and list them; return their places."""
+    num, contents = len(ids), iter(contents)
+    found = connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
+    (last,) = connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
+    places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
+    fill = connection.executemany
+    fill("UPDATE slots SET content = ?2 WHERE place = ?1", zip(places[: len(found)], contents, strict=False))
+    fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
+    fill("DELETE FROM free WHERE place = ?", found)
+    fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
+    return places
+
+
+def empty_slots(connection: sqlite3.Connection, number: int) -> None:
+    """Overwrite the slots of a pending change with zeros, and take its references off the list."""
+    for statement in (
+        "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
+        "(SELECT place FROM pending WHERE number = ?)",
+        "DELETE FROM listed WHERE reference_id IN (SELECT reference_id FROM pending WHERE number = ?)",
+        "INSERT INTO free SELECT place FROM pending WHERE number = ?",
+    ):
+        connection.execute(statement, [number])
+
+
 def is_listed(place: object, reference_id: object) -> bool:
     """Whether a row of `listed` has the types that were written."""
     return isinstance(place, int) and isinstance(reference_id, bytes) and len(reference_id) == ID_BYTES

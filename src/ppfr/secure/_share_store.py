@@ -19,7 +19,7 @@ from ppfr.secure._changes import CHANGE_ID_BYTES, Change, Enrolment, Refresh, Re
 from ppfr.secure._fixed_point import FixedPoint
 from ppfr.secure._share_exports import StoreExport, export_of
 from ppfr.secure._share_file import StoreHeader, connected, create_file, damaged, read_header, translated
-from ppfr.secure._share_slots import is_listed, read_slots, refresh_slots, slot_contents
+from ppfr.secure._share_slots import empty_slots, fill_slots, is_listed, read_slots, refresh_slots, slot_contents
 from ppfr.secure._sharing import SharedRows
 
 _SET_STATE = """
@@ -273,7 +273,7 @@ class ShareStore:
                 connection.execute(_SET_STATE, [change_id, kind, end])
             mark = "INSERT INTO pending SELECT place, 0, reference_id FROM listed WHERE reference_id = ?"
             connection.executemany(mark, ([one] for one in erased))
-            self._empty(0)
+            empty_slots(connection, 0)
             connection.execute("DELETE FROM pending WHERE number = 0")
         with self._lock, translated(self._path, done="the store is repaired, but not yet erased from the disk"):
             self._erase()
@@ -309,20 +309,12 @@ class ShareStore:
 
     def _added(self, change: Enrolment) -> list[tuple[int, bytes]]:
         """Fill slots, empty ones first; return their places and ids."""
-        rows, num = change.rows, len(change.rows)
+        rows = change.rows
         ids = [row.tobytes() for row in rows.ids_N16]
         known = "SELECT place FROM listed WHERE reference_id = ?"
         is_known_N = [self._connection.execute(known, [one]).fetchone() is not None for one in ids]
         self._refuse(is_known_N, "its id exists already")
-        found = self._connection.execute("SELECT place FROM free ORDER BY place LIMIT ?", [num]).fetchall()
-        (last,) = self._connection.execute("SELECT coalesce(max(place), 0) FROM slots").fetchone()
-        places = [*(place for (place,) in found), *range(last + 1, last + 1 + num - len(found))]
-        contents = iter(slot_contents(rows, change.subjects))
-        fill = self._connection.executemany
-        fill("UPDATE slots SET content = ?2 WHERE place = ?1", zip(places[: len(found)], contents, strict=False))
-        fill("INSERT INTO slots VALUES (?1, ?2)", zip(places[len(found) :], contents, strict=True))
-        fill("DELETE FROM free WHERE place = ?", found)
-        fill("INSERT INTO listed VALUES (?, ?)", zip(ids, places, strict=True))
+        places = fill_slots(self._connection, ids, slot_contents(rows, change.subjects))
         return list(zip(places, ids, strict=True))
 
     def _removable(self, change: Removal) -> list[tuple[int, bytes]]:
@@ -361,7 +353,7 @@ class ShareStore:
         if kind == "refresh":
             self._end_refresh(change_id, number, end)
         elif _erases(kind, end):
-            self._empty(number)
+            empty_slots(self._connection, number)
         self._connection.execute("DELETE FROM pending WHERE number = ?", [number])
 
     def _end_refresh(self, change_id: bytes, number: int, end: State) -> None:
@@ -378,16 +370,6 @@ class ShareStore:
             refresh_slots(self._path, self._connection, self._party, self._fixed_point, change)
             self._connection.execute("UPDATE store SET epoch = epoch + 1")
         self._connection.execute("UPDATE seed SET content = zeroblob(32)")
-
-    def _empty(self, number: int) -> None:
-        """Overwrite the slots of a pending change with zeros."""
-        for statement in (
-            "UPDATE slots SET content = zeroblob(length(content)) WHERE place IN "
-            "(SELECT place FROM pending WHERE number = ?)",
-            "DELETE FROM listed WHERE reference_id IN (SELECT reference_id FROM pending WHERE number = ?)",
-            "INSERT INTO free SELECT place FROM pending WHERE number = ?",
-        ):
-            self._connection.execute(statement, [number])
 
     def _erase(self) -> None:
         """Write the log into the file and truncate the log, which contains earlier bytes."""
