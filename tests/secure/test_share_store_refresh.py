@@ -43,21 +43,6 @@ def pieces(content):
 
 
 @pytest.fixture
-def make_stores(tmp_path):
-    opened = []
-
-    def make(point=POINT):
-        for party in range(3):
-            path = tmp_path / f"{len(opened)}-{party}.shares"
-            opened.append(ShareStore.create(path, party=party, fixed_point=point, gallery_id=bytes(16)))
-        return opened[-3:]
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
 def stores(make_stores):
     made = make_stores()
     for store, change in zip(made, enrolments(1, unit_rows(30)), strict=True):
@@ -68,7 +53,7 @@ def stores(make_stores):
 @pytest.mark.parametrize("values", ["int8", "int16"])
 def test_a_refresh_replaces_all_shares_and_keeps_embeddings_subjects_and_order(make_stores, values):
     point = FixedPoint(dim=16, values=values)
-    stores = make_stores(point)
+    stores = make_stores(point=point)
     parts = [enrolments(number, unit_rows(10 * number), point) for number in (1, 2, 3)]
     for store in stores:
         for number in ((0, 1, 2), (2, 0, 1), (1, 2, 0))[store.party]:  # other places in the files
@@ -111,7 +96,7 @@ def test_the_new_randomness_of_a_row_depends_on_seed_and_id_alone_and_sums_to_ze
 def test_earlier_shares_and_the_seed_are_erased_from_the_disk(make_stores, end, dim):
     """Rows are erased when they are replaced; the seed is erased in either case."""
     point = FixedPoint(dim=dim)
-    store, change = make_stores(point)[1], enrolments(1, unit_rows(30 if dim == 16 else 9, dim), point)[1]
+    store, change = make_stores(point=point)[1], enrolments(1, unit_rows(30 if dim == 16 else 9, dim), point)[1]
     perform(store, change)
     ids = tuple(one.tobytes() for one in store.load()[0].ids_N16[::3])
     perform(store, Removal(change_id=b"s" * 16, reference_ids=ids))  # empty slots between the others
